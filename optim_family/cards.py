@@ -1,0 +1,127 @@
+"""Model cards: a backbone and what is changed to make its loss scale-invariant, as data.
+
+A card is a dataclass, so that listing all of them costs nothing; pydantic is imported when one is read.
+"""
+
+import math
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal, final
+
+from optim_family.errors import UsageError, unknown
+from optim_family.resources import folder
+
+
+@final
+@dataclass(frozen=True)
+class Adapt:
+    """What is done to the network, in this order; normalisation is an option of the run."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    stem: Literal["conv3x3"] | None = None  # first convolution → 3×3/1, the only max-pool → nothing
+    pool: Literal["ceil"] | None = None  # max-pools round up, so that one pixel stays one pixel
+    head: Literal["average"] | None = None  # after the features: mean over the image, one linear layer
+    freeze: tuple[str, ...] | None = None  # parameters held at a random value; the classifier if not given
+    readout_norm: float = 10.0  # Frobenius norm of each of them
+
+
+@final
+@dataclass(frozen=True)
+class Expect:
+    """What `optim-family models check` must find under frozen-affine normalisation."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    invariant: Literal["bitwise"] | None = None  # nothing is promised if not given
+
+
+@final
+@dataclass(frozen=True)
+class Card:
+    """One backbone: where it comes from, how it is adapted, what is expected of it."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    name: str  # of the file, unless the card says otherwise
+    summary: str  # one line
+    timm: str | None = None  # a timm architecture, or
+    builtin: Literal["bn_cnn", "bn_mlp", "resnet20"] | None = None  # a network of this package
+    kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of its constructor
+    adapt: Adapt = Adapt()
+    expect: Expect = Expect()
+
+
+def names() -> list[str]:
+    """The names of the packaged cards, sorted."""
+    return sorted(path.stem for path in folder("models").glob("*.toml"))
+
+
+def summaries() -> dict[str, str]:
+    """Name → one line, for every packaged card; reads the files and validates nothing."""
+    return {name: str(_table(folder("models") / f"{name}.toml").get("summary", "")) for name in names()}
+
+
+def load(model: str) -> Card:
+    """The card of a packaged model, of a file (`…/mine.toml`), or of any timm backbone (`timm:NAME`).
+
+    Raises:
+        UsageError: there is no such card, or it is wrong: every mistake, each with its place.
+    """
+    if model.startswith("timm:"):
+        return Card(name=model, summary="adapted in the generic way", timm=model.removeprefix("timm:"))
+    if model.endswith(".toml"):
+        return _read(Path(model))
+    if model not in names():
+        raise UsageError(unknown("model", model, [*names(), "timm:NAME", "PATH.toml"]))
+    return _read(folder("models") / f"{model}.toml")
+
+
+def _read(path: Path) -> Card:
+    from pydantic import TypeAdapter, ValidationError
+
+    table = _table(path)
+    mistakes = list(_broken_rules(table))
+    try:
+        card = TypeAdapter(Card).validate_python({"name": path.stem, **table})
+    except ValidationError as error:
+        mistakes += [_line(detail["type"], detail["loc"], detail) for detail in error.errors()]
+    if mistakes:
+        raise UsageError(f"{path}: {'; '.join(mistakes)}")
+    return card
+
+
+def _broken_rules(table: dict[str, Any]) -> Iterator[str]:
+    """What the types of the fields do not say; read from the raw table, to be told with all the rest."""
+    if ("timm" in table) == ("builtin" in table):
+        yield "a card has either timm or builtin"
+    adapt = table.get("adapt")
+    norm = adapt.get("readout_norm") if isinstance(adapt, dict) else None
+    if isinstance(norm, int | float) and not 0 < norm < math.inf:
+        yield f"adapt.readout_norm: input should be positive and finite, not {norm}"
+
+
+def _line(kind: str, place: tuple[int | str, ...], detail: Any) -> str:
+    """One mistake: `adapt.stem: input should be 'conv3x3', not 'conv7x7'`."""
+    if kind == "unexpected_keyword_argument":
+        *table, key = map(str, place)
+        return ".".join(table) + ": " * bool(table) + unknown("field", key, _fields(table))
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    got = "" if kind == "missing" else f", not {detail['input']!r}"
+    return f"{'.'.join(map(str, place))}: {message}{got}"
+
+
+def _fields(table: list[str]) -> Iterator[str]:
+    owner = {"adapt": Adapt, "expect": Expect}[table[0]] if table else Card
+    return (each.name for each in fields(owner))
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"model card {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"model card {path} is not valid TOML: {error}") from None

@@ -1,0 +1,26 @@
+"""`optim-family compare`: several runs in one figure and one table."""
+
+from pathlib import Path
+
+import rich_click as click
+
+from optim_family.cli.output import Output, common
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("."),
+    help="Folder for comparison.svg and comparison.png (default: the current one).",
+)
+@common
+@click.pass_obj
+def command(output: Output, runs: tuple[Path, ...], out: Path) -> None:
+    """Draw several runs in one figure, and list them in one table."""
+    from optim_family.cli.showing import draw, show
+    from optim_family.store import read_run
+
+    found = [read_run(path) for path in runs]
+    show(found, draw(found, out, "comparison"), output)

@@ -1,0 +1,84 @@
+"""`optim-family data`: the list of data sets, one of them, and fetching it."""
+
+from dataclasses import asdict
+from typing import Any
+
+import rich_click as click
+
+from optim_family import data
+from optim_family.cli.lazy import Group
+from optim_family.cli.output import Output, common
+
+
+@click.group("data", cls=Group, invoke_without_command=True)
+@common
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """List the data sets that are known by name."""
+    if ctx.invoked_subcommand is None:
+        _list(ctx.obj)
+
+
+@command.command("fetch")
+@click.argument("name")
+@common
+@click.pass_obj
+def fetch(output: Output, name: str) -> None:
+    """Download a published data set, once."""
+    folder = str(data.fetch(name))
+    if output.json:
+        return output.data({"name": name, "folder": folder})
+    print(folder)
+
+
+@command.command("show")
+@click.argument("name")
+@common
+@click.pass_obj
+def show(output: Output, name: str) -> None:
+    """Read a data set, and say what is in it: NAME, npz:PATH or folder:PATH."""
+    facts = _facts(name)
+    if output.json:
+        return output.data(facts)
+    output.table(["", name], [[key, _text(value)] for key, value in facts.items()])
+
+
+def _list(output: Output) -> None:
+    known = data.catalogue()
+    if output.json:
+        return output.data([asdict(entry) for entry in known])
+    rows = [
+        [
+            e.name,
+            f"{e.train_images} + {e.test_images}",
+            f"{e.size[0]}×{e.size[1]}×{e.channels}",
+            str(e.classes),
+            "yes" if e.present else f"optim-family data fetch {e.name}",
+            e.description,
+        ]
+        for e in known
+    ]
+    output.table(["data", "train + test", "size", "classes", "on this machine", ""], rows)
+    output.say(
+        "\nAlso npz:PATH (x_train, y_train, x_test, y_test) and folder:PATH (train/CLASS/*.png, test/…)."
+    )
+
+
+def _facts(name: str) -> dict[str, Any]:
+    loaded = data.load(name)
+    counts = loaded.y_train.bincount(minlength=loaded.classes).tolist()
+    return {
+        "train images": len(loaded.y_train),
+        "test images": len(loaded.y_test),
+        "size": [*loaded.size, loaded.channels],
+        "classes": dict(zip(loaded.class_names, counts, strict=True)),
+        "mean": [round(value, 4) for value in loaded.mean.tolist()],
+        "standard deviation": [round(value, 4) for value in loaded.std.tolist()],
+        "sha256": loaded.sha256,
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {count}" for key, count in value.items())
+    return "×".join(map(str, value)) if isinstance(value, list) else str(value)

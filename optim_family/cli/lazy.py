@@ -1,0 +1,53 @@
+"""A group of commands whose modules are imported when a command is used, not when it is listed."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, final
+
+import rich_click as click
+
+from optim_family.errors import UsageError, unknown
+
+
+class Group(click.RichGroup):
+    """A group that names the nearest command when there is none of the name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names.
+
+        Raises:
+            UsageError: there is none.
+        """
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise UsageError(unknown("command", args[0], known))
+        return super().resolve_command(ctx, args)
+
+
+@final
+class LazyGroup(Group):
+    """Name → one sentence; the command is `command` in the module of its name."""
+
+    def __init__(self, *args: Any, package: str, sentences: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.package, self.sentences = package, sentences
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order in which they were given."""
+        return list(self.sentences)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """What a list shows of a command: its name and its sentence."""
+        sentence = self.sentences.get(cmd_name)
+        return click.RichCommand(name=cmd_name, help=sentence) if sentence else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command itself, from its module."""
+        name, shown, rest = super().resolve_command(ctx, args)
+        if name is None or shown is None:
+            return name, shown, rest
+        return name, importlib.import_module(f"{self.package}.{name}").command, rest

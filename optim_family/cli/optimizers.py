@@ -1,0 +1,79 @@
+"""`optim-family optimizers`: the list, and one in full."""
+
+import inspect
+from typing import Any
+
+import rich_click as click
+
+from optim_family import registry
+from optim_family.cli.lazy import Group
+from optim_family.cli.output import Output, common
+from optim_family.errors import PluginError
+from optim_family.registry import Entry
+
+
+@click.group("optimizers", cls=Group, invoke_without_command=True)
+@common
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """List the optimizers that are installed; with -v import each, and say what is wrong with it."""
+    if ctx.invoked_subcommand is None:
+        _list(ctx.obj)
+
+
+@command.command("show")
+@click.argument("name")
+@common
+@click.pass_obj
+def show(output: Output, name: str) -> None:
+    """Show the algorithm of one optimizer, and its hyper-parameters."""
+    optimizer = registry.load(name)
+    from optim_family.cli.fields import fields
+
+    table = [[f.name, f.default, f.range, f.meaning] for f in fields(optimizer.Hyper)]
+    text = described(optimizer)
+    if output.json:
+        keys = ("name", "default", "range", "meaning")
+        return output.data(
+            {"name": name, "text": text, "hyper": [dict(zip(keys, row, strict=True)) for row in table]}
+        )
+    print(f"{text}\n")
+    output.table(["hyper-parameter", "default", "range", "meaning"], table)
+
+
+def described(optimizer: type) -> str:
+    """The mathematics, from the docstring of the module, and what the class says of itself."""
+    module = inspect.getdoc(inspect.getmodule(optimizer)) or ""
+    return "\n\n".join(filter(None, (module, inspect.getdoc(optimizer))))
+
+
+def _list(output: Output) -> None:
+    known = registry.entries()
+    states = {name: _state(entry, output.verbose) for name, entry in known.items()}
+    if output.json:
+        return output.data([_row(entry, states[name]) for name, entry in known.items()])
+    remarks = any(states.values())
+    rows = [[e.name, e.target, e.source, *[states[e.name]] * remarks] for e in known.values()]
+    output.table(["optimizer", "class", "distribution", *["remarks"] * remarks], rows)
+
+
+def _row(entry: Entry, state: str) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "class": entry.target,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "remarks": state,
+    }
+
+
+def _state(entry: Entry, thorough: bool) -> str:
+    if entry.rivals:
+        return f"clash: registered by {' and by '.join(entry.rivals)}"
+    if not thorough:
+        return ""
+    try:
+        registry.load(entry.name)
+    except PluginError as error:
+        return f"broken: {error}"
+    return "loads"

@@ -1,0 +1,34 @@
+"""`optim-family run`: one optimizer on one model, measured."""
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from optim_family.cli.output import Output, common
+from optim_family.cli.request import RunCommand, requested, run_fields, saved_spec
+
+
+@click.command(
+    "run",
+    cls=RunCommand,
+    params=[field.option(field.name, "Run") for field in run_fields()],
+    epilog="With --optimizer NAME, --help lists its hyper-parameters too: run --optimizer rmsprop --help",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run directory (default runs/ and the run's name)."
+)
+@click.option(
+    "--resume", is_flag=True, help="Continue an unfinished run; with --out alone, the run in there."
+)
+@click.option("--dry-run", is_flag=True, help="Build everything, say what would be done, and write nothing.")
+@common
+@click.pass_obj
+def command(output: Output, /, out: Path | None, resume: bool, dry_run: bool, **given: Any) -> int:
+    """Train one optimizer on one model, and measure its sharpness in its own geometry."""
+    from optim_family.cli.running import carry_out, preview
+
+    inherited = saved_spec(out) if resume and out and not given["optimizer"] else {}
+    spec = requested(given, inherited)
+    out = out or Path("runs") / spec.title
+    return preview(spec, out, output) if dry_run else carry_out(spec, out, resume, output)

@@ -1,0 +1,80 @@
+"""What `optim-family run` does once it knows what is wanted."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from optim_family import store, tables
+from optim_family.cli import display
+from optim_family.cli.output import Output
+from optim_family.cli.showing import draw, paths, show
+from optim_family.spec import RunSpec
+from optim_family.watching import Stop
+
+DIVERGED: Final = 3  # exit code: the result is kept
+_FINISHED: Final = ("done", "diverged")
+_WRITTEN: Final = [
+    *("spec.json", "provenance.json", "metrics.jsonl", "status.json", "checkpoints/"),
+    *("summary.json", "figure.svg", "figure.png"),
+]
+
+
+def carry_out(spec: RunSpec, out: Path, resume: bool, output: Output) -> int:
+    """Train, unless that was done before; then the summary and the figure. Returns the exit code."""
+    if _finished(spec, out):
+        output.say(f"{out} holds this run already, finished; nothing is computed again")
+    else:
+        _train(spec, out, resume, output)
+    run = store.read_run(out)
+    summary, figure = out / "summary.json", paths(out, "figure")
+    if not all(path.exists() for path in (summary, *figure)):
+        store.replace_atomically(summary, json.dumps(tables.summary(run), indent=2) + "\n")
+        draw([run], out, "figure")
+    show([run], figure, output)
+    return DIVERGED if run.status.get("status") == "diverged" else 0
+
+
+def preview(spec: RunSpec, out: Path, output: Output) -> int:
+    """Build everything, and say what would be done; nothing is written. Returns the exit code."""
+    from optim_family.experiment import assemble
+    from optim_family.measuring import full_precision
+
+    with full_precision():
+        experiment = assemble(spec)
+    plan = {
+        "spec": spec.model_dump(mode="json") | {"views": list(experiment.views)},
+        "provenance": experiment.provenance(),
+        "writes": {"folder": str(out), "files": _WRITTEN},
+    }
+    if output.json:
+        output.data(plan)
+    else:
+        output.table(["", "would run"], [list(pair) for pair in _flat(plan)])
+    return 0
+
+
+def _finished(spec: RunSpec, out: Path) -> bool:
+    if not (out / "spec.json").exists():
+        return False
+    run = store.read_run(out)
+    return run.spec == spec.model_dump(mode="json") and run.status.get("status") in _FINISHED
+
+
+def _train(spec: RunSpec, out: Path, resume: bool, output: Output) -> None:
+    from optim_family.training import train
+
+    if output.verbose:
+        output.say("\n".join(f"{key}: {value}" for key, value in _flat(spec.model_dump(mode="json"))))
+    title = f"{spec.optimizer} on {spec.model}, {spec.data}: {spec.steps} steps, written to {out}"
+    with Stop().install() as stop:
+        train(spec, out, resume=resume, watcher=display.watcher(title, output.quiet), stop=stop)
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """One pair for each value, nested names joined by dots; lists in one line."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield prefix + key, "  ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,33 @@
+"""Finished runs on the screen: their table, and where their figure is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from optim_family import tables
+from optim_family.cli.output import Output
+from optim_family.store import Run
+
+FORMS = ("svg", "png")
+
+
+def draw(runs: Sequence[Run], folder: Path, stem: str) -> list[Path]:
+    """Draw the figure of these runs as STEM.svg and STEM.png, and return both paths."""
+    from optim_family import plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return plots.save(plots.figure(runs), folder, stem)
+
+
+def paths(folder: Path, stem: str) -> list[Path]:
+    """Where the figure is."""
+    return [folder / f"{stem}.{form}" for form in FORMS]
+
+
+def show(runs: Sequence[Run], figure: Sequence[Path], output: Output) -> None:
+    """The summary and the paths of the figure."""
+    if output.json:
+        found = [{"path": str(run.path), **tables.summary(run)} for run in runs]
+        output.data({"runs": found, "figure": {path.suffix[1:]: str(path) for path in figure}})
+        return
+    output.table(*tables.summary_rows(runs))
+    print(f"\nfigure: {'  '.join(map(str, figure))}")

@@ -1,0 +1,139 @@
+"""Curves of runs, and how one is drawn: line, error band, marks, logarithmic axis, key.
+
+Every curve has a colour, a line style and a marker of its own, so that a figure can be read in grey.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from optim_family.store import Run
+from optim_family.tables import column
+
+# Okabe and Ito's colours without yellow. 7, 5 and 8 have no common factor: 280 looks, no two alike.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (7, 1.5, 1.5, 1.5)),
+    (0, (2.5, 1)),
+    (0, (6, 1.2, 1.2, 1.2, 1.2, 1.2)),
+)
+MARKERS = "osD^vP<>"
+GREY = "#595959"
+ASIDE: dict[str, Any] = {"loc": "right", "color": GREY, "fontsize": 8, "fontweight": "normal"}
+CROSS: dict[str, Any] = {"marker": "X", "markersize": 9, "mec": "white", "linestyle": ""}
+RING: dict[str, Any] = {"marker": "o", "markersize": 7, "mfc": "none", "linestyle": ""}
+
+
+@final
+@dataclass(frozen=True)
+class Curve:
+    """A run, or one view of it, with its name and the number of its look."""
+
+    run: Run
+    name: str
+    look: int
+    view: str = ""
+
+    @property
+    def color(self) -> str:
+        """The colour of its look."""
+        return COLOURS[self.look % len(COLOURS)]
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Colour, line style, and some eight markers, staggered."""
+        every = max(1, len(self.run.records) // 8)
+        return {
+            "color": self.color,
+            "linestyle": DASHES[self.look % len(DASHES)],
+            "marker": MARKERS[self.look % len(MARKERS)],
+            "markersize": 4,
+            "markevery": (self.look * 3 * every // 8 % every, every),
+        }
+
+    @property
+    def diverged(self) -> bool:
+        """Training ended in a number that is not finite."""
+        return self.run.status.get("status") == "diverged"
+
+    def points(self, *fields: str) -> list[tuple[float, ...]]:
+        """(step, value, …) of every record in which all the fields, of the view if it has one, are finite."""
+        names = ["step", *(f"{self.view}.{field}" if self.view else field for field in fields)]
+        rows = zip(*(column(self.run, name) for name in names), strict=True)
+        return [row for row in rows if all(map(math.isfinite, row))]
+
+
+def trace(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any) -> None:
+    """A line in the look of its curve, or as `style` says."""
+    points = curve.points(field)
+    ax.plot([x for x, _ in points], [scale * y for _, y in points], **{**curve.style, **style})
+
+
+def draw(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any) -> None:
+    """A line, with a cross at its end if the run diverged."""
+    trace(ax, curve, field, scale=scale, **style)
+    if curve.diverged:
+        for step, y in curve.points(field)[-1:]:
+            ax.plot(step, scale * y, color=curve.color, zorder=5, **CROSS)
+
+
+def draw_reading(ax: Axes, curve: Curve, field: str) -> None:
+    """A line, with its error bound as a band, and a ring around every reading that did not converge."""
+    draw(ax, curve, field)
+    rows = [(x, y, abs(y * e / v)) for x, y, e, v in curve.points(field, "error", "value") if v]
+    # A band that reached zero would reach the bottom of a logarithmic axis.
+    low = [y - min(e, 0.99 * abs(y)) for _, y, e in rows]
+    high = [y + e for _, y, e in rows]
+    ax.fill_between([x for x, _, _ in rows], low, high, color=curve.color, alpha=0.18, linewidth=0)
+    rings = [(x, y) for x, y, converged in curve.points(field, "converged") if not converged]
+    ax.plot([x for x, _ in rings], [y for _, y in rings], color=curve.color, **RING)
+
+
+def log_axis(ax: Axes, series: Iterable[Iterable[float]]) -> None:
+    """Make y logarithmic over the bulk of some series, and say what it cannot show.
+
+    The bulk ends ten times beyond the 2nd and 98th percentile and holds the first value of every series:
+    one exploding run must not flatten the others. Where nothing is above zero, y stays linear.
+    """
+    lists = [list(values) for values in series]
+    positive = sorted(value for values in lists for value in values if value > 0)
+    if hidden := sum(map(len, lists)) - len(positive):
+        ax.set_title(f"{hidden} values ≤ 0 not shown" if positive else "nothing above 0", **ASIDE)
+    if not positive:
+        return
+    firsts = [values[0] for values in lists if values and values[0] > 0]
+    low = min([max(positive[0], positive[len(positive) // 50] / 10), *firsts])
+    high = max([min(positive[-1], positive[-1 - len(positive) // 50] * 10), *firsts])
+    margin = max(1.05, (high / low) ** 0.05)
+    ax.set_yscale("log", nonpositive="mask")
+    ax.set_ylim(low / margin, high * margin)
+    plain_ticks(ax, high / low)
+
+
+def plain_ticks(ax: Axes, span: float) -> None:
+    """Numbers as 1, 2, 5 or as decimals on a logarithmic y axis that spans less than three decades."""
+    if span < 1000:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if span > 8 else MaxNLocator(5))
+        ax.yaxis.set_major_formatter(FuncFormatter(_tick))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _tick(value: float, _: int | None = None) -> str:
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.6g}"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    factor = f"{float(mantissa):g}"
+    return rf"${'' if factor == '1' else factor + chr(92) + 'times'}10^{{{int(exponent)}}}$"
+
+
+def key(ax: Axes, entries: Mapping[str, Mapping[str, Any]], **where: Any) -> None:
+    """A legend of grey handles: what line styles and marks mean, whatever the colour."""
+    handles = [Line2D([], [], **{"color": GREY, **style}, label=name) for name, style in entries.items()]
+    ax.legend(handles=handles, **where)

@@ -1,0 +1,187 @@
+"""From a specification to the things that a run consists of, with every mistake found before it begins."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, final
+
+import torch
+
+from optim_family import backbones, data, invariance, registry
+from optim_family.errors import OptimFamilyError, PluginError, UsageError
+from optim_family.geometry import Geometry
+from optim_family.objective import Objective
+from optim_family.optimizers.base import FamilyOptimizer
+from optim_family.sharpness import VIEWS
+from optim_family.spec import RunSpec
+
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy")
+
+
+@final
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained, by what, and what is measured.
+
+    Attributes:
+        views: measured at every record.
+        absent: spherical views that do not apply, because the loss is not scale-invariant.
+    """
+
+    spec: RunSpec
+    objective: Objective
+    optimizer: FamilyOptimizer
+    verdict: invariance.Verdict
+    views: tuple[str, ...]
+    absent: tuple[str, ...]
+
+    def geometry(self) -> Geometry:
+        """The optimizer's, for its next step.
+
+        Raises:
+            PluginError: it fails.
+        """
+        with blamed(self.spec.optimizer, "geometry()"):
+            return self.optimizer.geometry()
+
+    def move(self) -> None:
+        """One optimizer step.
+
+        Raises:
+            PluginError: it fails.
+        """
+        with blamed(self.spec.optimizer, "step()"):
+            self.optimizer.step()
+
+    def provenance(self) -> dict[str, Any]:
+        """What the numbers depend on beyond the specification, as JSON."""
+        dataset, space = self.objective.data, self.objective.space
+        entry = registry.entries()[self.spec.optimizer]
+        return {
+            "versions": {
+                "optim-family": _version("optim-family"),
+                "python": platform.python_version(),
+                **{name: _version(name) for name in LIBRARIES},
+            },
+            "optimizer": {"target": entry.target, "distribution": entry.source},
+            "data": {
+                "sha256": dataset.sha256,
+                "train": len(dataset.y_train),
+                "test": len(dataset.y_test),
+                "classes": dataset.classes,
+                "shape": list(dataset.x_train.shape[1:]),
+            },
+            "model": {
+                "trained": space.dim,
+                "tensors": len(space.names),
+                "invariant": self.verdict.invariant,
+                "verdict": self.verdict.summary,
+            },
+            "ghost_batch": self.objective.ghost_batch,
+            "device": _device_name(space.tensors[0].device),
+            "threads": torch.get_num_threads(),
+        }
+
+
+def assemble(spec: RunSpec) -> Experiment:
+    """Build everything, try it once, and write nothing.
+
+    Raises:
+        UsageError: a name, a hyper-parameter, a batch size, a view or a device that cannot be.
+        CorruptError: the data is damaged.
+        PluginError: the optimizer fails.
+    """
+    device = _device(spec.device)
+    dtype = torch.float32 if spec.precision == "float32" else torch.float64
+    optimizer_class = registry.load(spec.optimizer)
+    dataset = data.load(spec.data, limit=spec.limit, seed=spec.seed).to(device)
+    model = backbones.build(
+        spec.model,
+        classes=dataset.classes,
+        channels=dataset.channels,
+        size=dataset.size,
+        norm=spec.norm,
+        seed=spec.seed,
+        dtype=dtype,
+    ).to(device)
+    objective = Objective(
+        model,
+        dataset,
+        loss=spec.loss,
+        ghost_batch=spec.ghost_batch,
+        batch_size=spec.batch_size,
+        seed=spec.seed,
+    )
+    space = objective.space
+    verdict = invariance.check(
+        objective.chunk_losses()[0], dict(zip(space.names, space.tensors, strict=True))
+    )
+    with blamed(spec.optimizer, "its constructor"):
+        optimizer = optimizer_class(space.tensors, optimizer_class.Hyper.model_validate(spec.hyper))
+    objective.gradient(0)
+    with blamed(spec.optimizer, "geometry()"):
+        adaptive = optimizer.geometry().metric.scale != 1.0
+    return Experiment(spec, objective, optimizer, verdict, *_views(spec, adaptive, verdict))
+
+
+@contextmanager
+def blamed(optimizer: str, what: str) -> Iterator[None]:
+    """An exception inside becomes one line that names the plugin and its distribution."""
+    try:
+        yield
+    except OptimFamilyError:
+        raise
+    except Exception as error:
+        source = registry.entries()[optimizer].source
+        raise PluginError(
+            f"the optimizer {optimizer} ({source}) failed in {what}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _views(
+    spec: RunSpec, adaptive: bool, verdict: invariance.Verdict
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(measured, not applicable)."""
+    asked: tuple[str, ...] = spec.views or (
+        ("spherical", "spherical-preconditioned") if adaptive else ("spherical",)
+    )
+    if verdict.invariant:
+        return asked, ()
+    absent = tuple(name for name in asked if VIEWS[name].spherical)
+    if spec.views and absent:
+        raise UsageError(
+            f"the view {absent[0]!r} does not apply: {spec.model} with norm {spec.norm} is "
+            f"{verdict.summary}; measure raw or preconditioned instead"
+        )
+    return tuple(name.removeprefix("spherical-").replace("spherical", "raw") for name in asked), absent
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"there is no device {name!r}; use cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"the device {name!r} was asked for, and torch sees {torch.cuda.device_count()} CUDA devices "
+            "here; use --device cpu, or look at what `optim-family doctor` says"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"runs use cpu or cuda; got the device {name!r}")
+    return device
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,110 @@
+"""Files that are replaced whole, and JSON that knows its own SHA-256."""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from optim_family.errors import CorruptError
+
+FORMAT = 1
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+
+def replace_atomically(path: Path, data: bytes | str) -> None:
+    """Give a file new contents: after a crash it holds all of the old or all of the new.
+
+    Raises:
+        CorruptError: the system refuses; the old contents stay.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    with writing(path):
+        try:
+            _write_new(temporary, data.encode() if isinstance(data, str) else data)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left of `replace_atomically`; only for the one writer of `folder`."""
+    for path in folder.glob(".*.tmp"):
+        if is_leftover(path.name):
+            path.unlink()
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is an unfinished part of `replace_atomically`."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write into one line.
+
+    Raises:
+        CorruptError: there was an OSError inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CorruptError(
+            f"{path} could not be written: {error.strerror or error}; nothing stored before is lost: "
+            "make room or mend the permissions, and resume"
+        ) from error
+
+
+def seal(value: Mapping[str, Any]) -> str:
+    """JSON text of `value`, which has no NaN or infinities, with a format number and the SHA-256 of both."""
+    body = {"format": FORMAT, **value}
+    digest = hashlib.sha256(json.dumps(body, allow_nan=False).encode()).hexdigest()
+    return json.dumps({**body, "sha256": digest}, indent=2) + "\n"
+
+
+def unseal(path: Path) -> dict[str, Any]:
+    """The value that was sealed into a file.
+
+    Raises:
+        CorruptError: the text is not, to the byte, what `seal` made; or a newer program made it.
+    """
+    try:
+        text = path.read_bytes().decode()
+        value: dict[str, Any] = json.loads(text)
+        version, _ = value.pop("format"), value.pop("sha256")
+        intact = text == seal(value)
+    except OSError as error:
+        raise CorruptError(f"{path} could not be read: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        version, intact = FORMAT, False
+    if isinstance(version, int) and version > FORMAT:
+        raise CorruptError(f"{path} has format {version}, newer than {FORMAT}; use a newer optim-family")
+    if not intact:
+        raise CorruptError(f"{path} is damaged: its contents do not match their SHA-256")
+    return value
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

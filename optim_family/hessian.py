@@ -1,0 +1,130 @@
+"""The Hessian of a loss over fixed chunks, as an operator: exact products by double backward.
+
+L(w) = Σ_c L_c(w) with one closure for each chunk. Differentiating ⟨∇L_c, v⟩ once more gives ∇²L_c v.
+The graph of ∇L_c is kept between products where memory allows (a product then costs about two
+gradients), or built again for each product (about three). Double backward is the one composition that
+torch gets right through a BatchNorm in training mode with trained affine parameters.
+
+Source: B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, final
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
+
+from optim_family.operators import SymmetricOperator
+from optim_family.space import flatten, unflatten
+
+ChunkLoss = Callable[[], Tensor]
+Mode = Literal["retained", "rebuilt"]
+
+# Share of the free memory that retained graphs may take: products and the basis need the rest.
+MEMORY_SHARE = 0.4
+
+
+@final
+class Hessian(SymmetricOperator):
+    """∇²L at the present weights [d, d]; remembers the graphs of ∇L_c in mode `retained`.
+
+    Args:
+        chunks: closures that return L_c, a scalar with a graph; each gives the same value every time.
+        params: the tensors that w consists of, in order.
+        mode: keep the graphs, or build them for every product; chosen by `plan` if not given.
+    """
+
+    def __init__(
+        self, chunks: Sequence[ChunkLoss], params: Sequence[Tensor], mode: Mode | None = None
+    ) -> None:
+        self.chunks, self.params = tuple(chunks), tuple(params)
+        self.dim = sum(p.numel() for p in self.params)
+        self.mode = mode or plan(self.chunks, self.params)
+        self._graphs = [self._gradient(c) for c in self.chunks] if self.mode == "retained" else None
+
+    def apply(self, v: Tensor) -> Tensor:
+        """∇²L v, [d] → [d]."""
+        vs = unflatten(v, self.params)
+        total = torch.zeros_like(v)
+        for gradient in self._graphs or map(self._gradient, self.chunks):
+            total += self._differentiate(gradient, vs)
+        return total
+
+    def _gradient(self, chunk: ChunkLoss) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(chunk(), self.params, create_graph=True, materialize_grads=True)
+
+    def _differentiate(self, gradient: tuple[Tensor, ...], vs: Sequence[Tensor]) -> Tensor:
+        # A gradient that is constant in w, such as that of an unused tensor, has no graph.
+        pairs = [(g, v) for g, v in zip(gradient, vs, strict=True) if g.requires_grad]
+        if not pairs:
+            return torch.zeros(self.dim, dtype=vs[0].dtype, device=vs[0].device)
+        outputs, seeds = zip(*pairs, strict=True)
+        retain = self._graphs is not None
+        return flatten(
+            torch.autograd.grad(outputs, self.params, seeds, retain_graph=retain, materialize_grads=True)
+        )
+
+
+def plan(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> Mode:
+    """`retained` if the graphs of all chunks fit the free memory, judged by the first chunk."""
+    needed = len(chunks) * graph_bytes(chunks[0], params)
+    return "retained" if needed <= MEMORY_SHARE * free_bytes(params[0].device) else "rebuilt"
+
+
+def graph_bytes(chunk: ChunkLoss, params: Sequence[Tensor]) -> int:
+    """Bytes that the graph of one chunk's gradient keeps alive, the weights left out."""
+    sizes: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        sizes[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t.detach()  # keeping the tensor itself would make a reference cycle
+
+    with saved_tensors_hooks(pack, lambda t: t):
+        torch.autograd.grad(chunk(), tuple(params), create_graph=True, materialize_grads=True)
+    weights = {p.untyped_storage().data_ptr() for p in params}
+    return sum(size for pointer, size in sizes.items() if pointer not in weights)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that could still be taken on a device, in bytes."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
+
+
+def chunk_losses(
+    model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], chunks: Iterable[tuple[Any, Any]]
+) -> list[ChunkLoss]:
+    """Closures L_c = (n_c / n) · loss_fn(model(x_c), y_c) that leave the model as it is.
+
+    The model runs in its present mode on copies of its buffers, and random layers draw the same
+    numbers every time, so that a closure is a fixed function of the weights.
+
+    Raises:
+        ValueError: there are no chunks.
+    """
+    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number, even without shuffling
+        data = list(chunks)
+    if not data:
+        raise ValueError("there is nothing to measure on: `chunks` gave no (x, y) pair.")
+    counts = [len(y) for _, y in data]
+    seed = torch.initial_seed()
+
+    def closure(index: int) -> Tensor:
+        x, y = data[index]
+        with torch.random.fork_rng(devices=_cuda_devices(model)):
+            torch.default_generator.manual_seed(seed + index)
+            for device in _cuda_devices(model):  # torch.manual_seed would reseed the other devices for good
+                torch.cuda.default_generators[device.index].manual_seed(seed + index)
+            buffers = {name: b.clone() for name, b in model.named_buffers()}
+            return counts[index] / sum(counts) * loss_fn(functional_call(model, buffers, (x,)), y)
+
+    return [lambda i=i: closure(i) for i in range(len(data))]  # type: ignore[misc]
+
+
+def _cuda_devices(model: nn.Module) -> list[torch.device]:
+    return list({p.device for p in model.parameters() if p.device.type == "cuda"})

@@ -1,0 +1,108 @@
+"""Names for runs, out of their specifications: short, and different for different runs."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Spec = Mapping[str, Any]
+
+SYMBOLS = {"weight_decay": "wd", "beta": "β", "beta1": "β₁", "beta2": "β₂", "eps": "ε"}
+ALWAYS = ("lr", "weight_decay")
+# How a field of a specification reads, and how it reads when it is not given.
+SETTING = {
+    "model": ("{}", ""),
+    "data": ("{}", ""),
+    "limit": ("{} images", "all images"),
+    "batch_size": ("batch {}", "full batch"),
+    "ghost_batch": ("ghost batch {}", "default ghost batch"),
+    "norm": ("{} norm", ""),
+    "loss": ("{}", ""),
+    "seed": ("seed {}", ""),
+}
+# These are told only where nothing else tells two runs apart; `data` with its whole path.
+INCIDENTAL = ("data", "precision", "device", "steps", "views", "every", "rtol")
+
+
+def label(spec: Spec) -> str:
+    """Optimizer and important hyper-parameters of one run: `rmsprop  lr 0.01, wd 0.05, β₂ 0.99`.
+
+    Args:
+        spec: a RunSpec as JSON.
+    """
+    return _text(spec, _important(spec), ())
+
+
+def labels(specs: Sequence[Spec], names: Sequence[str] | None = None) -> list[str]:
+    """Labels that tell several runs apart: optimizer, lr, wd, and whatever differs between the runs.
+
+    Args:
+        specs: RunSpecs as JSON.
+        names: told where two specifications are the same; numbers if not given.
+    """
+    if len(specs) == 1:
+        return [label(specs[0])]
+    fields = [field for field in SETTING if _differs(_words(spec, field) for spec in specs)]
+    texts = [_text(spec, _telling(spec, specs), fields) for spec in specs]
+    for field in INCIDENTAL:
+        values = [compact(spec.get(field)) for spec in specs]
+        if len(set(texts)) < len(texts) and _differs(values):
+            texts = [f"{text}, {field} {value}" for text, value in zip(texts, values, strict=True)]
+    names = names or [f"#{i + 1}" for i in range(len(specs))]
+    return [f"{t}, {name}" if texts.count(t) > 1 else t for t, name in zip(texts, names, strict=True)]
+
+
+def setting(specs: Sequence[Spec]) -> str:
+    """What all runs have in common: `resnet18, digits, all images, full batch, …, moment diagonal`."""
+    first, *others = specs
+    fields = [f for f in SETTING if f in first and all(o.get(f) == first[f] for o in others)]
+    shared = [_words(first, f) for f in fields if f != "ghost_batch" or first[f] is not None]
+    choices = {h: x for h, x in first["hyper"].items() if isinstance(x, str)}
+    variant = [f"{h} {x}" for h, x in choices.items() if all(o["hyper"].get(h) == x for o in others)]
+    return ", ".join(shared + variant)
+
+
+def compact(value: Any) -> str:
+    """A value in few characters, exactly: 1e-05 → 1e-5, 2.0 → 2."""
+    if isinstance(value, float):
+        return re.sub(r"e([+-])0", r"e\1", repr(value).removesuffix(".0"))
+    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _important(spec: Spec) -> list[str]:
+    """Learning rate and weight decay; other numbers and switches where they are not 0, but not ε."""
+    hyper = spec["hyper"]
+    others = [h for h, x in hyper.items() if isinstance(x, int | float) and x and h != "eps"]
+    return list(dict.fromkeys([*(h for h in ALWAYS if h in hyper), *others]))
+
+
+def _telling(spec: Spec, specs: Sequence[Spec]) -> list[str]:
+    """What differs among the runs of this optimizer; beside other optimizers, what is important too."""
+    hyper = spec["hyper"]
+    kin = [other["hyper"] for other in specs if other["optimizer"] == spec["optimizer"]]
+    first = [h for h in ALWAYS if h in hyper] if len(kin) == len(specs) else _important(spec)
+    return list(dict.fromkeys([*first, *(h for h in hyper if _differs(k.get(h) for k in kin))]))
+
+
+def _text(spec: Spec, hyper: Iterable[str], fields: Iterable[str]) -> str:
+    parts = [_hyper_words(h, spec["hyper"][h]) for h in hyper]
+    return f"{spec['optimizer']}  {', '.join([*parts, *(_words(spec, field) for field in fields)])}".rstrip()
+
+
+def _hyper_words(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    return f"{SYMBOLS.get(name, name)} {compact(value)}"
+
+
+def _words(spec: Spec, field: str) -> str:
+    given, absent = SETTING[field]
+    if spec.get(field) is None:
+        return absent
+    text = compact(spec[field])
+    return given.format(Path(text.rpartition(":")[2]).name if field == "data" else text)
+
+
+def _differs(values: Iterable[Any]) -> bool:
+    first, *others = values
+    return any(value != first for value in others)

@@ -1,0 +1,190 @@
+"""The largest eigenvalues of a symmetric operator: thick-restart Lanczos that stops on the value's error.
+
+In an orthonormal basis Q with A Qᵀ = Qᵀ T + β q eᵀ, a Ritz pair (θᵢ, Qᵀsᵢ) has the residual rᵢ = β|sᵢ,last|.
+The value is far better than the vector. Let μ bound A on the directions not yet seen; then
+
+    λᵢ ≤ the i-th eigenvalue of the arrow [[diag(θ), r], [rᵀ, μ]],   about θᵢ + rᵢ²/(θᵢ − μ),
+
+for clustered values too. What is not seen is taken to lie below the next Ritz value, and the last change
+of θᵢ is added, because a Krylov space that is still growing into a cluster has not met all of it.
+
+Source: K. Wu, H. Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIAM J.
+Matrix Anal. Appl. 22 (2000); B. Parlett, "The Symmetric Eigenvalue Problem" (1998), chapters 10 and 11.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from optim_family.operators import SymmetricOperator
+
+# With fewer products an old top eigenvector, now overtaken, still looks converged.
+MIN_PRODUCTS = 5
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """The k largest eigenvalues, largest first, with the evidence for them."""
+
+    values: tuple[float, ...]
+    vectors: Tensor  #                                                            [k, d], orthonormal
+    residuals: tuple[float, ...]  # ‖A v − θ v‖
+    errors: tuple[float, ...]  # bounds of |λ − θ|
+    products: int
+    converged: bool
+
+
+def top_eigenpairs(
+    operator: SymmetricOperator,
+    start: Tensor,
+    *,
+    k: int = 1,
+    rtol: float = 1e-3,
+    max_products: int = 200,
+    basis_size: int = 24,
+) -> Eigenpairs:
+    """The k most positive eigenvalues of A, each to the relative accuracy rtol.
+
+    Args:
+        operator: the symmetric map A on ℝᵈ.
+        start: where the Krylov space begins, [d]; mix noise into a warm start, or an eigenvalue that has
+            risen elsewhere stays unseen.
+        k: how many eigenvalues, at most d.
+        rtol: stop when every error is below rtol · |θ|.
+        max_products: give up after so many products, with `converged=False`.
+        basis_size: vectors kept before a restart; memory is about basis_size · d numbers.
+
+    Raises:
+        ValueError: k is not between 1 and d, or start is zero or not finite.
+        FloatingPointError: a product is not finite.
+    """
+    if not 1 <= k <= operator.dim:
+        raise ValueError(f"k must be between 1 and the dimension {operator.dim}; got {k}.")
+    krylov = _Krylov(operator, start, min(max(basis_size, 3 * k + 4), operator.dim))
+    last = np.full(k, -np.inf)
+    for products in range(1, max(max_products, k) + 1):
+        krylov.expand()
+        theta, vectors = krylov.ritz()
+        residuals = krylov.beta * np.abs(vectors[-1])
+        errors = value_errors(theta, residuals)[:k] + krylov.rounding
+        if not krylov.complete:
+            errors += np.abs(theta[:k] - last[: len(theta)])
+        converged = _converged(theta[:k], errors, rtol, krylov.rounding)
+        enough = krylov.complete or products >= MIN_PRODUCTS
+        if len(theta) >= k and ((converged and enough) or products >= max_products):
+            break
+        last = np.append(theta[:k], np.full(max(0, k - len(theta)), -np.inf))
+        krylov.prepare(k)
+    return Eigenpairs(
+        values=tuple(theta[:k].tolist()),
+        vectors=krylov.lift(vectors[:, :k]),
+        residuals=tuple(residuals[:k].tolist()),
+        errors=tuple(errors.tolist()),
+        products=products,
+        converged=bool(converged),
+    )
+
+
+def value_errors(theta: Array, residuals: Array) -> Array:
+    """How far λᵢ can lie above each Ritz value θᵢ, [m]: arrow bound, μ = the next Ritz value.
+
+    Args:
+        theta: all Ritz values, largest first, [m].
+        residuals: their residuals rᵢ, [m].
+    """
+    m = len(theta)
+    if m == 1:
+        return residuals.copy()
+    errors = np.empty(m)
+    for i in range(m):
+        arrow = np.diag(np.append(theta, theta[min(i + 1, m - 1)]))
+        arrow[:m, m] = arrow[m, :m] = residuals
+        errors[i] = scipy.linalg.eigvalsh(arrow)[::-1][i] - theta[i]
+    return np.minimum(errors, residuals)
+
+
+def _converged(theta: Array, errors: Array, rtol: float, rounding: float) -> bool:
+    return bool(np.all(errors <= np.maximum(rtol * np.abs(theta), 2 * rounding)))
+
+
+@final
+class _Krylov:
+    """Remembers the basis Q [m, d], the projection T = Q A Qᵀ [m, m] and the next direction."""
+
+    def __init__(self, operator: SymmetricOperator, start: Tensor, size: int) -> None:
+        norm = float(torch.linalg.vector_norm(start))
+        if not 0 < norm < float("inf"):
+            raise ValueError(f"the start vector has norm {norm}; it must be finite and above zero.")
+        self.operator, self.size, self.filled = operator, size, 0
+        self.basis = start.new_empty(size + 1, operator.dim)
+        self.basis[0] = start / norm
+        self.projection = np.zeros((size, size))
+        self.rest, self.beta = start, 0.0
+
+    def expand(self) -> None:
+        """One product: A q = Qᵀ t + β q₊, orthogonalised twice."""
+        j = self.filled
+        seen = self.basis[: j + 1]  #                                                   [j + 1, d]
+        rest = self.operator @ self.basis[j]
+        column = seen @ rest
+        rest = torch.addmv(rest, seen.T, column, alpha=-1)
+        again = seen @ rest
+        self.rest = torch.addmv(rest, seen.T, again, alpha=-1)
+        self.projection[: j + 1, j] = self.projection[j, : j + 1] = (column + again).double().cpu().numpy()
+        self.beta = float(torch.linalg.vector_norm(self.rest))
+        if not np.isfinite(self.projection[: j + 1, j]).all() or not np.isfinite(self.beta):
+            raise FloatingPointError("a product with the operator is not finite.")
+        self.filled = j + 1
+
+    @property
+    def rounding(self) -> float:
+        """The error that rounding alone can make."""
+        scale = float(np.abs(self.projection[: self.filled, : self.filled]).max(initial=0.0))
+        return 8 * torch.finfo(self.basis.dtype).eps * scale
+
+    @property
+    def complete(self) -> bool:
+        """The space is invariant under A: its Ritz values are eigenvalues."""
+        return self.filled == self.operator.dim or self.beta <= self.rounding
+
+    def ritz(self) -> tuple[Array, Array]:
+        """Ritz values, largest first [m], and their coordinates in the basis [m, m]."""
+        theta, vectors = scipy.linalg.eigh(self.projection[: self.filled, : self.filled])
+        return theta[::-1].copy(), vectors[:, ::-1].copy()
+
+    def lift(self, coordinates: Array) -> Tensor:
+        """Vectors of ℝᵈ from coordinates in the basis, [m, k] → [k, d]."""
+        weights = torch.from_numpy(coordinates.T.copy()).to(self.basis)
+        return weights @ self.basis[: self.filled]
+
+    def prepare(self, k: int) -> None:
+        """Make room if the basis is full, and put the next direction into it."""
+        if self.complete and self.filled < self.operator.dim:
+            self._leave()
+        if self.filled == self.size:
+            self._restart(min(k + self.size // 4, self.size - 1))
+        self.basis[self.filled] = self.rest / self.beta
+
+    def _leave(self) -> None:
+        """Out of an invariant space: a direction orthogonal to it, uncoupled to it."""
+        seen = self.basis[: self.filled]
+        fresh = torch.zeros_like(self.rest)
+        fresh[int(torch.linalg.vector_norm(seen, dim=0).argmin())] = 1.0  # the axis least seen
+        for _ in range(2):
+            fresh = torch.addmv(fresh, seen.T, seen @ fresh, alpha=-1)
+        self.rest, self.beta = fresh, float(torch.linalg.vector_norm(fresh))
+
+    def _restart(self, keep: int) -> None:
+        """Keep the best Ritz vectors and the next direction."""
+        theta, vectors = self.ritz()
+        self.basis[:keep] = self.lift(vectors[:, :keep])
+        self.projection[:] = 0.0
+        self.projection[:keep, :keep] = np.diag(theta[:keep])
+        self.filled = keep

@@ -1,0 +1,171 @@
+"""The training loss over fixed ghost batches: its value, its gradient and its Hessian.
+
+    L(w) = Σ_c (n_c / n) · L_c(w)
+
+Examples of one ghost batch share their normalisation statistics, so that the split is part of the loss:
+it never changes within a run, and gradient, Hessian and evaluation all use the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from optim_family.backbones import recomputing_statistics
+from optim_family.data import Dataset
+from optim_family.errors import UsageError
+from optim_family.hessian import ChunkLoss, Hessian, Mode, plan
+from optim_family.space import ParameterSpace
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+# Ghost batches no larger than this if the user does not choose.
+LARGEST_GHOST_BATCH = 1000
+
+
+@final
+@dataclass(frozen=True)
+class Evaluation:
+    """How good the weights are; accuracies are fractions."""
+
+    train_loss: float
+    train_accuracy: float
+    test_accuracy: float
+
+
+@final
+class Objective:
+    """L over the training set; the network is in training mode, and stays there.
+
+    Args:
+        model: the network.
+        data: on the same device.
+        loss: `mse` or `cross-entropy`.
+        ghost_batch: examples that share statistics; if None, the largest divisor of n up to 1000, or
+            the mini-batch size.
+        batch_size: examples a gradient is taken over; the whole set if None.
+        seed: of the order of the mini-batches.
+
+    Raises:
+        UsageError: the ghost batch does not divide the training set, or a batch is larger than it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        *,
+        loss: str = "mse",
+        ghost_batch: int | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.data, self.space = model.train(), data, ParameterSpace.of(model)
+        self.loss_fn: LossFunction = (
+            partial(half_squared_error, classes=data.classes) if loss == "mse" else functional.cross_entropy
+        )
+        self.size, self.batch_size, self.seed = len(data.y_train), batch_size, seed
+        self.ghost_batch = _ghost_batch(self.size, ghost_batch or batch_size, chosen=ghost_batch is not None)
+        if batch_size and batch_size > self.size:
+            raise UsageError(f"a mini-batch of {batch_size} is larger than the training set of {self.size}")
+        self._dtype = self.space.tensors[0].dtype
+        self._mode: Mode | None = None
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def chunk_losses(self) -> list[ChunkLoss]:
+        """One closure for each ghost batch, which returns its share of L with a graph."""
+        starts = range(0, self.size, self.ghost_batch)
+        return [partial(self._share, slice(start, start + self.ghost_batch)) for start in starts]
+
+    def hessian(self) -> Hessian:
+        """∇²L over the whole training set [d, d]; how, is planned once and then kept."""
+        chunks = self.chunk_losses()
+        self._mode = self._mode or plan(chunks, self.space.tensors)
+        return Hessian(chunks, self.space.tensors, self._mode)
+
+    def gradient(self, step: int) -> Tensor:
+        """Put the gradient of this step's examples into `.grad`; returns their loss, a scalar."""
+        for tensor in self.space.tensors:
+            tensor.grad = None
+        chunks = [partial(self._loss, self._batch(step))] if self.batch_size else self.chunk_losses()
+        total = torch.zeros((), dtype=self._dtype, device=self.space.tensors[0].device)
+        for chunk in chunks:
+            loss = chunk()
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        return total
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """Loss and accuracy; the test set with statistics recomputed over the training set."""
+        loss = right = 0.0
+        with recomputing_statistics(self.model):
+            for start in range(0, self.size, self.ghost_batch):
+                part = slice(start, start + self.ghost_batch)
+                logits, labels = self._logits(self.data.x_train[part]), self.data.y_train[part]
+                loss += float(self.loss_fn(logits, labels)) * len(labels)
+                right += int((logits.argmax(1) == labels).sum())
+        return Evaluation(loss / self.size, right / self.size, self._test_accuracy())
+
+    def _test_accuracy(self) -> float:
+        right = 0
+        self.model.eval()
+        try:
+            chunks = zip(
+                torch.split(self.data.x_test, self.ghost_batch),
+                torch.split(self.data.y_test, self.ghost_batch),
+                strict=True,
+            )
+            for x, y in chunks:
+                right += int((self._logits(x).argmax(1) == y).sum())
+        finally:
+            self.model.train()
+        return right / len(self.data.y_test)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(self.data.images(x, self._dtype))
+        return logits
+
+    def _loss(self, part: slice | Tensor) -> Tensor:
+        return self.loss_fn(self._logits(self.data.x_train[part]), self.data.y_train[part])
+
+    def _share(self, part: slice) -> Tensor:
+        return self._loss(part) * (self.ghost_batch / self.size)
+
+    def _batch(self, step: int) -> Tensor:
+        """Indices of the mini-batch of a step: a function of step and seed, so that a resumed run agrees."""
+        assert self.batch_size is not None
+        epoch, place = divmod(step, self.size // self.batch_size)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._epoch, self._order = epoch, torch.randperm(self.size, generator=generator)
+        part = self._order[place * self.batch_size : (place + 1) * self.batch_size]
+        return part.to(self.data.x_train.device)
+
+
+def half_squared_error(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """½‖f − y‖² with one-hot y, the mean over the examples: [n, classes], [n] → scalar."""
+    targets = functional.one_hot(labels, classes).to(outputs.dtype)
+    return 0.5 * (outputs - targets).square().sum(1).mean()
+
+
+def _ghost_batch(size: int, wanted: int | None, *, chosen: bool) -> int:
+    """A divisor of the training set's size."""
+    divisors = [n for n in range(2, size + 1) if size % n == 0]
+    if chosen and wanted not in divisors:
+        near = sorted(divisors, key=lambda n: abs(n - (wanted or 0)))[:4]
+        raise UsageError(
+            f"a ghost batch of {wanted} does not divide the training set of {size}; "
+            f"choose one of {', '.join(map(str, sorted(near)))}, or another --limit"
+        )
+    fitting = [n for n in divisors if n <= min(wanted or LARGEST_GHOST_BATCH, LARGEST_GHOST_BATCH)]
+    if not fitting:
+        raise UsageError(
+            f"{size} training examples have no divisor up to {wanted or LARGEST_GHOST_BATCH} to serve as "
+            "ghost batch; choose another --limit"
+        )
+    return fitting[-1]

@@ -1,0 +1,108 @@
+"""Symmetric maps on ℝᵈ, known through their products with vectors, and how they combine.
+
+Every sharpness of this project is λ₁ of A₁ ⋯ Aₙ H Aₙ ⋯ A₁ for some of these as factors A.
+"""
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+
+class SymmetricOperator(ABC):
+    """A symmetric map on ℝᵈ, known only through its products with vectors."""
+
+    dim: int
+
+    @abstractmethod
+    def apply(self, v: Tensor) -> Tensor:
+        """The product with one vector, [d] → [d]."""
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        """The product with one vector, [d] → [d].
+
+        Raises:
+            ValueError: v is not one vector of this operator's dimension.
+        """
+        if v.shape != (self.dim,):
+            raise ValueError(
+                f"{type(self).__name__} acts on vectors of shape [{self.dim}]; got {list(v.shape)}."
+            )
+        return self.apply(v)
+
+    def dense(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
+        """The matrix, [d, d], one product a column: for tests and small examples."""
+        basis = torch.eye(self.dim, dtype=dtype, device=device)
+        return torch.stack([self @ e for e in basis], dim=1)
+
+
+@final
+class Scalar(SymmetricOperator):
+    """c · I."""
+
+    def __init__(self, dim: int, scale: float = 1.0) -> None:
+        self.dim, self.scale = dim, scale
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The product c v."""
+        return v if self.scale == 1.0 else self.scale * v
+
+
+@final
+class Diagonal(SymmetricOperator):
+    """diag(a), from its diagonal a [d]."""
+
+    def __init__(self, diagonal: Tensor) -> None:
+        self.dim, self.diagonal = diagonal.numel(), diagonal
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The product a ⊙ v."""
+        return torch.mul(self.diagonal, v)
+
+
+@final
+class Matrix(SymmetricOperator):
+    """A dense symmetric matrix [d, d]: small problems, and the reference in tests."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.dim, self.matrix = len(matrix), matrix
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The product A v."""
+        return torch.mv(self.matrix, v)
+
+
+@final
+class TangentProjection(SymmetricOperator):
+    """Π = I − θθᵀ: onto the tangent space of the sphere at θ = w/‖w‖, from the weights w [d]."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.dim, self.direction = weights.numel(), weights / torch.linalg.vector_norm(weights)
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The product v − ⟨θ, v⟩ θ."""
+        return torch.sub(v, (self.direction @ v) * self.direction)
+
+
+@final
+class Sandwich(SymmetricOperator):
+    """A₁ ⋯ Aₙ H Aₙ ⋯ A₁, from the factors (A₁, …, Aₙ) and the middle H."""
+
+    def __init__(self, factors: tuple[SymmetricOperator, ...], middle: SymmetricOperator) -> None:
+        self.factors, self.middle, self.dim = factors, middle, middle.dim
+        for factor in factors:
+            if factor.dim != middle.dim:
+                raise ValueError(
+                    f"the factor {type(factor).__name__} has dimension {factor.dim}, the operator between "
+                    f"the factors has {middle.dim}: both must describe the same weights."
+                )
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The product A₁ ⋯ Aₙ H Aₙ ⋯ A₁ v."""
+        for factor in self.factors:  # the rightmost factor is A₁
+            v = factor @ v
+        v = self.middle @ v
+        for factor in reversed(self.factors):
+            v = factor @ v
+        return v

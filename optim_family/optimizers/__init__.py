@@ -1,0 +1,1 @@
+"""The family: one file, one optimizer, reached through the registry only."""

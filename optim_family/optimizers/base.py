@@ -1,0 +1,166 @@
+"""The contract of the family: an optimizer that can describe its own geometry."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from optim_family.geometry import Geometry
+from optim_family.space import flatten
+
+State = MutableMapping[str, Any]
+Values = Mapping[str, Any]
+
+
+class HyperParameters(BaseModel):
+    """The hyper-parameters of one optimizer; options, checks and tables are made from the fields.
+
+    Add fields with their range and meaning. `examples` in a field are values that the conformance suite
+    tries besides the default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    lr: Annotated[float, Field(gt=0, description="learning rate η")]
+    weight_decay: Annotated[float, Field(ge=0, description="weight decay λ")] = 0.0
+
+
+class FamilyOptimizer(torch.optim.Optimizer, ABC):
+    """A torch optimizer that can describe its own geometry.
+
+    Remembers, as every torch optimizer does, one state a tensor and one group of hyper-parameters.
+
+    Args:
+        params: the trained tensors, or pairs of name and tensor.
+        hyper: the hyper-parameters as one object; or
+        **values: as keywords: `GD(model.parameters(), lr=0.1, weight_decay=5e-4)`.
+
+    Raises:
+        pydantic.ValidationError: a hyper-parameter is unknown or out of range.
+        ValueError: more than one parameter group, or both ways of giving hyper-parameters.
+    """
+
+    Hyper: ClassVar[type[HyperParameters]]
+    # Hyper-parameter values that hold the metric still, for the conformance suite.
+    freeze: ClassVar[Mapping[str, float]] = {}
+    # The usual mini-batch size; None for an optimizer that is meant for the full batch.
+    batch_size: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        hyper: HyperParameters | None = None,
+        **values: Any,
+    ) -> None:
+        if hyper is not None and values:
+            raise ValueError(f"give {type(self).__name__} a Hyper object or keywords, not both.")
+        super().__init__(params, (hyper or self.Hyper(**values)).model_dump())
+        self.rho = self.gradient_norm = torch.tensor(0.0)
+
+    @abstractmethod
+    def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
+        """Move one tensor in place: the algorithm, one line per line of mathematics.
+
+        Args:
+            w: the tensor, any shape.
+            grad: its gradient, the same shape; not to be changed.
+            state: what is remembered about this tensor; empty before the first step.
+            h: the hyper-parameters in force. self.rho is the norm of all trained weights before the
+                step, self.gradient_norm that of all gradients.
+        """
+
+    @abstractmethod
+    def geometry(self) -> Geometry:
+        """The geometry of the next step, with the gradients that stand in `.grad`.
+
+        Raises:
+            ValueError: the metric depends on the gradient and there is none.
+        """
+
+    def rescaling(self) -> tuple[float, float] | None:
+        """Exponents (a, b): (w, η, λ) → (cw, cᵃη, cᵇλ) leaves the path of w/‖w‖ unchanged.
+
+        On every scale-invariant loss and for every c > 0; None where no exponents do that.
+        """
+        return None
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step on all tensors that have a gradient; returns what the closure returned, if any."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._observe()
+        for w in self.weights:
+            if w.grad is not None:
+                self.update(w, w.grad, self.state[w], self.values)
+        return loss
+
+    @property
+    def values(self) -> Values:
+        """The hyper-parameters in force: a scheduler changes these, not `defaults`."""
+        return self.param_groups[0]
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The tensors that require a gradient, in order."""
+        return [w for w in self.param_groups[0]["params"] if w.requires_grad]
+
+    @property
+    def dim(self) -> int:
+        """Number of trained weights d."""
+        return sum(w.numel() for w in self.weights)
+
+    def flat(self, key: str) -> Tensor:
+        """One state entry over all tensors, [d]; a scalar entry is repeated.
+
+        Raises:
+            ValueError: the entry does not exist, as before the first step.
+        """
+        missing = [w for w in self.weights if key not in self.state[w]]
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} remembers no {key!r} for {len(missing)} of {len(self.weights)} "
+                "tensors; take a step or load a checkpoint first."
+            )
+        return flatten(torch.as_tensor(self.state[w][key]).expand_as(w) for w in self.weights)
+
+    @torch.no_grad()
+    def foresee(self, entry: Callable[[Tensor, Tensor, State, Values], Tensor]) -> Tensor:
+        """An entry as the next step will use it, over all tensors, [d]; a scalar is repeated.
+
+        Args:
+            entry: from (w, grad, state, h), as in `update`, to a tensor that expands to w's shape; must
+                not change the state.
+
+        Raises:
+            ValueError: a tensor has no gradient.
+        """
+        if any(w.grad is None for w in self.weights):
+            raise ValueError(
+                f"{type(self).__name__} describes its next step, which depends on the gradient; "
+                "call loss.backward() before geometry()."
+            )
+        self._observe()
+        return flatten(
+            entry(w, w.grad, self.state[w], self.values).expand_as(w)  # type: ignore[arg-type]
+            for w in self.weights
+        )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse a second group: a rate that varies over the weights belongs in the metric P."""
+        if self.param_groups:
+            raise ValueError(
+                f"{type(self).__name__} has one learning rate and one decay for all weights, so that its "
+                "threshold is one number; give it one parameter group, and freeze what is not to be trained."
+            )
+        super().add_param_group(param_group)
+
+    def _observe(self) -> None:
+        gradients = [w.grad for w in self.weights if w.grad is not None]
+        self.rho = torch.nn.utils.get_total_norm([w.detach() for w in self.weights])
+        self.gradient_norm = torch.nn.utils.get_total_norm(gradients)

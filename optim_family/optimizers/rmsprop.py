@@ -1,0 +1,82 @@
+"""RMSprop whose preconditioner depends on the direction of the weights only.
+
+    ĝ = ρ g                        the gradient at w/‖w‖, for a scale-invariant loss
+    v ← β₂ v + (1 − β₂) ĝ²         v starts at the first ĝ²: no bias to correct
+    P = √v + ε
+    w ← (1 − ηλ) w − η P⁻¹ g
+
+Plain RMSprop averages g², which grows as the weights shrink, so that weight decay changes the
+preconditioner and the step size at once. Averaging ĝ² makes P a function of the direction: (w, η, λ) →
+(cw, c²η, λ/c²) leaves the path of w/‖w‖ unchanged for every ε, as it does for gradient descent. v takes
+the gradient in before the step; after it, an oscillation would slowly grow instead of dying out.
+
+Source: T. Hinton, lecture 6e of "Neural networks for machine learning" (2012) for the plain form; K. Lyu,
+Z. Li, S. Arora (NeurIPS 2022) for the scalar form as a schedule of the effective learning rate.
+"""
+
+from typing import Annotated, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric, momentum_threshold
+from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
+
+
+class RMSpropHyper(HyperParameters):
+    """The hyper-parameters of RMSprop."""
+
+    lr: Annotated[float, Field(gt=0, description="learning rate η")] = 0.02
+    weight_decay: Annotated[float, Field(ge=0, description="weight decay λ, decoupled")] = 0.05
+    beta2: Annotated[float, Field(ge=0, le=1, description="memory of the second moment β₂")] = 0.99
+    eps: Annotated[float, Field(ge=0, description="ε, added to the root")] = 1e-8
+    moment: Annotated[
+        Literal["diagonal", "scalar"], Field(description="v averages ĝ², or the squared norm ‖ĝ‖²")
+    ] = "diagonal"
+    norm: Annotated[
+        Literal["global", "tensor"], Field(description="ρ over all trained weights, or over each tensor")
+    ] = "global"
+    preconditioning: Annotated[
+        Literal["scale-invariant", "raw"], Field(description="ĝ = ρ g, or plain RMSprop with ĝ = g")
+    ] = "scale-invariant"
+
+
+@final
+class RMSprop(FamilyOptimizer):
+    """Scale-invariant RMSprop, decoupled decay; P = √v + ε, threshold 2 (1 − ηλ) / η."""
+
+    Hyper = RMSpropHyper
+    freeze = {"beta2": 1.0}
+
+    def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
+        """v ← β₂ v + (1 − β₂) ĝ² ;  w ← (1 − ηλ) w − η g / (√v + ε)."""
+        v = state["v"] = self._second_moment(w, grad, state, h)
+        w.mul_(1 - h["lr"] * h["weight_decay"]).sub_(grad / (v.sqrt() + h["eps"]), alpha=h["lr"])
+
+    def _second_moment(self, w: Tensor, grad: Tensor, state: State, h: Values) -> Tensor:
+        """β₂ v + (1 − β₂) ĝ², of w's shape or a scalar; the first time ĝ²."""
+        whole = h["norm"] == "global"
+        size = self.gradient_norm if whole else torch.linalg.vector_norm(grad)
+        g: Tensor = grad if h["moment"] == "diagonal" else size
+        if h["preconditioning"] == "scale-invariant":
+            g = g * (self.rho if whole else torch.linalg.vector_norm(w))
+        if "v" not in state:
+            return g.square()
+        v: Tensor = h["beta2"] * state["v"] + (1 - h["beta2"]) * g.square()
+        return v
+
+    def geometry(self) -> Geometry:
+        """P = √v + ε with the v of the next step: of one number, or diagonal."""
+        lr, eps = self.values["lr"], self.values["eps"]
+        decay = Decay(lr * self.values["weight_decay"])
+        p = self.foresee(self._second_moment).sqrt() + eps
+        one_number = self.values["moment"] == "scalar" and self.values["norm"] == "global"
+        metric: Metric = ScalarMetric(self.dim, float(p[0])) if one_number else DiagonalMetric(p)
+        return Geometry(metric, momentum_threshold(lr, shrink=decay.shrink), decay)
+
+    def rescaling(self) -> tuple[float, float] | None:
+        """As gradient descent with ĝ = ρ g; (w, η, λ) → (cw, cη, λ/c) with ĝ = g, if ε = 0."""
+        if self.values["preconditioning"] == "scale-invariant":
+            return 2.0, -2.0
+        return (1.0, -1.0) if self.values["eps"] == 0 else None

@@ -1,0 +1,64 @@
+"""Stochastic gradient descent as torch has it: coupled decay, Polyak's or Nesterov's momentum.
+
+    g ← g + λ w                    coupled: the decay passes through the momentum
+    m ← β m + g
+    w ← w − η m                    Polyak
+    w ← w − η (g + β m)            Nesterov
+
+On mini-batches the threshold is that of the full batch; sharpness settles below it, the lower the
+smaller the batch.
+
+Source: B. Polyak (1964); Y. Nesterov (1983); I. Sutskever et al., "On the importance of initialization
+and momentum in deep learning" (2013).
+"""
+
+from typing import Annotated, final
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from optim_family.geometry import Decay, Geometry, ScalarMetric, momentum_threshold, nesterov_threshold
+from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
+
+
+class SGDHyper(HyperParameters):
+    """The hyper-parameters of stochastic gradient descent."""
+
+    lr: Annotated[float, Field(gt=0, description="learning rate η")] = 0.1
+    weight_decay: Annotated[float, Field(ge=0, description="weight decay λ, coupled")] = 5e-4
+    momentum: Annotated[float, Field(ge=0, lt=1, description="momentum β", examples=[0.9])] = 0.0
+    nesterov: Annotated[bool, Field(description="Nesterov's momentum instead of Polyak's")] = False
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "SGDHyper":
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+@final
+class SGD(FamilyOptimizer):
+    """Stochastic gradient descent, coupled decay; P = I, threshold 2 (1 − ηλ + β) / η without Nesterov."""
+
+    Hyper = SGDHyper
+    batch_size = 32
+
+    def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
+        """m ← β m + g + λ w ;  w ← w − η m, or w ← w − η (g + λ w + β m)."""
+        g = grad.add(w, alpha=h["weight_decay"])
+        m = g
+        if h["momentum"]:
+            m = state["m"] = h["momentum"] * state.get("m", torch.zeros_like(w)) + g
+        w.sub_(g + h["momentum"] * m if h["nesterov"] else m, alpha=h["lr"])
+
+    def geometry(self) -> Geometry:
+        """P = I."""
+        lr, beta = self.values["lr"], self.values["momentum"]
+        decay = Decay(lr * self.values["weight_decay"], coupled=True)
+        threshold = nesterov_threshold if self.values["nesterov"] else momentum_threshold
+        return Geometry(ScalarMetric(self.dim), threshold(lr, beta=beta, shrink=decay.shrink), decay)
+
+    def rescaling(self) -> tuple[float, float]:
+        """(w, η, λ) → (cw, c²η, λ/c²)."""
+        return 2.0, -2.0

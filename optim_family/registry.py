@@ -1,0 +1,112 @@
+"""Optimizers by name: entry points are read lazily, listing imports nothing, loading imports one."""
+
+import configparser
+import importlib
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+
+from optim_family import __version__
+from optim_family.errors import PluginError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from optim_family.optimizers.base import FamilyOptimizer
+
+GROUP: Final = "optim_family.optimizers"
+_HERE: Final = "optim-family"
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """One registered name, and who registered it."""
+
+    name: str
+    target: str  # module:Class
+    distribution: str
+    version: str
+    rivals: tuple[str, ...] = ()  # all who claim the name, if there is more than one
+
+    @property
+    def source(self) -> str:
+        """The distribution and its version: `optim-family 0.1.0`."""
+        return f"{self.distribution} {self.version}".strip()
+
+
+def entries(group: str = GROUP) -> dict[str, Entry]:
+    """Name → entry, sorted by name; a name that several distributions claim lists them as `rivals`."""
+    installed = {_entry(point) for point in entry_points(group=group)}
+    if not any(entry.distribution == _HERE for entry in installed):
+        installed |= set(_checkout(group))
+    claims: dict[str, list[Entry]] = {}
+    for entry in sorted(installed, key=lambda entry: (entry.name, entry.source, entry.target)):
+        claims.setdefault(entry.name, []).append(entry)
+    return {name: _merged(claimants) for name, claimants in claims.items()}
+
+
+def load(name: str) -> "type[FamilyOptimizer]":
+    """Import the optimizer of this name, and nothing else.
+
+    Raises:
+        UsageError: no optimizer has this name.
+        PluginError: two distributions claim it, it cannot be imported, or it is no family optimizer.
+    """
+    known = entries()
+    if name not in known:
+        raise UsageError(unknown("optimizer", name, known))
+    entry = known[name]
+    if entry.rivals:
+        raise PluginError(
+            f"optimizer {name!r} is registered by {' and by '.join(entry.rivals)}; uninstall one of them"
+        )
+    return _checked(_import(entry), entry)
+
+
+def _entry(point: EntryPoint) -> Entry:
+    if point.dist is None:
+        return Entry(point.name, point.value, "unknown distribution", "")
+    return Entry(point.name, point.value, point.dist.name.lower().replace("_", "-"), point.dist.version)
+
+
+def _checkout(group: str) -> Iterable[Entry]:
+    """The entry points of this project from the setup.cfg beside it: it runs where it is not installed."""
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).resolve().parent.parent / "setup.cfg", encoding="utf-8")
+    lines = config.get("options.entry_points", group, fallback="").strip().splitlines()
+    for name, _, target in (line.partition("=") for line in lines):
+        yield Entry(name.strip(), target.strip(), _HERE, __version__)
+
+
+def _merged(claimants: list[Entry]) -> Entry:
+    first, *others = claimants
+    return replace(first, rivals=tuple(each.source for each in claimants)) if others else first
+
+
+def _import(entry: Entry) -> Any:
+    module, _, path = entry.target.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())
+        raise _broken(entry, f"cannot be imported: {type(error).__name__}: {reason}") from error
+    return found
+
+
+def _checked(found: Any, entry: Entry) -> "type[FamilyOptimizer]":
+    from optim_family.optimizers.base import FamilyOptimizer
+
+    if not (isinstance(found, type) and issubclass(found, FamilyOptimizer)):
+        raise _broken(entry, f"is not a subclass of optim_family.FamilyOptimizer: {entry.target}")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise _broken(entry, f"does not define {missing}, which every family optimizer must")
+    return found
+
+
+def _broken(entry: Entry, reason: str) -> PluginError:
+    return PluginError(f"optimizer {entry.name!r} of {entry.source} {reason}")

@@ -1,0 +1,224 @@
+"""Sharpness in five views, each a number with its evidence.
+
+Every view is λ₁ of P^{-1/2} (Π) ρ · H(w) · ρ (Π) P^{-1/2} with some of the factors left out; ρ = ‖w‖,
+Π = I − θθᵀ, P the optimizer's metric. For a scale-invariant loss ρ² H(w) = H(w/ρ), so that no weight
+is moved to measure it.
+
+Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of normalization layers:
+sharpness reduction", NeurIPS 2022.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from optim_family.geometry import Geometry
+from optim_family.lanczos import Eigenpairs, top_eigenpairs
+from optim_family.operators import Sandwich, SymmetricOperator, TangentProjection
+
+# Norm of the noise mixed into a warm start of norm 1: an eigenvalue that rises elsewhere must be seen.
+NOISE = 0.5
+
+
+@dataclass(frozen=True)
+class View:
+    """Which factors stand around the Hessian.
+
+    Attributes:
+        name: as on the command line.
+        spherical: ρ, the Hessian at w/‖w‖.
+        tangent: Π, along the sphere only.
+        preconditioned: P^{-1/2}, in the optimizer's own metric.
+    """
+
+    name: str
+    spherical: bool = False
+    tangent: bool = False
+    preconditioned: bool = False
+
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """Views that differ by the number ρ² alone share their eigenvectors, and one measurement."""
+        return self.tangent, self.preconditioned
+
+    def operator(self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None) -> Sandwich:
+        """P^{-1/2} (Π) H (Π) P^{-1/2}, the factor ρ² left out.
+
+        Raises:
+            ValueError: the view needs a metric and there is none.
+        """
+        factors: list[SymmetricOperator] = []
+        if self.preconditioned:
+            if geometry is None:
+                raise ValueError(f"the view {self.name!r} needs an optimizer with a known metric.")
+            factors.append(geometry.metric.power(-0.5))
+        if self.tangent:
+            factors.append(TangentProjection(weights))
+        return Sandwich(tuple(factors), hessian)
+
+    def threshold(self, geometry: Geometry | None) -> float | None:
+        """The stability threshold of the unscaled operator; None where this view has none."""
+        if geometry is None:
+            return None
+        if self.preconditioned:
+            return geometry.threshold
+        return None if geometry.metric.scale is None else geometry.threshold * geometry.metric.scale
+
+    def read(
+        self, pairs: Eigenpairs, weights: Tensor, geometry: Geometry | None, seconds: float
+    ) -> "Reading":
+        """The number and its evidence, out of the eigenpairs of `operator`."""
+        scale = float(weights @ weights) if self.spherical else 1.0
+        threshold = self.threshold(geometry)
+        return Reading(
+            value=scale * pairs.values[0],
+            threshold=None if threshold is None else scale * threshold,
+            ratio=None if threshold is None else pairs.values[0] / threshold,
+            residual=scale * pairs.residuals[0],
+            error=scale * pairs.errors[0],
+            products=pairs.products,
+            seconds=seconds,
+            converged=pairs.converged,
+            top=tuple(scale * value for value in pairs.values),
+        )
+
+
+VIEWS = {
+    view.name: view
+    for view in (
+        View("raw"),
+        View("spherical", spherical=True),
+        View("riemannian", spherical=True, tangent=True),
+        View("preconditioned", preconditioned=True),
+        View("spherical-preconditioned", spherical=True, preconditioned=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One sharpness, with the evidence for it.
+
+    Attributes:
+        value: λ₁; spherical views are dimensionless, the others are losses per squared weight.
+        threshold: the stability threshold of the same view, or None where it has none.
+        ratio: value / threshold, 1 at the edge of stability.
+        residual: ‖A v − λ v‖ for the eigenvector found.
+        error: bound on the error of the value.
+        products: products with the Hessian that it took.
+        seconds: wall time that it took.
+        converged: the bound reached the tolerance within the allowed products.
+        top: the k largest eigenvalues, largest first.
+    """
+
+    value: float
+    threshold: float | None
+    ratio: float | None
+    residual: float
+    error: float
+    products: int
+    seconds: float
+    converged: bool = True
+    top: tuple[float, ...] = ()
+
+    def as_record(self) -> dict[str, Any]:
+        """As JSON; `top` only where it says more than `value`."""
+        record = asdict(self)
+        if len(self.top) < 2:
+            del record["top"]
+        return record
+
+
+@final
+class Probe:
+    """Measures views of one kind again and again, each time from the last eigenvectors, which it remembers.
+
+    Args:
+        view: which sharpness.
+        k: how many of the largest eigenvalues.
+        rtol: relative error at which a reading stops.
+        max_products: Hessian products after which it gives up and says so.
+        seed: of the noise that is mixed into the start; readings are deterministic.
+    """
+
+    def __init__(
+        self,
+        view: View | str = "spherical",
+        *,
+        k: int = 1,
+        rtol: float = 1e-3,
+        max_products: int = 200,
+        seed: int = 0,
+    ) -> None:
+        self.view = VIEWS[view] if isinstance(view, str) else view
+        self.k, self.rtol, self.max_products, self.seed = k, rtol, max_products, seed
+        self.count, self.vectors = 0, torch.empty(0)
+
+    def __call__(
+        self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
+    ) -> Reading:
+        """One reading at the weights w [d]; a view without metric needs no geometry."""
+        begin = time.perf_counter()
+        pairs = self.solve(hessian, weights, geometry)
+        return self.view.read(pairs, weights, geometry, time.perf_counter() - begin)
+
+    def solve(self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None) -> Eigenpairs:
+        """The eigenpairs behind a reading, not scaled by ρ²."""
+        operator = self.view.operator(hessian, weights, geometry)
+        pairs = top_eigenpairs(
+            operator,
+            self._start(weights),
+            k=min(self.k, operator.dim),
+            rtol=self.rtol,
+            max_products=self.max_products,
+        )
+        self.count, self.vectors = self.count + 1, pairs.vectors
+        return pairs
+
+    def _start(self, weights: Tensor) -> Tensor:
+        generator = torch.Generator(weights.device).manual_seed(self.seed * 1_000_003 + self.count)
+        noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=weights.device)
+        if not self.count:
+            return noise
+        return self.vectors.sum(0).to(weights) + noise * (NOISE / float(torch.linalg.vector_norm(noise)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next reading depends on."""
+        return {"count": self.count, "vectors": self.vectors}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where another probe stood."""
+        self.count, self.vectors = state["count"], state["vectors"]
+
+
+@final
+class Panel:
+    """Measures several views, once for each kind; remembers one probe a kind."""
+
+    def __init__(self, views: Iterable[str], **options: Any) -> None:
+        self.views = [VIEWS[name] for name in views]
+        self.probes = {view.kind: Probe(view, **options) for view in self.views}
+
+    def __call__(
+        self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
+    ) -> dict[str, Reading]:
+        """One reading for each view, by name; views of one kind share products and seconds."""
+        solved = {}
+        for kind, probe in self.probes.items():
+            begin = time.perf_counter()
+            pairs = probe.solve(hessian, weights, geometry)
+            solved[kind] = pairs, time.perf_counter() - begin
+        return {v.name: v.read(solved[v.kind][0], weights, geometry, solved[v.kind][1]) for v in self.views}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next readings depend on."""
+        return {p.view.name: p.state_dict() for p in self.probes.values()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where another panel of the same views stood."""
+        for probe in self.probes.values():
+            probe.load_state_dict(state[probe.view.name])

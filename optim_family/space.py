@@ -1,0 +1,54 @@
+"""The trained weights as one vector: named tensors ↔ w [d]."""
+
+from collections.abc import Iterable, Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+
+def flatten(tensors: Iterable[Tensor]) -> Tensor:
+    """One vector [d] out of tensors of any shapes, in their order."""
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def unflatten(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
+    """Views of a vector [d] in the shapes of the given tensors."""
+    shapes = [t.shape for t in like]
+    parts = torch.split(vector, [shape.numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+@final
+class ParameterSpace:
+    """The trained tensors of one module, by name; each tensor once, also when it is tied."""
+
+    def __init__(self, named: Mapping[str, Tensor]) -> None:
+        self.names, self.tensors = tuple(named), tuple(named.values())
+        self.dim = sum(t.numel() for t in self.tensors)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "ParameterSpace":
+        """The parameters of a module that require a gradient.
+
+        Raises:
+            ValueError: there are none.
+        """
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not named:
+            raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient.")
+        return cls(named)
+
+    def weights(self) -> Tensor:
+        """w [d], a copy."""
+        return flatten(t.detach() for t in self.tensors)
+
+    def gradient(self) -> Tensor:
+        """∇L [d] as it stands in `.grad`, a copy; zero where there is none."""
+        return flatten(torch.zeros_like(t) if t.grad is None else t.grad for t in self.tensors)
+
+    def assign(self, vector: Tensor) -> None:
+        """Move the tensors to the point w [d]."""
+        with torch.no_grad():
+            for tensor, part in zip(self.tensors, unflatten(vector, self.tensors), strict=True):
+                tensor.copy_(part)

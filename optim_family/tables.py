@@ -1,0 +1,183 @@
+"""A run read back: one row a record, one summary a run, one table of several runs.
+
+fitted  = the first record at 100 % training accuracy
+ratio   = median of value / threshold from there on; over the last half of the records if never fitted
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from optim_family.labels import label, labels
+from optim_family.store import Run
+
+if TYPE_CHECKING:
+    import pandas
+
+RECORD_FIELDS = (
+    "step tau train_loss peak_loss train_accuracy test_accuracy "
+    "weight_norm gradient_norm effective_lr lr elapsed"
+).split()
+READING_FIELDS = "value threshold ratio residual error products seconds converged".split()
+
+
+def views(run: Run) -> list[str]:
+    """The views of a run, those that do not apply included, in the order of its records."""
+    return list(dict.fromkeys(name for record in run.records for name in record.get("views") or {}))
+
+
+def column(run: Run, name: str) -> list[float]:
+    """One quantity at every record, `train_loss` or `spherical.ratio`; NaN where there is none."""
+    view, _, field = name.rpartition(".")
+    sources = ((r.get("views") or {}).get(view) or {} if view else r for r in run.records)
+    return [math.nan if (x := source.get(field)) is None else float(x) for source in sources]
+
+
+def frame(run: Run) -> "pandas.DataFrame":
+    """All records as a table, [records, quantities].
+
+    Columns are `step`, `tau`, `train_loss`, … and `<view>.value`, `<view>.threshold`, `<view>.ratio`, …,
+    in the units of the records; `<view>.converged` is 1 or 0. All are floats but `step`; NaN where a
+    number was not finite or a view does not apply.
+    """
+    import pandas
+
+    names = [*RECORD_FIELDS, *(f"{view}.{field}" for view in views(run) for field in READING_FIELDS)]
+    return pandas.DataFrame({name: column(run, name) for name in names}, dtype=float).astype({"step": int})
+
+
+def fitted(run: Run) -> int | None:
+    """The index of the first record at 100 % training accuracy."""
+    return next((i for i, a in enumerate(column(run, "train_accuracy")) if a >= 1), None)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What a reader wants to know at the end of a run, as JSON; None where there is no number.
+
+    Accuracies are fractions, `fit_tau` is ηλt, seconds are wall time. `views` holds for each view its
+    value at the fit, at its peak and at the end, and the median ratio to its threshold with quartiles.
+    """
+    at = fitted(run)
+    test = column(run, "test_accuracy")
+    readings = {view: _view_summary(run, view, at) for view in views(run)}
+    return {
+        "label": label(run.spec),
+        "status": run.status.get("status"),
+        "steps": run.status.get("step", run.records[-1]["step"] if run.records else 0),
+        "records": len(run.records),
+        "fit_step": None if at is None else run.records[at]["step"],
+        "fit_tau": None if at is None else run.records[at]["tau"],
+        "test_accuracy_at_fit": _at(test, at),
+        "test_accuracy": _last(test),
+        "test_accuracy_best": max(_finite(test), default=None),
+        "train_accuracy": _last(column(run, "train_accuracy")),
+        "train_loss": _last(column(run, "train_loss")),
+        "views": readings,
+    } | {name: _total(readings, name) for name in ("products", "seconds", "unconverged")}
+
+
+def _total(readings: Mapping[str, Mapping[str, Any]], name: str) -> float:
+    """Over all views; those that differ by ρ² alone share one measurement, which counts once."""
+    kinds: dict[str, float] = {}
+    for view, reading in readings.items():
+        kind = view.removeprefix("spherical-").replace("spherical", "raw")
+        kinds[kind] = max(kinds.get(kind, 0), reading[name])
+    return sum(kinds.values())
+
+
+def _view_summary(run: Run, view: str, at: int | None) -> dict[str, Any]:
+    values = column(run, f"{view}.value")
+    ratios = _finite(column(run, f"{view}.ratio")[len(values) // 2 if at is None else at :])
+    low, middle, high = _quartiles(ratios)
+    return {
+        "at_fit": _at(values, at),
+        "peak": max(_finite(values), default=None),
+        "last": _last(values),
+        "ratio": middle,
+        "ratio_quartiles": [low, high],
+        "ratio_readings": len(ratios),
+        "readings": len(_finite(values)),
+        "products": int(sum(_finite(column(run, f"{view}.products")))),
+        "seconds": sum(_finite(column(run, f"{view}.seconds"))),
+        "unconverged": column(run, f"{view}.converged").count(0.0),
+    }
+
+
+def _finite(values: Iterable[float]) -> list[float]:
+    return [x for x in values if math.isfinite(x)]
+
+
+def _last(values: Sequence[float]) -> float | None:
+    return next(reversed(_finite(values)), None)
+
+
+def _at(values: Sequence[float], index: int | None) -> float | None:
+    return None if index is None or not math.isfinite(values[index]) else values[index]
+
+
+def _quartiles(values: Sequence[float]) -> Sequence[float | None]:
+    if len(values) < 2:
+        return [next(iter(values), None)] * 3
+    return statistics.quantiles(values, n=4, method="inclusive")
+
+
+def summary_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows of plain text: one row a run, or, for a single run, one row a quantity."""
+    names = list(dict.fromkeys(view for run in runs for view in views(run)))
+    cells = [_cells(text, summary(run), names) for text, run in zip(run_labels(runs), runs, strict=True)]
+    if len(cells) == 1:
+        header, *rows = cells[0].items()
+        return list(header), [list(row) for row in rows]
+    return list(cells[0]) if cells else [], [list(row.values()) for row in cells]
+
+
+def _cells(text: str, s: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    accuracies = [s["test_accuracy_at_fit"], s["test_accuracy"], s["test_accuracy_best"]]
+    return {
+        "run": text,
+        "status": s["status"] or "–",
+        "steps": f"{s['steps']:,}",
+        "100 % training accuracy at": "never"
+        if s["fit_step"] is None
+        else f"step {s['fit_step']:,} (τ {s['fit_tau']:.3g})",
+        "test accuracy, %: then → end (best)": _course([a and 100 * a for a in accuracies], ".1f"),
+        "training loss": _number(s["train_loss"], ".3g"),
+        **{k: v for name in names for k, v in _view_cells(name, s["views"].get(name)).items()},
+        "Hessian products": f"{s['products']:,}",
+        "measuring, s": _number(s["seconds"], ".1f"),
+        "unconverged readings": str(s["unconverged"]),
+    }
+
+
+def _view_cells(name: str, s: Mapping[str, Any] | None) -> dict[str, str]:
+    sharpness, ratio = f"{name}: then → end (peak)", f"{name} / threshold"
+    if s is None or not s["readings"]:
+        return {sharpness: "–" if s is None else "not applicable", ratio: "–"}
+    spread = " to ".join(_number(q, ".2f") for q in s["ratio_quartiles"])
+    return {
+        sharpness: _course([s["at_fit"], s["last"], s["peak"]], ".4g"),
+        ratio: "–" if s["ratio"] is None else f"{s['ratio']:.2f} ({spread}, n = {s['ratio_readings']})",
+    }
+
+
+def _course(then_end_best: Sequence[float | None], form: str) -> str:
+    return "{} → {} ({})".format(*(_number(x, form) for x in then_end_best))
+
+
+def _number(x: float | None, form: str) -> str:
+    return "–" if x is None else format(x, form)
+
+
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """`labels` of runs; what their specifications do not tell apart is named by its folder."""
+    folders = [run.path.name for run in runs]
+    if len(set(folders)) < len(folders):
+        folders = [str(run.path) for run in runs]
+    return labels([run.spec for run in runs], folders)

@@ -1,0 +1,249 @@
+"""One run: train, measure, record, and stand ready to be interrupted and continued to the last bit."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from optim_family import checkpoint
+from optim_family.errors import Stopped, UsageError
+from optim_family.experiment import Experiment, assemble
+from optim_family.measuring import full_precision
+from optim_family.operators import SymmetricOperator
+from optim_family.sharpness import Panel
+from optim_family.spec import RunSpec
+from optim_family.store import RunStore
+from optim_family.watching import Stop, Watcher
+
+Status = Literal["done", "diverged"]
+
+# Seconds between two checkpoints: what a crash costs at most, and no result depends on it.
+CHECKPOINT_SECONDS = 60.0
+
+
+@final
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, and where it lies."""
+
+    status: Status
+    path: Path
+
+
+def train(
+    spec: RunSpec,
+    out: Path,
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    stop: Stop | None = None,
+) -> Outcome:
+    """Carry out a run, or what is left of it.
+
+    Args:
+        spec: what to do.
+        out: the run directory; made if it does not exist.
+        resume: continue from the last checkpoint, where there is one.
+        watcher: told what happens.
+        stop: asked before every step and every Hessian product.
+
+    Raises:
+        UsageError: the specification cannot be carried out, or `out` holds another run, or part of this
+            one and `resume` is not set.
+        BusyError: another process is at it.
+        CorruptError: the directory or the data is damaged.
+        PluginError: the optimizer failed.
+        Stopped: `stop` said so; a checkpoint is left.
+    """
+    watcher, stop = watcher or Watcher(), stop or Stop()
+    with full_precision(), repeatable():
+        experiment = assemble(spec)
+        with RunStore.open(out, spec.model_dump(mode="json")) as store:
+            training = Training(experiment, store, watcher, stop)
+            training.restore(resume)
+            try:
+                return Outcome(training.go(), out)
+            finally:
+                watcher.end()
+
+
+@final
+class Training:
+    """A run under way: remembers the step, τ, the highest loss since the last record and the time."""
+
+    def __init__(self, experiment: Experiment, store: RunStore, watcher: Watcher, stop: Stop) -> None:
+        self.experiment, self.store, self.watcher, self.stop = experiment, store, watcher, stop
+        self.spec, self.objective = experiment.spec, experiment.objective
+        self.panel = Panel(experiment.views, rtol=self.spec.rtol, seed=self.spec.seed)
+        self.step, self.tau, self.peak = 0, 0.0, -math.inf
+        self._earlier, self._begin, self._saved = 0.0, time.perf_counter(), time.perf_counter()
+
+    def go(self) -> Status:
+        """Train to the end, or to the first number that is not finite."""
+        self.watcher.begin(self.spec.steps, self.step)
+        self._say_what_is_absent()
+        self.store.write("provenance.json", self.experiment.provenance())
+        self._mark("running")
+        try:
+            while self.advance():
+                if time.perf_counter() - self._saved > CHECKPOINT_SECONDS:
+                    self.save()
+        except FloatingPointError:
+            return self._diverge()
+        except Stopped:
+            self.save()
+            self._mark("stopped")
+            raise
+        self.save()
+        self._mark("done")
+        return "done"
+
+    def advance(self) -> bool:
+        """One step, with a record before it where one is due; False when the last record is made."""
+        self.stop.check()
+        loss = float(self.objective.gradient(self.step))
+        if not math.isfinite(loss):
+            raise FloatingPointError("the training loss is not finite")
+        self.peak = max(self.peak, loss)
+        last = self.step == self.spec.steps
+        if last or self.step % self.spec.every == 0:
+            self._record()
+        if not last:
+            self.tau += (
+                self.experiment.optimizer.values["lr"] * self.experiment.optimizer.values["weight_decay"]
+            )
+            self.experiment.move()
+            self.step += 1
+            self.watcher.step(self.step, loss)
+        return not last
+
+    def _record(self) -> None:
+        space, values = self.objective.space, self.experiment.optimizer.values
+        weights = space.weights()
+        readings = self._measure(weights)
+        norm = float(torch.linalg.vector_norm(weights))
+        shrink = values["lr"] * values["weight_decay"]
+        evaluation = self.objective.evaluate()
+        self._write(
+            train_loss=evaluation.train_loss,
+            peak_loss=self.peak,
+            train_accuracy=evaluation.train_accuracy,
+            test_accuracy=evaluation.test_accuracy,
+            weight_norm=norm,
+            gradient_norm=float(torch.linalg.vector_norm(space.gradient())),
+            effective_lr=values["lr"] / ((1 - shrink) * norm**2),
+            lr=values["lr"],
+            views=readings,
+        )
+        self.peak = -math.inf
+
+    def _write(self, **fields: Any) -> None:
+        record = {"step": self.step, "tau": self.tau, **fields, "elapsed": self.elapsed}
+        self.store.append(record)
+        self.watcher.record(record)
+
+    def _measure(self, weights: Tensor) -> dict[str, Any]:
+        """All readings as JSON; interrupted, the probes are as they were."""
+        before = self.panel.state_dict()
+        try:
+            hessian = Interruptible(self.objective.hessian(), self.stop)
+            readings = self.panel(hessian, weights, self.experiment.geometry())
+        except BaseException:
+            self.panel.load_state_dict(before)
+            raise
+        absent = dict.fromkeys(self.experiment.absent)
+        return absent | {name: reading.as_record() for name, reading in readings.items()}
+
+    def _diverge(self) -> Status:
+        """The last record says where it ended; nothing in it is finite."""
+        self._write(train_loss=None, views={})
+        self._mark("diverged")
+        return "diverged"
+
+    def _say_what_is_absent(self) -> None:
+        if self.experiment.absent:
+            measured = ", ".join(self.experiment.views)
+            self.watcher.note(
+                f"{' and '.join(self.experiment.absent)} sharpness: not applicable, the loss is "
+                f"{self.experiment.verdict.summary}; measuring {measured}"
+            )
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the run, those before an interruption included."""
+        return self._earlier + time.perf_counter() - self._begin
+
+    def _mark(self, status: str) -> None:
+        self.store.write(
+            "status.json",
+            {"status": status, "step": self.step, "steps": self.spec.steps, "seconds": self.elapsed},
+        )
+
+    def save(self) -> None:
+        """Leave a checkpoint of the state before the present step."""
+        tree = {
+            "model": self.objective.model.state_dict(),
+            "optimizer": self.experiment.optimizer.state_dict(),
+            "panel": self.panel.state_dict(),
+            "tau": self.tau,
+            "peak": self.peak,
+            "elapsed": self.elapsed,
+            "data": self.objective.data.sha256,
+        }
+        checkpoint.save(self.store.checkpoints, self.step, tree)
+        self._saved = time.perf_counter()
+
+    def restore(self, resume: bool) -> None:
+        """Go to the last checkpoint of the directory, if there is one.
+
+        Raises:
+            UsageError: there is one, and `resume` is not set; or the data has changed since.
+        """
+        found = checkpoint.load_latest(self.store.checkpoints, self.watcher.note)
+        if found is None:
+            return
+        self.step, tree = found
+        if not resume:
+            raise UsageError(
+                f"{self.store.path} holds this run up to step {self.step} of {self.spec.steps}; add --resume "
+                "to continue it"
+            )
+        if tree["data"] != self.objective.data.sha256:
+            raise UsageError(
+                f"{self.spec.data} is not the data that {self.store.path} was begun with; use another --out"
+            )
+        self.objective.model.load_state_dict(tree["model"])
+        self.experiment.optimizer.load_state_dict(tree["optimizer"])
+        self.panel.load_state_dict(tree["panel"])
+        self.tau, self.peak, self._earlier = tree["tau"], tree["peak"], tree["elapsed"]
+
+
+@final
+class Interruptible(SymmetricOperator):
+    """A Hessian that looks for a wish to stop before every product."""
+
+    def __init__(self, hessian: SymmetricOperator, stop: Stop) -> None:
+        self.hessian, self.stop, self.dim = hessian, stop, hessian.dim
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The Hessian's product."""
+        self.stop.check()
+        return self.hessian @ v
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """The same convolutions every time, on a GPU too."""
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before

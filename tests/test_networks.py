@@ -1,0 +1,77 @@
+from typing import get_args, get_type_hints
+
+import pytest
+import torch
+from torch import nn
+
+from optim_family.cards import Card
+from optim_family.networks import BUILTIN, Block, bn_cnn, bn_mlp, resnet20
+
+
+def trace(network, x):
+    """Shapes after every layer of a sequence."""
+    shapes = {}
+    for name, layer in network.named_children():
+        x = layer(x)
+        shapes[name] = tuple(x.shape[1:])
+    return shapes
+
+
+def weights(network):
+    return sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+
+
+def test_the_small_cnn_has_three_convolutions_that_double_the_channels_and_halve_the_image():
+    shapes = trace(bn_cnn(10, 1, (8, 8)), torch.randn(2, 1, 8, 8))
+    assert [shapes[f"conv{i}"] for i in (1, 2, 3)] == [(8, 8, 8), (16, 4, 4), (32, 2, 2)]
+    assert shapes["flatten"] == (32,) and shapes["fc"] == (10,)
+
+
+def test_the_perceptron_flattens_images_of_any_shape():
+    network = bn_mlp(10, 3, (5, 7), width=11)
+    assert [m.in_features for m in network.modules() if isinstance(m, nn.Linear)] == [105, 11, 11]
+    assert network(torch.randn(2, 3, 5, 7)).shape == (2, 10)
+
+
+def test_resnet20_has_twenty_layers_three_stages_and_its_papers_number_of_weights():
+    network = resnet20(10, 3, (32, 32))
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 20
+    shapes = trace(network, torch.randn(2, 3, 32, 32))
+    assert [shapes[f"stage{i}"] for i in (1, 2, 3)] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+    assert round(weights(network), -4) == 270_000  # table 6 of the paper: 0.27 million
+
+
+@pytest.mark.parametrize("build", [bn_cnn, resnet20])
+def test_doubling_the_width_multiplies_the_weights_of_inner_layers_by_four(build):
+    def inner(width):
+        return weights(build(10, 3, (8, 8), width=width)) - 27 * width - 40 * width
+
+    assert inner(8) == 4 * inner(4)
+
+
+def test_a_block_with_a_silent_branch_passes_on_its_input_subsampled_and_padded():
+    block = Block(3, 5, stride=2).eval()
+    nn.init.zeros_(block.conv2.weight)
+    x = torch.rand(2, 3, 4, 4)
+    y = block(x)
+    assert torch.equal(y[:, :3], x[:, :, ::2, ::2])
+    assert not y[:, 3:].any()
+
+
+def test_no_convolution_or_linear_layer_has_a_bias():
+    for build in BUILTIN.values():
+        layers = [m for m in build(10, 1, (8, 8)).modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        assert layers and all(layer.bias is None for layer in layers)
+
+
+@pytest.mark.parametrize("width", [0, -1, 2.5, "8", True])
+def test_a_width_that_is_no_positive_whole_number_is_refused(width):
+    for build in BUILTIN.values():
+        with pytest.raises(ValueError, match="width must be a whole number above 0"):
+            build(10, 1, (8, 8), width=width)
+
+
+def test_a_card_may_name_exactly_the_networks_that_exist():
+    literal, _ = get_args(get_type_hints(Card)["builtin"])
+    assert set(get_args(literal)) == set(BUILTIN)

@@ -1,0 +1,130 @@
+"""The loss over ghost batches: value, gradient and Hessian are those of one function."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from optim_family import backbones, data
+from optim_family.errors import UsageError
+from optim_family.hessian import Hessian
+from optim_family.objective import Objective, half_squared_error
+from optim_family.space import flatten
+
+
+def make(limit=60, model="bn_mlp", dtype=torch.float64, norm="frozen-affine", **options):
+    digits = data.load("digits", limit=limit)
+    network = backbones.build(model, classes=10, channels=1, size=digits.size, dtype=dtype, norm=norm)
+    return Objective(network, digits, **options)
+
+
+def test_mse_is_half_the_squared_distance_to_one_hot_labels():
+    outputs, labels = torch.tensor([[1.0, 0.0], [0.5, 0.5]]), torch.tensor([0, 1])
+    assert half_squared_error(outputs, labels, 2).item() == pytest.approx(0.5 * (0 + 0.5) / 2)
+
+
+@pytest.mark.parametrize("ghost_batch", [20, 60])
+@pytest.mark.parametrize("loss", ["mse", "cross-entropy"])
+def test_value_gradient_and_hessian_belong_to_one_function(loss, ghost_batch):
+    objective = make(loss=loss, ghost_batch=ghost_batch)
+    value = objective.gradient(0)
+    chunks = objective.chunk_losses()
+    assert len(chunks) == 60 // ghost_batch
+    total = sum(chunk() for chunk in chunks)
+    torch.testing.assert_close(value, total.detach(), rtol=1e-13, atol=0)
+    gradient = objective.space.gradient()
+    torch.testing.assert_close(
+        gradient, flatten(torch.autograd.grad(total, objective.space.tensors)), rtol=1e-10, atol=1e-13
+    )
+    w = objective.space.weights()
+    torch.testing.assert_close(objective.hessian() @ w, -gradient, rtol=1e-7, atol=1e-10)  # H w = −g
+
+
+def test_the_ghost_batch_is_part_of_the_loss():
+    one, three = (float(make(ghost_batch=size).gradient(0)) for size in (60, 20))
+    assert abs(one - three) > 1e-6
+
+
+def test_evaluation_agrees_with_the_training_loss_and_leaves_everything_as_it_was():
+    objective = make(ghost_batch=20)
+    loss = float(objective.gradient(0))
+    gradient, weights = objective.space.gradient(), objective.space.weights()
+    evaluation = objective.evaluate()
+    assert evaluation.train_loss == pytest.approx(loss, rel=1e-12)
+    assert 0 <= evaluation.train_accuracy <= 1 and 0 <= evaluation.test_accuracy <= 1
+    assert objective.model.training
+    assert torch.equal(objective.space.weights(), weights)
+    assert torch.equal(objective.space.gradient(), gradient)
+    assert float(objective.gradient(0)) == loss
+
+
+def test_the_test_set_is_judged_with_statistics_of_the_whole_training_set():
+    objective = make(ghost_batch=60)
+    objective.evaluate()
+    model, x = objective.model, objective.data.images(objective.data.x_train, torch.float64)
+    with torch.no_grad():
+        trained = model(x)
+        judged = model.eval()(x)
+    # With one ghost batch only the variance differs, by the factor n/(n − 1) of the unbiased estimate.
+    assert float((trained - judged).norm() / trained.norm()) < 0.02
+    assert not torch.equal(trained, judged)
+
+
+def test_training_and_measuring_move_no_buffer():
+    objective = make()
+    before = {name: b.clone() for name, b in objective.model.named_buffers()}
+    objective.gradient(0)
+    objective.hessian() @ objective.space.weights()
+    assert before and all(torch.equal(b, before[name]) for name, b in objective.model.named_buffers())
+
+
+def test_mini_batches_visit_every_example_once_an_epoch_and_depend_on_step_and_seed_only():
+    objective = make(batch_size=20)
+    epoch = torch.cat([objective._batch(step) for step in range(3)])
+    assert sorted(epoch.tolist()) == list(range(60))
+    assert objective._batch(4).tolist() != objective._batch(1).tolist()
+    assert torch.equal(make(batch_size=20)._batch(4), objective._batch(4))
+    assert not torch.equal(make(batch_size=20, seed=1)._batch(4), objective._batch(4))
+    assert objective.ghost_batch == 20
+
+
+def test_a_mini_batch_gradient_is_that_of_its_examples():
+    objective = make(batch_size=20)
+    loss = objective.gradient(5)
+    part = objective._batch(5)
+    x = objective.data.images(objective.data.x_train[part], torch.float64)
+    expected = half_squared_error(objective.model(x), objective.data.y_train[part], 10)
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(
+        objective.space.gradient(), flatten(torch.autograd.grad(expected, objective.space.tensors))
+    )
+
+
+def test_cross_entropy_is_torchs():
+    objective = make(loss="cross-entropy", ghost_batch=60)
+    x = objective.data.images(objective.data.x_train, torch.float64)
+    expected = functional.cross_entropy(objective.model(x), objective.data.y_train)
+    torch.testing.assert_close(objective.gradient(0), expected.detach())
+
+
+def test_the_default_ghost_batch_is_the_largest_divisor_up_to_a_thousand():
+    assert make(limit=60).ghost_batch == 60
+    assert make(limit=1202).ghost_batch == 601
+
+
+@pytest.mark.parametrize(
+    ("limit", "options", "says"),
+    [
+        (60, {"ghost_batch": 25}, r"does not divide the training set of 60; choose one of 12, 15, 20, 30"),
+        (60, {"batch_size": 61}, "larger than the training set of 60"),
+        (1009, {}, "no divisor up to 1000"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(limit, options, says):
+    with pytest.raises(UsageError, match=says):
+        make(limit=limit, **options)
+
+
+def test_the_plan_is_made_once():
+    objective = make(ghost_batch=20)
+    assert objective.hessian().mode == objective.hessian().mode == "retained"
+    assert isinstance(objective.hessian(), Hessian)
