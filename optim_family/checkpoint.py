@@ -106,7 +106,7 @@ def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         return {"tensor": _add(value, place, tensors)}
     if isinstance(value, dict):
-        return {"dict": [[_key(k, place), _encode(v, f"{place}[{k!r}]", tensors)] for k, v in value.items()]}
+        return {"dict": [[_key(k, place), _encode(v, f"{place}[{k!a}]", tensors)] for k, v in value.items()]}
     if type(value) in (list, tuple):
         items = [_encode(item, f"{place}[{index}]", tensors) for index, item in enumerate(value)]
         return items if type(value) is list else {"tuple": items}
@@ -135,14 +135,11 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _add(tensor: Tensor, place: str, tensors: dict[str, Tensor]) -> str:
-    """Put a plain copy under a name that is still free."""
+    """Put in a plain copy; no two places have one name, for keys stand in it as Python writes them."""
     if tensor.layout is not torch.strided or tensor.dtype not in _DTYPES or tensor.is_meta:
         raise _cannot(place, f"is a tensor of {tensor.dtype}, {tensor.layout} on {tensor.device}")
-    name = place.encode("ascii", "backslashreplace").decode()
-    while name in tensors:
-        name += "'"
-    tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu").copy_(tensor.detach())
-    return name
+    tensors[place] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu").copy_(tensor.detach())
+    return place
 
 
 def _key(key: Any, place: str) -> str | int:

@@ -70,24 +70,28 @@ class Curve:
         return [row for row in rows if all(map(math.isfinite, row))]
 
 
-def trace(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any) -> None:
-    """A line in the look of its curve, or as `style` says."""
-    points = curve.points(field)
-    ax.plot([x for x, _ in points], [scale * y for _, y in points], **{**curve.style, **style})
-
-
 def draw(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any) -> None:
-    """A line, with a cross at its end if the run diverged."""
-    trace(ax, curve, field, scale=scale, **style)
-    if curve.diverged:
-        for step, y in curve.points(field)[-1:]:
-            ax.plot(step, scale * y, color=curve.color, zorder=5, **CROSS)
+    """A line in the look of its curve, or as `style` says; a dash where there is a single point."""
+    points = curve.points(field)
+    look = {**curve.style, **style}
+    if len(points) == 1 and not look["marker"]:
+        look |= {"marker": "_", "markersize": 12}
+    ax.plot([x for x, _ in points], [scale * y for _, y in points], **look)
+
+
+def cross(ax: Axes, curves: Iterable[Curve], field: str, *, scale: float = 1.0) -> None:
+    """A cross at the end of every run that diverged, on the edge of the panel if that is where it left."""
+    low, high = ax.get_ylim()
+    for curve in curves:
+        for step, y in curve.points(field)[-1:] if curve.diverged else []:
+            ax.plot(step, min(max(scale * y, low), high), color=curve.color, zorder=5, clip_on=False, **CROSS)
 
 
 def draw_reading(ax: Axes, curve: Curve, field: str) -> None:
     """A line, with its error bound as a band, and a ring around every reading that did not converge."""
     draw(ax, curve, field)
-    rows = [(x, y, abs(y * e / v)) for x, y, e, v in curve.points(field, "error", "value") if v]
+    bounds = ((x, y, abs(e / v * y)) for x, y, e, v in curve.points(field, "error", "value") if v)
+    rows = [row for row in bounds if math.isfinite(row[2])]
     # A band that reached zero would reach the bottom of a logarithmic axis.
     low = [y - min(e, 0.99 * abs(y)) for _, y, e in rows]
     high = [y + e for _, y, e in rows]
@@ -97,10 +101,10 @@ def draw_reading(ax: Axes, curve: Curve, field: str) -> None:
 
 
 def log_axis(ax: Axes, series: Iterable[Iterable[float]]) -> None:
-    """Make y logarithmic over the bulk of some series, and say what it cannot show.
+    """Make y logarithmic over all series, and say what it cannot show.
 
-    The bulk ends ten times beyond the 2nd and 98th percentile and holds the first value of every series:
-    one exploding run must not flatten the others. Where nothing is above zero, y stays linear.
+    One exploding run must not flatten the others: the axis ends a thousand times above where the series
+    begin or their median, and ten times below their 2nd percentile. If nothing is above 0, y is linear.
     """
     lists = [list(values) for values in series]
     positive = sorted(value for values in lists for value in values if value > 0)
@@ -109,18 +113,19 @@ def log_axis(ax: Axes, series: Iterable[Iterable[float]]) -> None:
     if not positive:
         return
     firsts = [values[0] for values in lists if values and values[0] > 0]
-    low = min([max(positive[0], positive[len(positive) // 50] / 10), *firsts])
-    high = max([min(positive[-1], positive[-1 - len(positive) // 50] * 10), *firsts])
-    margin = max(1.05, (high / low) ** 0.05)
+    low = min(max(positive[0], positive[len(positive) // 50] / 10), *firsts, positive[-1])
+    high = min(positive[-1], 1000 * max(positive[len(positive) // 2], *firsts, low))
+    bottom, top = (min(max(math.log10(end), -200.0), 200.0) for end in (low, high))
+    margin = max(0.02, 0.05 * (top - bottom))
     ax.set_yscale("log", nonpositive="mask")
-    ax.set_ylim(low / margin, high * margin)
-    plain_ticks(ax, high / low)
+    ax.set_ylim(10 ** (bottom - margin), 10 ** (top + margin))
+    plain_ticks(ax, top - bottom)
 
 
-def plain_ticks(ax: Axes, span: float) -> None:
-    """Numbers as 1, 2, 5 or as decimals on a logarithmic y axis that spans less than three decades."""
-    if span < 1000:
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if span > 8 else MaxNLocator(5))
+def plain_ticks(ax: Axes, decades: float) -> None:
+    """Numbers as 1, 2, 5 or as decimals on a logarithmic y axis of less than three decades."""
+    if decades < 3:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.9 else MaxNLocator(5))
         ax.yaxis.set_major_formatter(FuncFormatter(_tick))
         ax.yaxis.set_minor_formatter(NullFormatter())
 

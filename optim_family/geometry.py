@@ -80,6 +80,7 @@ class DiagonalMetric(Metric):
         return Diagonal(self.diagonal**exponent)
 
 
+@final
 @dataclass(frozen=True)
 class Decay:
     """Weight decay: the fraction s = ηλ removed in a step.
@@ -94,6 +95,7 @@ class Decay:
     coupled: bool = False
 
 
+@final
 @dataclass(frozen=True)
 class Geometry:
     """The preconditioner, the stability threshold and the decay of one optimizer, for its next step.

@@ -63,9 +63,11 @@ def setting(specs: Sequence[Spec]) -> str:
 
 
 def compact(value: Any) -> str:
-    """A value in few characters, exactly: 1e-05 → 1e-5, 2.0 → 2."""
+    """A value in few characters: 1e-05 → 1e-5, 2.0 → 2; numbers to six digits."""
+    if value is None:
+        return "unset"
     if isinstance(value, float):
-        return re.sub(r"e([+-])0", r"e\1", repr(value).removesuffix(".0"))
+        return re.sub(r"e([+-])0", r"e\1", f"{value:.6g}")
     return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
@@ -99,10 +101,12 @@ def _words(spec: Spec, field: str) -> str:
     given, absent = SETTING[field]
     if spec.get(field) is None:
         return absent
+    if (field, spec[field]) == ("norm", "none"):
+        return "no normalisation"
     text = compact(spec[field])
     return given.format(Path(text.rpartition(":")[2]).name if field == "data" else text)
 
 
 def _differs(values: Iterable[Any]) -> bool:
-    first, *others = values
-    return any(value != first for value in others)
+    listed = list(values)
+    return any(value != listed[0] for value in listed)

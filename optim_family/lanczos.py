@@ -1,12 +1,13 @@
 """The largest eigenvalues of a symmetric operator: thick-restart Lanczos that stops on the value's error.
 
 In an orthonormal basis Q with A Qᵀ = Qᵀ T + β q eᵀ, a Ritz pair (θᵢ, Qᵀsᵢ) has the residual rᵢ = β|sᵢ,last|.
-The value is far better than the vector. Let μ bound A on the directions not yet seen; then
+The value is far better than the vector. For every j ≥ i, with μ above A on all but the first j Ritz vectors,
 
-    λᵢ ≤ the i-th eigenvalue of the arrow [[diag(θ), r], [rᵀ, μ]],   about θᵢ + rᵢ²/(θᵢ − μ),
+    0 ≤ λᵢ − θᵢ ≤ (r₁² + … + rⱼ²) / (θᵢ − μ),
 
-for clustered values too. What is not seen is taken to lie below the next Ritz value, and the last change
-of θᵢ is added, because a Krylov space that is still growing into a cluster has not met all of it.
+clustered values included. μ is not known; θⱼ₊₁ + rⱼ₊₁ is taken for it, so that a bound counts only once the
+Ritz value below it has been resolved. A second member of a cluster that the Krylov space has not met at all
+can break it, by about the width of the cluster.
 
 Source: K. Wu, H. Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIAM J.
 Matrix Anal. Appl. 22 (2000); B. Parlett, "The Symmetric Eigenvalue Problem" (1998), chapters 10 and 11.
@@ -24,11 +25,12 @@ from torch import Tensor
 from optim_family.operators import SymmetricOperator
 
 # With fewer products an old top eigenvector, now overtaken, still looks converged.
-MIN_PRODUCTS = 5
+MIN_PRODUCTS = 6
 
 Array = NDArray[np.float64]
 
 
+@final
 @dataclass(frozen=True)
 class Eigenpairs:
     """The k largest eigenvalues, largest first, with the evidence for them."""
@@ -68,19 +70,15 @@ def top_eigenpairs(
     if not 1 <= k <= operator.dim:
         raise ValueError(f"k must be between 1 and the dimension {operator.dim}; got {k}.")
     krylov = _Krylov(operator, start, min(max(basis_size, 3 * k + 4), operator.dim))
-    last = np.full(k, -np.inf)
     for products in range(1, max(max_products, k) + 1):
         krylov.expand()
         theta, vectors = krylov.ritz()
         residuals = krylov.beta * np.abs(vectors[-1])
         errors = value_errors(theta, residuals)[:k] + krylov.rounding
-        if not krylov.complete:
-            errors += np.abs(theta[:k] - last[: len(theta)])
         converged = _converged(theta[:k], errors, rtol, krylov.rounding)
         enough = krylov.complete or products >= MIN_PRODUCTS
         if len(theta) >= k and ((converged and enough) or products >= max_products):
             break
-        last = np.append(theta[:k], np.full(max(0, k - len(theta)), -np.inf))
         krylov.prepare(k)
     return Eigenpairs(
         values=tuple(theta[:k].tolist()),
@@ -93,21 +91,18 @@ def top_eigenpairs(
 
 
 def value_errors(theta: Array, residuals: Array) -> Array:
-    """How far λᵢ can lie above each Ritz value θᵢ, [m]: arrow bound, μ = the next Ritz value.
+    """How far λᵢ can lie above each Ritz value θᵢ, [m]: the best of the bounds over j, and at most rᵢ.
 
     Args:
         theta: all Ritz values, largest first, [m].
         residuals: their residuals rᵢ, [m].
     """
-    m = len(theta)
-    if m == 1:
-        return residuals.copy()
-    errors = np.empty(m)
-    for i in range(m):
-        arrow = np.diag(np.append(theta, theta[min(i + 1, m - 1)]))
-        arrow[:m, m] = arrow[m, :m] = residuals
-        errors[i] = scipy.linalg.eigvalsh(arrow)[::-1][i] - theta[i]
-    return np.minimum(errors, residuals)
+    squares = np.cumsum(residuals**2)[:-1]  #                       r₁² + … + rⱼ² for j < m, [m − 1]
+    gaps = theta[:, None] - (theta + residuals)[None, 1:]  #                        [i, j], [m, m − 1]
+    useful = (gaps > 0) & (np.arange(len(theta))[:, None] <= np.arange(len(squares)))
+    bounds = np.divide(squares, gaps, out=np.full_like(gaps, np.inf), where=useful)
+    best: Array = np.minimum(residuals, bounds.min(axis=1, initial=np.inf))
+    return best
 
 
 def _converged(theta: Array, errors: Array, rtol: float, rounding: float) -> bool:

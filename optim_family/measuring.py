@@ -1,12 +1,12 @@
 """Measure any torch model once, and change nothing about it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from optim_family.arithmetic import full_precision
 from optim_family.geometry import Geometry
 from optim_family.hessian import ChunkLoss, Hessian, Mode, chunk_losses
 from optim_family.sharpness import VIEWS, Panel, Reading
@@ -55,27 +55,6 @@ def measure(
         geometry = _geometry(optimizer, losses, space)
         panel = Panel(views, rtol=rtol, k=k)
         return panel(Hessian(losses, space.tensors, mode), space.weights(), geometry)
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Float32 products are float32 inside, whatever the user allows outside: no TF32, no bfloat16."""
-    backends: Any = torch.backends
-    switches = [
-        backends.cuda.matmul,
-        backends.cudnn.conv,
-        backends.cudnn.rnn,
-        backends.mkldnn.matmul,
-        backends.mkldnn.conv,
-    ]
-    before = [switch.fp32_precision for switch in switches]
-    try:
-        for switch in switches:
-            switch.fp32_precision = "ieee"
-        yield
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value
 
 
 def _trained(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> ParameterSpace:

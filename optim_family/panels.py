@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,12 +13,12 @@ from optim_family.curves import (
     CROSS,
     RING,
     Curve,
+    cross,
     draw,
     draw_reading,
     key,
     log_axis,
     plain_ticks,
-    trace,
 )
 from optim_family.tables import column, fitted, views
 
@@ -27,44 +28,50 @@ METRIC = ("spherical-preconditioned", "preconditioned")
 KINDS = (("spherical", "raw"), METRIC, ("riemannian",))
 LOOKS = ("spherical", "spherical-preconditioned", "raw", "preconditioned", "riemannian")
 
-TRAIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (4, 2))}
+TRAIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (4, 2)), "marker": ""}
 TEST: dict[str, Any] = {"linewidth": 1.7}
-PEAK: dict[str, Any] = {"linewidth": 0.7, "linestyle": "-", "alpha": 0.45}
+PEAK: dict[str, Any] = {"linewidth": 0.7, "linestyle": "-", "alpha": 0.45, "marker": ""}
 LIMIT: dict[str, Any] = {"linewidth": 1.3, "linestyle": ":", "marker": ""}
 STAR: dict[str, Any] = {"marker": "*", "markersize": 11, "mec": "white", "linestyle": ""}
 
 
 def draw_loss(ax: Axes, curves: Sequence[Curve]) -> None:
     """Training loss, and faint what it rose to between two records."""
-    ax.set_title("Training loss")
+    ax.set_title("Training loss", loc="left")
     for curve in curves:
-        trace(ax, curve, "peak_loss", **PEAK)
+        draw(ax, curve, "peak_loss", **PEAK)
         draw(ax, curve, "train_loss")
     log_axis(ax, [[y for _, y in c.points(field)] for c in curves for field in ("train_loss", "peak_loss")])
+    cross(ax, curves, "train_loss")
     crosses = {"diverged": CROSS} if any(curve.diverged for curve in curves) else {}
-    key(ax, {"at the record": {}, "highest since the record before": PEAK, **crosses}, loc="upper right")
+    key(ax, {"at the record": {}, "peak since the previous record": PEAK, **crosses}, loc="upper right")
 
 
 def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
     """Test and training accuracy, with a star where training first reaches 100 %."""
-    ax.set_title("Accuracy, %")
+    ax.set_title("Accuracy, %", loc="left")
     for curve in curves:
-        trace(ax, curve, "train_accuracy", scale=100, **TRAIN)
+        draw(ax, curve, "train_accuracy", scale=100, **TRAIN)
         draw(ax, curve, "test_accuracy", scale=100, **TEST)
         if (at := fitted(curve.run)) is not None:
             ax.plot(curve.run.records[at]["step"], 100, color=curve.color, zorder=5, **STAR)
-    ax.set_ylim(top=103)
+    lowest = min(
+        [y for c in curves for f in ("train", "test") for _, y in c.points(f"{f}_accuracy")], default=0.0
+    )
+    ax.set_ylim(100 * lowest - 4, 104)
+    cross(ax, curves, "test_accuracy", scale=100)
     key(ax, {"test": TEST, "training": TRAIN, "training reaches 100 %": STAR}, loc="lower right")
 
 
 def draw_sharpness(axes: Sequence[Axes], groups: Sequence[Sequence[Curve]], curves: Sequence[Curve]) -> None:
     """Sharpness and its threshold, one group of `sharpness_groups` on each axis, from the top."""
-    axes[0].set_title(_sharpness_title(groups[0], curves))
+    axes[0].set_title(_sharpness_title(groups, curves), loc="left")
     for ax, group in zip(axes, groups, strict=True):
         for curve in group:
-            trace(ax, curve, "threshold", **LIMIT)
+            draw(ax, curve, "threshold", **LIMIT)
             draw_reading(ax, curve, "value")
         log_axis(ax, [[y for _, y in c.points(field)] for c in group for field in ("value", "threshold")])
+        cross(ax, group, "value")
         _reading_key(ax, group, named=len(curves) == 1)
         ax.tick_params(labelbottom=ax is axes[-1])
 
@@ -78,15 +85,17 @@ def sharpness_groups(curves: Sequence[Curve]) -> list[list[Curve]]:
     return [[found for curve in curves for found in _first(curve, (*common, *PLAIN, *METRIC))]]
 
 
-def _sharpness_title(group: Sequence[Curve], curves: Sequence[Curve]) -> str:
+def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve]) -> str:
     """What is drawn, and whether the spherical sharpness is missing because it does not apply."""
-    names = " or ".join(dict.fromkeys(_plain(curve.view) for curve in group))
-    title = f"{names} sharpness".capitalize() if names else "Sharpness: no readings"
+    names = list(dict.fromkeys(_plain(curve.view) for group in groups for curve in group))
     absent = [c for c in curves if "spherical" in views(c.run) and not _has(c, "spherical")]
-    if not absent or names == "spherical":
-        return title
-    where = "" if len(absent) == len(curves) else f" to {len(absent)} of {len(curves)} runs"
-    return f"{title} (spherical does not apply{where})"
+    if not names:
+        return "Sharpness: no readings"
+    if len(curves) > 1 and len(names) > 1 and "spherical" in names:
+        rest = [name for name in names if name != "spherical"]
+        return f"Spherical sharpness; {' or '.join(rest)} where that is missing"
+    title = f"{' and '.join(names)} sharpness".capitalize()
+    return f"{title} (spherical does not apply)" if absent and "spherical" not in names else title
 
 
 def _reading_key(ax: Axes, group: Sequence[Curve], named: bool) -> None:
@@ -111,20 +120,22 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
     """Every view of a single run; of several, each run in its optimizer's own metric."""
     shown = _ratio_curves(curves)
     own = len(curves) > 1 and any(curve.view in METRIC for curve in shown)
-    ax.set_title("Sharpness / threshold" + (", each in its optimizer's metric" if own else ""))
+    ax.set_title("Sharpness / threshold" + (", each in its optimizer's metric" if own else ""), loc="left")
     for curve in shown:
         draw_reading(ax, curve, "ratio")
     ax.axhline(1, color="black", linewidth=0.9, zorder=1.5)
     ax.text(1.01, 1, "edge of\nstability", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     if not shown:
         ax.set_title("no view has a threshold", **ASIDE)
+        ax.set_ylim(0, 2)
     log_axis(ax, [[y for _, y in curve.points("ratio")] for curve in shown])
     if len(curves) == 1 and shown:
         key(ax, {curve.name: curve.style for curve in shown}, loc="best")
     if ax.get_yscale() == "log":
         low, high = _ratio_range(shown)
         ax.set_ylim(low, high)
-        plain_ticks(ax, high / low)
+        plain_ticks(ax, math.log10(high / low))
+    cross(ax, shown, "ratio")
 
 
 def _ratio_curves(curves: Sequence[Curve]) -> list[Curve]:
@@ -135,13 +146,13 @@ def _ratio_curves(curves: Sequence[Curve]) -> list[Curve]:
 
 
 def _ratio_range(shown: Sequence[Curve]) -> tuple[float, float]:
-    """The readings within a decade of 1; beyond it only if the second half of a run lies there."""
+    """The readings within a decade of 1; more only where a run spends its second half beyond it."""
     ratios = [[y for _, y in curve.points("ratio") if y > 0] for curve in shown]
     whole = [y for values in ratios for y in values]
-    late = sorted(y for values in ratios for y in values[len(values) // 2 :]) or [1.0]
-    low, high = late[len(late) // 20], late[-1 - len(late) // 20]
-    lower = min(0.5, max(min(whole), min(0.1, low)))
-    return lower / 1.1, 1.1 * max(2, min(max(whole), max(10, high)))
+    late = [median(values[len(values) // 2 :]) for values in ratios if values]
+    low = max(min(whole), min(0.1, min(late) / 3))
+    high = min(max(whole), max(10, max(late) * 3))
+    return min(0.5, low) / 1.1, max(2, high) * 1.1
 
 
 def _first(curve: Curve, order: Sequence[str], field: str = "value") -> list[Curve]:

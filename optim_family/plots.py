@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from optim_family.curves import GREY, Curve
 from optim_family.errors import UsageError
@@ -28,7 +29,6 @@ HEAD, LINE = 0.55, 0.2  # inches: the two lines above the panels; one line of th
 STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
-    "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -62,13 +62,18 @@ def figure(runs: Sequence[Run], *, title: str | None = None) -> Figure:
     """
     if not runs:
         raise UsageError("there is nothing to draw; name at least one run directory")
-    names = run_labels(runs)
+    names = [_literal(name) for name in run_labels(runs)]
     curves = [Curve(run, name, look) for look, (run, name) in enumerate(zip(runs, names, strict=True))]
+    columns = 0 if len(runs) == 1 else _columns(names)
     with style.context(STYLE, after_reset=True):
-        drawn = _sheet(title or (names[0] if len(runs) == 1 else f"{len(runs)} runs"), runs)
-        if len(runs) > 1:
-            _legend(drawn, curves)
+        drawn = _sheet(title or _title(runs, names), runs, math.ceil(len(runs) / columns) if columns else 0)
         _panels(drawn, curves)
+        if columns:
+            handles = [Line2D([], [], **curve.style, label=curve.name) for curve in curves]
+            drawn.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+        # Arranged once: a second arrangement would start from the first, and move everything a little.
+        drawn.draw_without_rendering()
+        drawn.set_layout_engine("none")
     return drawn
 
 
@@ -90,25 +95,47 @@ def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
     return paths
 
 
-def _sheet(title: str, runs: Sequence[Run]) -> Figure:
-    """A figure with its heading: the title, and under it what all runs have in common."""
-    height = HEIGHT + HEAD
+def _title(runs: Sequence[Run], names: Sequence[str]) -> str:
+    optimizers = dict.fromkeys(str(run.spec["optimizer"]) for run in runs)
+    return names[0] if len(runs) == 1 else f"{', '.join(optimizers)}: {len(runs)} runs"
+
+
+def _columns(names: Sequence[str]) -> int:
+    """As many columns in the legend as its names leave room for."""
+    width = 0.75 + 0.075 * max(map(len, names))  # inches, a little more than it takes
+    return min(len(names), 4, max(1, int(WIDTH / width)))
+
+
+def _sheet(title: str, runs: Sequence[Run], lines: int) -> Figure:
+    """An empty figure with its heading: the title, and under it what all runs have in common."""
+    height = HEIGHT + HEAD + LINE * lines
     drawn = Figure(figsize=(WIDTH, height))
-    drawn.set_layout_engine(
-        ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - HEAD / height), hspace=0.03, wspace=0.03)
-    )
+    below = (0, 0, 1, 1 - HEAD / height)
+    drawn.set_layout_engine(ConstrainedLayoutEngine(rect=below, hspace=0.03, wspace=0.03))
     drawn.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=12, fontweight="bold")
-    drawn.text(0.012, 1 - 0.36 / height, setting([run.spec for run in runs]), va="top", color=GREY)
+    drawn.text(0.012, 1 - 0.36 / height, _literal(_subtitle(runs)), va="top", color=GREY)
     return drawn
+
+
+def _subtitle(runs: Sequence[Run]) -> str:
+    """What all runs have in common, and how a single run ended, if not as it should."""
+    status = str(runs[0].status.get("status"))
+    ending = [status] if len(runs) == 1 and status != "done" else []
+    return ", ".join([setting([run.spec for run in runs]), *ending])
+
+
+def _literal(text: str) -> str:
+    """Text in which a dollar is a dollar, not mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _panels(drawn: Figure, curves: Sequence[Curve]) -> None:
     groups = sharpness_groups(curves)
-    grid = drawn.add_gridspec(2, 2)
-    cells = grid[1, 0].subgridspec(len(groups), 1)
-    upper = [drawn.add_subplot(grid[0, 0]), drawn.add_subplot(grid[0, 1])]
-    middle = [drawn.add_subplot(cells[i, 0]) for i in range(len(groups))]
-    ratio = drawn.add_subplot(grid[1, 1])
+    grid = drawn.add_gridspec(4, 2)
+    upper = [drawn.add_subplot(grid[:2, 0]), drawn.add_subplot(grid[:2, 1])]
+    cells = [grid[2:, 0]] if len(groups) == 1 else [grid[2, 0], grid[3, 0]]
+    middle = [drawn.add_subplot(cell) for cell in cells]
+    ratio = drawn.add_subplot(grid[2:, 1])
     draw_loss(upper[0], curves)
     draw_accuracy(upper[1], curves)
     draw_sharpness(middle, groups, curves)
@@ -125,6 +152,7 @@ def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
     end = max([record["step"] for curve in curves for record in curve.run.records], default=0) or 1
     for ax in axes:
         ax.set_xlim(-0.02 * end, 1.02 * end)
+        ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
         if len(curves) == 1 and (at := fitted(curves[0].run)) is not None:
             ax.axvline(curves[0].run.records[at]["step"], color=GREY, linewidth=0.8, alpha=0.6, zorder=1)
 
@@ -147,11 +175,3 @@ def _tau_rate(curve: Curve) -> float:
 
 def _times(factor: float) -> Callable[[Any], Any]:
     return lambda x: x * factor
-
-
-def _legend(drawn: Figure, curves: Sequence[Curve]) -> None:
-    """The names of all runs under the panels, in as many columns as they leave room for."""
-    handles = [Line2D([], [], **curve.style, label=curve.name) for curve in curves]
-    columns = min(len(curves), 4, max(1, int(WIDTH / (0.75 + 0.075 * max(len(c.name) for c in curves)))))
-    drawn.set_figheight(drawn.get_figheight() + LINE * math.ceil(len(curves) / columns))
-    drawn.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)

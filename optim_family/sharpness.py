@@ -24,6 +24,7 @@ from optim_family.operators import Sandwich, SymmetricOperator, TangentProjectio
 NOISE = 0.5
 
 
+@final
 @dataclass(frozen=True)
 class View:
     """Which factors stand around the Hessian.
@@ -99,6 +100,7 @@ VIEWS = {
 }
 
 
+@final
 @dataclass(frozen=True)
 class Reading:
     """One sharpness, with the evidence for it.

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, final
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -11,6 +11,7 @@ Loss = Literal["mse", "cross-entropy"]
 ViewName = Literal["raw", "spherical", "riemannian", "preconditioned", "spherical-preconditioned"]
 
 
+@final
 class RunSpec(BaseModel):
     """Everything that decides what a run computes; two runs with one `key` are the same run."""
 

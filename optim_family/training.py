@@ -2,8 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
@@ -12,9 +10,9 @@ import torch
 from torch import Tensor
 
 from optim_family import checkpoint
+from optim_family.arithmetic import full_precision, repeatable
 from optim_family.errors import Stopped, UsageError
 from optim_family.experiment import Experiment, assemble
-from optim_family.measuring import full_precision
 from optim_family.operators import SymmetricOperator
 from optim_family.sharpness import Panel
 from optim_family.spec import RunSpec
@@ -75,13 +73,13 @@ def train(
 
 @final
 class Training:
-    """A run under way: remembers the step, τ, the highest loss since the last record and the time."""
+    """A run under way: remembers the step, the last record, τ, the highest loss since it and the time."""
 
     def __init__(self, experiment: Experiment, store: RunStore, watcher: Watcher, stop: Stop) -> None:
         self.experiment, self.store, self.watcher, self.stop = experiment, store, watcher, stop
         self.spec, self.objective = experiment.spec, experiment.objective
         self.panel = Panel(experiment.views, rtol=self.spec.rtol, seed=self.spec.seed)
-        self.step, self.tau, self.peak = 0, 0.0, -math.inf
+        self.step, self.recorded, self.tau, self.peak = 0, -1, 0.0, -math.inf
         self._earlier, self._begin, self._saved = 0.0, time.perf_counter(), time.perf_counter()
 
     def go(self) -> Status:
@@ -112,7 +110,7 @@ class Training:
             raise FloatingPointError("the training loss is not finite")
         self.peak = max(self.peak, loss)
         last = self.step == self.spec.steps
-        if last or self.step % self.spec.every == 0:
+        if self.recorded < self.step and (last or self.step % self.spec.every == 0):
             self._record()
         if not last:
             self.tau += (
@@ -141,7 +139,7 @@ class Training:
             lr=values["lr"],
             views=readings,
         )
-        self.peak = -math.inf
+        self.recorded, self.peak = self.step, -math.inf
 
     def _write(self, **fields: Any) -> None:
         record = {"step": self.step, "tau": self.tau, **fields, "elapsed": self.elapsed}
@@ -191,11 +189,14 @@ class Training:
             "model": self.objective.model.state_dict(),
             "optimizer": self.experiment.optimizer.state_dict(),
             "panel": self.panel.state_dict(),
+            "recorded": self.recorded,
             "tau": self.tau,
             "peak": self.peak,
             "elapsed": self.elapsed,
+            "spec": self.spec.key,
             "data": self.objective.data.sha256,
         }
+        self._mark("running")  # the records reach the disk before a checkpoint that counts on them
         checkpoint.save(self.store.checkpoints, self.step, tree)
         self._saved = time.perf_counter()
 
@@ -214,14 +215,14 @@ class Training:
                 f"{self.store.path} holds this run up to step {self.step} of {self.spec.steps}; add --resume "
                 "to continue it"
             )
-        if tree["data"] != self.objective.data.sha256:
-            raise UsageError(
-                f"{self.spec.data} is not the data that {self.store.path} was begun with; use another --out"
-            )
+        for what, known in (("spec", self.spec.key), ("data", self.objective.data.sha256)):
+            if tree[what] != known:
+                raise UsageError(f"{self.store.path} was begun with other {what}; use another --out")
         self.objective.model.load_state_dict(tree["model"])
         self.experiment.optimizer.load_state_dict(tree["optimizer"])
         self.panel.load_state_dict(tree["panel"])
-        self.tau, self.peak, self._earlier = tree["tau"], tree["peak"], tree["elapsed"]
+        self.recorded, self.tau = tree["recorded"], tree["tau"]
+        self.peak, self._earlier = tree["peak"], tree["elapsed"]
 
 
 @final
@@ -235,15 +236,3 @@ class Interruptible(SymmetricOperator):
         """The Hessian's product."""
         self.stop.check()
         return self.hessian @ v
-
-
-@contextmanager
-def repeatable() -> Iterator[None]:
-    """The same convolutions every time, on a GPU too."""
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
-    cudnn.deterministic, cudnn.benchmark = True, False
-    try:
-        yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark = before

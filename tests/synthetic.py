@@ -34,7 +34,9 @@ def make_run(
 ) -> Run:
     """A run that reaches its edge of stability after a part `edge_at` of its records."""
     hyper = dict(GD if optimizer == "gd" else RMSPROP) | (hyper or {})
-    whole = RunSpec(optimizer=optimizer, hyper=hyper, steps=records * every, every=every, seed=seed, **spec)
+    whole = RunSpec(
+        optimizer=optimizer, hyper=hyper, steps=max(1, records) * every, every=every, seed=seed, **spec
+    )
     noise = random.Random(seed)
     log = [record(i, records, every, optimizer, hyper, edge_at, noise) for i in range(records)]
     state = {"status": status, "step": log[-1]["step"], "seconds": 12.5} if log else {"status": status}
@@ -42,9 +44,15 @@ def make_run(
 
 
 def record(
-    i: int, records: int, every: int, optimizer: str, hyper: dict[str, Any], edge_at: float, noise: random.Random
+    i: int,
+    records: int,
+    every: int,
+    optimizer: str,
+    hyper: dict[str, Any],
+    edge_at: float,
+    noise: random.Random,
 ) -> dict[str, Any]:
-    """Progressive sharpening to the threshold, then a slow fall with oscillation; training fitted on the way."""
+    """Progressive sharpening to the threshold, then a slow fall with oscillation; fitted on the way."""
     shrink = hyper["lr"] * hyper["weight_decay"]
     step, t = i * every, i / max(records - 1, 1)
     at_edge = max(0.0, t - edge_at)

@@ -1,6 +1,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -246,10 +247,10 @@ def test_graph_bytes_grow_with_the_chunk_and_leave_the_weights_out() -> None:
     def size(n: int) -> int:
         return graph_bytes(chunk_losses(model, F.mse_loss, [(draw(n, 300), draw(n, 1))])[0], params)
 
-    per_example = 300 * 8  # bytes of one activation
-    assert 2 * per_example * 64 < size(64) - size(32) + size(32) < 20 * per_example * 64
+    activation = 300 * 8  # bytes for one example
+    assert 2 * 64 * activation < size(64) < 20 * 64 * activation
     assert size(256) / size(64) == pytest.approx(4, rel=0.15)
-    assert size(1) < 300 * 300 * 8  # less than the weights alone
+    assert size(1) < 300 * activation  # less than the weights alone
 
 
 def test_plan_keeps_graphs_only_where_all_of_them_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +265,26 @@ def test_plan_keeps_graphs_only_where_all_of_them_fit(monkeypatch: pytest.Monkey
         monkeypatch.setattr(module, "free_bytes", lambda device, free=free: int(free))
         assert plan(chunks, params) == mode
         assert Hessian(chunks, params).mode == mode
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the gradients themselves are kept, and not counted; their edges would do"
+)
+def test_retained_graphs_keep_no_copy_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """d numbers for each chunk outweigh the graph of a small chunk by far, and no product reads them."""
+    made: list[weakref.ref[Tensor]] = []
+    grad = torch.autograd.grad
+
+    def recording(*args: Any, **options: Any) -> tuple[Tensor, ...]:
+        gradient: tuple[Tensor, ...] = grad(*args, **options)
+        made.extend(map(weakref.ref, gradient))
+        return gradient
+
+    chunks = chunk_losses(model := mlp(), F.mse_loss, split(draw(N, 3), draw(N, 2), 8, 2))
+    monkeypatch.setattr(torch.autograd, "grad", recording)
+    hessian = Hessian(chunks, tuple(model.parameters()), "retained")
+    assert hessian.mode == "retained" and len(made) == 8
+    assert not any(ref() is not None for ref in made)
 
 
 def test_free_bytes_of_this_machine_are_a_plausible_number() -> None:

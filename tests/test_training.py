@@ -215,3 +215,23 @@ def test_full_precision_and_determinism_are_restored(tmp_path):
 def test_default_views_follow_the_metric():
     assert assemble(spec("gd")).views == ("spherical",)
     assert assemble(spec("adamw")).views == ("spherical", "spherical-preconditioned")
+
+
+def test_a_run_that_died_after_its_last_checkpoint_is_finished_without_another_record(tmp_path):
+    wanted = spec("rmsprop")
+    train(wanted, tmp_path / "run")
+    before = read_run(tmp_path / "run").records
+    with RunStore.open(tmp_path / "run", wanted.model_dump(mode="json")) as store:
+        store.write("status.json", {"status": "running", "step": 8, "steps": 8, "seconds": 1.0})
+    assert train(wanted, tmp_path / "run", resume=True).status == "done"
+    assert read_run(tmp_path / "run").records == before
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        with pytest.raises(Stopped):
+            train(spec(seed=seed, model="bn_mlp"), tmp_path / name, stop=StopAfter(12))
+    (tmp_path / "a" / "checkpoints").rename(tmp_path / "old")
+    (tmp_path / "b" / "checkpoints").rename(tmp_path / "a" / "checkpoints")
+    with pytest.raises(UsageError, match="begun with other spec"):
+        train(spec(), tmp_path / "a", resume=True)

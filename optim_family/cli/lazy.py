@@ -9,25 +9,31 @@ import rich_click as click
 from optim_family.errors import UsageError, unknown
 
 
+def check_name(group: click.Group, ctx: click.Context, args: list[str]) -> None:
+    """The first argument, if it is no option, names a command.
+
+    Raises:
+        UsageError: it does not; the nearest name and the list.
+    """
+    known = group.list_commands(ctx)
+    if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+        raise UsageError(unknown("command", args[0], known))
+
+
+@final
 class Group(click.RichGroup):
     """A group that names the nearest command when there is none of the name."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first argument names.
-
-        Raises:
-            UsageError: there is none.
-        """
-        known = self.list_commands(ctx)
-        if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
-            raise UsageError(unknown("command", args[0], known))
+        """The command that the first argument names."""
+        check_name(self, ctx, args)
         return super().resolve_command(ctx, args)
 
 
 @final
-class LazyGroup(Group):
+class LazyGroup(click.RichGroup):
     """Name → one sentence; the command is `command` in the module of its name."""
 
     def __init__(self, *args: Any, package: str, sentences: Mapping[str, str], **kwargs: Any) -> None:
@@ -47,6 +53,7 @@ class LazyGroup(Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command itself, from its module."""
+        check_name(self, ctx, args)
         name, shown, rest = super().resolve_command(ctx, args)
         if name is None or shown is None:
             return name, shown, rest

@@ -53,7 +53,8 @@ def check(output: Output, name: str, norm: str, size: int | None) -> int:
     card = cards.load(name)
     promised = card.expect.invariant if norm == "frozen-affine" else None
     side = size or (32 if name.startswith("timm:") else 16)
-    verdicts = {precision: _verdict(name, norm, side, precision) for precision in _PRECISIONS}
+    known = _norm(norm)
+    verdicts = {precision: _verdict(name, known, side, precision) for precision in _PRECISIONS}
     kept = promised is None or all(verdict.exact for verdict in verdicts.values())
     if output.json:
         facts = {precision: asdict(verdict) for precision, verdict in verdicts.items()}
@@ -87,14 +88,14 @@ def _promise(name: str, promised: str | None, kept: bool) -> str:
     return f"The card of {name} promises {promised} invariance, and {'keeps it' if kept else 'breaks it'}."
 
 
-def _verdict(model: str, norm: str, side: int, precision: str) -> "Verdict":
+def _verdict(model: str, norm: "Norm", side: int, precision: str) -> "Verdict":
     """Half the squared error on eight random images of ten classes, doubled weights against plain ones."""
     import torch
 
     from optim_family import backbones, invariance
 
     dtype = getattr(torch, precision)
-    network = backbones.build(model, classes=10, channels=3, size=(side, side), norm=_norm(norm), dtype=dtype)
+    network = backbones.build(model, classes=10, channels=3, size=(side, side), norm=norm, dtype=dtype)
     random = torch.Generator().manual_seed(0)
     x = torch.randn(8, 3, side, side, dtype=dtype, generator=random)
     y = torch.eye(10, dtype=dtype)[torch.arange(8)]

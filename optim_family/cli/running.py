@@ -37,8 +37,8 @@ def carry_out(spec: RunSpec, out: Path, resume: bool, output: Output) -> int:
 
 def preview(spec: RunSpec, out: Path, output: Output) -> int:
     """Build everything, and say what would be done; nothing is written. Returns the exit code."""
+    from optim_family.arithmetic import full_precision
     from optim_family.experiment import assemble
-    from optim_family.measuring import full_precision
 
     with full_precision():
         experiment = assemble(spec)

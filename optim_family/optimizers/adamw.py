@@ -24,6 +24,7 @@ from optim_family.geometry import Decay, DiagonalMetric, Geometry, momentum_thre
 from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
 
 
+@final
 class AdamWHyper(HyperParameters):
     """The hyper-parameters of AdamW."""
 

@@ -20,6 +20,7 @@ from optim_family.geometry import Decay, Geometry, ScalarMetric, momentum_thresh
 from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
 
 
+@final
 class GDHyper(HyperParameters):
     """The hyper-parameters of gradient descent."""
 

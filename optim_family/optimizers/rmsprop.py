@@ -24,6 +24,7 @@ from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, Scala
 from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
 
 
+@final
 class RMSpropHyper(HyperParameters):
     """The hyper-parameters of RMSprop."""
 

@@ -22,6 +22,7 @@ from optim_family.geometry import Decay, Geometry, ScalarMetric, momentum_thresh
 from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
 
 
+@final
 class SGDHyper(HyperParameters):
     """The hyper-parameters of stochastic gradient descent."""
 

@@ -1,0 +1,22 @@
+"""`python -m benchmarks [NAME …]`: run all benchmarks, or those named, and print a table for each."""
+
+import importlib
+import platform
+import sys
+
+import torch
+
+NAMES = ("step", "memory")
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks; each module prints its own table."""
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
+    for name in names or NAMES:
+        module = importlib.import_module(f"benchmarks.{name}")
+        print(f"\n{module.__doc__.splitlines()[0]}")
+        module.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

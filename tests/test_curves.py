@@ -1,0 +1,128 @@
+import itertools
+import math
+
+import pytest
+from matplotlib.figure import Figure
+from synthetic import make_run
+
+from optim_family.curves import RING, Curve, cross, draw, draw_reading, key, log_axis
+
+
+@pytest.fixture
+def ax():
+    return Figure().add_subplot()
+
+
+def test_no_two_of_many_runs_look_alike():
+    run = make_run(records=3)
+    looks = [Curve(run, "", look).style for look in range(280)]
+    seen = {(look["color"], str(look["linestyle"]), look["marker"]) for look in looks}
+    assert len(seen) == 280
+    neighbours = itertools.pairwise(looks)
+    assert all(a["color"] != b["color"] and a["linestyle"] != b["linestyle"] for a, b in neighbours)
+
+
+@pytest.mark.parametrize("records", [0, 1, 2, 7, 8, 9, 15, 16, 100])
+def test_markers_lie_on_the_curve(records):
+    for look in range(12):
+        start, every = Curve(make_run(records=records), "", look).style["markevery"]
+        assert 0 <= start < every <= max(1, records)
+
+
+def test_points_leave_out_what_is_not_finite():
+    run = make_run(records=4)
+    run.records[1]["train_loss"] = None
+    run.records[2]["views"]["spherical"]["error"] = None
+    run.records[3]["views"] = {}
+    assert [x for x, _ in Curve(run, "", 0).points("train_loss")] == [0, 20, 30]
+    assert [x for x, _ in Curve(run, "", 0, "spherical").points("value")] == [0, 10, 20]
+    assert [row[0] for row in Curve(run, "", 0, "spherical").points("value", "error")] == [0, 10]
+
+
+def test_a_line_has_its_points_in_its_scale(ax):
+    run = make_run(records=5)
+    draw(ax, Curve(run, "", 1), "test_accuracy", scale=100)
+    (line,) = ax.lines
+    assert list(line.get_ydata()) == [100 * record["test_accuracy"] for record in run.records]
+    assert line.get_color() == Curve(run, "", 1).color
+
+
+def test_a_single_point_of_a_line_without_markers_is_visible(ax):
+    draw(ax, Curve(make_run(records=1), "", 0), "train_loss", marker="")
+    assert ax.lines[0].get_marker() == "_"
+
+
+def test_a_diverged_run_ends_in_a_cross_within_the_panel(ax):
+    run = make_run(records=5, status="diverged")
+    run.records[-1]["train_loss"] = 1e30
+    ax.set_ylim(1e-3, 10)
+    cross(ax, [Curve(run, "", 0), Curve(make_run(records=5), "", 1)], "train_loss")
+    (mark,) = ax.lines
+    assert (mark.get_xdata()[0], mark.get_ydata()[0], mark.get_marker()) == (40, 10, "X")
+
+
+def test_a_band_shows_the_error_and_rings_what_did_not_converge(ax):
+    run = make_run(records=4)
+    for i, record in enumerate(run.records):
+        record["views"]["spherical"] |= {"value": 100.0, "ratio": 0.5, "error": 10.0, "converged": i != 2}
+    draw_reading(ax, Curve(run, "", 0, "spherical"), "ratio")
+    heights = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (pytest.approx(0.45), pytest.approx(0.55))
+    ring = ax.lines[-1]
+    assert (list(ring.get_xdata()), ring.get_marker(), ring.get_markerfacecolor()) == (
+        [20],
+        RING["marker"],
+        "none",
+    )
+
+
+def test_no_band_reaches_zero_or_infinity(ax):
+    run = make_run(records=3)
+    for record, error in zip(run.records, (1e3, 1e308, 0.0), strict=True):
+        record["views"]["spherical"] |= {"value": 1e-3, "error": error}
+    draw_reading(ax, Curve(run, "", 0, "spherical"), "ratio")
+    heights = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert heights.min() > 0 and all(map(math.isfinite, heights))
+
+
+def test_a_logarithmic_axis_holds_all_ordinary_values(ax):
+    log_axis(ax, [[3.0, 400.0, 520.0, 380.0], [500.0, 510.0, 520.0, 530.0]])
+    low, high = ax.get_ylim()
+    assert ax.get_yscale() == "log" and low < 3 and high > 530
+    assert ax.yaxis.get_major_formatter()(200.0) == "200"
+
+
+def test_a_logarithmic_axis_cuts_an_explosion_off(ax):
+    log_axis(ax, [[1.0] * 50 + [1e30], [0.5] * 50])
+    assert 1000 < ax.get_ylim()[1] < 1e5
+
+
+def test_a_logarithmic_axis_says_what_it_hides(ax):
+    log_axis(ax, [[1.0, -2.0, 0.0, 5.0]])
+    assert ax.get_yscale() == "log" and ax.get_title("right") == "2 values ≤ 0 not shown"
+
+
+def test_an_axis_without_positive_values_stays_linear(ax):
+    log_axis(ax, [[0.0, 0.0]])
+    assert ax.get_yscale() == "linear" and ax.get_title("right") == "nothing above 0"
+
+
+@pytest.mark.parametrize("values", [[1.0], [1e-300, 1e300], [5e-324], [1.7e308], [450.0, 451.0], [1e7, 2e7]])
+def test_a_logarithmic_axis_bears_extreme_values(ax, values):
+    log_axis(ax, [values])
+    ax.figure.draw_without_rendering()
+    assert ax.get_yscale() == "log"
+
+
+@pytest.mark.parametrize(
+    "value, text", [(2e5, r"$2\times10^{5}$"), (1e6, r"$10^{6}$"), (0.5, "0.5"), (0, "0")]
+)
+def test_ticks_are_short_numbers(ax, value, text):
+    log_axis(ax, [[1e5, 5e5]])
+    assert ax.yaxis.get_major_formatter()(value) == text
+
+
+def test_a_key_is_grey_unless_a_colour_is_given(ax):
+    key(ax, {"a": {}, "b": {"color": "red"}}, loc="best")
+    colours = [handle.get_color() for handle in ax.get_legend().legend_handles]
+    assert colours[1] == "red" and colours[0] != "red"

@@ -1,0 +1,111 @@
+"""A wheel in a new environment, and a bare copy of the checkout: each finds its own models, not these."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "optim_family", "models", "studies")
+CARDS = {path.stem for path in (ROOT / "models").glob("*.toml")}
+WHERE = (
+    "import optim_family, optim_family.resources; "
+    "print(optim_family.__file__, optim_family.resources.folder('models'), sep='\\n')"
+)
+
+
+def copy_sources(target: Path) -> Path:
+    """The files that the project is built from, and nothing that a build has left in them."""
+    target.mkdir(exist_ok=True)
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, target / name)
+    return target
+
+
+def call(*command, cwd, **env):
+    """Stdout of a command that knows nothing of this checkout."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=inherited | env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    sources = tmp_path_factory.mktemp("sources")
+    out = tmp_path_factory.mktemp("dist")
+    copy_sources(sources)
+    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, cwd=sources)
+    (built,) = out.glob("*.whl")
+    shutil.rmtree(sources)
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The bin folder of a new environment with the wheel; it borrows the other libraries from this one."""
+    home = tmp_path_factory.mktemp("environment")
+    venv.create(home, with_pip=False)
+    options = "--no-deps", "--no-index", "--disable-pip-version-check", "--quiet"
+    python = home / "bin" / "python"
+    call(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel, cwd=home)
+    # A .pth file in a folder that a .pth file names is not read: an editable install here stays unseen.
+    (site,) = home.glob("lib/python*/site-packages")
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return home / "bin"
+
+
+def test_the_wheel_holds_every_module_card_and_study_and_nothing_else(wheel):
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "optim_family").rglob("*.py")}
+    tables = {
+        f"optim_family/{folder}/{path.name}"
+        for folder in ("models", "studies")
+        for path in (ROOT / folder).glob("*.toml")
+    }
+    assert inside == modules | tables | {"optim_family/py.typed"}
+
+
+def test_an_installed_wheel_uses_its_own_copy_of_everything(installed, tmp_path):
+    package, models = call(installed / "python", "-c", WHERE, cwd=tmp_path).splitlines()
+    assert Path(package).is_relative_to(installed.parent)
+    assert Path(models) == Path(package).parent / "models"
+    seen = call(installed / "python", "-c", "import sys; print(*sys.path, sep='\\n')", cwd=tmp_path)
+    assert str(ROOT) not in seen.splitlines()
+
+
+def test_an_installed_wheel_lists_its_models_and_optimizers(installed, tmp_path):
+    models = json.loads(call(installed / "optim-family", "models", "--json", cwd=tmp_path))
+    assert {model["name"] for model in models} == CARDS != set()
+    optimizers = json.loads(call(installed / "optim-family", "optimizers", "--json", cwd=tmp_path))
+    assert {row["name"] for row in optimizers} >= {"gd", "sgd", "rmsprop", "adamw"}
+    assert all(row["remarks"] == "" for row in optimizers)
+
+
+def test_an_installed_wheel_loads_an_optimizer(installed, tmp_path):
+    told = call(installed / "optim-family", "optimizers", "show", "rmsprop", cwd=tmp_path)
+    assert "scale-invariant" in told
+
+
+def test_a_bare_checkout_finds_models_and_optimizers(tmp_path):
+    bare, elsewhere = copy_sources(tmp_path / "bare"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    told = call(sys.executable, "-c", WHERE, cwd=elsewhere, PYTHONPATH=str(bare))
+    package, models = told.splitlines()
+    assert (Path(package).parent, Path(models)) == (bare / "optim_family", bare / "models")
+    command = sys.executable, "-m", "optim_family"
+    for kind, names in (("models", CARDS), ("optimizers", {"gd", "sgd", "rmsprop", "adamw"})):
+        listed = json.loads(call(*command, kind, "--json", cwd=elsewhere, PYTHONPATH=str(bare)))
+        assert {row["name"] for row in listed} >= names

@@ -1,0 +1,150 @@
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas
+import pytest
+from synthetic import make_run
+
+from optim_family.tables import column, fitted, frame, markdown, run_labels, summary, summary_rows, views
+
+
+def known(fit=True):
+    """Five records with numbers that are easy to check; training is at 100 % from the third on."""
+    run = make_run("rmsprop", records=5)
+    for i, record in enumerate(run.records):
+        record |= {
+            "train_accuracy": min(1.0, 0.4 + 0.3 * i) if fit else 0.5,
+            "test_accuracy": (3, 5, 6, 8, 7)[i] / 10,
+        }
+        record["views"] = {
+            "spherical": {"value": 10.0 * (i + 1), "threshold": 40.0, "ratio": (i + 1) / 4, "residual": 0.0}
+            | {"error": 0.1, "products": 7, "seconds": 0.5, "converged": i != 1},
+            "riemannian": None,
+        }
+    return run
+
+
+def test_a_frame_has_one_row_a_record_and_flat_columns():
+    run = known()
+    table = frame(run)
+    assert table["step"].tolist() == [0, 10, 20, 30, 40]
+    assert table["step"].dtype.kind == "i"
+    assert table["spherical.value"].tolist() == [10, 20, 30, 40, 50]
+    assert table["spherical.converged"].tolist() == [1, 0, 1, 1, 1]
+    assert table["train_loss"].tolist() == column(run, "train_loss")
+    assert all(dtype.kind == "f" for dtype in table.drop(columns="step").dtypes)
+
+
+def test_what_is_not_there_is_nan_in_a_frame():
+    run = known()
+    run.records[1]["train_loss"] = None
+    run.records.append({"step": 45, "tau": 0.1, "train_loss": None, "views": {}, "elapsed": 1.0})
+    table = frame(run)
+    assert table["riemannian.value"].isna().all() and "riemannian.products" in table
+    assert table["train_loss"].isna().tolist() == [False, True, False, False, False, True]
+    assert table["spherical.ratio"].isna().tolist() == [False] * 5 + [True]
+
+
+def test_a_frame_of_no_records_has_its_columns():
+    table = frame(make_run(records=0))
+    assert len(table) == 0 and "train_loss" in table
+
+
+def test_a_summary_tells_the_fit_the_end_and_the_best():
+    told = summary(known())
+    assert (told["fit_step"], told["fit_tau"]) == (20, pytest.approx(20 * 0.01 * 0.05))
+    assert (told["test_accuracy_at_fit"], told["test_accuracy"], told["test_accuracy_best"]) == (
+        0.6,
+        0.7,
+        0.8,
+    )
+    assert (told["status"], told["steps"], told["records"]) == ("done", 40, 5)
+    assert told["label"] == "rmsprop  lr 0.01, wd 0.05, β₂ 0.99"
+    spherical = told["views"]["spherical"]
+    assert (spherical["at_fit"], spherical["peak"], spherical["last"]) == (30, 50, 50)
+    assert (spherical["readings"], spherical["products"], spherical["unconverged"]) == (5, 35, 1)
+    assert spherical["seconds"] == 2.5
+    assert told["views"]["riemannian"]["readings"] == 0 and told["views"]["riemannian"]["peak"] is None
+
+
+def test_the_ratio_is_the_median_after_the_fit_or_over_the_last_half():
+    spherical = summary(known())["views"]["spherical"]
+    assert (spherical["ratio"], spherical["ratio_quartiles"]) == (1.0, [0.875, 1.125])
+    assert spherical["ratio_readings"] == 3
+    never = summary(known(fit=False))
+    assert never["fit_step"] is None and never["test_accuracy_at_fit"] is None
+    assert never["views"]["spherical"]["at_fit"] is None
+    assert (never["views"]["spherical"]["ratio"], never["views"]["spherical"]["ratio_readings"]) == (1.0, 3)
+
+
+def test_views_that_share_a_measurement_count_once():
+    run = known()
+    for record in run.records:
+        record["views"]["raw"] = record["views"]["spherical"]
+        record["views"]["spherical-preconditioned"] = record["views"]["spherical"]
+    told = summary(run)
+    assert (told["products"], told["seconds"], told["unconverged"]) == (70, 5.0, 2)
+
+
+@pytest.mark.parametrize("records", [0, 1, 2, 30])
+@pytest.mark.parametrize("optimizer", ["gd", "rmsprop"])
+def test_a_summary_of_any_run_is_json(records, optimizer):
+    run = make_run(optimizer, records=records)
+    if records == 30:
+        run.records.append({"step": 300, "tau": math.nan, "train_loss": None, "views": {}})
+    told = summary(run)
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["records"] == len(run.records)
+
+
+def test_fitted_is_the_first_record_at_100_percent():
+    assert fitted(known()) == 2
+    assert fitted(known(fit=False)) is None
+    assert views(known()) == ["spherical", "riemannian"]
+
+
+def test_one_run_is_a_table_of_quantities():
+    headers, rows = summary_rows([known()])
+    told = dict(rows)
+    assert headers == ["run", "rmsprop  lr 0.01, wd 0.05, β₂ 0.99"]
+    assert told["100 % training accuracy at"] == "step 20 (τ 0.01)"
+    assert told["test accuracy, %: then → end (best)"] == "60.0 → 70.0 (80.0)"
+    assert told["spherical: then → end (peak)"] == "30 → 50 (50)"
+    assert told["spherical / threshold"] == "1.00 (0.88 to 1.12, n = 3)"
+    assert told["riemannian: then → end (peak)"] == "not applicable"
+    assert told["Hessian products"] == "35"
+
+
+def test_several_runs_are_one_row_each():
+    runs = [known(), make_run("gd"), make_run("gd", records=0, path="runs/b", status="running")]
+    headers, rows = summary_rows(runs)
+    assert all(len(row) == len(headers) for row in rows)
+    assert [row[0] for row in rows] == run_labels(runs)
+    assert rows[1][headers.index("riemannian: then → end (peak)")] == "–"
+    assert rows[2][headers.index("100 % training accuracy at")] == "never"
+    assert summary_rows([]) == ([], [])
+
+
+def test_runs_with_one_specification_are_named_by_folder_or_path():
+    a, b = make_run(path="x/a"), make_run(path="x/b")
+    assert [text.rpartition(", ")[2] for text in run_labels([a, b])] == ["a", "b"]
+    c = replace(a, path=Path("y/a"))
+    assert [text.rpartition(", ")[2] for text in run_labels([a, c])] == ["x/a", "y/a"]
+
+
+def test_markdown_escapes_its_bars():
+    assert markdown(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |"
+
+
+def test_reading_results_loads_nothing_heavy():
+    code = "import sys, optim_family.tables; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_frame_is_a_pandas_frame():
+    assert isinstance(frame(known()), pandas.DataFrame)
