@@ -23,6 +23,7 @@ from optim_family.space import ParameterSpace
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
+SAMPLE = 32
 # Ghost batches no larger than this if the user does not choose.
 LARGEST_GHOST_BATCH = 1000
 
@@ -80,6 +81,10 @@ class Objective:
         """One closure for each ghost batch, which returns its share of L with a graph."""
         starts = range(0, self.size, self.ghost_batch)
         return [partial(self._share, slice(start, start + self.ghost_batch)) for start in starts]
+
+    def sample_loss(self) -> Tensor:
+        """The loss of a few examples, with a graph: enough to judge invariance, and cheap."""
+        return self._loss(slice(0, min(SAMPLE, self.ghost_batch)))
 
     def hessian(self) -> Hessian:
         """∇²L over the whole training set [d, d]; how, is planned once and then kept."""

@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -24,8 +24,9 @@ from optim_family.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharp
 from optim_family.store import Run, replace_atomically
 from optim_family.tables import fitted, run_labels
 
-WIDTH, HEIGHT = 11.0, 7.6  # inches, of the four panels
-HEAD, LINE = 0.55, 0.2  # inches: the two lines above the panels; one line of the legend below
+# Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.
+WIDTH, LEFT, RIGHT, BETWEEN = 11.0, 0.65, 0.75, 0.75
+HEAD, TITLE, TAU, PANEL, TICKS, STEPS, LINE = 0.55, 0.3, 0.36, 3.1, 0.36, 0.5, 0.19
 STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -64,16 +65,14 @@ def figure(runs: Sequence[Run], *, title: str | None = None) -> Figure:
         raise UsageError("there is nothing to draw; name at least one run directory")
     names = [_literal(name) for name in run_labels(runs)]
     curves = [Curve(run, name, look) for look, (run, name) in enumerate(zip(runs, names, strict=True))]
-    columns = 0 if len(runs) == 1 else _columns(names)
+    columns = _columns(names)
+    lines = math.ceil(len(names) / columns) if len(names) > 1 else 0
     with style.context(STYLE, after_reset=True):
-        drawn = _sheet(title or _title(runs, names), runs, math.ceil(len(runs) / columns) if columns else 0)
-        _panels(drawn, curves)
-        if columns:
+        drawn = _sheet(title or _title(runs, names), _subtitle(runs), tau := _tau_rate(curves), lines)
+        _panels(drawn, curves, tau)
+        if lines:
             handles = [Line2D([], [], **curve.style, label=curve.name) for curve in curves]
-            drawn.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
-        # Arranged once: a second arrangement would start from the first, and move everything a little.
-        drawn.draw_without_rendering()
-        drawn.set_layout_engine("none")
+            drawn.legend(handles=handles, loc="lower center", ncols=columns, frameon=False)
     return drawn
 
 
@@ -106,36 +105,52 @@ def _columns(names: Sequence[str]) -> int:
     return min(len(names), 4, max(1, int(WIDTH / width)))
 
 
-def _sheet(title: str, runs: Sequence[Run], lines: int) -> Figure:
-    """An empty figure with its heading: the title, and under it what all runs have in common."""
-    height = HEIGHT + HEAD + LINE * lines
+def _sheet(title: str, subtitle: str, tau: float, lines: int) -> Figure:
+    """A figure of the right height with its heading; `lines` of legend will stand at the bottom."""
+    height = HEAD + 2 * (TITLE + PANEL) + TICKS + STEPS
+    height += (TAU if tau else 0) + (LINE * lines + 0.1 if lines else 0)
     drawn = Figure(figsize=(WIDTH, height))
-    below = (0, 0, 1, 1 - HEAD / height)
-    drawn.set_layout_engine(ConstrainedLayoutEngine(rect=below, hspace=0.03, wspace=0.03))
     drawn.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=12, fontweight="bold")
-    drawn.text(0.012, 1 - 0.36 / height, _literal(_subtitle(runs)), va="top", color=GREY)
+    drawn.text(0.012, 1 - 0.36 / height, subtitle, va="top", color=GREY)
     return drawn
+
+
+def _grid(drawn: Figure, rows: int, top: float) -> GridSpec:
+    """Two panels side by side, their upper edge so many inches below that of the figure."""
+    height = drawn.get_figheight()
+    wide = (WIDTH - LEFT - RIGHT - BETWEEN) / 2
+    return drawn.add_gridspec(
+        rows,
+        2,
+        left=LEFT / WIDTH,
+        right=1 - RIGHT / WIDTH,
+        top=1 - top / height,
+        bottom=1 - (top + PANEL) / height,
+        wspace=BETWEEN / wide,
+        hspace=0.12,
+    )
 
 
 def _subtitle(runs: Sequence[Run]) -> str:
     """What all runs have in common, and how a single run ended, if not as it should."""
     status = str(runs[0].status.get("status"))
     ending = [status] if len(runs) == 1 and status != "done" else []
-    return ", ".join([setting([run.spec for run in runs]), *ending])
+    return _literal(", ".join([setting([run.spec for run in runs]), *ending]))
 
 
 def _literal(text: str) -> str:
-    """Text in which a dollar is a dollar, not mathematics."""
-    return text.replace("$", r"\$")
+    """Text that fits into a line, in which a dollar is a dollar and not mathematics."""
+    fitting = text if len(text) <= 140 else f"{text[:50]} … {text[-85:]}"
+    return fitting.replace("$", r"\$")
 
 
-def _panels(drawn: Figure, curves: Sequence[Curve]) -> None:
+def _panels(drawn: Figure, curves: Sequence[Curve], tau: float) -> None:
     groups = sharpness_groups(curves)
-    grid = drawn.add_gridspec(4, 2)
-    upper = [drawn.add_subplot(grid[:2, 0]), drawn.add_subplot(grid[:2, 1])]
-    cells = [grid[2:, 0]] if len(groups) == 1 else [grid[2, 0], grid[3, 0]]
-    middle = [drawn.add_subplot(cell) for cell in cells]
-    ratio = drawn.add_subplot(grid[2:, 1])
+    top = HEAD + TITLE + (TAU if tau else 0)
+    above, below = _grid(drawn, 1, top), _grid(drawn, len(groups), top + PANEL + TICKS + TITLE)
+    upper = [drawn.add_subplot(above[0, i]) for i in (0, 1)]
+    middle = [drawn.add_subplot(below[i, 0]) for i in range(len(groups))]
+    ratio = drawn.add_subplot(below[:, 1])
     draw_loss(upper[0], curves)
     draw_accuracy(upper[1], curves)
     draw_sharpness(middle, groups, curves)
@@ -143,8 +158,8 @@ def _panels(drawn: Figure, curves: Sequence[Curve]) -> None:
     _steps([*upper, *middle, ratio], curves)
     for ax in (middle[-1], ratio):
         ax.set_xlabel("step")
-    for ax in upper:
-        _tau_axis(ax, curves)
+    for ax in upper if tau else ():
+        ax.secondary_xaxis("top", functions=(_times(tau), _times(1 / tau))).set_xlabel("τ = ηλt")
 
 
 def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
@@ -157,19 +172,10 @@ def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
             ax.axvline(curves[0].run.records[at]["step"], color=GREY, linewidth=0.8, alpha=0.6, zorder=1)
 
 
-def _tau_axis(ax: Axes, curves: Sequence[Curve]) -> None:
-    """τ = ηλt above, where it is the same multiple of the step in all runs."""
-    rates = [_tau_rate(curve) for curve in curves]
-    rate = rates[0]
-    if rate and all(math.isclose(other, rate, rel_tol=1e-6) for other in rates):
-        above = ax.secondary_xaxis("top", functions=(_times(rate), _times(1 / rate)))
-        above.set_xlabel("τ = ηλt")
-
-
-def _tau_rate(curve: Curve) -> float:
-    """ηλ; 0 where it is zero, not constant or not known."""
-    rows = [(step, tau) for step, tau in curve.points("tau") if step]
-    rate = rows[-1][1] / rows[-1][0] if rows else 0.0
+def _tau_rate(curves: Sequence[Curve]) -> float:
+    """ηλ, of which τ is the multiple at every step of every run; 0 where there is no such number."""
+    rows = [row for curve in curves for row in curve.points("tau") if row[0]]
+    rate = rows[0][1] / rows[0][0] if rows else 0.0
     return rate if all(math.isclose(tau, rate * step, rel_tol=1e-6) for step, tau in rows) else 0.0
 
 

@@ -17,7 +17,7 @@ class Watcher:
         """The run starts at step `start`, which is not 0 when it is resumed."""
 
     def step(self, step: int, loss: float) -> None:
-        """The training loss before this step."""
+        """So many steps are done; the training loss before the last of them."""
 
     def record(self, record: dict[str, Any]) -> None:
         """A record was written, as it stands in metrics.jsonl."""

@@ -93,6 +93,15 @@ def test_the_same_tensors_are_trained_with_and_without_normalisation_and_none_is
     assert not [key for key in frozen if key.endswith("bias")]
 
 
+def test_layers_lose_their_bias_and_any_other_is_held_at_zero(tmp_path):
+    convolutions = [m for m in digits("vgg11_bn").modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 8 and all(m.bias is None for m in convolutions)
+    small = "{ depth = 1, embed_dim = 32, num_heads = 2, use_rel_pos_bias = false }"
+    beit = digits(card(tmp_path, f'timm = "beit_base_patch16_224"\nkwargs = {small}'), size=(32, 32))
+    held = beit.blocks[0].attn.q_bias
+    assert not held.requires_grad and not held.any()
+
+
 @pytest.mark.parametrize("norm", ["frozen-affine", "affine", "none"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_read_out_is_a_frozen_matrix_of_norm_ten(norm, dtype):
@@ -224,11 +233,11 @@ def test_recomputed_statistics_are_the_means_over_the_batches(name):
     flags = [(m.momentum, m.track_running_stats) for m in norms(network)]
     seen = []
     hook = norms(network)[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    for _ in range(2):  # a second time starts again
+    for scale in (3, 1):  # the second time starts again
         seen.clear()
         with torch.no_grad(), recomputing_statistics(network):
             for batch in batches:
-                network(batch)
+                network(scale * batch)
     hook.remove()
     mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
     variance = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in seen]).mean(0)

@@ -74,6 +74,7 @@ def test_time_left_counts_from_where_a_run_was_resumed(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     lines = display.Lines("title")
+    lines.note("said before")
     lines.begin(100, 50)
     now[0] = 10.0
     lines.record(RECORD | {"step": 60})
@@ -84,13 +85,15 @@ def test_the_bar_shows_steps_numbers_and_notes(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     bar = display.Bar("title")
+    bar.note("said before")
     bar.begin(20, 0)
     bar.note("said [once]")
     bar.step(10, 0.5)
     bar.record(RECORD)
     bar.end()
     shown = terminal.getvalue()
-    assert all(text in shown for text in ("title", "said [once]", "10/20", "loss 0.0123", "spherical 1.50"))
+    told = "said before", "title", "said [once]", "10/20", "loss 0.0123", "spherical 1.50"
+    assert all(text in shown for text in told)
 
 
 @pytest.mark.parametrize(

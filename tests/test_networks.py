@@ -75,3 +75,10 @@ def test_a_width_that_is_no_positive_whole_number_is_refused(width):
 def test_a_card_may_name_exactly_the_networks_that_exist():
     literal, _ = get_args(get_type_hints(Card)["builtin"])
     assert set(get_args(literal)) == set(BUILTIN)
+
+
+def test_weights_start_with_a_variance_of_two_over_their_inputs():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        convolution = resnet20(10, 3, (32, 32)).stage3[1].conv1.weight  # 36,864 of them: 0.7 % is one sigma
+    assert convolution.var().item() * convolution[0].numel() == pytest.approx(2, rel=0.04)

@@ -4,12 +4,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, final
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from optim_family.watching import Watcher
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 _EVERY: Final = 5.0  # seconds between two plain lines
 
@@ -65,32 +67,24 @@ class Bar(Watcher):
     """A bar with steps and time left, the numbers below it, on stderr. Remembers the last numbers."""
 
     def __init__(self, title: str) -> None:
-        self._title = title
-
-    def begin(self, total_steps: int, start: int) -> None:
-        """Show the title and an empty bar."""
-        from rich.console import Console
-        from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(None),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+        self._title, self._numbers = title, ""
+        ends = TimeRemainingColumn(), TextColumn("left")
+        self._progress = Progress(
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(None), *ends, speed_estimate_period=300
         )
-        self._progress = Progress(*columns, expand=True, speed_estimate_period=300)
-        self._task = self._progress.add_task("", total=total_steps, completed=start)
-        self._numbers = ""
+        self._console = Console(stderr=True)
         self._live = Live(
-            get_renderable=self._render,
-            console=Console(stderr=True),
+            get_renderable=lambda: Group(self._progress, Text(self._numbers)),
+            console=self._console,
             refresh_per_second=4,
             redirect_stdout=False,
         )
-        self._live.start()
+
+    def begin(self, total_steps: int, start: int) -> None:
+        """Show the title and an empty bar."""
         self.note(self._title)
+        self._task = self._progress.add_task("", total=total_steps, completed=start)
+        self._live.start()
 
     def step(self, step: int, loss: float) -> None:
         """Move the bar."""
@@ -102,17 +96,11 @@ class Bar(Watcher):
 
     def note(self, text: str) -> None:
         """Print it above the bar."""
-        self._live.console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False)
 
     def end(self) -> None:
         """Leave the bar as it is."""
         self._live.stop()
-
-    def _render(self) -> "RenderableType":
-        from rich.console import Group
-        from rich.text import Text
-
-        return Group(self._progress, Text(self._numbers))
 
 
 def facts(record: dict[str, Any]) -> Iterator[str]:
