@@ -116,9 +116,7 @@ def assemble(spec: RunSpec) -> Experiment:
         seed=spec.seed,
     )
     space = objective.space
-    verdict = invariance.check(
-        objective.chunk_losses()[0], dict(zip(space.names, space.tensors, strict=True))
-    )
+    verdict = invariance.check(objective.sample_loss, dict(zip(space.names, space.tensors, strict=True)))
     with blamed(spec.optimizer, "its constructor"):
         optimizer = optimizer_class(space.tensors, optimizer_class.Hyper.model_validate(spec.hyper))
     objective.gradient(0)

@@ -15,7 +15,7 @@ ViewName = Literal["raw", "spherical", "riemannian", "preconditioned", "spherica
 class RunSpec(BaseModel):
     """Everything that decides what a run computes; two runs with one `key` are the same run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     optimizer: Annotated[str, Field(description="registered name of the optimizer")]
     hyper: Annotated[dict[str, JsonValue], Field(description="all its hyper-parameters")]
@@ -36,7 +36,7 @@ class RunSpec(BaseModel):
         Field(ge=2, description="examples that share normalisation statistics; divides the training set"),
     ] = None
     steps: Annotated[int, Field(ge=1, description="optimizer steps")] = 200
-    every: Annotated[int, Field(ge=1, description="steps between two records")] = 10
+    every: Annotated[int, Field(ge=1, description="steps between two records")] = 20
     views: Annotated[
         tuple[ViewName, ...] | None,
         Field(min_length=1, description="sharpnesses; chosen to fit if not given"),

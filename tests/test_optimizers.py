@@ -163,6 +163,8 @@ def test_hyper_parameters_are_checked():
         GD([w], lr=-1)
     with pytest.raises(ValidationError, match="beta"):
         RMSprop([w], beta=0.9)
+    with pytest.raises(ValidationError, match="share of the weights removed"):
+        GD([w], lr=10, weight_decay=0.1)
     with pytest.raises(ValidationError, match="nesterov needs a momentum"):
         SGD([w], nesterov=True)
     with pytest.raises(ValueError, match="not both"):

@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from optim_family.geometry import Geometry
@@ -26,6 +26,15 @@ class HyperParameters(BaseModel):
 
     lr: Annotated[float, Field(gt=0, description="learning rate η")]
     weight_decay: Annotated[float, Field(ge=0, description="weight decay λ")] = 0.0
+
+    @model_validator(mode="after")
+    def _leaves_some_weight(self) -> Self:
+        shrink = self.lr * self.weight_decay
+        if shrink >= 1:
+            raise ValueError(
+                f"lr · weight_decay is the share of the weights removed in a step, {shrink:g} ≥ 1"
+            )
+        return self
 
 
 class FamilyOptimizer(torch.optim.Optimizer, ABC):
