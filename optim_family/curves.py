@@ -123,9 +123,10 @@ def log_axis(ax: Axes, series: Iterable[Iterable[float]]) -> None:
 
 
 def plain_ticks(ax: Axes, decades: float) -> None:
-    """Numbers as 1, 2, 5 or as decimals on a logarithmic y axis of less than three decades."""
+    """Plain numbers on a logarithmic y axis of up to three decades, more in a decade where it is short."""
     if decades < 3:
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.9 else MaxNLocator(5))
+        finer = LogLocator(subs=(1, 1.5, 2, 3, 5, 7)) if decades > 0.45 else MaxNLocator(5)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.9 else finer)
         ax.yaxis.set_major_formatter(FuncFormatter(_tick))
         ax.yaxis.set_minor_formatter(NullFormatter())
 
@@ -138,7 +139,7 @@ def _tick(value: float, _: int | None = None) -> str:
     return rf"${'' if factor == '1' else factor + chr(92) + 'times'}10^{{{int(exponent)}}}$"
 
 
-def key(ax: Axes, entries: Mapping[str, Mapping[str, Any]], **where: Any) -> None:
-    """A legend of grey handles: what line styles and marks mean, whatever the colour."""
+def key(ax: Axes, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """A legend where it covers least, of grey handles: what styles and marks mean, whatever the colour."""
     handles = [Line2D([], [], **{"color": GREY, **style}, label=name) for name, style in entries.items()]
-    ax.legend(handles=handles, **where)
+    ax.legend(handles=handles, loc="best")

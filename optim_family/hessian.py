@@ -14,7 +14,7 @@ from typing import Any, Literal, final
 import psutil
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 from torch.func import functional_call
 
 from optim_family.operators import SymmetricOperator
@@ -53,12 +53,13 @@ class Hessian(SymmetricOperator):
             total += self._differentiate(gradient, vs)
         return total
 
-    def _gradient(self, chunk: ChunkLoss) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(chunk(), self.params, create_graph=True, materialize_grads=True)
+    def _gradient(self, chunk: ChunkLoss) -> list[GradientEdge | None]:
+        gradient = torch.autograd.grad(chunk(), self.params, create_graph=True, materialize_grads=True)
+        # The numbers are not needed. What is constant in w, as for an unused tensor, has no graph.
+        return [get_gradient_edge(g) if g.requires_grad else None for g in gradient]
 
-    def _differentiate(self, gradient: tuple[Tensor, ...], vs: Sequence[Tensor]) -> Tensor:
-        # A gradient that is constant in w, such as that of an unused tensor, has no graph.
-        pairs = [(g, v) for g, v in zip(gradient, vs, strict=True) if g.requires_grad]
+    def _differentiate(self, gradient: list[GradientEdge | None], vs: Sequence[Tensor]) -> Tensor:
+        pairs = [(g, v) for g, v in zip(gradient, vs, strict=True) if g is not None]
         if not pairs:
             return torch.zeros(self.dim, dtype=vs[0].dtype, device=vs[0].device)
         outputs, seeds = zip(*pairs, strict=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from optim_family.arithmetic import full_precision
 from optim_family.geometry import Geometry
 from optim_family.hessian import ChunkLoss, Hessian, Mode, chunk_losses
-from optim_family.sharpness import VIEWS, Panel, Reading
+from optim_family.sharpness import Panel, Reading
 from optim_family.space import ParameterSpace
 
 
@@ -46,14 +46,11 @@ def measure(
     Raises:
         ValueError: an unknown view, no chunks, no trained weights, or a view whose metric is not known.
     """
-    for name in views:
-        if name not in VIEWS:
-            raise ValueError(f"there is no view {name!r}; known: {', '.join(VIEWS)}.")
+    panel = Panel(views, rtol=rtol, k=k)
     space = _trained(model, optimizer)
     losses = chunk_losses(model, loss_fn, chunks)
     with full_precision(), torch.enable_grad():
         geometry = _geometry(optimizer, losses, space)
-        panel = Panel(views, rtol=rtol, k=k)
         return panel(Hessian(losses, space.tensors, mode), space.weights(), geometry)
 
 

@@ -44,7 +44,7 @@ def draw_loss(ax: Axes, curves: Sequence[Curve]) -> None:
     log_axis(ax, [[y for _, y in c.points(field)] for c in curves for field in ("train_loss", "peak_loss")])
     cross(ax, curves, "train_loss")
     crosses = {"diverged": CROSS} if any(curve.diverged for curve in curves) else {}
-    key(ax, {"at the record": {}, "peak since the previous record": PEAK, **crosses}, loc="upper right")
+    key(ax, {"at the record": {}, "peak since the previous record": PEAK, **crosses})
 
 
 def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
@@ -60,7 +60,7 @@ def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
     )
     ax.set_ylim(100 * lowest - 4, 104)
     cross(ax, curves, "test_accuracy", scale=100)
-    key(ax, {"test": TEST, "training": TRAIN, "training reaches 100 %": STAR}, loc="lower right")
+    key(ax, {"test": TEST, "training": TRAIN, "training reaches 100 %": STAR})
 
 
 def draw_sharpness(axes: Sequence[Axes], groups: Sequence[Sequence[Curve]], curves: Sequence[Curve]) -> None:
@@ -107,7 +107,7 @@ def _reading_key(ax: Axes, group: Sequence[Curve], named: bool) -> None:
     if any(not converged for curve in group for _, converged in curve.points("converged")):
         entries["not converged"] = RING
     if entries:
-        key(ax, entries, loc="best")
+        key(ax, entries)
 
 
 def _two_over_l(curve: Curve) -> bool:
@@ -130,7 +130,7 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
         ax.set_ylim(0, 2)
     log_axis(ax, [[y for _, y in curve.points("ratio")] for curve in shown])
     if len(curves) == 1 and shown:
-        key(ax, {curve.name: curve.style for curve in shown}, loc="best")
+        key(ax, {curve.name: curve.style for curve in shown})
     if ax.get_yscale() == "log":
         low, high = _ratio_range(shown)
         ax.set_ylim(low, high)

@@ -100,6 +100,17 @@ VIEWS = {
 }
 
 
+def named(name: str) -> View:
+    """The view of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in VIEWS:
+        raise ValueError(f"there is no view {name!r}; known: {', '.join(VIEWS)}.")
+    return VIEWS[name]
+
+
 @final
 @dataclass(frozen=True)
 class Reading:
@@ -156,7 +167,7 @@ class Probe:
         max_products: int = 200,
         seed: int = 0,
     ) -> None:
-        self.view = VIEWS[view] if isinstance(view, str) else view
+        self.view = named(view) if isinstance(view, str) else view
         self.k, self.rtol, self.max_products, self.seed = k, rtol, max_products, seed
         self.count, self.vectors = 0, torch.empty(0)
 
@@ -178,7 +189,7 @@ class Probe:
             rtol=self.rtol,
             max_products=self.max_products,
         )
-        self.count, self.vectors = self.count + 1, pairs.vectors
+        self.count, self.vectors = self.count + 1, pairs.leading
         return pairs
 
     def _start(self, weights: Tensor) -> Tensor:
@@ -202,7 +213,7 @@ class Panel:
     """Measures several views, once for each kind; remembers one probe a kind."""
 
     def __init__(self, views: Iterable[str], **options: Any) -> None:
-        self.views = [VIEWS[name] for name in views]
+        self.views = [named(name) for name in views]
         self.probes = {view.kind: Probe(view, **options) for view in self.views}
 
     def __call__(

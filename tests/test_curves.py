@@ -123,6 +123,20 @@ def test_ticks_are_short_numbers(ax, value, text):
 
 
 def test_a_key_is_grey_unless_a_colour_is_given(ax):
-    key(ax, {"a": {}, "b": {"color": "red"}}, loc="best")
+    key(ax, {"a": {}, "b": {"color": "red"}})
     colours = [handle.get_color() for handle in ax.get_legend().legend_handles]
     assert colours[1] == "red" and colours[0] != "red"
+
+
+@pytest.mark.parametrize(
+    "span, ticks",
+    [
+        ((0.5, 2.0), [0.5, 0.7, 1, 1.5, 2]),
+        ((0.1, 10.0), [0.1, 0.2, 0.5, 1, 2, 5, 10]),
+        ((400, 520), [400, 440, 480, 520]),
+    ],
+)
+def test_a_short_logarithmic_axis_has_enough_round_numbers(ax, span, ticks):
+    log_axis(ax, [span])
+    low, high = ax.get_ylim()
+    assert [t for t in ax.get_yticks() if low <= t <= high] == pytest.approx(ticks)

@@ -268,9 +268,6 @@ def test_plan_keeps_graphs_only_where_all_of_them_fit(monkeypatch: pytest.Monkey
         assert Hessian(chunks, params).mode == mode
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the gradients themselves are kept, and not counted; their edges would do"
-)
 def test_retained_graphs_keep_no_copy_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """d numbers for each chunk outweigh the graph of a small chunk by far, and no product reads them."""
     made: list[weakref.ref[Tensor]] = []

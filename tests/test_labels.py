@@ -64,6 +64,7 @@ def test_beside_another_optimizer_the_important_numbers_are_told():
 def test_runs_that_differ_in_any_field_have_different_labels(change):
     ours, theirs = labels([spec(data="npz:here/a.npz"), spec(**{"data": "npz:here/a.npz"} | change)])
     assert ours != theirs
+    assert "#" not in ours or change == {"hyper": {"lr": 0.01 + 1e-12}}
 
 
 def test_all_combinations_of_three_differences_have_different_labels():

@@ -112,7 +112,11 @@ def test_ratios_of_a_single_run_show_each_kind_of_view_once(ax):
 
 
 def test_ratios_of_several_runs_are_each_in_its_own_metric(ax):
-    draw_ratio(ax, curves(make_run(), make_run("rmsprop")))
+    adaptive = make_run("rmsprop")
+    for record in adaptive.records:
+        record["views"]["spherical"] |= {"threshold": 1.0, "ratio": 77.0}
+    draw_ratio(ax, curves(make_run(), adaptive))
+    assert not any(77 in line.get_ydata() for line in ax.lines)
     assert ax.get_title("left") == "Sharpness / threshold, each in its optimizer's metric"
     assert ax.get_legend() is None
     assert [text.get_text() for text in ax.texts] == ["edge of\nstability"]

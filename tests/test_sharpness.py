@@ -313,9 +313,6 @@ def test_without_noise_it_would_be_hidden(monkeypatch: pytest.MonkeyPatch) -> No
     assert risen(1_000, 0) == pytest.approx(10.0, rel=1e-3)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="one remembered vector misses what overtakes it; one vector more would see it"
-)
 @pytest.mark.parametrize("dim", [1_000, 20_000])
 def test_an_eigenvalue_that_overtakes_the_top_is_followed_from_the_first_reading_on(dim: int) -> None:
     """The second rises steadily past the first, above a bulk with a heavy tail, as in a network."""

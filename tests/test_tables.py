@@ -17,7 +17,7 @@ def known(fit=True):
     run = make_run("rmsprop", records=5)
     for i, record in enumerate(run.records):
         record |= {
-            "train_accuracy": min(1.0, 0.4 + 0.3 * i) if fit else 0.5,
+            "train_accuracy": (0.4, 0.99, 1.0, 1.0, 0.98)[i] if fit else 0.5,
             "test_accuracy": (3, 5, 6, 8, 7)[i] / 10,
         }
         record["views"] = {

@@ -156,7 +156,7 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
             )
         self._observe()
         return flatten(
-            entry(w, w.grad, self.state[w], self.values).expand_as(w)  # type: ignore[arg-type]
+            entry(w, w.grad, self.state.get(w, {}), self.values).expand_as(w)  # type: ignore[arg-type]
             for w in self.weights
         )
 
