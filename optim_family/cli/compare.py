@@ -13,14 +13,16 @@ from optim_family.cli.output import Output, common
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("."),
-    help="Folder for comparison.svg and comparison.png (default: the current one).",
+    help="Folder for comparison.svg, .png and .json (default: the current one).",
 )
 @common
 @click.pass_obj
 def command(output: Output, runs: tuple[Path, ...], out: Path) -> None:
     """Draw several runs in one figure, and list them in one table."""
-    from optim_family.cli.showing import draw, show
+    from optim_family.cli.showing import attest, draw, show
     from optim_family.store import read_run
 
     found = [read_run(path) for path in runs]
-    show(found, draw(found, out, "comparison"), output)
+    figure = draw(found, out, "comparison")
+    attest(found, out, "comparison")
+    show(found, figure, output)

@@ -1,11 +1,12 @@
 """Finished runs on the screen: their table, and where their figure is."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from optim_family import tables
 from optim_family.cli.output import Output
-from optim_family.store import Run
+from optim_family.store import Run, replace_atomically
 
 FORMS = ("svg", "png")
 
@@ -16,6 +17,20 @@ def draw(runs: Sequence[Run], folder: Path, stem: str) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     return plots.save(plots.figure(runs), folder, stem)
+
+
+def attest(runs: Sequence[Run], folder: Path, stem: str) -> None:
+    """Write what the figure was drawn from, as STEM.json."""
+    evidence = [
+        {
+            "run": run.path.name,
+            "spec": run.spec,
+            "provenance": run.provenance,
+            "summary": tables.summary(run),
+        }
+        for run in runs
+    ]
+    replace_atomically(folder / f"{stem}.json", json.dumps(evidence, indent=2, ensure_ascii=False) + "\n")
 
 
 def paths(folder: Path, stem: str) -> list[Path]:

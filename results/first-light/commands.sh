@@ -12,7 +12,7 @@ if [ -e "$npz" ]; then
   $run run --optimizer gd $common --lr 0.5 --weight-decay 2e-3 --resume --out runs/first-light/gd
   $run run --optimizer rmsprop $common --lr 0.02 --weight-decay 0.05 --resume --out runs/first-light/rmsprop
   $run run --optimizer sgd $common --lr 0.05 --weight-decay 2e-3 --batch-size 100 --resume --out runs/first-light/sgd
-  $run compare runs/first-light/gd runs/first-light/rmsprop runs/first-light/sgd --out $here/cifar10 | tee $here/cifar10.txt
+  $run compare runs/first-light/gd runs/first-light/rmsprop runs/first-light/sgd --out $here | tee $here/comparison.txt
 else
   echo "skipped: there is no $npz"
 fi

@@ -1,0 +1,40 @@
+"""What the README shows, runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from command import optim_family
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+RUNS = re.findall(r"^\.venv/bin/optim-family (run .*)$", TEXT, flags=re.MULTILINE)
+
+
+def test_the_library_example_measures_a_sharpness(capsys):
+    assert len(EXAMPLES[0].splitlines()) <= 18
+    exec(compile(EXAMPLES[0], "README.md", "exec"), {})
+    printed = re.fullmatch(r"S = (\S+) ± \S+, (\S+) of the threshold 2/ℓ\n", capsys.readouterr().out)
+    assert printed and float(printed[1]) > 0 and 0 < float(printed[2]) < 2
+
+
+def test_the_conformance_example_is_a_test_that_passes(tmp_path):
+    names = {}
+    exec(compile(EXAMPLES[1], "README.md", "exec"), names)
+    (mark,) = names["test_it_keeps_its_promises"].pytestmark
+    names["test_it_keeps_its_promises"](mark.args[1][-1])
+    assert len(mark.args[1]) >= 10
+
+
+@pytest.mark.parametrize("line", [line for line in RUNS if "resnet" not in line])
+def test_the_commands_can_be_carried_out(line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(RUNS) == 3
+    assert optim_family(capsys, *shlex.split(line), "--dry-run").code == 0
+
+
+def test_every_file_that_it_names_exists():
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
