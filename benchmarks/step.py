@@ -7,35 +7,33 @@ median over the blocks.
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
-from torch import nn
 
 from optim_family import backbones, data
-from optim_family.objective import Objective, half_squared_error
-from optim_family.optimizers.gd import GD
+from optim_family.experiment import assemble
+from optim_family.objective import half_squared_error
+from optim_family.spec import RunSpec
+from optim_family.store import RunStore
+from optim_family.training import Training
+from optim_family.watching import Stop, Watcher
 
 BLOCKS, STEPS = 40, 25
-LR, DECAY = 0.5, 2e-3
+LR, DECAY, LIMIT = 0.5, 2e-3, 200
 
 
-def network(dataset: data.Dataset) -> nn.Module:
-    return backbones.build("bn_cnn", classes=10, channels=1, size=dataset.size)
+def ours(folder: str) -> Callable[[], object]:
+    hyper = {"lr": LR, "weight_decay": DECAY}
+    spec = RunSpec(optimizer="gd", hyper=hyper, limit=LIMIT, steps=10**9, every=10**9)
+    store = RunStore.open(Path(folder), spec.model_dump(mode="json"))
+    training = Training(assemble(spec), store, Watcher(), Stop())
+    return training.advance
 
 
-def ours(dataset: data.Dataset) -> Callable[[], None]:
-    objective = Objective(network(dataset), dataset)
-    optimizer = GD(objective.space.tensors, lr=LR, weight_decay=DECAY)
-
-    def step() -> None:
-        float(objective.gradient(0))
-        optimizer.step()
-
-    return step
-
-
-def bare(dataset: data.Dataset) -> Callable[[], None]:
-    model = network(dataset)
+def bare(dataset: data.Dataset) -> Callable[[], object]:
+    model = backbones.build("bn_cnn", classes=10, channels=1, size=dataset.size)
     weights = [p for p in model.parameters() if p.requires_grad]
     x, y = dataset.images(dataset.x_train, torch.float32), dataset.y_train
 
@@ -52,7 +50,7 @@ def bare(dataset: data.Dataset) -> Callable[[], None]:
     return step
 
 
-def seconds(step: Callable[[], None]) -> float:
+def seconds(step: Callable[[], object]) -> float:
     begin = time.perf_counter()
     for _ in range(STEPS):
         step()
@@ -60,8 +58,9 @@ def seconds(step: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    dataset = data.load("digits", limit=200)
-    sides = {"bare torch loop": bare(dataset), "optim-family": ours(dataset)}
+    dataset = data.load("digits", limit=LIMIT)
+    folder = TemporaryDirectory()
+    sides = {"bare torch loop": bare(dataset), "optim-family": ours(folder.name)}
     for step in sides.values():
         seconds(step)
     times = [{name: seconds(step) for name, step in sides.items()} for _ in range(BLOCKS)]

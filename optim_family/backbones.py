@@ -71,6 +71,10 @@ def build(
     _try(card, network, channels, size, classes)
     network.to(dtype).train()
     for matrix in readouts:
+        if (
+            matrix.ndim == 2 and matrix.shape[1] > 1
+        ):  # features after BN and ReLU share a mean; it must not swamp the outputs
+            matrix.sub_(matrix.mean(1, keepdim=True))
         matrix.mul_(card.adapt.readout_norm / matrix.norm())
     return network
 

@@ -25,7 +25,7 @@ class Adapt:
     pool: Literal["ceil"] | None = None  # max-pools round up, so that one pixel stays one pixel
     head: Literal["average"] | None = None  # after the features: mean over the image, one linear layer
     freeze: tuple[str, ...] | None = None  # parameters held at a random value; the classifier if not given
-    readout_norm: float = 10.0  # Frobenius norm of each of them
+    readout_norm: float = 1.0  # Frobenius norm of each of them
 
 
 @final

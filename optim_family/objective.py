@@ -3,9 +3,11 @@
     L(w) = Σ_c (n_c / n) · L_c(w)
 
 Examples of one ghost batch share their normalisation statistics, so that the split is part of the loss:
-it never changes within a run, and gradient, Hessian and evaluation all use the same.
+it never changes within a run, and gradient, Hessian and evaluation all use the same. A mini-batch is one or
+several whole ghost batches.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +26,8 @@ from optim_family.space import ParameterSpace
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 SAMPLE = 32
-# Ghost batches no larger than this if the user does not choose.
-LARGEST_GHOST_BATCH = 1000
+# Ghost batches within these if the user does not choose: smaller ones are badly conditioned.
+SMALLEST_GHOST_BATCH, LARGEST_GHOST_BATCH = 16, 1000
 
 
 @final
@@ -46,13 +48,13 @@ class Objective:
         model: the network.
         data: on the same device.
         loss: `mse` or `cross-entropy`.
-        ghost_batch: examples that share statistics; if None, the largest divisor of n up to 1000, or
-            the mini-batch size.
+        ghost_batch: examples that share statistics; divides n and the mini-batch. If None, as many as
+            that allows, up to 1000.
         batch_size: examples a gradient is taken over; the whole set if None.
         seed: of the order of the mini-batches.
 
     Raises:
-        UsageError: the ghost batch does not divide the training set, or a batch is larger than it.
+        UsageError: no ghost batch fits, or a mini-batch is larger than the training set.
     """
 
     def __init__(
@@ -70,9 +72,12 @@ class Objective:
             partial(half_squared_error, classes=data.classes) if loss == "mse" else functional.cross_entropy
         )
         self.size, self.batch_size, self.seed = len(data.y_train), batch_size, seed
-        self.ghost_batch = _ghost_batch(self.size, ghost_batch or batch_size, chosen=ghost_batch is not None)
         if batch_size and batch_size > self.size:
-            raise UsageError(f"a mini-batch of {batch_size} is larger than the training set of {self.size}")
+            raise UsageError(
+                f"a mini-batch of {batch_size} is larger than the training set of {self.size}; "
+                "choose --batch-size"
+            )
+        self.ghost_batch = _ghost_batch(self.size, batch_size, ghost_batch)
         self._dtype = self.space.tensors[0].dtype
         self._mode: Mode | None = None
         self._epoch, self._order = -1, torch.empty(0)
@@ -80,7 +85,11 @@ class Objective:
     def chunk_losses(self) -> list[ChunkLoss]:
         """One closure for each ghost batch, which returns its share of L with a graph."""
         starts = range(0, self.size, self.ghost_batch)
-        return [partial(self._share, slice(start, start + self.ghost_batch)) for start in starts]
+        return [partial(self._share, slice(start, start + self.ghost_batch), self.size) for start in starts]
+
+    def _batch_losses(self, step: int) -> list[ChunkLoss]:
+        batch = self._batch(step)
+        return [partial(self._share, part, len(batch)) for part in torch.split(batch, self.ghost_batch)]
 
     def sample_loss(self) -> Tensor:
         """The loss of a few examples, with a graph: enough to judge invariance, and cheap."""
@@ -96,9 +105,8 @@ class Objective:
         """Put the gradient of this step's examples into `.grad`; returns their loss, a scalar."""
         for tensor in self.space.tensors:
             tensor.grad = None
-        chunks = [partial(self._loss, self._batch(step))] if self.batch_size else self.chunk_losses()
         total = torch.zeros((), dtype=self._dtype, device=self.space.tensors[0].device)
-        for chunk in chunks:
+        for chunk in self._batch_losses(step) if self.batch_size else self.chunk_losses():
             loss = chunk()
             torch.autograd.backward(loss)
             total += loss.detach()
@@ -138,11 +146,15 @@ class Objective:
     def _loss(self, part: slice | Tensor) -> Tensor:
         return self.loss_fn(self._logits(self.data.x_train[part]), self.data.y_train[part])
 
-    def _share(self, part: slice) -> Tensor:
-        return self._loss(part) * (self.ghost_batch / self.size)
+    def _share(self, part: slice | Tensor, of: int) -> Tensor:
+        """The loss of one ghost batch, weighted by its share of so many examples."""
+        return self._loss(part) * (self.ghost_batch / of)
 
     def _batch(self, step: int) -> Tensor:
-        """Indices of the mini-batch of a step: a function of step and seed, so that a resumed run agrees."""
+        """Indices of the mini-batch of a step: a function of step and seed, so that a resumed run agrees.
+
+        Every epoch has its own order; what does not fill a batch at its end is left out that time.
+        """
         assert self.batch_size is not None
         epoch, place = divmod(step, self.size // self.batch_size)
         if epoch != self._epoch:
@@ -158,19 +170,22 @@ def half_squared_error(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:
     return 0.5 * (outputs - targets).square().sum(1).mean()
 
 
-def _ghost_batch(size: int, wanted: int | None, *, chosen: bool) -> int:
-    """A divisor of the training set's size."""
-    divisors = [n for n in range(2, size + 1) if size % n == 0]
-    if chosen and wanted not in divisors:
-        near = sorted(divisors, key=lambda n: abs(n - (wanted or 0)))[:4]
+def _ghost_batch(size: int, batch_size: int | None, chosen: int | None) -> int:
+    """The chosen ghost batch, if it divides what it must; else the largest one that does."""
+    whole = math.gcd(size, batch_size or size)
+    divisors = [n for n in range(2, whole + 1) if whole % n == 0]
+    must = f"the training set of {size}" + (f" and the mini-batch of {batch_size}" if batch_size else "")
+    if chosen in divisors:
+        return chosen
+    if chosen is not None:
+        near = sorted(sorted(divisors, key=lambda n: abs(n - chosen))[:4])
+        choice = f"choose one of {', '.join(map(str, near))}, or " if near else "choose "
+        raise UsageError(f"a ghost batch of {chosen} does not divide {must}; {choice}another --limit")
+    best = max((n for n in divisors if n <= LARGEST_GHOST_BATCH), default=1)
+    if best < min(SMALLEST_GHOST_BATCH, batch_size or size):
         raise UsageError(
-            f"a ghost batch of {wanted} does not divide the training set of {size}; "
-            f"choose one of {', '.join(map(str, sorted(near)))}, or another --limit"
+            f"a ghost batch must divide {must}, and none of {SMALLEST_GHOST_BATCH} to {LARGEST_GHOST_BATCH} "
+            "does; choose another --limit or --batch-size, such as a round number"
+            + (f", or say --ghost-batch {best}" * (best > 1))
         )
-    fitting = [n for n in divisors if n <= min(wanted or LARGEST_GHOST_BATCH, LARGEST_GHOST_BATCH)]
-    if not fitting:
-        raise UsageError(
-            f"{size} training examples have no divisor up to {wanted or LARGEST_GHOST_BATCH} to serve as "
-            "ghost batch; choose another --limit"
-        )
-    return fitting[-1]
+    return best

@@ -4,6 +4,7 @@ Every sharpness of this project is λ₁ of A₁ ⋯ Aₙ H Aₙ ⋯ A₁ for so
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -106,3 +107,16 @@ class Sandwich(SymmetricOperator):
         for factor in reversed(self.factors):
             v = factor @ v
         return v
+
+
+@final
+class Watched(SymmetricOperator):
+    """An operator that calls `before` ahead of every product, which may count it, or stop everything."""
+
+    def __init__(self, middle: SymmetricOperator, before: Callable[[], object]) -> None:
+        self.middle, self.before, self.dim = middle, before, middle.dim
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The product of the middle."""
+        self.before()
+        return self.middle @ v

@@ -60,7 +60,8 @@ def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
     )
     ax.set_ylim(100 * lowest - 4, 104)
     cross(ax, curves, "test_accuracy", scale=100)
-    key(ax, {"test": TEST, "training": TRAIN, "training reaches 100 %": STAR})
+    stars = {"training reaches 100 %": STAR} if any(fitted(c.run) is not None for c in curves) else {}
+    key(ax, {"test": TEST, "training": TRAIN, **stars})
 
 
 def draw_sharpness(axes: Sequence[Axes], groups: Sequence[Sequence[Curve]], curves: Sequence[Curve]) -> None:

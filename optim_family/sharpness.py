@@ -20,7 +20,7 @@ from optim_family.geometry import Geometry
 from optim_family.lanczos import Eigenpairs, top_eigenpairs
 from optim_family.operators import Sandwich, SymmetricOperator, TangentProjection
 
-# Norm of the noise mixed into a warm start of norm 1: an eigenvalue that rises elsewhere must be seen.
+# Norm of the noise beside remembered vectors of norm 1: an eigenvalue that rises elsewhere must be seen.
 NOISE = 0.5
 
 
@@ -117,7 +117,8 @@ class Reading:
     """One sharpness, with the evidence for it.
 
     Attributes:
-        value: λ₁; spherical views are dimensionless, the others are losses per squared weight.
+        value: λ₁, in units of loss / weight² (raw), loss (spherical, riemannian), 1 / learning rate
+            (preconditioned) or weight² / learning rate (spherical-preconditioned).
         threshold: the stability threshold of the same view, or None where it has none.
         ratio: value / threshold, 1 at the edge of stability.
         residual: ‖A v − λ v‖ for the eigenvector found.

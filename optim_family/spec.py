@@ -39,7 +39,7 @@ class RunSpec(BaseModel):
     every: Annotated[int, Field(ge=1, description="steps between two records")] = 20
     views: Annotated[
         tuple[ViewName, ...] | None,
-        Field(min_length=1, description="sharpnesses; chosen to fit if not given"),
+        Field(description="sharpnesses; chosen to fit if not given"),
     ] = None
     rtol: Annotated[float, Field(gt=0, lt=1, description="relative error at which a reading stops")] = 1e-3
     seed: Annotated[int, Field(ge=0, lt=2**32, description="seed of weights, subset and mini-batches")] = 0

@@ -211,6 +211,19 @@ def _invariant_gradient(w: Tensor) -> Tensor:
     return (a * w - (w @ (a * w)) / square * w) / square
 
 
+def findings(optimizer: type[FamilyOptimizer]) -> dict[str, str]:
+    """Every check by its name, and what it found: nothing where the promise is kept."""
+    return {check.__name__.removeprefix("check_"): _finding(check, optimizer) for check in CHECKS}
+
+
+def _finding(check: Check, optimizer: type[FamilyOptimizer]) -> str:
+    try:
+        check(optimizer)
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
 CHECKS: tuple[Check, ...] = (
     check_threshold_is_sharp,
     check_metric_is_that_of_the_step,

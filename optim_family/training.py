@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
@@ -11,12 +12,12 @@ from torch import Tensor
 
 from optim_family import checkpoint
 from optim_family.arithmetic import full_precision, repeatable
-from optim_family.errors import Stopped, UsageError
+from optim_family.errors import OptimFamilyError, Stopped, UsageError
 from optim_family.experiment import Experiment, assemble
-from optim_family.operators import SymmetricOperator
+from optim_family.operators import Watched
 from optim_family.sharpness import Panel
-from optim_family.spec import RunSpec
-from optim_family.store import RunStore
+from optim_family.spec import RunSpec, difference
+from optim_family.store import RunStore, read_run
 from optim_family.watching import Stop, Watcher
 
 Status = Literal["done", "diverged"]
@@ -86,7 +87,7 @@ class Training:
         """Train to the end, or to the first number that is not finite."""
         self.watcher.begin(self.spec.steps, self.step)
         self._say_what_is_absent()
-        self.store.write("provenance.json", self.experiment.provenance())
+        self._attest()
         self._mark("running")
         try:
             while self.advance():
@@ -97,6 +98,10 @@ class Training:
         except Stopped:
             self.save()
             self._mark("stopped")
+            raise
+        except Exception:
+            with suppress(OptimFamilyError):  # the first failure is the one to report
+                self._mark("failed")
             raise
         self.save()
         self._mark("done")
@@ -123,6 +128,9 @@ class Training:
 
     def _record(self) -> None:
         space, values = self.objective.space, self.experiment.optimizer.values
+        gradient_norm = float(torch.linalg.vector_norm(space.gradient()))
+        if not math.isfinite(gradient_norm):
+            raise FloatingPointError("the gradient is not finite")
         weights = space.weights()
         readings = self._measure(weights)
         norm = float(torch.linalg.vector_norm(weights))
@@ -134,7 +142,7 @@ class Training:
             train_accuracy=evaluation.train_accuracy,
             test_accuracy=evaluation.test_accuracy,
             weight_norm=norm,
-            gradient_norm=float(torch.linalg.vector_norm(space.gradient())),
+            gradient_norm=gradient_norm,
             effective_lr=values["lr"] / ((1 - shrink) * norm**2),
             lr=values["lr"],
             views=readings,
@@ -150,7 +158,7 @@ class Training:
         """All readings as JSON; interrupted, the probes are as they were."""
         before = self.panel.state_dict()
         try:
-            hessian = Interruptible(self.objective.hessian(), self.stop)
+            hessian = Watched(self.objective.hessian(), self.stop.check)
             readings = self.panel(hessian, weights, self.experiment.geometry())
         except BaseException:
             self.panel.load_state_dict(before)
@@ -163,6 +171,16 @@ class Training:
         self._write(train_loss=None, views={})
         self._mark("diverged")
         return "diverged"
+
+    def _attest(self) -> None:
+        """Write what the numbers depend on; say what has changed since an earlier part of the run."""
+        now, before = self.experiment.provenance(), read_run(self.store.path).provenance
+        changes = difference(now, before) if self.step and before else []
+        if changes:
+            self.watcher.note(
+                f"resumed under other conditions ({'; '.join(changes)}); the last bits may differ from now on"
+            )
+        self.store.write("provenance.json", now)
 
     def _say_what_is_absent(self) -> None:
         if self.experiment.absent:
@@ -223,16 +241,3 @@ class Training:
         self.panel.load_state_dict(tree["panel"])
         self.recorded, self.tau = tree["recorded"], tree["tau"]
         self.peak, self._earlier = tree["peak"], tree["elapsed"]
-
-
-@final
-class Interruptible(SymmetricOperator):
-    """A Hessian that looks for a wish to stop before every product."""
-
-    def __init__(self, hessian: SymmetricOperator, stop: Stop) -> None:
-        self.hessian, self.stop, self.dim = hessian, stop, hessian.dim
-
-    def apply(self, v: Tensor) -> Tensor:
-        """The Hessian's product."""
-        self.stop.check()
-        return self.hessian @ v

@@ -104,10 +104,11 @@ def test_layers_lose_their_bias_and_any_other_is_held_at_zero(tmp_path):
 
 @pytest.mark.parametrize("norm", ["frozen-affine", "affine", "none"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_read_out_is_a_frozen_matrix_of_norm_ten(norm, dtype):
+def test_the_read_out_is_a_frozen_matrix_of_norm_one_whose_rows_sum_to_zero(norm, dtype):
     matrix = readout(digits("vgg11_bn", norm=norm, dtype=dtype))
     assert matrix.shape == (10, 512) and matrix.dtype == dtype
-    assert matrix.norm().item() == pytest.approx(10, rel=4 * torch.finfo(dtype).eps)
+    assert matrix.norm().item() == pytest.approx(1, rel=4 * torch.finfo(dtype).eps)
+    assert matrix.sum(1).abs().max() < 100 * torch.finfo(dtype).eps
 
 
 def test_a_card_sets_the_norm_of_the_read_out_and_freezes_what_it_names(tmp_path):
@@ -115,6 +116,7 @@ def test_a_card_sets_the_norm_of_the_read_out_and_freezes_what_it_names(tmp_path
     network = digits(card(tmp_path, text), dtype=torch.float64)
     assert list(trained(network)) == ["conv2.weight", "conv3.weight"]
     assert network.fc.weight.norm().item() == pytest.approx(3)
+    assert digits("bn_cnn").fc.weight.norm().item() == pytest.approx(10)
 
 
 def test_a_card_that_freezes_nothing_trains_the_read_out(tmp_path):

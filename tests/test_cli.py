@@ -114,8 +114,16 @@ def test_a_wrong_word_gets_one_line_and_code_2(run, args, line):
         (errors.PluginError("two\n  lines"), 6, "optim-family: two lines\n"),
         (errors.Stopped("no"), 75, "optim-family: no\n"),
         (PermissionError(13, "Permission denied", "/x"), 1, "optim-family: Permission denied: /x\n"),
-        (ValueError("odd"), 1, "optim-family: ValueError: odd; run again with --debug for the traceback\n"),
-        (KeyError(), 1, "optim-family: KeyError; run again with --debug for the traceback\n"),
+        (
+            ValueError("odd"),
+            1,
+            "optim-family: ValueError: odd; `optim-family doctor` may say why, --debug gives the traceback\n",
+        ),
+        (
+            KeyError(),
+            1,
+            "optim-family: KeyError; `optim-family doctor` may say why, --debug gives the traceback\n",
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )

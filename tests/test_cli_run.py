@@ -82,11 +82,28 @@ def test_runs_go_to_a_folder_of_their_name_and_quiet_ones_say_only_the_answer(ru
 
 
 def test_divergence_is_3_and_keeps_result_and_figure(run, tmp_path):
-    answer = run("--optimizer", "gd", *TINY, "--norm", "none", "--lr", "1e20", "--out", tmp_path)
+    answer = run(
+        "--optimizer", "gd", *TINY, "--norm", "none", "--lr", "1e20", "--weight-decay", "0", "--out", tmp_path
+    )
     assert answer.code == 3
     assert re.search(r"^status +diverged$", answer.out, re.MULTILINE)
     assert {path.name for path in tmp_path.iterdir()} >= FILES
-    assert run("--optimizer", "gd", *TINY, "--norm", "none", "--lr", "1e20", "--out", tmp_path).code == 3
+    assert (
+        run(
+            "--optimizer",
+            "gd",
+            *TINY,
+            "--norm",
+            "none",
+            "--lr",
+            "1e20",
+            "--weight-decay",
+            "0",
+            "--out",
+            tmp_path,
+        ).code
+        == 3
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
@@ -117,7 +134,10 @@ def test_compare_draws_several_runs_in_one_figure_and_one_table(run, capsys, tmp
     assert f"figure: {tmp_path}/new/comparison.svg" in answer.out
     assert re.search("^gd .*done", answer.out, re.MULTILINE)
     assert re.search("^rmsprop .*done", answer.out, re.MULTILINE)
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"comparison.svg", "comparison.png"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {
+        *("comparison.svg", "comparison.png", "comparison.json")
+    }
+    assert json.loads((tmp_path / "new/comparison.json").read_text())[0]["provenance"]["versions"]
     answer = optim_family(capsys, "compare", *runs, "--out", tmp_path / "new", "--json")
     assert [each["path"] for each in json.loads(answer.out)["runs"]] == list(map(str, runs))
 
@@ -132,8 +152,8 @@ def test_the_defaults_are_those_of_the_specification_and_of_the_optimizer(spec):
 
 
 def test_the_batch_size_is_the_optimizers_unless_it_is_chosen(spec):
-    limit = ["--limit", "40"]
-    assert spec("--optimizer", "sgd", *limit)["batch_size"] == registry.load("sgd").batch_size == 32
+    limit = ["--limit", "100"]
+    assert spec("--optimizer", "sgd", *limit)["batch_size"] == registry.load("sgd").batch_size == 50
     assert spec("--optimizer", "sgd", *limit, "--batch-size", "10")["batch_size"] == 10
     assert spec("--optimizer", "sgd", *limit, "--batch-size", "full")["batch_size"] is None
 

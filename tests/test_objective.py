@@ -99,6 +99,21 @@ def test_a_mini_batch_gradient_is_that_of_its_examples():
     )
 
 
+def test_a_mini_batch_of_several_ghost_batches_keeps_their_statistics_apart():
+    objective = make(batch_size=20, ghost_batch=10)
+    loss = objective.gradient(2)
+    parts = torch.split(objective._batch(2), 10)
+    x = [objective.data.images(objective.data.x_train[part], torch.float64) for part in parts]
+    shares = [
+        half_squared_error(objective.model(a), objective.data.y_train[p], 10)
+        for a, p in zip(x, parts, strict=True)
+    ]
+    torch.testing.assert_close(loss, sum(shares).detach() / 2)
+    torch.testing.assert_close(
+        objective.space.gradient(), flatten(torch.autograd.grad(sum(shares) / 2, objective.space.tensors))
+    )
+
+
 def test_cross_entropy_is_torchs():
     objective = make(loss="cross-entropy", ghost_batch=60)
     x = objective.data.images(objective.data.x_train, torch.float64)
@@ -116,7 +131,13 @@ def test_the_default_ghost_batch_is_the_largest_divisor_up_to_a_thousand():
     [
         (60, {"ghost_batch": 25}, r"does not divide the training set of 60; choose one of 12, 15, 20, 30"),
         (60, {"batch_size": 61}, "larger than the training set of 60"),
-        (1009, {}, "no divisor up to 1000"),
+        (1009, {}, r"must divide the training set of 1009, and none of 16 to 1000 does"),
+        (60, {"batch_size": 32}, r"and the mini-batch of 32, .* or say --ghost-batch 4"),
+        (
+            60,
+            {"batch_size": 30, "ghost_batch": 20},
+            "does not divide the training set of 60 and the mini-batch of 30",
+        ),
     ],
 )
 def test_batches_that_do_not_fit_are_refused(limit, options, says):

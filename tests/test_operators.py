@@ -2,7 +2,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from optim_family.operators import Diagonal, Matrix, Sandwich, Scalar, SymmetricOperator, TangentProjection
+from optim_family.operators import (
+    Diagonal,
+    Matrix,
+    Sandwich,
+    Scalar,
+    SymmetricOperator,
+    TangentProjection,
+    Watched,
+)
 
 D = 7
 
@@ -97,3 +105,16 @@ def test_a_new_operator_is_one_class_with_one_method() -> None:
     assert torch.equal(Negated(Matrix(symmetric())).dense(), -symmetric())
     with pytest.raises(TypeError, match="abstract"):
         SymmetricOperator()  # type: ignore[abstract]
+
+
+def test_a_watched_operator_calls_before_every_product_and_may_refuse_it() -> None:
+    calls = []
+    watched = Watched(Scalar(2, 3.0), lambda: calls.append(1))
+    torch.testing.assert_close(watched.dense(), 3 * torch.eye(2, dtype=torch.float64))
+    assert len(calls) == 2
+
+    def refuse() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Watched(Scalar(2), refuse) @ torch.ones(2)

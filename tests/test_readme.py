@@ -14,7 +14,7 @@ RUNS = re.findall(r"^\.venv/bin/optim-family (run .*)$", TEXT, flags=re.MULTILIN
 
 
 def test_the_library_example_measures_a_sharpness(capsys):
-    assert len(EXAMPLES[0].splitlines()) <= 18
+    assert len(EXAMPLES[0].splitlines()) <= 16
     exec(compile(EXAMPLES[0], "README.md", "exec"), {})
     printed = re.fullmatch(r"S = (\S+) ± \S+, (\S+) of the threshold 2/ℓ\n", capsys.readouterr().out)
     assert printed and float(printed[1]) > 0 and 0 < float(printed[2]) < 2

@@ -73,4 +73,4 @@ def _explained(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError) and error.strerror:
         return 1, f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return 1, f"{text}; run again with --debug for the traceback"
+    return 1, f"{text}; `optim-family doctor` may say why, --debug gives the traceback"

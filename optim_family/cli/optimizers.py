@@ -1,4 +1,4 @@
-"""`optim-family optimizers`: the list, and one in full."""
+"""`optim-family optimizers`: the list, one in full, and whether one keeps its promises."""
 
 import inspect
 from typing import Any
@@ -39,6 +39,23 @@ def show(output: Output, name: str) -> None:
         )
     print(f"{text}\n")
     output.table(["hyper-parameter", "default", "range", "meaning"], table)
+
+
+@command.command("check")
+@click.argument("name")
+@common
+@click.pass_obj
+def check(output: Output, name: str) -> int:
+    """Compare what an optimizer declares about itself with its real steps; exit 6 where they differ."""
+    optimizer = registry.load(name)
+    from optim_family.testing import findings
+
+    found = findings(optimizer)
+    if output.json:
+        output.data({"name": name, "findings": found})
+    else:
+        output.table(["promise", "finding"], [[promise, text or "kept"] for promise, text in found.items()])
+    return PluginError.exit_code if any(found.values()) else 0
 
 
 def described(optimizer: type) -> str:

@@ -21,7 +21,7 @@ _RESOLVED: Final = {
     "batch_size": ("as the optimizer is meant", "mini-batch size, or full"),
     "device": ("auto, cuda if there is one", "auto, cpu, cuda or cuda:N"),
 }
-DIGITS_LIMIT: Final = 200  # a laptop's share: resnet18 on all 1,437 takes hours
+DIGITS_LIMIT: Final = 200  # a laptop's share for resnet18
 _PREFIX: Final = "hyper_"  # of click's names for hyper-parameters
 _META: Final = "optim_family.hyper"
 

@@ -69,13 +69,14 @@ class AdamW(FamilyOptimizer):
 
 
 def _average(old: Tensor | None, new: Tensor, beta: float) -> Tensor:
-    """β old + (1 − β) new, starting at zero."""
-    return (1 - beta) * new if old is None else beta * old + (1 - beta) * new
+    """β old + (1 − β) new, starting at zero; β = 1 from the start keeps the first value."""
+    return ((1 - beta) or 1.0) * new if old is None else beta * old + (1 - beta) * new
 
 
 def _collected(state: State, h: Values) -> tuple[float, float]:
-    """(M, V) of the next step."""
-    return (
-        h["beta1"] * state.get("M", 0.0) + 1 - h["beta1"],
-        h["beta2"] * state.get("V", 0.0) + 1 - h["beta2"],
-    )
+    """(M, V) of the next step: the same averages, of ones."""
+    return _weight(state.get("M"), h["beta1"]), _weight(state.get("V"), h["beta2"])
+
+
+def _weight(old: float | None, beta: float) -> float:
+    return (1 - beta) or 1.0 if old is None else beta * old + 1 - beta

@@ -147,17 +147,18 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
                 not change the state.
 
         Raises:
-            ValueError: a tensor has no gradient.
+            ValueError: no tensor has a gradient; where only some have none, it is zero.
         """
-        if any(w.grad is None for w in self.weights):
+        if all(w.grad is None for w in self.weights):
             raise ValueError(
                 f"{type(self).__name__} describes its next step, which depends on the gradient; "
                 "call loss.backward() before geometry()."
             )
         self._observe()
+        gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.weights]
         return flatten(
-            entry(w, w.grad, self.state.get(w, {}), self.values).expand_as(w)  # type: ignore[arg-type]
-            for w in self.weights
+            entry(w, g, self.state.get(w, {}), self.values).expand_as(w)
+            for w, g in zip(self.weights, gradients, strict=True)
         )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ class SGD(FamilyOptimizer):
     """Stochastic gradient descent, coupled decay; P = I, threshold 2 (1 − ηλ + β) / η without Nesterov."""
 
     Hyper = SGDHyper
-    batch_size = 32
+    batch_size = 50
 
     def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
         """m ← β m + g + λ w ;  w ← w − η m, or w ← w − η (g + λ w + β m)."""
