@@ -125,7 +125,9 @@ def log_axis(ax: Axes, series: Iterable[Iterable[float]]) -> None:
 def plain_ticks(ax: Axes, decades: float) -> None:
     """Plain numbers on a logarithmic y axis of up to three decades, more in a decade where it is short."""
     if decades < 3:
-        finer = LogLocator(subs=(1, 2, 3, 5, 7)) if decades > 0.45 else MaxNLocator(5)
+        # A label such as 1.5 × 10⁸ is too wide for the margin.
+        halves = (1.5,) if ax.get_ylim()[1] < 1e5 else ()
+        finer = LogLocator(subs=(1, *halves, 2, 3, 5, 7)) if decades > 0.45 else MaxNLocator(5)
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.9 else finer)
         ax.yaxis.set_major_formatter(FuncFormatter(_tick))
         ax.yaxis.set_minor_formatter(NullFormatter())

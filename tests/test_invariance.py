@@ -51,7 +51,7 @@ def test_every_card_keeps_its_promise_to_the_last_bit(name, dtype):
 def test_trained_affine_parameters_break_invariance_and_the_last_ones_are_named_first():
     found = verdict("bn_cnn", norm="affine", dtype=torch.float64)
     assert not found.invariant
-    assert set(found.breaking[:2]) == {"norm3.weight", "norm3.bias"}
+    assert found.breaking[0] == "norm3.weight"
     assert {"norm1.bias", "norm2.bias"} < set(found.breaking)
 
 

@@ -17,11 +17,11 @@ from optim_family.spec import RunSpec
 
 # Where the command line resolves what a specification has resolved: default and meaning.
 _RESOLVED: Final = {
-    "limit": ("200 of digits, all of any other set", "training images, a class-balanced subset"),
+    "limit": ("100 of digits, all of any other set", "training images, a class-balanced subset"),
     "batch_size": ("as the optimizer is meant", "mini-batch size, or full"),
     "device": ("auto, cuda if there is one", "auto, cpu, cuda or cuda:N"),
 }
-DIGITS_LIMIT: Final = 200  # a laptop's share for resnet18
+DIGITS_LIMIT: Final = 100  # a laptop's share for resnet18
 _PREFIX: Final = "hyper_"  # of click's names for hyper-parameters
 _META: Final = "optim_family.hyper"
 
