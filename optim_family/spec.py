@@ -33,7 +33,10 @@ class RunSpec(BaseModel):
     )
     ghost_batch: Annotated[
         int | None,
-        Field(ge=2, description="examples that share normalisation statistics; divides the training set"),
+        Field(
+            ge=2,
+            description="examples that share normalisation statistics; divides training set and mini-batch",
+        ),
     ] = None
     steps: Annotated[int, Field(ge=1, description="optimizer steps")] = 200
     every: Annotated[int, Field(ge=1, description="steps between two records")] = 20
