@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-NAMES = ("step", "memory")
+NAMES = ("step", "product", "memory")
 
 
 def main(names: list[str]) -> None:

@@ -1,0 +1,40 @@
+"""A Hessian product and a warm reading, as multiples of a gradient: bn_cnn on 200 digits."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from optim_family import backbones, data
+from optim_family.hessian import Hessian
+from optim_family.objective import Objective
+from optim_family.sharpness import Probe
+
+ROUNDS = 15
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    dataset = data.load("digits", limit=200)
+    objective = Objective(backbones.build("bn_cnn", classes=10, channels=1, size=dataset.size), dataset)
+    chunks, weights = objective.chunk_losses(), objective.space.tensors
+    retained, rebuilt = (Hessian(chunks, weights, mode) for mode in ("retained", "rebuilt"))
+    v, probe = torch.randn(objective.space.dim), Probe("spherical")
+    sides = {
+        "gradient": lambda: objective.gradient(0),
+        "product, graph retained": lambda: retained @ v,
+        "product, graph rebuilt": lambda: rebuilt @ v,
+        "reading, warm": lambda: probe(objective.hessian(), objective.space.weights()),
+    }
+    for work in sides.values():
+        work()
+    times = [{name: seconds(work) for name, work in sides.items()} for _ in range(ROUNDS)]
+    for name in sides:
+        ratio = statistics.median(t[name] / t["gradient"] for t in times)
+        print(f"  {name:<24} {ratio:6.2f} gradients (median of {ROUNDS})")
