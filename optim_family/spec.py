@@ -38,7 +38,7 @@ class RunSpec(BaseModel):
             description="examples that share normalisation statistics; divides training set and mini-batch",
         ),
     ] = None
-    steps: Annotated[int, Field(ge=1, description="optimizer steps")] = 200
+    steps: Annotated[int, Field(ge=1, description="optimizer steps")] = 100
     every: Annotated[int, Field(ge=1, description="steps between two records")] = 20
     views: Annotated[
         tuple[ViewName, ...] | None,
