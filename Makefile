@@ -6,7 +6,7 @@ SOURCES := setup.cfg pyproject.toml optim_family/__init__.py
 .PHONY: demo test check bench clean
 
 demo: .venv/.installed
-	$(BIN)/optim-family run --optimizer rmsprop --model resnet18 --limit 60 --steps 40 --every 8 --resume
+	$(BIN)/optim-family run --optimizer rmsprop --model resnet18 --limit 50 --steps 40 --every 10 --resume
 
 test: check
 	$(BIN)/python -m pytest -n 2
