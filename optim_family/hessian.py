@@ -9,6 +9,7 @@ Source: B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Compu
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal, final
 
 import psutil
@@ -124,7 +125,7 @@ def chunk_losses(
             buffers = {name: b.clone() for name, b in model.named_buffers()}
             return counts[index] / sum(counts) * loss_fn(functional_call(model, buffers, (x,)), y)
 
-    return [lambda i=i: closure(i) for i in range(len(data))]  # type: ignore[misc]
+    return [partial(closure, index) for index in range(len(data))]
 
 
 def _cuda_devices(model: nn.Module) -> list[torch.device]:

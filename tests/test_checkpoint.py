@@ -211,7 +211,7 @@ def two(tmp_path):
     return tmp_path
 
 
-def falls_back(folder, reason):
+def assert_falls_back(folder, reason):
     """The first is given for the second, and one line says why."""
     said = []
     step, tree = load_latest(folder, said.append)
@@ -228,7 +228,7 @@ def test_every_flipped_bit_is_noticed(two, kind):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
-        falls_back(two, "step-00000002")
+        assert_falls_back(two, "step-00000002")
     path.write_bytes(whole)
     assert load_latest(two, never)[0] == 2
 
@@ -239,29 +239,29 @@ def test_every_truncation_is_noticed(two, kind):
     whole = path.read_bytes()
     for length in [0, len(whole) - 1, *dice.sample(range(len(whole)), 20)]:
         path.write_bytes(whole[:length])
-        falls_back(two, "is damaged: its contents do not match their SHA-256")
+        assert_falls_back(two, "is damaged: its contents do not match their SHA-256")
 
 
 def test_a_missing_half_is_noticed(two):
     os.rename(two / "step-00000002.json", two / "aside")
-    falls_back(two, "step-00000002.json could not be read: No such file")
+    assert_falls_back(two, "step-00000002.json could not be read: No such file")
     os.rename(two / "aside", two / "step-00000002.json")
     (two / "step-00000002.safetensors").unlink()
-    falls_back(two, "step-00000002.safetensors could not be read: No such file")
+    assert_falls_back(two, "step-00000002.safetensors could not be read: No such file")
 
 
 def test_exchanged_files_are_noticed(two):
     first, second = (two / f"step-0000000{step}.safetensors" for step in (1, 2))
     second.write_bytes(first.read_bytes())
-    falls_back(two, "safetensors is damaged")
+    assert_falls_back(two, "safetensors is damaged")
     second.with_suffix(".json").write_bytes(first.with_suffix(".json").read_bytes())
-    falls_back(two, "is the checkpoint of step 1 under another name")
+    assert_falls_back(two, "is the checkpoint of step 1 under another name")
 
 
 def test_a_newer_format_is_noticed(two):
     path = two / "step-00000002.json"
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    falls_back(two, "format 2, newer than 1")
+    assert_falls_back(two, "format 2, newer than 1")
 
 
 def test_when_none_is_whole_that_is_an_error_but_a_half_alone_is_not_yet_a_checkpoint(two):
@@ -302,18 +302,18 @@ def test_a_forged_tree_with_true_hashes_is_refused(two, tree):
     (two / "step-00000002.safetensors").write_bytes(data)
     body = {"step": 2, "tensors": hashlib.sha256(data).hexdigest(), "tree": tree}
     (two / "step-00000002.json").write_text(seal(body))
-    falls_back(two, "was not made by this program")
+    assert_falls_back(two, "was not made by this program")
 
 
 def test_a_pickle_is_never_executed(two):
     data = pickle.dumps(Malicious())
     (two / "step-00000002.safetensors").write_bytes(data)
-    falls_back(two, "is damaged")
+    assert_falls_back(two, "is damaged")
     body = {"step": 2, "tensors": hashlib.sha256(data).hexdigest(), "tree": {"dict": []}}
     (two / "step-00000002.json").write_text(seal(body))
-    falls_back(two, "was not made by this program")
+    assert_falls_back(two, "was not made by this program")
     (two / "step-00000002.json").write_bytes(data)
-    falls_back(two, "is damaged")
+    assert_falls_back(two, "is damaged")
 
 
 @pytest.mark.parametrize(
