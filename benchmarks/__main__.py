@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-NAMES = ("step", "product", "memory")
+NAMES = ("step", "product", "memory", "startup")
 
 
 def main(names: list[str]) -> None:

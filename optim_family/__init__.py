@@ -15,6 +15,7 @@ _HOMES = {
     "Reading": "optim_family.sharpness",
     "View": "optim_family.sharpness",
     "measure": "optim_family.measuring",
+    "load_runs": "optim_family.tables",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 

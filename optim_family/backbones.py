@@ -31,6 +31,8 @@ NORMS = (
     *(timm_norm.RmsNorm, timm_norm.RmsNormFp32, timm_norm.RmsNorm2d, timm_norm.RmsNorm2dFp32),
     *(timm_norm.SimpleNorm, timm_norm.SimpleNormFp32, timm_norm.SimpleNorm2d, timm_norm.SimpleNorm2dFp32),
 )
+# eps = tiny^0.6 vanishes beside a variance; eps^{-3/2}, the second derivative of a constant unit, is finite.
+EPS_POWER = 0.6
 
 
 def build(
@@ -66,14 +68,13 @@ def build(
         torch.default_generator.manual_seed(seed)
         network = _create(card, classes, channels, size)
         _adapt(card, network, classes)
-        _normalise(network, norm, torch.finfo(dtype).tiny)
+        _normalise(network, norm, torch.finfo(dtype).tiny ** EPS_POWER)
         readouts = _freeze(card, network)
     _try(card, network, channels, size, classes)
     network.to(dtype).train()
     for matrix in readouts:
-        if (
-            matrix.ndim == 2 and matrix.shape[1] > 1
-        ):  # features after BN and ReLU share a mean; it must not swamp the outputs
+        # Features after BN and ReLU share a mean, which must not swamp the outputs.
+        if matrix.ndim == 2 and matrix.shape[1] > 1:
             matrix.sub_(matrix.mean(1, keepdim=True))
         matrix.mul_(card.adapt.readout_norm / matrix.norm())
     return network
@@ -124,7 +125,7 @@ def _image_size(card: Card, size: tuple[int, int]) -> dict[str, Any]:
     return {"img_size": size} if config is not None and config.fixed_input_size else {}
 
 
-def _adapt(card: Card, network: nn.Module, classes: int) -> None:
+def _adapt(card: Card, network: Any, classes: int) -> None:
     """Stem, pools and head of the card; then what is done to every network."""
     if card.adapt.stem == "conv3x3":
         _small_stem(card, network)
@@ -137,6 +138,8 @@ def _adapt(card: Card, network: nn.Module, classes: int) -> None:
             module.p = 0.0
         if isinstance(module, DropPath | DropBlock2d):
             module.drop_prob = 0.0
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # its backward pass has no derivative
     _drop_biases(network)
 
 

@@ -5,14 +5,13 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal, final
 
 import psutil
 
 from optim_family import data, published, registry, resources
-from optim_family.errors import OptimFamilyError
+from optim_family.errors import OptimFamilyError, one_line
 
 State = Literal["ok", "warn", "fail"]
 
@@ -51,18 +50,11 @@ def examine() -> Iterator[Finding]:
 
 
 def _libraries() -> Iterator[Finding]:
-    versions = {name: _version(name) for name in LIBRARIES}
+    versions = {name: resources.version(name) for name in LIBRARIES}
     found = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     yield Finding("libraries", "ok", found)
     for name in (name for name, version in versions.items() if not version):
         yield Finding(name, "fail", "not installed", f"pip install {name}")
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _torch() -> Finding:
@@ -159,4 +151,4 @@ def _writable(subject: str, folder: Path, hint: str) -> Finding:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -1,4 +1,4 @@
-"""What can go wrong, one class for each exit code, and the nearest right name for a wrong one."""
+"""What can go wrong, one class for each exit code, and how it is said in one line."""
 
 import difflib
 from collections.abc import Iterable
@@ -39,6 +39,17 @@ class Stopped(OptimFamilyError):
     """A signal asked the run to stop; a checkpoint is left behind."""
 
     exit_code = 75
+
+
+class Interrupted(Stopped):
+    """Stopped by Ctrl-C."""
+
+    exit_code = 130
+
+
+def one_line(error: object) -> str:
+    """What an exception says, in one line; its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -5,20 +5,20 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, final
 
 import torch
 
 from optim_family import backbones, data, invariance, registry
-from optim_family.errors import OptimFamilyError, PluginError, UsageError
+from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_line
 from optim_family.geometry import Geometry
 from optim_family.objective import Objective
 from optim_family.optimizers.base import FamilyOptimizer
+from optim_family.resources import version
 from optim_family.sharpness import VIEWS
-from optim_family.spec import RunSpec
+from optim_family.spec import RunSpec, without_scale
 
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy")
+LIBRARIES = ("optim-family", "torch", "torchvision", "timm", "numpy", "scipy")
 
 
 @final
@@ -62,9 +62,8 @@ class Experiment:
         entry = registry.entries()[self.spec.optimizer]
         return {
             "versions": {
-                "optim-family": _version("optim-family"),
                 "python": platform.python_version(),
-                **{name: _version(name) for name in LIBRARIES},
+                **{name: version(name) or "not installed" for name in LIBRARIES},
             },
             "optimizer": {"target": entry.target, "distribution": entry.source},
             "data": {
@@ -134,9 +133,8 @@ def blamed(optimizer: str, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         source = registry.entries()[optimizer].source
-        raise PluginError(
-            f"the optimizer {optimizer} ({source}) failed in {what}: {type(error).__name__}: {error}"
-        ) from error
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise PluginError(f"the optimizer {optimizer} ({source}) failed in {what}: {reason}") from error
 
 
 def _views(
@@ -154,7 +152,7 @@ def _views(
             f"the view {absent[0]!r} does not apply: {spec.model} with norm {spec.norm} is "
             f"{verdict.summary}; measure raw or preconditioned instead"
         )
-    return tuple(name.removeprefix("spherical-").replace("spherical", "raw") for name in asked), absent
+    return tuple(map(without_scale, asked)), absent
 
 
 def _device(name: str) -> torch.device:
@@ -176,10 +174,3 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()}, {os.cpu_count()} cores"
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "not installed"

@@ -3,14 +3,15 @@
 L(w) = Σ_c L_c(w) with one closure for each chunk. Differentiating ⟨∇L_c, v⟩ once more gives ∇²L_c v.
 The graph of ∇L_c is kept between products where memory allows (a product then costs about two
 gradients), or built again for each product (about three). Double backward is the one composition that
-torch gets right through a BatchNorm in training mode with trained affine parameters.
+torch gets right through a BatchNorm in training mode with trained affine parameters; that of
+`batchnorm` is the same in fewer passes.
 
 Source: B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeVar, final
 
 import psutil
 import torch
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 from torch.func import functional_call
 
+from optim_family.batchnorm import second_order_batch_norm
 from optim_family.operators import SymmetricOperator
 from optim_family.space import flatten, unflatten
 
 ChunkLoss = Callable[[], Tensor]
 Mode = Literal["retained", "rebuilt"]
+T = TypeVar("T")
 
 # Share of the free memory that retained graphs may take: products and the basis need the rest.
 MEMORY_SHARE = 0.4
@@ -35,7 +38,8 @@ class Hessian(SymmetricOperator):
     Args:
         chunks: closures that return L_c, a scalar with a graph; each gives the same value every time.
         params: the tensors that w consists of, in order.
-        mode: keep the graphs, or build them for every product; chosen by `plan` if not given.
+        mode: keep the graphs, or build them for every product; chosen by `plan` if not given. Where the
+            memory does not suffice for the graphs after all, `mode` becomes `rebuilt`.
     """
 
     def __init__(
@@ -44,10 +48,31 @@ class Hessian(SymmetricOperator):
         self.chunks, self.params = tuple(chunks), tuple(params)
         self.dim = sum(p.numel() for p in self.params)
         self.mode = mode or plan(self.chunks, self.params)
-        self._graphs = [self._gradient(c) for c in self.chunks] if self.mode == "retained" else None
+        self._graphs: list[list[GradientEdge | None]] | None = None
+        if self.mode == "retained":
+            self._thriftily(self._retain)
 
     def apply(self, v: Tensor) -> Tensor:
         """∇²L v, [d] → [d]."""
+        return self._thriftily(partial(self._product, v))
+
+    def _thriftily(self, work: Callable[[], T]) -> T:
+        """Do it; if that takes more memory than there is, drop the graphs for good and do it again."""
+        try:
+            return work()
+        except RuntimeError as error:
+            if self.mode == "rebuilt" or not out_of_memory(error):
+                raise
+        self.mode, self._graphs = "rebuilt", None
+        if self.params[0].is_cuda:
+            torch.cuda.empty_cache()
+        return work()
+
+    def _retain(self) -> None:
+        if self.mode == "retained":
+            self._graphs = [self._gradient(c) for c in self.chunks]
+
+    def _product(self, v: Tensor) -> Tensor:
         vs = unflatten(v, self.params)
         total = torch.zeros_like(v)
         for gradient in self._graphs or map(self._gradient, self.chunks):
@@ -55,7 +80,8 @@ class Hessian(SymmetricOperator):
         return total
 
     def _gradient(self, chunk: ChunkLoss) -> list[GradientEdge | None]:
-        gradient = torch.autograd.grad(chunk(), self.params, create_graph=True, materialize_grads=True)
+        with second_order_batch_norm():  # around the backward as well: checkpointed parts run again there
+            gradient = torch.autograd.grad(chunk(), self.params, create_graph=True, materialize_grads=True)
         # The numbers are not needed. What is constant in w, as for an unused tensor, has no graph.
         return [get_gradient_edge(g) if g.requires_grad else None for g in gradient]
 
@@ -65,9 +91,10 @@ class Hessian(SymmetricOperator):
             return torch.zeros(self.dim, dtype=vs[0].dtype, device=vs[0].device)
         outputs, seeds = zip(*pairs, strict=True)
         retain = self._graphs is not None
-        return flatten(
-            torch.autograd.grad(outputs, self.params, seeds, retain_graph=retain, materialize_grads=True)
-        )
+        with second_order_batch_norm():
+            return flatten(
+                torch.autograd.grad(outputs, self.params, seeds, retain_graph=retain, materialize_grads=True)
+            )
 
 
 def plan(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> Mode:
@@ -90,6 +117,11 @@ def graph_bytes(chunk: ChunkLoss, params: Sequence[Tensor]) -> int:
     return sum(size for pointer, size in sizes.items() if pointer not in weights)
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory: a class of its own on a GPU, a message on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def free_bytes(device: torch.device) -> int:
     """Memory that could still be taken on a device, in bytes."""
     if device.type != "cuda":
@@ -104,7 +136,8 @@ def chunk_losses(
     """Closures L_c = (n_c / n) · loss_fn(model(x_c), y_c) that leave the model as it is.
 
     The model runs in its present mode on copies of its buffers, and random layers draw the same
-    numbers every time, so that a closure is a fixed function of the weights.
+    numbers every time, so that a closure is a fixed function of the weights. A tuple or list x is given as
+    positional arguments, a dictionary as keywords; n_c is the length of the first tensor of y.
 
     Raises:
         ValueError: there are no chunks.
@@ -113,7 +146,7 @@ def chunk_losses(
         data = list(chunks)
     if not data:
         raise ValueError("there is nothing to measure on: `chunks` gave no (x, y) pair.")
-    counts = [len(y) for _, y in data]
+    counts = [_count(y) for _, y in data]
     seed = torch.initial_seed()
 
     def closure(index: int) -> Tensor:
@@ -123,9 +156,25 @@ def chunk_losses(
             for device in _cuda_devices(model):  # torch.manual_seed would reseed the other devices for good
                 torch.cuda.default_generators[device.index].manual_seed(seed + index)
             buffers = {name: b.clone() for name, b in model.named_buffers()}
-            return counts[index] / sum(counts) * loss_fn(functional_call(model, buffers, (x,)), y)
+            args, kwargs = _arguments(x)
+            outputs = functional_call(model, buffers, args, kwargs)
+            return counts[index] / sum(counts) * loss_fn(outputs, y)
 
     return [partial(closure, index) for index in range(len(data))]
+
+
+def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a model is called with."""
+    if isinstance(x, Mapping):
+        return (), dict(x)
+    return (tuple(x) if isinstance(x, tuple | list) else (x,)), {}
+
+
+def _count(y: Any) -> int:
+    """Examples of a chunk."""
+    if isinstance(y, Mapping):
+        y = next(iter(y.values()))
+    return len(y[0] if isinstance(y, tuple | list) and isinstance(y[0], Tensor) else y)
 
 
 def _cuda_devices(model: nn.Module) -> list[torch.device]:

@@ -7,7 +7,7 @@ from typing import Any
 
 Spec = Mapping[str, Any]
 
-SYMBOLS = {"weight_decay": "wd", "beta": "β", "beta1": "β₁", "beta2": "β₂", "eps": "ε"}
+SYMBOLS = {"weight_decay": "wd", "momentum": "β", "beta1": "β₁", "beta2": "β₂", "eps": "ε"}
 ALWAYS = ("lr", "weight_decay")
 # How a field of a specification reads, and how it reads when it is not given.
 SETTING = {

@@ -6,8 +6,9 @@ The value is far better than the vector. For every j ≥ i, with μ above A on a
     0 ≤ λᵢ − θᵢ ≤ (r₁² + … + rⱼ²) / (θᵢ − μ),
 
 clustered values included. μ is not known; θⱼ₊₁ + rⱼ₊₁ is taken for it, so that a bound counts only once the
-Ritz value below it has been resolved. A second member of a cluster that the Krylov space has not met at all
-can break it, by about the width of the cluster.
+Ritz value below it has been resolved. To this comes the growth of θᵢ that its last two rounds let expect: long
+where a cluster is still being separated. A member that the Krylov space has hardly met can break the
+bound, by about the width of the cluster: a start must lean to no member of it.
 
 Source: K. Wu, H. Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIAM J.
 Matrix Anal. Appl. 22 (2000); B. Parlett, "The Symmetric Eigenvalue Problem" (1998), chapters 10 and 11.
@@ -27,6 +28,9 @@ from optim_family.operators import SymmetricOperator
 # With fewer products than this and two more for each further value, an eigenvalue may not have shown at all.
 MIN_PRODUCTS = 5
 
+# Ritz values in this upper part of their range count as near the top.
+TOP = 0.2
+
 Array = NDArray[np.float64]
 
 
@@ -37,7 +41,7 @@ class Eigenpairs:
 
     values: tuple[float, ...]
     vectors: Tensor  #                                                            [k, d], orthonormal
-    leading: Tensor  # [k + 1, d], with the next Ritz vector, not converged: where a later search should start
+    start: Tensor  # where a later search nearby should begin, [d], of norm 1
     residuals: tuple[float, ...]  # ‖A v − θ v‖
     errors: tuple[float, ...]  # bounds of |λ − θ|
     products: int
@@ -71,26 +75,25 @@ def top_eigenpairs(
     if not 1 <= k <= operator.dim:
         raise ValueError(f"k must be between 1 and the dimension {operator.dim}; got {k}.")
     krylov = _Krylov(operator, start, min(max(basis_size, 3 * k + 4), operator.dim))
-    last = np.full(k, -np.inf)
+    before = last = np.full(k, -np.inf)  # Ritz values of the last two rounds
     for products in range(1, max(max_products, k) + 1):
         krylov.expand()
         theta, vectors = krylov.ritz()
         residuals = krylov.beta * np.abs(vectors[-1])
         errors = value_errors(theta, residuals)[:k] + krylov.rounding
         if not krylov.complete:  # a space that still grows into a cluster has not met all of it
-            errors += np.abs(theta[:k] - last[: len(theta)])
+            errors += _growth(theta[:k], last[: len(theta)], before[: len(theta)], krylov.rounding)
         converged = _converged(theta[:k], errors, rtol, krylov.rounding)
         enough = krylov.complete or products >= MIN_PRODUCTS + 2 * k
         finished = converged and enough and len(theta) >= k
         if finished or products >= max(max_products, k):
             break
-        last = np.append(theta[:k], np.full(max(0, k - len(theta)), -np.inf))
+        before, last = last, np.append(theta[:k], np.full(max(0, k - len(theta)), -np.inf))
         krylov.prepare(k)
-    leading = krylov.lift(vectors[:, : k + 1])
     return Eigenpairs(
         values=tuple(theta[:k].tolist()),
-        vectors=leading[:k],
-        leading=leading,
+        vectors=krylov.lift(vectors[:, :k]),
+        start=krylov.lift(_flat_over_the_top(theta, vectors))[0],
         residuals=tuple(residuals[:k].tolist()),
         errors=tuple(errors.tolist()),
         products=products,
@@ -111,6 +114,26 @@ def value_errors(theta: Array, residuals: Array) -> Array:
     bounds = np.divide(squares, gaps, out=np.full_like(gaps, np.inf), where=useful)
     best: Array = np.minimum(residuals, bounds.min(axis=1, initial=np.inf))
     return best
+
+
+def _flat_over_the_top(theta: Array, vectors: Array) -> Array:
+    """The sum of all Ritz vectors near the top, in the basis, [m] and [m, m] → [m, 1].
+
+    From the best one alone a later search would stay with it, and not see what has overtaken it.
+    """
+    top = theta >= theta[0] - TOP * (theta[0] - theta[-1])
+    total: Array = vectors[:, top].sum(axis=1, keepdims=True) / np.sqrt(top.sum())
+    return total
+
+
+def _growth(theta: Array, last: Array, before: Array, rounding: float) -> Array:
+    """The growth g of each value in this round, or g f/(1−f), that to come if its ratio f stays, if more."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        now, previous = theta - last, last - before
+        ratio = np.nan_to_num(now / previous, nan=0.0)
+        to_come = np.where(ratio < 1, ratio / (1 - ratio), np.inf)
+        grown: Array = np.where(now <= rounding, np.abs(now), now * np.maximum(1.0, to_come))
+    return grown
 
 
 def _converged(theta: Array, errors: Array, rtol: float, rounding: float) -> bool:

@@ -26,6 +26,8 @@ from optim_family.space import ParameterSpace
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 SAMPLE = 32
+# Normalised training images are kept if they take so much memory at most; more of them are made when needed.
+KEPT_BYTES = 2**26
 # Ghost batches within these if the user does not choose: smaller ones are badly conditioned.
 SMALLEST_GHOST_BATCH, LARGEST_GHOST_BATCH = 16, 1000
 
@@ -79,6 +81,8 @@ class Objective:
             )
         self.ghost_batch = _ghost_batch(self.size, batch_size, ghost_batch)
         self._dtype = self.space.tensors[0].dtype
+        kept = data.x_train.numel() * self._dtype.itemsize <= KEPT_BYTES
+        self._kept = data.images(data.x_train, self._dtype) if kept else None
         self._mode: Mode | None = None
         self._epoch, self._order = -1, torch.empty(0)
 
@@ -119,7 +123,7 @@ class Objective:
         with recomputing_statistics(self.model):
             for start in range(0, self.size, self.ghost_batch):
                 part = slice(start, start + self.ghost_batch)
-                logits, labels = self._logits(self.data.x_train[part]), self.data.y_train[part]
+                logits, labels = self._logits(self._inputs(part)), self.data.y_train[part]
                 loss += float(self.loss_fn(logits, labels)) * len(labels)
                 right += int((logits.argmax(1) == labels).sum())
         return Evaluation(loss / self.size, right / self.size, self._test_accuracy())
@@ -134,17 +138,24 @@ class Objective:
                 strict=True,
             )
             for x, y in chunks:
-                right += int((self._logits(x).argmax(1) == y).sum())
+                logits = self._logits(self.data.images(x, self._dtype))
+                right += int((logits.argmax(1) == y).sum())
         finally:
             self.model.train()
         return right / len(self.data.y_test)
 
-    def _logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(self.data.images(x, self._dtype))
+    def _logits(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.model(inputs)
         return logits
 
+    def _inputs(self, part: slice | Tensor) -> Tensor:
+        """Normalised training images, the same to the last bit whether they are kept or not."""
+        if self._kept is None:
+            return self.data.images(self.data.x_train[part], self._dtype)
+        return self._kept[part]
+
     def _loss(self, part: slice | Tensor) -> Tensor:
-        return self.loss_fn(self._logits(self.data.x_train[part]), self.data.y_train[part])
+        return self.loss_fn(self._logits(self._inputs(part)), self.data.y_train[part])
 
     def _share(self, part: slice | Tensor, of: int) -> Tensor:
         """The loss of one ghost batch, weighted by its share of so many examples."""

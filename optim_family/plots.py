@@ -19,9 +19,10 @@ from matplotlib.ticker import MaxNLocator
 
 from optim_family.curves import GREY, Curve
 from optim_family.errors import UsageError
+from optim_family.files import replace_atomically
 from optim_family.labels import setting
 from optim_family.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
-from optim_family.store import Run, replace_atomically
+from optim_family.store import Run
 from optim_family.tables import fitted, run_labels
 
 # Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.

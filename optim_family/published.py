@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, final
 
-from optim_family.errors import CorruptError, OptimFamilyError, UsageError
+from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -106,7 +106,7 @@ def read(name: str, root: Path) -> Arrays:
         raise
     except Exception as error:  # pickle, zlib, torch and bare assertions all speak up about a damaged file
         raise CorruptError(
-            f"{name} is damaged ({_one_line(error)}); delete {tops} and run: optim-family data fetch {name}"
+            f"{name} is damaged ({one_line(error)}); delete {tops} and run: optim-family data fetch {name}"
         ) from error
     return checked(f"{name} in {root}", arrays, class_names)
 
@@ -124,7 +124,7 @@ def fetch(name: str, root: Path) -> Path:
         raise
     except Exception as error:  # of the network, the disk, the archive: each in its own way
         raise UsageError(
-            f"{name} cannot be fetched into {root}: {_one_line(error)}; check the network, "
+            f"{name} cannot be fetched into {root}: {one_line(error)}; check the network, "
             f"and delete {SETS[name].tops(root)} if an earlier download broke off"
         ) from error
     return root
@@ -148,7 +148,7 @@ def _halves(published: Published, root: Path, *, download: bool) -> list[Any]:
         from torchvision import datasets
     except (ImportError, RuntimeError) as error:
         raise OptimFamilyError(
-            f"torchvision cannot be imported ({_one_line(error)}); see: optim-family doctor"
+            f"torchvision cannot be imported ({one_line(error)}); see: optim-family doctor"
         ) from error
     make = getattr(datasets, published.home)
     return [make(root, download=download, **split) for split in published.splits]
@@ -163,7 +163,3 @@ def _patience() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

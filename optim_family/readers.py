@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, final
 import numpy as np
 import numpy.typing as npt
 
-from optim_family.errors import CorruptError, UsageError
+from optim_family.errors import CorruptError, UsageError, one_line
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _MOST_CHANNELS = 4
@@ -95,7 +95,7 @@ def _member(path: Path, archive: Mapping[str, Any], name: str) -> npt.NDArray[An
     try:
         array = archive[name]
     except Exception as error:
-        raise CorruptError(f"{path}: {name} cannot be read: {' '.join(str(error).split())}") from error
+        raise CorruptError(f"{path}: {name} cannot be read: {one_line(error)}") from error
     if not isinstance(array, np.ndarray):  # a zip member of that name in another format
         raise CorruptError(f"{path}: {name} is not an array; write the file with numpy.savez")
     return array

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from optim_family import __version__
-from optim_family.errors import PluginError, UsageError, unknown
+from optim_family.errors import PluginError, UsageError, one_line, unknown
 
 if TYPE_CHECKING:
     from optim_family.optimizers.base import FamilyOptimizer
@@ -92,8 +92,7 @@ def _import(entry: Entry) -> Any:
         for part in path.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())
-        raise _broken(entry, f"cannot be imported: {type(error).__name__}: {reason}") from error
+        raise _broken(entry, f"cannot be imported: {type(error).__name__}: {one_line(error)}") from error
     return found
 
 

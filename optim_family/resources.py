@@ -1,9 +1,18 @@
-"""Where the model cards and the studies are: inside an installed package, or beside it in a checkout."""
+"""What is installed: versions, and the model cards and studies, which lie in the package or beside it."""
 
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from optim_family.errors import OptimFamilyError
+
+
+def version(distribution: str) -> str | None:
+    """The version of an installed distribution; None if it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def folder(kind: Literal["models", "studies"]) -> Path:

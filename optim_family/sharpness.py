@@ -20,8 +20,9 @@ from optim_family.geometry import Geometry
 from optim_family.lanczos import Eigenpairs, top_eigenpairs
 from optim_family.operators import Sandwich, SymmetricOperator, TangentProjection
 
-# Norm of the noise beside remembered vectors of norm 1: an eigenvalue that rises elsewhere must be seen.
-NOISE = 0.5
+# Norm of the noise beside the remembered start of norm 1: an eigenvalue that rises elsewhere must be seen,
+# and beside a much larger share of its neighbour it would not be.
+NOISE = 4.0
 
 
 @final
@@ -149,7 +150,7 @@ class Reading:
 
 @final
 class Probe:
-    """Measures views of one kind again and again, each time from the last eigenvectors, which it remembers.
+    """Measures views of one kind again and again; remembers where the last reading ended, and starts there.
 
     Args:
         view: which sharpness.
@@ -170,7 +171,7 @@ class Probe:
     ) -> None:
         self.view = named(view) if isinstance(view, str) else view
         self.k, self.rtol, self.max_products, self.seed = k, rtol, max_products, seed
-        self.count, self.vectors = 0, torch.empty(0)
+        self.count, self.start = 0, torch.empty(0)
 
     def __call__(
         self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
@@ -190,7 +191,7 @@ class Probe:
             rtol=self.rtol,
             max_products=self.max_products,
         )
-        self.count, self.vectors = self.count + 1, pairs.leading
+        self.count, self.start = self.count + 1, pairs.start
         return pairs
 
     def _start(self, weights: Tensor) -> Tensor:
@@ -198,15 +199,15 @@ class Probe:
         noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=weights.device)
         if not self.count:
             return noise
-        return self.vectors.sum(0).to(weights) + noise * (NOISE / float(torch.linalg.vector_norm(noise)))
+        return self.start.to(weights) + noise * (NOISE / float(torch.linalg.vector_norm(noise)))
 
     def state_dict(self) -> dict[str, Any]:
         """What the next reading depends on."""
-        return {"count": self.count, "vectors": self.vectors}
+        return {"count": self.count, "start": self.start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where another probe stood."""
-        self.count, self.vectors = state["count"], state["vectors"]
+        self.count, self.start = state["count"], state["start"]
 
 
 @final

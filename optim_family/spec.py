@@ -64,6 +64,11 @@ class RunSpec(BaseModel):
         return f"{''.join(c if c.isalnum() or c in '-_.' else '-' for c in words)}-{self.key}"
 
 
+def without_scale(view: str) -> str:
+    """The view that differs from this one by the factor ρ² alone: spherical → raw; others are themselves."""
+    return "raw" if view == "spherical" else view.removeprefix("spherical-")
+
+
 def difference(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:
     """One line for each field in which two specifications differ: `hyper.lr: 0.1, not 0.2`."""
     lines = []

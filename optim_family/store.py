@@ -23,8 +23,6 @@ from optim_family.files import is_leftover, remove_leftovers, replace_atomically
 from optim_family.log import Log, finite, read_log
 from optim_family.spec import difference
 
-__all__ = ["Run", "RunStore", "read_run", "replace_atomically"]
-
 _SPEC, _STATUS, _PROVENANCE = "spec.json", "status.json", "provenance.json"
 _LOG, _LOCK, _CHECKPOINTS = "metrics.jsonl", "lock", "checkpoints"
 _BAD_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL}
@@ -138,6 +136,18 @@ def read_run(path: Path) -> Run:
     records = read_log(path / _LOG, _start(path))
     _require(path, status, len(records))
     return Run(path, spec, status, provenance, records)
+
+
+def find_runs(path: Path) -> list[Path]:
+    """The run directories in a folder and below it, itself included, sorted.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = sorted(file.parent for file in path.rglob(_SPEC))
+    if not found:
+        raise UsageError(f"there is no run directory in {path}; name a folder in which `run` has written")
+    return found
 
 
 def _enter(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run read back: one row a record, one summary a run, one table of several runs.
+"""Runs read back: one row a reading, one summary a run, one table of several runs.
 
 fitted  = the first record at 100 % training accuracy
 ratio   = median of value / threshold from there on; over the last half of the records if never fitted
@@ -6,11 +6,13 @@ ratio   = median of value / threshold from there on; over the last half of the r
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optim_family.labels import label, labels
-from optim_family.store import Run
+from optim_family.spec import without_scale
+from optim_family.store import Run, find_runs, read_run
 
 if TYPE_CHECKING:
     import pandas
@@ -34,17 +36,46 @@ def column(run: Run, name: str) -> list[float]:
     return [math.nan if (x := source.get(field)) is None else float(x) for source in sources]
 
 
-def frame(run: Run) -> "pandas.DataFrame":
-    """All records as a table, [records, quantities].
+def load_runs(path: str | Path) -> "pandas.DataFrame":
+    """Every reading of every run in a folder and below it: one row for each record and view.
 
-    Columns are `step`, `tau`, `train_loss`, … and `<view>.value`, `<view>.threshold`, `<view>.ratio`, …,
-    in the units of the records; `<view>.converged` is 1 or 0. All are floats but `step`; NaN where a
-    number was not finite or a view does not apply.
+    Args:
+        path: a run directory, or a folder above run directories.
+
+    Returns:
+        The columns `run` (its folder) and `status`; the specification, `optimizer`, `model`, … and
+        `hyper.lr`, …; the record, `step`, `tau`, `train_loss`, …; then `view` and its reading, `value`,
+        `threshold`, `ratio`, …, `converged` being 1 or 0. Records and readings are in their own units, and
+        floats but for `step`; NaN where a number was not finite or a view does not apply.
+
+    Raises:
+        UsageError: there is no run directory.
+        CorruptError: one of them is damaged.
     """
     import pandas
 
-    names = [*RECORD_FIELDS, *(f"{view}.{field}" for view in views(run) for field in READING_FIELDS)]
-    return pandas.DataFrame({name: column(run, name) for name in names}, dtype=float).astype({"step": int})
+    runs = [read_run(folder) for folder in find_runs(Path(path))]
+    told = list(dict.fromkeys(name for run in runs for name in _told(run)))
+    rows = [row for run in runs for row in _rows(run)]
+    table = pandas.DataFrame(rows, columns=[*told, *RECORD_FIELDS, "view", *READING_FIELDS])
+    return table.astype(dict.fromkeys([*RECORD_FIELDS, *READING_FIELDS], float)).astype({"step": int})
+
+
+def _told(run: Run) -> dict[str, Any]:
+    """What is the same in every row of a run."""
+    spec = {name: value for name, value in run.spec.items() if name not in ("hyper", "views")}
+    hyper = {f"hyper.{name}": value for name, value in run.spec["hyper"].items()}
+    return {"run": str(run.path), "status": run.status.get("status"), **spec, **hyper}
+
+
+def _rows(run: Run) -> Iterator[dict[str, Any]]:
+    """A record without any view, such as the only one of a run that diverged at once, has a row too."""
+    names: Sequence[str | None] = views(run) or [None]
+    for view in names:
+        numbers = {name: column(run, name) for name in RECORD_FIELDS}
+        numbers |= {name: column(run, f"{view}.{name}") for name in READING_FIELDS}
+        for row in zip(*numbers.values(), strict=True):
+            yield {**_told(run), "view": view, **dict(zip(numbers, row, strict=True))}
 
 
 def fitted(run: Run) -> int | None:
@@ -81,7 +112,7 @@ def _total(readings: Mapping[str, Mapping[str, Any]], name: str) -> float:
     """Over all views; those that differ by ρ² alone share one measurement, which counts once."""
     kinds: dict[str, float] = {}
     for view, reading in readings.items():
-        kind = view.removeprefix("spherical-").replace("spherical", "raw")
+        kind = without_scale(view)
         kinds[kind] = max(kinds.get(kind, 0), reading[name])
     return sum(kinds.values())
 
@@ -167,12 +198,6 @@ def _course(then_end_best: Sequence[float | None], form: str) -> str:
 
 def _number(x: float | None, form: str) -> str:
     return "–" if x is None else format(x, form)
-
-
-def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:

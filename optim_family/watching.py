@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, final
 
-from optim_family.errors import Stopped
+from optim_family.errors import Interrupted, Stopped
 
 
 class Watcher:
@@ -27,13 +27,6 @@ class Watcher:
 
     def end(self) -> None:
         """Nothing more will come; called whatever happened."""
-
-
-@final
-class Interrupted(Stopped):
-    """Stopped by Ctrl-C."""
-
-    exit_code = 130
 
 
 @final

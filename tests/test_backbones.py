@@ -64,9 +64,49 @@ def test_frozen_normalisation_is_one_zero_and_has_an_eps_that_vanishes(name, dty
     layers = norms(digits(name, dtype=dtype, size=size))
     assert layers
     for layer in layers:
-        assert layer.eps == torch.finfo(dtype).tiny
+        assert 0 < layer.eps < 1e-8 * torch.finfo(dtype).eps ** 2
         assert (layer.weight == 1).all() and not layer.bias.any()
         assert not layer.weight.requires_grad and not layer.bias.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", SMALL)
+def test_the_loss_is_the_same_to_the_last_bit_at_any_sensible_scale_of_the_weights(name, dtype):
+    network, x = digits(name, dtype=dtype), images(dtype=dtype)
+    weights = list(trained(network).values())
+    before = [w.detach().clone() for w in weights]
+    loss = network(x).square().sum()
+    gradient = torch.autograd.grad(loss, weights)
+    for exponent in (-20, -7, 9, 20):
+        with torch.no_grad():
+            for w, value in zip(weights, before, strict=True):
+                w.copy_(value * 2.0**exponent)
+        scaled = network(x).square().sum()
+        assert torch.equal(scaled, loss)
+        for g, expected in zip(torch.autograd.grad(scaled, weights), gradient, strict=True):
+            assert torch.equal(g * 2.0**exponent, expected)
+
+
+def derivatives(network, x):
+    """∇L and H·1 of half the squared outputs, over the trained weights."""
+    weights = list(trained(network).values())
+    loss = network(x).square().sum() / 2
+    gradient = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
+    return gradient, torch.autograd.grad(sum(g.sum() for g in gradient), weights, materialize_grads=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", [*SMALL, "timm:test_resnet"])
+def test_where_every_unit_is_constant_all_derivatives_are_finite(name, dtype):
+    gradient, product = derivatives(
+        digits(name, dtype=dtype, size=(32, 32)), images(side=32, dtype=dtype) * 0
+    )
+    assert all(t.isfinite().all() for t in (*gradient, *product))
+
+
+def test_attention_has_second_derivatives():
+    _, product = derivatives(digits("timm:test_vit", size=(32, 32)), images(side=32))
+    assert any(t.any() for t in product) and all(t.isfinite().all() for t in product)
 
 
 def test_affine_normalisation_is_trained_from_one_and_zero_with_an_ordinary_eps():

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from optim_family import hessian as module
 from optim_family.hessian import Hessian, chunk_losses, graph_bytes, plan
@@ -410,3 +411,93 @@ def test_forward_over_reverse_is_wrong_with_trained_affine_parameters() -> None:
             f"torch {torch.__version__} has mended jvp(jacrev) through BatchNorm; double backward stays right"
         )
     assert error > 1e-4
+
+
+# --- memory that does not suffice, and models of every shape ----------------------------------------------
+
+
+class Scarce:
+    """Raises once, at the given call, as torch does when a device is full."""
+
+    def __init__(self, at: int, error: RuntimeError) -> None:
+        self.at, self.error, self.calls = at, error, 0
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == self.at:
+            raise self.error
+        return F.mse_loss(output, target)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_falls_back_to_rebuilt_graphs_once_and_says_so(error: RuntimeError) -> None:
+    model, x, y = mlp(), draw(N, 3), draw(N, 2, seed=1)
+    chunks, scarce = split(x, y, 8, 2), Scarce(2, error)
+    thrifty = operator(model, scarce, chunks, "retained")
+    v = draw(thrifty.dim)
+    assert torch.equal(thrifty @ v, operator(model, F.mse_loss, chunks, "rebuilt") @ v)
+    assert thrifty.mode == "rebuilt"
+    scarce.at = scarce.calls + 1
+    with pytest.raises(RuntimeError, match=r"memory"):
+        thrifty @ v
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shape"):
+        operator(
+            mlp(), Scarce(1, RuntimeError("shape mismatch")), split(draw(N, 3), draw(N, 2), N), "retained"
+        )
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.linear(a * b)
+
+
+@pytest.mark.parametrize("form", ["tuple", "dictionary"])
+def test_inputs_and_targets_may_be_structures(form: str) -> None:
+    model, a, b, y = TwoInputs().double(), draw(N, 3), draw(N, 3, seed=1), draw(N, 2, seed=2)
+
+    def pack(part: slice) -> Any:
+        if form == "tuple":
+            return (a[part], b[part]), (y[part], None)
+        return {"b": b[part], "a": a[part]}, {"y": y[part]}
+
+    def loss_fn(output: Tensor, target: Any) -> Tensor:
+        return F.mse_loss(output, target[0] if form == "tuple" else target["y"])
+
+    got = operator(model, loss_fn, [pack(slice(0, 7)), pack(slice(7, N))]).dense()
+    assert torch.allclose(got, operator(model.linear, F.mse_loss, split(a * b, y, N)).dense(), atol=EXACT)
+
+
+@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
+def test_activation_checkpointing_changes_no_product(mode: str) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = checkpoint(self.inner, x, use_reentrant=False)
+            return out
+
+    inner = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 2)
+    ).double()
+    chunks = split(draw(N, 1, 4, 4), draw(N, 2, seed=1), 6, 4)
+    plain, saving = (
+        operator(inner, F.mse_loss, chunks, mode),
+        operator(Checkpointed(inner), F.mse_loss, chunks, mode),
+    )
+    v = draw(plain.dim)
+    assert torch.allclose(saving @ v, plain @ v, rtol=EXACT, atol=EXACT)

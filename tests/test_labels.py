@@ -15,10 +15,7 @@ def spec(optimizer="rmsprop", hyper=None, **fields):
 def test_one_run_shows_its_numbers_but_neither_zeros_nor_epsilon():
     assert label(spec()) == "rmsprop  lr 0.01, wd 0.05, β₂ 0.99"
     assert label(spec("gd", {"lr": 1e-5, "weight_decay": 0.0})) == "gd  lr 1e-5, wd 0"
-    assert (
-        label(spec("gd", {"momentum": 0.9, "nesterov": True}))
-        == "gd  lr 0.2, wd 0.005, momentum 0.9, nesterov"
-    )
+    assert label(spec("gd", {"momentum": 0.9, "nesterov": True})) == "gd  lr 0.2, wd 0.005, β 0.9, nesterov"
     assert labels([spec()]) == [label(spec())]
 
 

@@ -114,6 +114,17 @@ def test_a_mini_batch_of_several_ghost_batches_keeps_their_statistics_apart():
     )
 
 
+@pytest.mark.parametrize("options", [{"ghost_batch": 20}, {"batch_size": 20}])
+def test_images_that_are_kept_and_images_made_anew_give_the_same_numbers(options, monkeypatch):
+    kept = make(dtype=torch.float32, **options)
+    monkeypatch.setattr("optim_family.objective.KEPT_BYTES", 60 * 64 * 4 - 1)
+    anew = make(dtype=torch.float32, **options)
+    assert kept._kept is not None and anew._kept is None
+    assert torch.equal(kept.gradient(3), anew.gradient(3))
+    assert torch.equal(kept.space.gradient(), anew.space.gradient())
+    assert kept.evaluate() == anew.evaluate()
+
+
 def test_cross_entropy_is_torchs():
     objective = make(loss="cross-entropy", ghost_batch=60)
     x = objective.data.images(objective.data.x_train, torch.float64)

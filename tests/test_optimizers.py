@@ -52,6 +52,35 @@ def test_rmsprop_with_the_identity_as_metric_is_gradient_descent():
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+def norms(optimizer_class):
+    """Per tensor, the two norms that `update` sees, while it moves the tensors."""
+
+    class Seeing(optimizer_class):
+        seen = ()
+
+        def update(self, w, grad, state, h):
+            super().update(w, grad, state, h)
+            self.seen = (*self.seen, (float(self.rho), float(self.gradient_norm)))
+
+    optimizer = Seeing(
+        [torch.tensor([3.0], requires_grad=True), torch.tensor([4.0], requires_grad=True)], lr=0.1
+    )
+    for w, g in zip(optimizer.weights, (5.0, 12.0), strict=True):
+        w.grad = torch.tensor([g])
+    optimizer.step()
+    return optimizer.seen
+
+
+def test_norms_are_those_before_any_tensor_moves():
+    assert norms(RMSprop) == ((5.0, 13.0), (5.0, 13.0))
+
+
+@pytest.mark.parametrize("optimizer_class", [GD, SGD, AdamW])
+def test_norms_that_an_optimizer_says_it_does_not_need_do_not_exist(optimizer_class):
+    with pytest.raises(AttributeError, match="rho"):
+        norms(optimizer_class)
+
+
 def loss(w):
     """Scale-invariant and not quadratic: the Rayleigh quotient and its square."""
     a = torch.linspace(0.1, 1, len(w), dtype=w.dtype)

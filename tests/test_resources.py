@@ -35,3 +35,8 @@ def test_an_incomplete_installation_says_so(tmp_path, monkeypatch):
     place(monkeypatch, tmp_path / "optim_family")
     with pytest.raises(OptimFamilyError, match=r"models/ is neither in .* install optim-family again"):
         resources.folder("models")
+
+
+def test_a_version_is_that_of_the_installed_distribution():
+    assert resources.version("pytest") == pytest.__version__
+    assert resources.version("no-such-distribution") is None

@@ -254,9 +254,9 @@ def test_a_saved_state_does_not_move_with_the_probe() -> None:
     probe = Probe("raw")
     probe(drifting(0), W)
     state = probe.state_dict()
-    vectors, count = state["vectors"].clone(), state["count"]
+    start, count = state["start"].clone(), state["count"]
     probe(drifting(1), W)
-    assert torch.equal(state["vectors"], vectors) and state["count"] == count == 1
+    assert torch.equal(state["start"], start) and state["count"] == count == 1
 
 
 def test_a_probe_that_has_seen_nothing_has_a_state_too() -> None:
@@ -296,9 +296,9 @@ def risen(dim: int, seed: int, dtype: torch.dtype = torch.float64) -> float:
     generator = torch.Generator().manual_seed(seed)
     diagonal = 2 * torch.rand(dim, generator=generator, dtype=dtype) - 1
     diagonal[0], diagonal[1] = 10.0, 20.0
-    probe, remembered = Probe("raw", seed=seed), torch.zeros(1, dim, dtype=dtype)
-    remembered[0, 0] = 1.0
-    probe.load_state_dict({"count": 1, "vectors": remembered})
+    probe, remembered = Probe("raw", seed=seed), torch.zeros(dim, dtype=dtype)
+    remembered[0] = 1.0
+    probe.load_state_dict({"count": 1, "start": remembered})
     return probe(Diagonal(diagonal), torch.ones(dim, dtype=dtype)).value
 
 
@@ -321,7 +321,19 @@ def test_an_eigenvalue_that_overtakes_the_top_is_followed_from_the_first_reading
     for percent in range(90, 130):
         bulk[1] = percent / 10
         value = probe(Diagonal(bulk), torch.ones(dim)).value
-        assert value == pytest.approx(max(10.0, percent / 10), rel=3e-3)
+        assert value == pytest.approx(
+            max(10.0, percent / 10), rel=6e-3
+        )  # a cluster 1 % wide is not always separated
+
+
+def test_in_a_cluster_the_start_favours_no_member_over_another() -> None:
+    """Its shares of the eigenvectors from 0.9 to 1 differ little: whichever rises next is in it."""
+    diagonal = torch.linspace(-0.3, 0.5, 2_000, dtype=torch.float64)
+    diagonal[:6] = torch.tensor([1.0, 0.99, 0.97, 0.95, 0.93, 0.9])
+    probe = Probe("raw", rtol=1e-6)
+    probe(Diagonal(diagonal), torch.ones(2_000, dtype=torch.float64))
+    shares = probe.start[:6].abs()
+    assert float(shares.min()) > 0.3 * float(shares.max()) and float(shares.square().sum()) > 0.9
 
 
 # --- panels and records -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from optim_family.errors import BusyError, CorruptError, UsageError
-from optim_family.store import RunStore, read_run, replace_atomically
+from optim_family.store import RunStore, find_runs, read_run
 
 SPEC = {"optimizer": "gd", "hyper": {"lr": 0.1, "beta": 0.0}, "views": ("raw",), "limit": None}
 
@@ -267,6 +267,10 @@ def test_records_are_on_the_disk_before_the_status_that_counts_them(run, monkeyp
     assert done == [log, status, "replace", folder]
 
 
-def test_atomic_replacement_is_offered_here(tmp_path):
-    replace_atomically(tmp_path / "x", "text")
-    assert (tmp_path / "x").read_text() == "text"
+def test_runs_are_found_in_a_folder_and_below_it(run):
+    (run.parent / "deep" / "nothing").mkdir(parents=True)
+    RunStore.open(run.parent / "deep" / "run", SPEC).close()
+    assert find_runs(run.parent) == [run.parent / "deep" / "run", run]
+    assert find_runs(run) == [run]
+    with pytest.raises(UsageError, match="no run directory in"):
+        find_runs(run.parent / "deep" / "nothing")

@@ -5,11 +5,23 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pandas
 import pytest
 from synthetic import make_run
 
-from optim_family.tables import column, fitted, frame, markdown, run_labels, summary, summary_rows, views
+import optim_family
+from optim_family.errors import UsageError
+from optim_family.store import RunStore
+from optim_family.tables import (
+    READING_FIELDS,
+    RECORD_FIELDS,
+    column,
+    fitted,
+    load_runs,
+    run_labels,
+    summary,
+    summary_rows,
+    views,
+)
 
 
 def known(fit=True):
@@ -28,30 +40,62 @@ def known(fit=True):
     return run
 
 
-def test_a_frame_has_one_row_a_record_and_flat_columns():
+def stored(folder, run):
+    """A run directory that holds this run."""
+    with RunStore.open(folder, run.spec) as store:
+        for each in run.records:
+            store.append(each)
+        store.write("status.json", run.status)
+
+
+def test_runs_are_loaded_with_one_row_a_record_and_view(tmp_path):
     run = known()
-    table = frame(run)
-    assert table["step"].tolist() == [0, 10, 20, 30, 40]
-    assert table["step"].dtype.kind == "i"
-    assert table["spherical.value"].tolist() == [10, 20, 30, 40, 50]
-    assert table["spherical.converged"].tolist() == [1, 0, 1, 1, 1]
-    assert table["train_loss"].tolist() == column(run, "train_loss")
-    assert all(dtype.kind == "f" for dtype in table.drop(columns="step").dtypes)
+    stored(tmp_path, run)
+    table = optim_family.load_runs(tmp_path)
+    assert len(table) == 5 * 2 and set(table["view"]) == {"spherical", "riemannian"}
+    spherical = table[table["view"] == "spherical"]
+    assert spherical["step"].tolist() == [0, 10, 20, 30, 40] and table["step"].dtype.kind == "i"
+    assert spherical["value"].tolist() == [10, 20, 30, 40, 50]
+    assert spherical["converged"].tolist() == [1, 0, 1, 1, 1]
+    assert spherical["train_loss"].tolist() == column(run, "train_loss")
+    assert table[table["view"] == "riemannian"]["value"].isna().all()
+    assert all(table[name].dtype.kind == "f" for name in [*RECORD_FIELDS[1:], *READING_FIELDS])
 
 
-def test_what_is_not_there_is_nan_in_a_frame():
+def test_every_row_says_what_run_it_is_of(tmp_path):
+    stored(tmp_path / "a", known())
+    stored(tmp_path / "deep" / "b", make_run("gd", records=3, limit=200))
+    table = load_runs(str(tmp_path))
+    first, second = (table[table["run"] == str(tmp_path / name)] for name in ("a", "deep/b"))
+    assert (len(first), len(second), len(table)) == (10, 3, 13)
+    assert (
+        set(second["optimizer"]) == {"gd"}
+        and set(second["limit"]) == {200}
+        and set(second["status"]) == {"done"}
+    )
+    assert (
+        set(first["hyper.lr"]) == {0.01} and set(first["lr"]) == {0.01} and set(second["hyper.lr"]) == {0.2}
+    )
+    assert second["hyper.beta2"].isna().all() and set(first["hyper.moment"]) == {"diagonal"}
+
+
+def test_no_record_is_lost_for_want_of_a_view(tmp_path):
     run = known()
-    run.records[1]["train_loss"] = None
-    run.records.append({"step": 45, "tau": 0.1, "train_loss": None, "views": {}, "elapsed": 1.0})
-    table = frame(run)
-    assert table["riemannian.value"].isna().all() and "riemannian.products" in table
-    assert table["train_loss"].isna().tolist() == [False, True, False, False, False, True]
-    assert table["spherical.ratio"].isna().tolist() == [False] * 5 + [True]
+    ending = {"step": 45, "tau": 0.1, "train_loss": None, "views": {}, "elapsed": 1.0}
+    run.records.append(ending)
+    stored(tmp_path / "late", run)
+    stored(tmp_path / "at once", replace(run, records=[ending]))
+    stored(tmp_path / "empty", make_run(records=0))
+    table = load_runs(tmp_path)
+    late, once = (table[table["run"] == str(tmp_path / name)] for name in ("late", "at once"))
+    assert late[late["view"] == "spherical"]["ratio"].isna().tolist() == [False] * 5 + [True]
+    assert once["step"].tolist() == [45] and once[["view", "train_loss", "value"]].isna().all(axis=None)
+    assert len(table) == 12 + 1 and "train_loss" in load_runs(tmp_path / "empty")
 
 
-def test_a_frame_of_no_records_has_its_columns():
-    table = frame(make_run(records=0))
-    assert len(table) == 0 and "train_loss" in table
+def test_a_folder_without_runs_is_no_empty_table(tmp_path):
+    with pytest.raises(UsageError, match=r"there is no run directory in .*; name a folder in which"):
+        load_runs(tmp_path / "missing")
 
 
 def test_a_summary_tells_the_fit_the_end_and_the_best():
@@ -136,15 +180,7 @@ def test_runs_with_one_specification_are_named_by_folder_or_path():
     assert [text.rpartition(", ")[2] for text in run_labels([a, c])] == ["x/a", "y/a"]
 
 
-def test_markdown_escapes_its_bars():
-    assert markdown(["a", "b"], [["1|2", "3"]]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |"
-
-
 def test_reading_results_loads_nothing_heavy():
     code = "import sys, optim_family.tables; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_a_frame_is_a_pandas_frame():
-    assert isinstance(frame(known()), pandas.DataFrame)

@@ -12,7 +12,7 @@ import rich_click as click
 from optim_family import __version__
 from optim_family.cli.lazy import LazyGroup
 from optim_family.cli.output import Output
-from optim_family.errors import OptimFamilyError
+from optim_family.errors import OptimFamilyError, one_line
 
 SENTENCES: Final = {
     "run": "Train one optimizer on one model, and measure its sharpness.",
@@ -58,7 +58,7 @@ def _failed(error: Exception, output: Output) -> int:
     if output.debug:
         traceback.print_exception(error)
     code, text = _explained(error)
-    print(f"optim-family: {' '.join(text.split())}", file=sys.stderr)
+    print(f"optim-family: {one_line(text)}", file=sys.stderr)
     return code
 
 

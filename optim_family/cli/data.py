@@ -3,47 +3,14 @@
 from dataclasses import asdict
 from typing import Any
 
-import rich_click as click
-
 from optim_family import data
-from optim_family.cli.lazy import Group
-from optim_family.cli.output import Output, common
+from optim_family.cli.lazy import listing
+from optim_family.cli.output import Output
 
 
-@click.group("data", cls=Group, invoke_without_command=True)
-@common
-@click.pass_context
-def command(ctx: click.Context) -> None:
+@listing("data")
+def command(output: Output) -> None:
     """List the data sets that are known by name."""
-    if ctx.invoked_subcommand is None:
-        _list(ctx.obj)
-
-
-@command.command("fetch")
-@click.argument("name")
-@common
-@click.pass_obj
-def fetch(output: Output, name: str) -> None:
-    """Download a published data set, once."""
-    folder = str(data.fetch(name))
-    if output.json:
-        return output.data({"name": name, "folder": folder})
-    print(folder)
-
-
-@command.command("show")
-@click.argument("name")
-@common
-@click.pass_obj
-def show(output: Output, name: str) -> None:
-    """Read a data set, and say what is in it: NAME, npz:PATH or folder:PATH."""
-    facts = _facts(name)
-    if output.json:
-        return output.data(facts)
-    output.table(["", name], [[key, _text(value)] for key, value in facts.items()])
-
-
-def _list(output: Output) -> None:
     known = data.catalogue()
     if output.json:
         return output.data([asdict(entry) for entry in known])
@@ -62,6 +29,24 @@ def _list(output: Output) -> None:
     output.say(
         "\nAlso npz:PATH (x_train, y_train, x_test, y_test) and folder:PATH (train/CLASS/*.png, test/…)."
     )
+
+
+@command.named("fetch")
+def fetch(output: Output, name: str) -> None:
+    """Download a published data set, once."""
+    folder = str(data.fetch(name))
+    if output.json:
+        return output.data({"name": name, "folder": folder})
+    print(folder)
+
+
+@command.named("show")
+def show(output: Output, name: str) -> None:
+    """Read a data set, and say what is in it: NAME, npz:PATH or folder:PATH."""
+    facts = _facts(name)
+    if output.json:
+        return output.data(facts)
+    output.table(["", name], [[key, _text(value)] for key, value in facts.items()])
 
 
 def _facts(name: str) -> dict[str, Any]:

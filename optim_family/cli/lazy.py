@@ -1,11 +1,12 @@
 """A group of commands whose modules are imported when a command is used, not when it is listed."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import rich_click as click
 
+from optim_family.cli.output import Output, common
 from optim_family.errors import UsageError, unknown
 
 
@@ -30,6 +31,26 @@ class Group(click.RichGroup):
         """The command that the first argument names."""
         check_name(self, ctx, args)
         return super().resolve_command(ctx, args)
+
+    def named(self, name: str) -> Callable[[Callable[..., Any]], click.Command]:
+        """Make a function of (output, name, …) the command `name NAME` of this group."""
+        return lambda function: self.command(name)(click.argument("name")(common(click.pass_obj(function))))
+
+
+def listing(name: str) -> Callable[[Callable[[Output], None]], Group]:
+    """Make a function a group of commands; without any of them the function is called, and lists."""
+
+    def decorate(function: Callable[[Output], None]) -> Group:
+        @common
+        @click.pass_context
+        def callback(ctx: click.Context) -> None:
+            if ctx.invoked_subcommand is None:
+                function(ctx.obj)
+
+        made = click.group(name, cls=Group, invoke_without_command=True, help=function.__doc__)
+        return made(callback)
+
+    return decorate
 
 
 @final

@@ -1,14 +1,13 @@
 """`optim-family models`: the list, one card in full, and the proof that a model is scale-invariant."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Final, cast, get_args
 
 import rich_click as click
 
 from optim_family import cards
-from optim_family.cli.lazy import Group
-from optim_family.cli.output import Output, common
+from optim_family.cli.lazy import listing
+from optim_family.cli.output import Output, flat
 from optim_family.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -18,33 +17,28 @@ if TYPE_CHECKING:
 _PRECISIONS: Final = ("float32", "float64")
 
 
-@click.group("models", cls=Group, invoke_without_command=True)
-@common
-@click.pass_context
-def command(ctx: click.Context) -> None:
+@listing("models")
+def command(output: Output) -> None:
     """List the model cards; `timm:NAME` takes any backbone of timm, and PATH.toml a card of your own."""
-    if ctx.invoked_subcommand is None:
-        _list(ctx.obj)
+    summaries = cards.summaries()
+    if output.json:
+        return output.data([{"name": name, "summary": text} for name, text in summaries.items()])
+    output.table(["model", "summary"], [[name, text] for name, text in summaries.items()])
+    output.say("\nAlso timm:NAME for any backbone of timm, and PATH.toml for a card of your own.")
 
 
-@command.command("show")
-@click.argument("name")
-@common
-@click.pass_obj
+@command.named("show")
 def show(output: Output, name: str) -> None:
     """Show one card in full: where the network comes from, and what is changed in it."""
     card = asdict(cards.load(name))
     if output.json:
         return output.data(card)
-    output.table(["", name], [[key, str(value)] for key, value in _flat(card) if key != "name"])
+    output.table(["", name], [pair for pair in flat(card) if pair[0] != "name"])
 
 
-@command.command("check")
-@click.argument("name")
+@command.named("check")
 @click.option("--norm", default="frozen-affine", show_default=True, help="frozen-affine, affine or none")
 @click.option("--size", type=click.IntRange(1), help="Side of the images in pixels (default 16, timm: 32).")
-@common
-@click.pass_obj
 def check(output: Output, name: str, norm: str, size: int | None) -> int:
     """Prove or refute that a model is exactly scale-invariant; exit 1 if its card promised otherwise.
 
@@ -63,23 +57,6 @@ def check(output: Output, name: str, norm: str, size: int | None) -> int:
         output.table(["precision", "verdict"], [[key, verdict.summary] for key, verdict in verdicts.items()])
         output.say(_promise(name, promised, kept))
     return 0 if kept else 1
-
-
-def _list(output: Output) -> None:
-    summaries = cards.summaries()
-    if output.json:
-        return output.data([{"name": name, "summary": text} for name, text in summaries.items()])
-    output.table(["model", "summary"], [[name, text] for name, text in summaries.items()])
-    output.say("\nAlso timm:NAME for any backbone of timm, and PATH.toml for a card of your own.")
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """What is set in a card, nested names joined by dots."""
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield prefix + key, value
 
 
 def _promise(name: str, promised: str | None, kept: bool) -> str:
@@ -106,8 +83,6 @@ def _verdict(model: str, norm: "Norm", side: int, precision: str) -> "Verdict":
 def _norm(text: str) -> "Norm":
     from optim_family.spec import Norm
 
-    known: tuple[Norm, ...] = get_args(Norm)
-    for norm in known:
-        if norm == text:
-            return norm
-    raise UsageError(unknown("norm", text, known))
+    if text not in get_args(Norm):
+        raise UsageError(unknown("norm", text, get_args(Norm)))
+    return cast(Norm, text)

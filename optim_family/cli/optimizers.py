@@ -3,28 +3,26 @@
 import inspect
 from typing import Any
 
-import rich_click as click
-
 from optim_family import registry
-from optim_family.cli.lazy import Group
-from optim_family.cli.output import Output, common
+from optim_family.cli.lazy import listing
+from optim_family.cli.output import Output
 from optim_family.errors import PluginError
 from optim_family.registry import Entry
 
 
-@click.group("optimizers", cls=Group, invoke_without_command=True)
-@common
-@click.pass_context
-def command(ctx: click.Context) -> None:
+@listing("optimizers")
+def command(output: Output) -> None:
     """List the optimizers that are installed; with -v import each, and say what is wrong with it."""
-    if ctx.invoked_subcommand is None:
-        _list(ctx.obj)
+    known = registry.entries()
+    states = {name: _state(entry, output.verbose) for name, entry in known.items()}
+    if output.json:
+        return output.data([_row(entry, states[name]) for name, entry in known.items()])
+    remarks = any(states.values())
+    rows = [[e.name, e.target, e.source, *[states[e.name]] * remarks] for e in known.values()]
+    output.table(["optimizer", "class", "distribution", *["remarks"] * remarks], rows)
 
 
-@command.command("show")
-@click.argument("name")
-@common
-@click.pass_obj
+@command.named("show")
 def show(output: Output, name: str) -> None:
     """Show the algorithm of one optimizer, and its hyper-parameters."""
     optimizer = registry.load(name)
@@ -41,10 +39,7 @@ def show(output: Output, name: str) -> None:
     output.table(["hyper-parameter", "default", "range", "meaning"], table)
 
 
-@command.command("check")
-@click.argument("name")
-@common
-@click.pass_obj
+@command.named("check")
 def check(output: Output, name: str) -> int:
     """Compare what an optimizer declares about itself with its real steps; exit 6 where they differ."""
     optimizer = registry.load(name)
@@ -62,16 +57,6 @@ def described(optimizer: type) -> str:
     """The mathematics, from the docstring of the module, and what the class says of itself."""
     module = inspect.getdoc(inspect.getmodule(optimizer)) or ""
     return "\n\n".join(filter(None, (module, inspect.getdoc(optimizer))))
-
-
-def _list(output: Output) -> None:
-    known = registry.entries()
-    states = {name: _state(entry, output.verbose) for name, entry in known.items()}
-    if output.json:
-        return output.data([_row(entry, states[name]) for name, entry in known.items()])
-    remarks = any(states.values())
-    rows = [[e.name, e.target, e.source, *[states[e.name]] * remarks] for e in known.values()]
-    output.table(["optimizer", "class", "distribution", *["remarks"] * remarks], rows)
 
 
 def _row(entry: Entry, state: str) -> dict[str, Any]:

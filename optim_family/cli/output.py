@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, final
 
 import rich_click as click
@@ -60,6 +60,19 @@ def aligned(rows: Sequence[Row]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
     return ["  ".join(row).rstrip() for row in cells]
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """One pair for each value that is set, nested names joined by dots; a list is one value.
+
+    >>> list(flat({"a": {"b": 1, "c": None}, "d": [2, 3]}))
+    [('a.b', '1'), ('d', '2  3')]
+    """
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield prefix + key, "  ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _set(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

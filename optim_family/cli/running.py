@@ -1,14 +1,14 @@
 """What `optim-family run` does once it knows what is wanted."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from optim_family import store, tables
 from optim_family.cli import display
-from optim_family.cli.output import Output
+from optim_family.cli.output import Output, flat
 from optim_family.cli.showing import draw, paths, show
+from optim_family.files import replace_atomically
 from optim_family.spec import RunSpec
 from optim_family.watching import Stop
 
@@ -29,7 +29,7 @@ def carry_out(spec: RunSpec, out: Path, resume: bool, output: Output) -> int:
     run = store.read_run(out)
     summary, figure = out / "summary.json", paths(out, "figure")
     if not all(path.exists() for path in (summary, *figure)):
-        store.replace_atomically(summary, json.dumps(tables.summary(run), indent=2) + "\n")
+        replace_atomically(summary, json.dumps(tables.summary(run), indent=2) + "\n")
         draw([run], out, "figure")
     show([run], figure, output)
     return DIVERGED if run.status.get("status") == "diverged" else 0
@@ -50,7 +50,7 @@ def preview(spec: RunSpec, out: Path, output: Output) -> int:
     if output.json:
         output.data(plan)
     else:
-        output.table(["", "would run"], [list(pair) for pair in _flat(plan)])
+        output.table(["", "would run"], [list(pair) for pair in flat(plan)])
     return 0
 
 
@@ -65,16 +65,7 @@ def _train(spec: RunSpec, out: Path, resume: bool, output: Output) -> None:
     from optim_family.training import train
 
     if output.verbose:
-        output.say("\n".join(f"{key}: {value}" for key, value in _flat(spec.model_dump(mode="json"))))
+        output.say("\n".join(f"{key}: {value}" for key, value in flat(spec.model_dump(mode="json"))))
     title = f"{spec.optimizer} on {spec.model}, {spec.data}: {spec.steps} steps, written to {out}"
     with Stop().install() as stop:
         train(spec, out, resume=resume, watcher=display.watcher(title, output.quiet), stop=stop)
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """One pair for each value, nested names joined by dots; lists in one line."""
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield prefix + key, "  ".join(map(str, value)) if isinstance(value, list) else str(value)

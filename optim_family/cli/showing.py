@@ -6,7 +6,8 @@ from pathlib import Path
 
 from optim_family import tables
 from optim_family.cli.output import Output
-from optim_family.store import Run, replace_atomically
+from optim_family.files import replace_atomically
+from optim_family.store import Run
 
 FORMS = ("svg", "png")
 

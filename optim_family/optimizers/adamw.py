@@ -41,6 +41,7 @@ class AdamW(FamilyOptimizer):
 
     Hyper = AdamWHyper
     freeze = {"beta2": 1.0}
+    needs_norms = False
 
     def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
         """The five lines above."""

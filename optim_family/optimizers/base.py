@@ -57,6 +57,11 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
     freeze: ClassVar[Mapping[str, float]] = {}
     # The usual mini-batch size; None for an optimizer that is meant for the full batch.
     batch_size: ClassVar[int | None] = None
+    # Whether `update` reads self.rho and self.gradient_norm; they exist if so, and cost two passes a step.
+    needs_norms: ClassVar[bool] = True
+
+    rho: Tensor
+    gradient_norm: Tensor
 
     def __init__(
         self,
@@ -67,7 +72,6 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
         if hyper is not None and values:
             raise ValueError(f"give {type(self).__name__} a Hyper object or keywords, not both.")
         super().__init__(params, (hyper or self.Hyper(**values)).model_dump())
-        self.rho = self.gradient_norm = torch.tensor(0.0)
 
     @abstractmethod
     def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
@@ -77,8 +81,8 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
             w: the tensor, any shape.
             grad: its gradient, the same shape; not to be changed.
             state: what is remembered about this tensor; empty before the first step.
-            h: the hyper-parameters in force. self.rho is the norm of all trained weights before the
-                step, self.gradient_norm that of all gradients.
+            h: the hyper-parameters in force. Unless the class says `needs_norms = False`, self.rho is the
+                norm of all trained weights before the step, and self.gradient_norm that of all gradients.
         """
 
     @abstractmethod
@@ -171,6 +175,9 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
         super().add_param_group(param_group)
 
     def _observe(self) -> None:
+        """The norms as they are before any tensor moves."""
+        if not self.needs_norms:
+            return
         gradients = [w.grad for w in self.weights if w.grad is not None]
         self.rho = torch.nn.utils.get_total_norm([w.detach() for w in self.weights])
         self.gradient_norm = torch.nn.utils.get_total_norm(gradients)

@@ -34,6 +34,7 @@ class GD(FamilyOptimizer):
     """Gradient descent, decoupled decay; P = I, threshold 2 (1 − ηλ + β) / η."""
 
     Hyper = GDHyper
+    needs_norms = False
 
     def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
         """m ← β m + g ;  w ← (1 − ηλ) w − η m."""

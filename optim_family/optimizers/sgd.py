@@ -44,6 +44,7 @@ class SGD(FamilyOptimizer):
 
     Hyper = SGDHyper
     batch_size = 50
+    needs_norms = False
 
     def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
         """m ← β m + g + λ w ;  w ← w − η m, or w ← w − η (g + λ w + β m)."""
