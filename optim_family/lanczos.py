@@ -6,8 +6,8 @@ The value is far better than the vector. For every j ≥ i, with μ above A on a
     0 ≤ λᵢ − θᵢ ≤ (r₁² + … + rⱼ²) / (θᵢ − μ),
 
 clustered values included. μ is not known; θⱼ₊₁ + rⱼ₊₁ is taken for it, so that a bound counts only once the
-Ritz value below it has been resolved. To this comes the growth of θᵢ that its last two rounds let expect: long
-where a cluster is still being separated. A member that the Krylov space has hardly met can break the
+Ritz value below it has been resolved. To this comes the growth of θᵢ that its last two rounds let expect,
+long where a cluster is still being separated. A member that the Krylov space has hardly met can break the
 bound, by about the width of the cluster: a start must lean to no member of it.
 
 Source: K. Wu, H. Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIAM J.

@@ -23,6 +23,14 @@ MAY_IMPORT = {
     "sharpness": "operators geometry hessian lanczos space",
     "arithmetic": "",
     "measuring": "arithmetic operators geometry hessian lanczos sharpness space",
+    # more than one number
+    "quadrature": "",
+    "density": "operators quadrature",
+    "hutchinson": "operators",
+    "minibatch": "arithmetic geometry hessian sharpness space",
+    "layers": "geometry operators sharpness space",
+    "midpoint": "space",
+    "examining": "density geometry hessian hutchinson layers minibatch operators sharpness space",
     # the family
     "optimizers.base": "geometry space",
     "registry": "optimizers.base",
@@ -46,7 +54,8 @@ MAY_IMPORT = {
     "log": "files spec",
     "store": "files log spec",
     "checkpoint": "files",
-    "experiment": "backbones data geometry invariance objective optimizers.base registry resources sharpness spec",
+    "experiment": "backbones data geometry invariance objective optimizers.base registry resources "
+    "sharpness spec",
     "training": "arithmetic checkpoint experiment operators sharpness spec store watching",
     "doctor": "data published registry resources",
     # reading results
@@ -55,10 +64,26 @@ MAY_IMPORT = {
     "curves": "store labels tables",
     "panels": "store labels tables curves",
     "plots": "files store labels tables curves panels",
+    "spectra": "curves labels plots quadrature",
 }
-CORE = set("operators space geometry batchnorm hessian lanczos sharpness arithmetic measuring".split())
+CORE = set(
+    "operators space geometry batchnorm hessian lanczos sharpness arithmetic measuring "
+    "quadrature density hutchinson minibatch layers midpoint examining".split()
+)
 CORE_LIBRARIES = {"torch", "scipy", "numpy", "psutil"}  # numpy is what scipy speaks
-READERS = {"spec", "files", "log", "store", "labels", "tables", "curves", "panels", "plots"}
+READERS = {
+    "spec",
+    "files",
+    "log",
+    "store",
+    "labels",
+    "tables",
+    "curves",
+    "panels",
+    "plots",
+    "spectra",
+    "quadrature",
+}
 PLUGIN_MAY_IMPORT = "optimizers.base geometry operators space"
 # Neither abstract nor final, with the reason.
 OPEN_CLASSES = {
