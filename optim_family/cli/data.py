@@ -14,21 +14,22 @@ def command(output: Output) -> None:
     known = data.catalogue()
     if output.json:
         return output.data([asdict(entry) for entry in known])
-    rows = [
-        [
-            e.name,
-            f"{e.train_images} + {e.test_images}",
-            f"{e.size[0]}×{e.size[1]}×{e.channels}",
-            str(e.classes),
-            "yes" if e.present else f"optim-family data fetch {e.name}",
-            e.description,
-        ]
-        for e in known
-    ]
+    rows = [_row(entry) for entry in known]
     output.table(["data", "train + test", "size", "classes", "on this machine", ""], rows)
     output.say(
         "\nAlso npz:PATH (x_train, y_train, x_test, y_test) and folder:PATH (train/CLASS/*.png, test/…)."
     )
+
+
+def _row(entry: data.Entry) -> list[str]:
+    return [
+        entry.name,
+        f"{entry.train_images} + {entry.test_images}",
+        f"{entry.size[0]}×{entry.size[1]}×{entry.channels}",
+        str(entry.classes),
+        "yes" if entry.present else f"optim-family data fetch {entry.name}",
+        entry.description,
+    ]
 
 
 @command.named("fetch")
