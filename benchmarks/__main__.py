@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-NAMES = ("step", "product", "memory", "startup")
+NAMES = ("step", "product", "memory", "startup", "reading")
 
 
 def main(names: list[str]) -> None:

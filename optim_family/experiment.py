@@ -59,7 +59,7 @@ class Experiment:
     def provenance(self) -> dict[str, Any]:
         """What the numbers depend on beyond the specification, as JSON."""
         dataset, space = self.objective.data, self.objective.space
-        entry = registry.entries()[self.spec.optimizer]
+        entry = registry.entry(self.spec.optimizer)
         return {
             "versions": {
                 "python": platform.python_version(),
@@ -93,9 +93,26 @@ def assemble(spec: RunSpec) -> Experiment:
         CorruptError: the data is damaged.
         PluginError: the optimizer fails.
     """
-    device = _device(spec.device)
-    dtype = torch.float32 if spec.precision == "float32" else torch.float64
     optimizer_class = registry.load(spec.optimizer)
+    objective = objective_of(spec)
+    space, verdict = objective.space, judged(objective)
+    with blamed(spec.optimizer, "its constructor"):
+        optimizer = optimizer_class(space.tensors, optimizer_class.Hyper.model_validate(spec.hyper))
+    objective.gradient(0)
+    with blamed(spec.optimizer, "geometry()"):
+        adaptive = optimizer.geometry().metric.scale != 1.0
+    usual = ("spherical", "spherical-preconditioned") if adaptive else ("spherical",)
+    return Experiment(spec, objective, optimizer, verdict, *applicable(spec, usual, verdict))
+
+
+def objective_of(spec: RunSpec) -> Objective:
+    """The loss that a specification is about, at its initial weights.
+
+    Raises:
+        UsageError: a name, a batch size or a device that cannot be.
+        CorruptError: the data is damaged.
+    """
+    device = _device(spec.device)
     dataset = data.load(spec.data, limit=spec.limit, seed=spec.seed).to(device)
     model = backbones.build(
         spec.model,
@@ -104,24 +121,23 @@ def assemble(spec: RunSpec) -> Experiment:
         size=dataset.size,
         norm=spec.norm,
         seed=spec.seed,
-        dtype=dtype,
+        dtype=torch.float32 if spec.precision == "float32" else torch.float64,
     ).to(device)
-    objective = Objective(
+    return Objective(
         model,
         dataset,
         loss=spec.loss,
         ghost_batch=spec.ghost_batch,
         batch_size=spec.batch_size,
         seed=spec.seed,
+        hvp=spec.hvp,
     )
+
+
+def judged(objective: Objective) -> invariance.Verdict:
+    """Whether the loss is scale-invariant in all that is trained, at its present weights."""
     space = objective.space
-    verdict = invariance.check(objective.sample_loss, dict(zip(space.names, space.tensors, strict=True)))
-    with blamed(spec.optimizer, "its constructor"):
-        optimizer = optimizer_class(space.tensors, optimizer_class.Hyper.model_validate(spec.hyper))
-    objective.gradient(0)
-    with blamed(spec.optimizer, "geometry()"):
-        adaptive = optimizer.geometry().metric.scale != 1.0
-    return Experiment(spec, objective, optimizer, verdict, *_views(spec, adaptive, verdict))
+    return invariance.check(objective.sample_loss, dict(zip(space.names, space.tensors, strict=True)))
 
 
 @contextmanager
@@ -132,18 +148,20 @@ def blamed(optimizer: str, what: str) -> Iterator[None]:
     except OptimFamilyError:
         raise
     except Exception as error:
-        source = registry.entries()[optimizer].source
+        source = registry.entry(optimizer).source
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise PluginError(f"the optimizer {optimizer} ({source}) failed in {what}: {reason}") from error
 
 
-def _views(
-    spec: RunSpec, adaptive: bool, verdict: invariance.Verdict
+def applicable(
+    spec: RunSpec, usual: tuple[str, ...], verdict: invariance.Verdict
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(measured, not applicable)."""
-    asked: tuple[str, ...] = spec.views or (
-        ("spherical", "spherical-preconditioned") if adaptive else ("spherical",)
-    )
+    """The views that are measured, and those that do not apply; the usual ones if none is asked for.
+
+    Raises:
+        UsageError: one is asked for that does not apply.
+    """
+    asked: tuple[str, ...] = spec.views or usual
     if verdict.invariant:
         return asked, ()
     absent = tuple(name for name in asked if VIEWS[name].spherical)
@@ -152,7 +170,7 @@ def _views(
             f"the view {absent[0]!r} does not apply: {spec.model} with norm {spec.norm} is "
             f"{verdict.summary}; measure raw or preconditioned instead"
         )
-    return tuple(map(without_scale, asked)), absent
+    return tuple(dict.fromkeys(map(without_scale, asked))), absent
 
 
 def _device(name: str) -> torch.device:

@@ -21,7 +21,10 @@ SETTING = {
     "seed": ("seed {}", ""),
 }
 # These are told only where nothing else tells two runs apart; `data` with its whole path.
-INCIDENTAL = ("data", "precision", "device", "steps", "views", "every", "rtol")
+INCIDENTAL = (
+    *("data", "precision", "device", "steps", "views", "every", "rtol"),
+    *("midpoint", "batch_sharpness", "hvp"),
+)
 
 
 def label(spec: Spec) -> str:

@@ -22,6 +22,7 @@ from optim_family.data import Dataset
 from optim_family.errors import UsageError
 from optim_family.hessian import ChunkLoss, Hessian, Mode, plan
 from optim_family.space import ParameterSpace
+from optim_family.spec import Hvp
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -54,6 +55,10 @@ class Objective:
             that allows, up to 1000.
         batch_size: examples a gradient is taken over; the whole set if None.
         seed: of the order of the mini-batches.
+        hvp: keep the gradient's graph between Hessian products, rebuild it, or whichever the memory allows.
+
+    Attributes:
+        mode: which of the two; None until the first Hessian, or where it must be planned again.
 
     Raises:
         UsageError: no ghost batch fits, or a mini-batch is larger than the training set.
@@ -68,6 +73,7 @@ class Objective:
         ghost_batch: int | None = None,
         batch_size: int | None = None,
         seed: int = 0,
+        hvp: Hvp = "auto",
     ) -> None:
         self.model, self.data, self.space = model.train(), data, ParameterSpace.of(model)
         self.loss_fn: LossFunction = (
@@ -83,7 +89,7 @@ class Objective:
         self._dtype = self.space.tensors[0].dtype
         kept = data.x_train.numel() * self._dtype.itemsize <= KEPT_BYTES
         self._kept = data.images(data.x_train, self._dtype) if kept else None
-        self._mode: Mode | None = None
+        self.mode: Mode | None = None if hvp == "auto" else hvp
         self._epoch, self._order = -1, torch.empty(0)
 
     def chunk_losses(self) -> list[ChunkLoss]:
@@ -91,9 +97,10 @@ class Objective:
         starts = range(0, self.size, self.ghost_batch)
         return [partial(self._share, slice(start, start + self.ghost_batch), self.size) for start in starts]
 
-    def _batch_losses(self, step: int) -> list[ChunkLoss]:
-        batch = self._batch(step)
-        return [partial(self._share, part, len(batch)) for part in torch.split(batch, self.ghost_batch)]
+    def _closures(self, batch: Tensor) -> list[ChunkLoss]:
+        """One closure for each ghost batch of a mini-batch, given by its indices."""
+        parts = torch.split(batch.to(self.data.x_train.device), self.ghost_batch)
+        return [partial(self._share, part, len(batch)) for part in parts]
 
     def sample_loss(self) -> Tensor:
         """The loss of a few examples, with a graph: enough to judge invariance, and cheap."""
@@ -102,15 +109,28 @@ class Objective:
     def hessian(self) -> Hessian:
         """∇²L over the whole training set [d, d]; how, is planned once and then kept."""
         chunks = self.chunk_losses()
-        self._mode = self._mode or plan(chunks, self.space.tensors)
-        return Hessian(chunks, self.space.tensors, self._mode)
+        self.mode = self.mode or plan(chunks, self.space.tensors)
+        return Hessian(chunks, self.space.tensors, self.mode)
+
+    def sample_batches(self, count: int, seed: int) -> list[list[ChunkLoss]]:
+        """Independent mini-batches, each as the closures whose sum is its loss; not those of any step.
+
+        Args:
+            count: how many. Training on the full batch there is only one, and it is the whole set.
+            seed: of the draw, without replacement within a mini-batch.
+        """
+        if self.batch_size is None:
+            return [self.chunk_losses()]
+        generator = torch.Generator().manual_seed(-1 - seed)  # the order of an epoch has a seed ≥ 0
+        orders = (torch.randperm(self.size, generator=generator) for _ in range(count))
+        return [self._closures(order[: self.batch_size]) for order in orders]
 
     def gradient(self, step: int) -> Tensor:
         """Put the gradient of this step's examples into `.grad`; returns their loss, a scalar."""
         for tensor in self.space.tensors:
             tensor.grad = None
         total = torch.zeros((), dtype=self._dtype, device=self.space.tensors[0].device)
-        for chunk in self._batch_losses(step) if self.batch_size else self.chunk_losses():
+        for chunk in self._closures(self._batch(step)) if self.batch_size else self.chunk_losses():
             loss = chunk()
             torch.autograd.backward(loss)
             total += loss.detach()
@@ -171,8 +191,7 @@ class Objective:
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._epoch, self._order = epoch, torch.randperm(self.size, generator=generator)
-        part = self._order[place * self.batch_size : (place + 1) * self.batch_size]
-        return part.to(self.data.x_train.device)
+        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
 
 
 def half_squared_error(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -20,6 +20,7 @@ from optim_family.curves import (
     log_axis,
     plain_ticks,
 )
+from optim_family.spec import BATCH, MIDPOINT, parted
 from optim_family.tables import column, fitted, views
 
 PLAIN = ("spherical", "riemannian", "raw")
@@ -27,6 +28,8 @@ METRIC = ("spherical-preconditioned", "preconditioned")
 # Views that differ by ρ² alone have the same ratio, and share a curve.
 KINDS = (("spherical", "raw"), METRIC, ("riemannian",))
 LOOKS = ("spherical", "spherical-preconditioned", "raw", "preconditioned", "riemannian")
+# What is measured beside a view: its word, and how far its look is from the view's; no two are alike.
+BESIDE = {"": ("", 0), MIDPOINT: (", midpoint", 52), BATCH: (", batch", 138)}
 
 TRAIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (4, 2)), "marker": ""}
 TEST: dict[str, Any] = {"linewidth": 1.7}
@@ -68,8 +71,9 @@ def draw_sharpness(axes: Sequence[Axes], groups: Sequence[Sequence[Curve]], curv
     """Sharpness and its threshold, one group of `sharpness_groups` on each axis, from the top."""
     axes[0].set_title(_sharpness_title(groups, curves), loc="left")
     for ax, group in zip(axes, groups, strict=True):
-        for curve in group:
+        for curve in _themselves(group):
             draw(ax, curve, "threshold", **LIMIT)
+        for curve in group:
             draw_reading(ax, curve, "value")
         log_axis(ax, [[y for _, y in c.points(field)] for c in group for field in ("value", "threshold")])
         cross(ax, group, "value")
@@ -81,14 +85,15 @@ def sharpness_groups(curves: Sequence[Curve]) -> list[list[Curve]]:
     """What shares an axis: all runs; or in a single run each metric, for they lie decades apart."""
     if len(curves) == 1:
         found = [curve for order in (PLAIN, METRIC) for curve in _first(curves[0], order)]
-        return [[_of_view(curve, curve.view)] for curve in found] or [[]]
+        families = ([c.view + beside for beside in BESIDE if _has(c, c.view + beside)] for c in found)
+        return [[_of_view(curves[0], view) for view in family] for family in families] or [[]]
     common = [view for view in PLAIN + METRIC if all(_has(curve, view) for curve in curves)]
     return [[found for curve in curves for found in _first(curve, (*common, *PLAIN, *METRIC))]]
 
 
 def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve]) -> str:
     """What is drawn, and whether the spherical sharpness is missing because it does not apply."""
-    names = list(dict.fromkeys(_plain(curve.view) for group in groups for curve in group))
+    names = list(dict.fromkeys(_plain(curve.view) for group in groups for curve in _themselves(group)))
     absent = [c for c in curves if "spherical" in views(c.run) and not _has(c, "spherical")]
     if not names:
         return "Sharpness: no readings"
@@ -102,9 +107,10 @@ def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve])
 def _reading_key(ax: Axes, group: Sequence[Curve], named: bool) -> None:
     """Views by name in a single run; what the threshold and the rings are."""
     entries = {_plain(curve.view): curve.style for curve in group if named}
-    if any(curve.points("threshold") for curve in group):
+    themselves = _themselves(group)
+    if any(curve.points("threshold") for curve in themselves):
         colour = {"color": group[0].color} if named else {}
-        entries["threshold 2/ℓ" if all(map(_two_over_l, group)) else "threshold"] = {**LIMIT, **colour}
+        entries["threshold 2/ℓ" if all(map(_two_over_l, themselves)) else "threshold"] = {**LIMIT, **colour}
     if any(not converged for curve in group for _, converged in curve.points("converged")):
         entries["not converged"] = RING
     if entries:
@@ -142,8 +148,14 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
 def _ratio_curves(curves: Sequence[Curve]) -> list[Curve]:
     if len(curves) > 1:
         return [found for curve in curves for found in _first(curve, METRIC + PLAIN, "ratio")]
-    kinds = [[view for view in kind if _has(curves[0], view, "ratio")] for kind in KINDS]
-    return [_of_view(replace(curves[0], name=" and ".join(map(_plain, k))), k[0]) for k in kinds if k]
+    return [found for beside in BESIDE for kind in KINDS for found in _ratio_curve(curves[0], kind, beside)]
+
+
+def _ratio_curve(curve: Curve, kind: Sequence[str], beside: str) -> list[Curve]:
+    """The one curve of views that have the same ratio, or none."""
+    shown = [view for view in kind if _has(curve, view + beside, "ratio")]
+    name = " and ".join(map(_plain, shown)) + BESIDE[beside][0]
+    return [_of_view(replace(curve, name=name), view + beside) for view in shown[:1]]
 
 
 def _ratio_range(shown: Sequence[Curve]) -> tuple[float, float]:
@@ -167,8 +179,15 @@ def _has(curve: Curve, view: str, field: str = "value") -> bool:
 
 def _of_view(curve: Curve, view: str) -> Curve:
     """The view of a single run, in the colour of the view."""
-    return replace(curve, view=view, look=LOOKS.index(view))
+    base, beside = parted(view)
+    return replace(curve, view=view, look=LOOKS.index(base) + BESIDE[beside][1])
+
+
+def _themselves(group: Sequence[Curve]) -> list[Curve]:
+    """The views, without what is measured beside them."""
+    return [curve for curve in group if not parted(curve.view)[1]]
 
 
 def _plain(view: str) -> str:
-    return view.replace("-", " ")
+    base, beside = parted(view)
+    return base.replace("-", " ") + BESIDE[beside][0]

@@ -3,7 +3,7 @@
 import configparser
 import importlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from optim_family import __version__
 from optim_family.errors import PluginError, UsageError, one_line, unknown
+from optim_family.resources import version
 
 if TYPE_CHECKING:
     from optim_family.optimizers.base import FamilyOptimizer
 
 GROUP: Final = "optim_family.optimizers"
 _HERE: Final = "optim-family"
+# Packages whose optimizers are members under the name PACKAGE:NAME.
+ADOPTED: Final = ("torch", "timm")
 
 
 @final
@@ -47,6 +50,21 @@ def entries(group: str = GROUP) -> dict[str, Entry]:
     return {name: _merged(claimants) for name, claimants in claims.items()}
 
 
+def entry(name: str) -> Entry:
+    """Who provides the optimizer of this name, those of torch and timm included.
+
+    Raises:
+        UsageError: no optimizer has this name.
+    """
+    package = name.partition(":")[0]
+    if package in ADOPTED and package != name:
+        return Entry(name, "optim_family.optimizers.adopted:adopt", package, version(package) or "")
+    known = entries()
+    if name not in known:
+        raise UsageError(unknown("optimizer", name, known))
+    return known[name]
+
+
 def load(name: str) -> "type[FamilyOptimizer]":
     """Import the optimizer of this name, and nothing else.
 
@@ -54,15 +72,15 @@ def load(name: str) -> "type[FamilyOptimizer]":
         UsageError: no optimizer has this name.
         PluginError: two distributions claim it, it cannot be imported, or it is no family optimizer.
     """
-    known = entries()
-    if name not in known:
-        raise UsageError(unknown("optimizer", name, known))
-    entry = known[name]
-    if entry.rivals:
+    found = entry(name)
+    if found.distribution in ADOPTED:
+        adopt: Callable[[str], type[FamilyOptimizer]] = _import(found)
+        return adopt(name)
+    if found.rivals:
         raise PluginError(
-            f"optimizer {name!r} is registered by {' and by '.join(entry.rivals)}; uninstall one of them"
+            f"optimizer {name!r} is registered by {' and by '.join(found.rivals)}; uninstall one of them"
         )
-    return _checked(_import(entry), entry)
+    return _checked(_import(found), found)
 
 
 def _entry(point: EntryPoint) -> Entry:

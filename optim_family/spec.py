@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 Norm = Literal["frozen-affine", "affine", "none"]
 Loss = Literal["mse", "cross-entropy"]
 ViewName = Literal["raw", "spherical", "riemannian", "preconditioned", "spherical-preconditioned"]
+Hvp = Literal["auto", "retained", "rebuilt"]
+
+# What is measured beside a view, under the view's name and one of these.
+MIDPOINT, BATCH = "-midpoint", "-batch"
 
 
 @final
@@ -45,6 +49,15 @@ class RunSpec(BaseModel):
         Field(description="sharpnesses; chosen to fit if not given"),
     ] = None
     rtol: Annotated[float, Field(gt=0, lt=1, description="relative error at which a reading stops")] = 1e-3
+    midpoint: Annotated[
+        bool, Field(description="also measure at the midpoint of three successive weights")
+    ] = False
+    batch_sharpness: Annotated[
+        int | None, Field(ge=1, description="also measure so many mini-batches along their own gradients")
+    ] = None
+    hvp: Annotated[
+        Hvp, Field(description="keep the gradient's graph between Hessian products, or rebuild it")
+    ] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32, description="seed of weights, subset and mini-batches")] = 0
     device: Annotated[str, Field(description="cpu, cuda or cuda:N")] = "cpu"
     precision: Annotated[Literal["float32", "float64"], Field(description="of weights and arithmetic")] = (
@@ -64,9 +77,16 @@ class RunSpec(BaseModel):
         return f"{''.join(c if c.isalnum() or c in '-_.' else '-' for c in words)}-{self.key}"
 
 
+def parted(view: str) -> tuple[str, str]:
+    """A view, and what is measured beside it: spherical-midpoint → spherical, -midpoint; or nothing."""
+    beside = next((suffix for suffix in (MIDPOINT, BATCH) if view.endswith(suffix)), "")
+    return view.removesuffix(beside), beside
+
+
 def without_scale(view: str) -> str:
     """The view that differs from this one by the factor ρ² alone: spherical → raw; others are themselves."""
-    return "raw" if view == "spherical" else view.removeprefix("spherical-")
+    base, beside = parted(view)
+    return ("raw" if base == "spherical" else base.removeprefix("spherical-")) + beside
 
 
 def difference(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
-from torch import Tensor
 
 from optim_family import checkpoint
 from optim_family.arithmetic import full_precision, repeatable
 from optim_family.errors import OptimFamilyError, Stopped, UsageError
 from optim_family.experiment import Experiment, assemble
-from optim_family.operators import Watched
-from optim_family.sharpness import Panel
+from optim_family.instruments import Instruments
 from optim_family.spec import RunSpec, difference
 from optim_family.store import RunStore, read_run
 from optim_family.watching import Stop, Watcher
@@ -79,7 +77,7 @@ class Training:
     def __init__(self, experiment: Experiment, store: RunStore, watcher: Watcher, stop: Stop) -> None:
         self.experiment, self.store, self.watcher, self.stop = experiment, store, watcher, stop
         self.spec, self.objective = experiment.spec, experiment.objective
-        self.panel = Panel(experiment.views, rtol=self.spec.rtol, seed=self.spec.seed)
+        self.instruments = Instruments(experiment, stop.check, watcher.note)
         self.step, self.recorded, self.tau, self.peak = 0, -1, 0.0, -math.inf
         self._earlier, self._begin, self._saved = 0.0, time.perf_counter(), time.perf_counter()
 
@@ -117,6 +115,8 @@ class Training:
         last = self.step == self.spec.steps
         if self.recorded < self.step and (last or self.step % self.spec.every == 0):
             self._record()
+        else:
+            self.instruments.pass_by(self.step)
         if not last:
             self.tau += (
                 self.experiment.optimizer.values["lr"] * self.experiment.optimizer.values["weight_decay"]
@@ -131,9 +131,8 @@ class Training:
         gradient_norm = float(torch.linalg.vector_norm(space.gradient()))
         if not math.isfinite(gradient_norm):
             raise FloatingPointError("the gradient is not finite")
-        weights = space.weights()
-        readings = self._measure(weights)
-        norm = float(torch.linalg.vector_norm(weights))
+        readings = self.instruments(self.step)
+        norm = float(torch.linalg.vector_norm(space.weights()))
         shrink = values["lr"] * values["weight_decay"]
         evaluation = self.objective.evaluate()
         self._write(
@@ -145,6 +144,7 @@ class Training:
             gradient_norm=gradient_norm,
             effective_lr=values["lr"] / ((1 - shrink) * norm**2),
             lr=values["lr"],
+            hvp=self.objective.mode,
             views=readings,
         )
         self.recorded, self.peak = self.step, -math.inf
@@ -153,18 +153,6 @@ class Training:
         record = {"step": self.step, "tau": self.tau, **fields, "elapsed": self.elapsed}
         self.store.append(record)
         self.watcher.record(record)
-
-    def _measure(self, weights: Tensor) -> dict[str, Any]:
-        """All readings as JSON; interrupted, the probes are as they were."""
-        before = self.panel.state_dict()
-        try:
-            hessian = Watched(self.objective.hessian(), self.stop.check)
-            readings = self.panel(hessian, weights, self.experiment.geometry())
-        except BaseException:
-            self.panel.load_state_dict(before)
-            raise
-        absent = dict.fromkeys(self.experiment.absent)
-        return absent | {name: reading.as_record() for name, reading in readings.items()}
 
     def _diverge(self) -> Status:
         """The last record says where it ended; nothing in it is finite."""
@@ -206,7 +194,7 @@ class Training:
         tree = {
             "model": self.objective.model.state_dict(),
             "optimizer": self.experiment.optimizer.state_dict(),
-            "panel": self.panel.state_dict(),
+            "instruments": self.instruments.state_dict(),
             "recorded": self.recorded,
             "tau": self.tau,
             "peak": self.peak,
@@ -238,6 +226,6 @@ class Training:
                 raise UsageError(f"{self.store.path} was begun with other {what}; use another --out")
         self.objective.model.load_state_dict(tree["model"])
         self.experiment.optimizer.load_state_dict(tree["optimizer"])
-        self.panel.load_state_dict(tree["panel"])
+        self.instruments.load_state_dict(tree["instruments"])
         self.recorded, self.tau = tree["recorded"], tree["tau"]
         self.peak, self._earlier = tree["peak"], tree["elapsed"]

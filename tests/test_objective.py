@@ -160,3 +160,38 @@ def test_the_plan_is_made_once():
     objective = make(ghost_batch=20)
     assert objective.hessian().mode == objective.hessian().mode == "retained"
     assert isinstance(objective.hessian(), Hessian)
+
+
+def value(batch):
+    """The loss of a mini-batch that is given as closures."""
+    return sum(float(chunk().detach()) for chunk in batch)
+
+
+def test_sampled_batches_of_the_full_batch_are_the_whole_set_once():
+    objective = make(ghost_batch=20)
+    (batch,) = objective.sample_batches(5, seed=0)
+    assert value(batch) == pytest.approx(float(objective.gradient(0)), rel=1e-13)
+
+
+def test_sampled_batches_are_independent_of_each_other_and_of_the_steps():
+    objective = make(batch_size=20, ghost_batch=10)
+    batches = objective.sample_batches(6, seed=0)
+    assert [len(batch) for batch in batches] == [2] * 6
+    values = list(map(value, batches))
+    steps = [float(objective.gradient(step)) for step in range(3)]
+    assert len({round(loss, 12) for loss in values + steps}) == 9
+    again = objective.sample_batches(6, seed=0)
+    assert list(map(value, again)) == values
+    other = objective.sample_batches(6, seed=1)
+    assert not set(map(value, other)) & set(values)
+    every = sum(len(set(part.args[0].tolist())) for batch in batches for part in batch)
+    assert every == 6 * 20  # without replacement within a mini-batch
+
+
+def test_how_the_hessian_multiplies_is_planned_once_or_chosen():
+    objective = make()
+    assert objective.mode is None
+    objective.hessian()
+    assert objective.mode in ("retained", "rebuilt")
+    for hvp in ("retained", "rebuilt"):
+        assert make(hvp=hvp).hessian().mode == hvp

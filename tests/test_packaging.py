@@ -67,7 +67,7 @@ def installed(wheel, tmp_path_factory):
     return home / "bin"
 
 
-def test_the_wheel_holds_every_module_card_and_study_and_nothing_else(wheel):
+def test_the_wheel_holds_every_module_card_study_and_template_and_nothing_else(wheel):
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "optim_family").rglob("*.py")}
     tables = {
@@ -75,7 +75,8 @@ def test_the_wheel_holds_every_module_card_and_study_and_nothing_else(wheel):
         for folder in ("models", "studies")
         for path in (ROOT / folder).glob("*.toml")
     }
-    assert inside == modules | tables | {"optim_family/py.typed"}
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "optim_family" / "templates").iterdir()}
+    assert inside == modules | tables | templates | {"optim_family/py.typed"}
 
 
 def test_an_installed_wheel_uses_its_own_copy_of_everything(installed, tmp_path):

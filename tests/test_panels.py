@@ -3,7 +3,16 @@ from matplotlib.figure import Figure
 from synthetic import make_run
 
 from optim_family.curves import Curve
-from optim_family.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
+from optim_family.panels import (
+    BESIDE,
+    LOOKS,
+    _of_view,
+    draw_accuracy,
+    draw_loss,
+    draw_ratio,
+    draw_sharpness,
+    sharpness_groups,
+)
 
 
 @pytest.fixture
@@ -109,6 +118,54 @@ def test_ratios_of_a_single_run_show_each_kind_of_view_once(ax):
         record["views"] |= {"preconditioned": reading, "riemannian": reading}
     draw_ratio(ax, curves(run))
     assert legend(ax) == ["spherical preconditioned and preconditioned", "riemannian"]
+
+
+def beside(run):
+    """The run with readings at the midpoint, a little lower, and of the mini-batches."""
+    for record in run.records[1:]:
+        for view, reading in list(record["views"].items()):
+            lower = {key: 0.9 * reading[key] for key in ("value", "ratio") if reading[key] is not None}
+            record["views"][f"{view}-midpoint"] = reading | lower
+            batch = {"error": 0.1 * reading["value"], "standard_error": 0.04, "quotients": [1.0, 2.0]}
+            numbers = {key: reading[key] for key in ("value", "threshold", "ratio", "products", "seconds")}
+            record["views"][f"{view}-batch"] = numbers | batch
+    return run
+
+
+def test_midpoint_and_batches_stand_beside_their_view_with_one_threshold(ax):
+    run = beside(make_run())
+    title, groups = titles(run)
+    assert (title, groups) == (
+        "Spherical sharpness",
+        [["spherical", "spherical-midpoint", "spherical-batch"]],
+    )
+    draw_sharpness([ax], sharpness_groups(curves(run)), curves(run))
+    told = ["spherical", "spherical, midpoint", "spherical, batch", "threshold 2/ℓ"]
+    assert legend(ax)[:4] == told
+    assert len([line for line in ax.lines if line.get_linestyle() == ":"]) == 1
+
+
+def test_ratios_at_the_midpoint_and_of_batches_have_curves_and_looks_of_their_own(ax):
+    run = beside(make_run("rmsprop"))
+    draw_ratio(ax, curves(run))
+    assert legend(ax) == [
+        *("spherical preconditioned", "spherical preconditioned, midpoint"),
+        "spherical preconditioned, batch",
+    ]
+    views = [view for view in run.records[-1]["views"] if view.startswith("spherical")]
+    found = [curve for group in sharpness_groups(curves(run)) for curve in group]
+    assert {curve.view for curve in found} == set(views) and len(views) == 6
+    assert len({curve.color for curve in found}) == len({c.style["marker"] for c in found}) == 6
+    names = [f"{view}{beside}" for view in LOOKS for beside in BESIDE]
+    looks = [_of_view(curves(run)[0], name).look for name in names]
+    assert len(set(looks)) == len(names) == 15 and max(looks) < 280
+
+
+def test_several_runs_are_compared_without_what_is_beside_their_views():
+    assert titles(beside(make_run()), make_run("rmsprop")) == (
+        "Spherical sharpness",
+        [["spherical", "spherical"]],
+    )
 
 
 def test_ratios_of_several_runs_are_each_in_its_own_metric(ax):

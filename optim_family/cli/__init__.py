@@ -17,6 +17,10 @@ from optim_family.errors import OptimFamilyError, one_line
 SENTENCES: Final = {
     "run": "Train one optimizer on one model, and measure its sharpness.",
     "compare": "Draw several runs in one figure, and list them in one table.",
+    "study": "Run a whole study, see how it stands, write its report.",
+    "measure": "Measure the sharpness of weights that you bring.",
+    "verify": "Check what the theory says with the real optimizers.",
+    "flow": "Draw the sharpness-reduction flow beside gradient descent.",
     "optimizers": "List the optimizers, or show one in full.",
     "models": "List the models, show one, or check its scale invariance.",
     "data": "List the data sets, show one, or fetch it.",

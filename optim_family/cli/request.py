@@ -22,6 +22,11 @@ _RESOLVED: Final = {
     "device": ("auto, cuda if there is one", "auto, cpu, cuda or cuda:N"),
 }
 DIGITS_LIMIT: Final = 100  # a laptop's share for resnet18
+# What decides a loss and how its sharpness is read, whoever trains it.
+_OF_LOSS: Final = (
+    *("model", "norm", "data", "limit", "loss", "ghost_batch", "views", "rtol", "hvp", "seed"),
+    *("device", "precision"),
+)
 _PREFIX: Final = "hyper_"  # of click's names for hyper-parameters
 _META: Final = "optim_family.hyper"
 
@@ -33,6 +38,11 @@ def run_fields() -> list[Field]:
         default, meaning = _RESOLVED.get(field.name, (field.default, field.meaning))
         found.append(replace(field, default=default, meaning=meaning))
     return [field for field in found if field.name != "hyper"]
+
+
+def loss_fields() -> list[Field]:
+    """Those that say which loss is measured, and how."""
+    return [field for field in run_fields() if field.name in _OF_LOSS]
 
 
 def hyper_fields(name: str, taken: Sequence[str]) -> list[Field]:
@@ -94,6 +104,20 @@ def requested(given: Mapping[str, Any], saved: Mapping[str, Any]) -> RunSpec:
     if wrong:
         raise UsageError("; ".join(wrong))
     return spec
+
+
+def subject(given: Mapping[str, Any]) -> RunSpec:
+    """The loss that the options ask for, as a specification without an optimizer.
+
+    Raises:
+        UsageError: wrong values: all of them, in one line.
+    """
+    chosen = {key: value for key, value in given.items() if value not in (None, ())}
+    values = {"optimizer": "", "hyper": {}, "batch_size": None, "device": "auto", **chosen}
+    try:
+        return RunSpec.model_validate(_resolved(values))
+    except ValidationError as error:
+        raise UsageError("; ".join(mistakes(error, loss_fields()))) from None
 
 
 def saved_spec(out: Path) -> dict[str, Any]:

@@ -6,9 +6,13 @@ from typing import Final
 
 from optim_family import store, tables
 from optim_family.cli import display
+from optim_family.cli.looks import Looks
+from optim_family.cli.looks import draw as draw_look
+from optim_family.cli.looks import show as show_look
 from optim_family.cli.output import Output, flat
 from optim_family.cli.showing import draw, paths, show
 from optim_family.files import replace_atomically
+from optim_family.labels import label, setting
 from optim_family.spec import RunSpec
 from optim_family.watching import Stop
 
@@ -20,8 +24,8 @@ _WRITTEN: Final = [
 ]
 
 
-def carry_out(spec: RunSpec, out: Path, resume: bool, output: Output) -> int:
-    """Train, unless that was done before; then the summary and the figure. Returns the exit code."""
+def carry_out(spec: RunSpec, out: Path, resume: bool, looks: Looks, output: Output) -> int:
+    """Train, unless that was done before; then summary, figure and looks. Returns the exit code."""
     if _finished(spec, out):
         output.say(f"{out} holds this run already, finished; nothing is computed again")
     else:
@@ -32,7 +36,24 @@ def carry_out(spec: RunSpec, out: Path, resume: bool, output: Output) -> int:
         replace_atomically(summary, json.dumps(tables.summary(run), indent=2) + "\n")
         draw([run], out, "figure")
     show([run], figure, output)
-    return DIVERGED if run.status.get("status") == "diverged" else 0
+    diverged = run.status.get("status") == "diverged"
+    if looks.names and diverged:
+        output.say(f"{out} diverged: there is nothing to look at where it ended")
+    elif looks.names:
+        _look(run, looks, output)
+    return DIVERGED if diverged else 0
+
+
+def _look(run: store.Run, looks: Looks, output: Output) -> None:
+    """More than one number at the last record, into looks/; with --json the words go to stderr."""
+    from optim_family.looking import look
+
+    file, record = look(run.path, looks.names, looks.depth, output.say)
+    title = f"{label(run.spec)}, step {record['step']:,}"
+    figure = draw_look(record, file.parent, file.stem, title, setting([run.spec]))
+    if not output.json:
+        show_look(record, output)
+    output.say(f"looks: {'  '.join(map(str, [file, *figure]))}")
 
 
 def preview(spec: RunSpec, out: Path, output: Output) -> int:

@@ -1,0 +1,148 @@
+"""A warm reading of λ₁ along gradient descent, as multiples of a gradient, beside what else measures it.
+
+Two settings: a BN CNN of 23,184 weights on 512 digits, at twelve points 25 steps apart past the edge of
+stability; resnet18 on 64 digits, at three points early in training. Full batch, one thread count, all in one
+process and turn by turn. The true value is that of `eigsh` at 1e-9 in a large basis. Two of the others need
+`pip install '.[bench]'` and are left out without it.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import final
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor, nn
+
+from optim_family import backbones, data
+from optim_family.objective import Objective
+from optim_family.operators import SymmetricOperator
+from optim_family.sharpness import Probe
+from optim_family.space import flatten, unflatten
+
+LR, DECAY, ROUNDS = 0.5, 2e-3, 3
+CARD = 'summary = "as bn_cnn, of twice the width"\nbuiltin = "bn_cnn"\nkwargs = {{ width = 16 }}\n{rest}'
+Solver = Callable[[Objective], float]
+
+
+def seconds(work: Callable[[], object]) -> tuple[float, object]:
+    begin = time.perf_counter()
+    result = work()
+    return time.perf_counter() - begin, result
+
+
+def scipys(operator: SymmetricOperator, **options: object) -> float:
+    def apply(v: np.ndarray) -> np.ndarray:
+        return (operator @ torch.from_numpy(v.ravel()).float()).double().numpy()
+
+    shape = (operator.dim, operator.dim)
+    start = np.random.default_rng(0).standard_normal(operator.dim)
+    wrapped = LinearOperator(shape, matvec=apply, dtype=np.float64)
+    return float(eigsh(wrapped, k=1, v0=start, return_eigenvectors=False, **options)[0])
+
+
+@final
+class Plain(SymmetricOperator):
+    """Double backward as it is written everywhere, the graph rebuilt for each product."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.chunks, self.params, self.dim = (
+            objective.chunk_losses(),
+            objective.space.tensors,
+            objective.space.dim,
+        )
+
+    def apply(self, v: Tensor) -> Tensor:
+        """∇²L v, [d] → [d]."""
+        total = torch.zeros_like(v)
+        for chunk in self.chunks:
+            gradient = torch.autograd.grad(chunk(), self.params, create_graph=True)
+            total += flatten(torch.autograd.grad(gradient, self.params, unflatten(v, self.params)))
+        return total
+
+
+def curvlinops(objective: Objective) -> float:
+    from curvlinops import HessianLinearOperator
+
+    x, classes = objective.data.images(objective.data.x_train, torch.float32), objective.data.classes
+    y = nn.functional.one_hot(objective.data.y_train, classes).float()
+    operator = HessianLinearOperator(
+        objective.model, nn.MSELoss(), list(objective.space.tensors), [(x, y)], check_deterministic=False
+    )  # its mean runs over the classes as well
+    return classes / 2 * float(eigsh(operator.to_scipy(np.float64), k=1, which="LA", ncv=8, tol=1e-3)[0][0])
+
+
+def pyhessian(objective: Objective) -> float:
+    from pyhessian import hessian
+
+    x, y = objective.data.images(objective.data.x_train, torch.float32), objective.data.y_train
+    evaluate, objective.model.eval = (
+        objective.model.eval,
+        lambda: objective.model,
+    )  # it would leave training mode
+    try:
+        return float(hessian(objective.model, objective.loss_fn, data=(x, y), cuda=False).eigenvalues()[0][0])
+    finally:
+        objective.model.eval = evaluate
+
+
+def solvers() -> dict[str, Solver]:
+    probe = Probe("raw")
+    sides: dict[str, Solver] = {
+        "optim-family, warm": lambda o: probe(o.hessian(), o.space.weights()).value,
+        "optim-family, cold": lambda o: Probe("raw")(o.hessian(), o.space.weights()).value,
+        "eigsh, defaults (largest magnitude)": lambda o: scipys(Plain(o)),
+        "eigsh, which=LA, ncv=8, tol=1e-3": lambda o: scipys(Plain(o), which="LA", ncv=8, tol=1e-3),
+    }
+    optional = {"PyHessian, in training mode": pyhessian, "curvlinops, the same eigsh": curvlinops}
+    for name, solver in optional.items():
+        if find_spec(solver.__name__):
+            sides[name] = solver
+    return sides
+
+
+def trajectory(objective: Objective, points: list[int]) -> Iterator[int]:
+    for step in range(points[-1] + 1):
+        objective.gradient(step)
+        if step in points:
+            yield step
+        w, g = objective.space.weights(), objective.space.gradient()
+        objective.space.assign((1 - LR * DECAY) * w - LR * g)
+
+
+def compare(title: str, card: str, limit: int, points: list[int]) -> None:
+    digits = data.load("digits", limit=limit)
+    model = backbones.build(card, classes=10, channels=1, size=digits.size)
+    objective, sides = Objective(model, digits, ghost_batch=limit), solvers()
+    costs: dict[str, list[float]] = {name: [] for name in sides}
+    errors: dict[str, list[float]] = {name: [] for name in sides}
+    for step in trajectory(objective, points):
+        truth = scipys(objective.hessian(), which="LA", ncv=40, tol=1e-9)
+        gradient = statistics.median(seconds(partial(objective.gradient, step))[0] for _ in range(ROUNDS))
+        for name, solver in sides.items():
+            taken, value = seconds(partial(solver, objective))
+            costs[name].append(taken / gradient)
+            errors[name].append(abs(float(value) / truth - 1))  # type: ignore[arg-type]
+        objective.gradient(step)
+        print(f"  step {step} done", file=sys.stderr)
+    print(f"\n  {title}: D = {objective.space.dim:,}, n = {limit}, {len(points)} points")
+    print("  | solver | gradients a reading (middle half) | worst error |\n  |---|---|---|")
+    for name in sides:
+        low, middle, high = np.quantile(costs[name][1:], [0.25, 0.5, 0.75])
+        print(f"  | {name} | {middle:.1f} ({low:.1f} to {high:.1f}) | {max(errors[name]):.0e} |")
+
+
+def main() -> None:
+    with TemporaryDirectory() as folder:
+        card = Path(folder) / "wide.toml"
+        rest = "[adapt]\nreadout_norm = 10.0\nfreeze = ['fc.*']\n[expect]\ninvariant = 'bitwise'\n"
+        card.write_text(CARD.format(rest=rest))
+        compare("BN CNN past the edge", str(card), 512, [500 + 25 * i for i in range(12)])
+    compare("resnet18 early in training", "resnet18", 64, [10, 20, 30])

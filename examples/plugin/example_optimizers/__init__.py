@@ -1,0 +1,1 @@
+"""Optimizers that optim-family finds by its entry points, one file each."""

@@ -1,0 +1,163 @@
+"""The answer of a study, computed once, and its tables as cells of text."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+from optim_family import claims, comparing, summary
+from optim_family.claims import CLAIMS, Finding
+from optim_family.store import Run
+
+if TYPE_CHECKING:
+    import pandas
+
+MISSING: Final = "–"
+
+
+@final
+class Cell(NamedTuple):
+    """What a reader sees, and what a table sorts by: a number, nothing where there is none, or the text."""
+
+    text: str
+    number: float | None = None
+
+    @property
+    def value(self) -> str:
+        """To sort by."""
+        if self.number is None:
+            return "" if self.text == MISSING else self.text
+        return repr(self.number)
+
+
+@final
+class Column(NamedTuple):
+    """A quantity of `summary.rows` in a table."""
+
+    header: str
+    quantity: str
+    form: str
+    scale: float = 1.0
+
+
+@final
+class Table(NamedTuple):
+    """A table as it is read: a heading, headers, and rows of cells."""
+
+    heading: str
+    headers: list[str]
+    rows: list[list[Cell]]
+
+
+@final
+@dataclass(frozen=True)
+class Answer:
+    """What the runs of a study say: rows of runs, of groups of seeds, of differences, and the verdicts."""
+
+    runs: Sequence[Run]
+    rows: "pandas.DataFrame"
+    groups: "pandas.DataFrame"
+    differences: "pandas.DataFrame"
+    findings: Sequence[Finding]
+
+
+TRAINING: Final = (
+    Column("100 % training accuracy at step", "fit_step", ",.0f"),
+    Column("τ = ηλt then", "fit_tau", ".3g"),
+    Column("test accuracy then, %", "test_accuracy_at_fit", ".1f", 100),
+    Column("at the end, %", "test_accuracy", ".1f", 100),
+    Column("best, %", "test_accuracy_best", ".1f", 100),
+    Column("gained, points", "test_accuracy_gain", "+.1f", 100),
+    Column("sharpness / threshold", "ratio", ".2f"),
+    Column("at the midpoint", "ratio_midpoint", ".2f"),
+    Column("along mini-batch gradients", "ratio_batch", ".2f"),
+    Column("at the edge from step", "edge_step", ",.0f"),
+    Column("loss spikes", "spikes", ".3g"),
+    Column("Hessian products", "products", ",.0f"),
+    Column("seconds, all", "seconds", ",.0f"),
+    Column("seconds, measuring", "measuring_seconds", ",.0f"),
+)
+SHARPNESS: Final = tuple(
+    Column(f"{name}{header}", f"{prefix}_{quantity}", form)
+    for prefix, name in (("sharpness", ""), ("own", "own metric: "))
+    for header, quantity, form in (
+        ("then", "at_fit", ".4g"),
+        ("peak", "peak", ".4g"),
+        ("end", "end", ".4g"),
+        ("then / end", "reduction", ".2f"),
+        ("then / end, fitted", "fitted_reduction", ".2f"),
+        ("d log S / dτ", "slope", ".2f"),
+    )
+)
+
+
+def answer(names: Iterable[str], runs: Sequence[Run]) -> Answer:
+    """Evaluate the runs of a study, and the claims of these names; at least one run has a record."""
+    rows = summary.rows(runs)
+    found = claims.findings(names, runs, rows)
+    return Answer(runs, rows, summary.groups(rows), comparing.comparisons(rows), found)
+
+
+def group_tables(given: Answer) -> list[Table]:
+    """One row for each arm in each setting: mean ± standard deviation over the seeds."""
+    return [
+        _table(given, "Training, and the edge of stability", TRAINING),
+        _table(
+            given, "Sharpness: spherical, or raw without scale invariance; and in the own metric", SHARPNESS
+        ),
+    ]
+
+
+def difference_table(given: Answer) -> Table:
+    """Arms in pairs, at matched conditions."""
+    headers = ["quantity", "a", "b", "a − b, or a / b", "95 % interval", "pairs", "beyond seed noise"]
+    rows = given.differences.to_dict("records")
+    beyond = sum(row["beyond_noise"] for row in rows)
+    heading = f"Differences: {beyond} of {len(rows)} are larger than the noise of the seeds"
+    return Table(heading, headers, [_difference(row) for row in rows])
+
+
+def verdicts(given: Answer) -> dict[str, tuple[str, list[Finding]]]:
+    """Claim → its statement and its verdicts, that of the whole first."""
+    names = dict.fromkeys(finding.claim for finding in given.findings)
+    return {n: (CLAIMS[n].statement, [f for f in given.findings if f.claim == n]) for n in names}
+
+
+def _table(given: Answer, heading: str, columns: Iterable[Column]) -> Table:
+    """Without the columns of which nothing was measured."""
+    known = [column for column in columns if given.groups[f"{column.quantity}.n"].any()]
+    headers = ["optimizer", "setting", "runs", *(column.header for column in known)]
+    rows = given.groups.to_dict("records")
+    return Table(heading, headers, [[*_names(row), *(_cell(row, c) for c in known)] for row in rows])
+
+
+def _names(row: Mapping[str, Any]) -> list[Cell]:
+    return [Cell(row["arm"]), Cell(row["setting"]), Cell(str(row["runs"]), row["runs"])]
+
+
+def _cell(row: Mapping[str, Any], column: Column) -> Cell:
+    mean, sd, n = (row[f"{column.quantity}.{kind}"] for kind in ("mean", "sd", "n"))
+    if not n:
+        return Cell(MISSING)
+    text = _number(column.scale * mean, column.form)
+    spread = f" ± {_number(column.scale * sd, column.form.lstrip('+'))}" if math.isfinite(sd) else ""
+    return Cell(text + spread + f" (n = {n})" * (n < row["runs"]), float(mean))
+
+
+def _number(x: float, form: str) -> str:
+    """With a true minus, and thousands instead of a small exponent."""
+    text = format(x, ",.0f" if form == ".4g" and 1e3 <= abs(x) < 1e7 else form)
+    return text.replace("-", "−") if "e" not in text else text
+
+
+def _difference(row: Mapping[str, Any]) -> list[Cell]:
+    scale, form, unit = (1.0, ".3g", "×") if row["ratio"] else (100.0, "+.2f", " points")
+    middle, low, high = (_number(scale * row[name], form) for name in ("difference", "low", "high"))
+    known = math.isfinite(row["low"])
+    return [
+        *(Cell(row[name]) for name in ("quantity", "a", "b")),
+        Cell(middle + unit, float(row["difference"])),
+        Cell(f"{low} to {high}", float(row["low"])) if known else Cell(MISSING),
+        Cell(str(row["pairs"]), row["pairs"]),
+        Cell("yes" if row["beyond_noise"] else "no" if known else "too few pairs"),
+    ]

@@ -1,0 +1,65 @@
+"""What `optim-family flow` does once it knows what is wanted."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from optim_family import plots
+from optim_family.cli import display
+from optim_family.cli.output import Output
+from optim_family.errors import UsageError, unknown
+from optim_family.files import replace_atomically, writing
+from optim_family.log import finite
+from optim_family.resources import version
+from optim_family.store import read_run
+from optim_family.theory.subjects import SUBJECTS, Shown, network
+
+LIBRARIES = ("optim-family", "torch", "numpy", "scipy", "matplotlib")
+
+
+def subject_named(name: str | None, output: Output) -> Shown:
+    """The answer of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name is None:
+        raise UsageError(f"name what to show, one of {', '.join(SUBJECTS)}, or a run with --run")
+    if name not in SUBJECTS:
+        raise UsageError(unknown("subject", name, SUBJECTS))
+    output.say(f"{name}: gradient descent and the flow …")
+    return SUBJECTS[name]()
+
+
+def repeated(name: str | None, path: Path, checkpoints: int, removed: int, output: Output) -> Shown:
+    """The answer for a run.
+
+    Raises:
+        UsageError: a subject is named as well, or the flow is not made for this run.
+    """
+    from optim_family.theory.replay import follow
+
+    if name is not None:
+        raise UsageError(f"flow shows {name} or the run {path}, not both; leave one of them out")
+    run = read_run(path)
+    watcher = display.watcher(f"repeating {path}, {run.spec['steps']} steps", output.quiet)
+    return network(run, follow(run, checkpoints=checkpoints, k=removed, watcher=watcher))
+
+
+def deliver(shown: Shown, folder: Path, output: Output) -> None:
+    """Write the files, and say the numbers."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths = plots.save(shown.figure, folder, shown.stem)
+    if shown.film:
+        paths.append(folder / f"{shown.stem}.gif")
+        replace_atomically(paths[-1], shown.film)
+    versions = {name: version(name) or "not installed" for name in LIBRARIES}
+    record = finite({**shown.record, "versions": versions, "threads": torch.get_num_threads()})
+    replace_atomically(folder / f"{shown.stem}.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    if output.json:
+        output.data({**record, "figure": {path.suffix[1:]: str(path) for path in paths}})
+        return
+    output.table(shown.headers, shown.rows)
+    print(f"\nfigure: {'  '.join(map(str, paths))}")

@@ -1,0 +1,169 @@
+"""What `optim-family study` does once it knows which study is meant."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from optim_family import study as under_way
+from optim_family.claims import CLAIMS
+from optim_family.cli.board import HEADERS, Progress, board
+from optim_family.cli.display import duration
+from optim_family.cli.output import Output
+from optim_family.errors import OptimFamilyError, Stopped, UsageError
+from optim_family.labels import labels
+from optim_family.launchers import Ending, Local, cores
+from optim_family.spec import RunSpec
+from optim_family.study_spec import StudySpec
+from optim_family.trial import Cost, cost
+from optim_family.watching import Stop
+
+# Runs that differ in nothing of this take the same time.
+_COSTLY = tuple(field for field in RunSpec.model_fields if field not in ("hyper", "seed", "rtol"))
+
+
+def carry_out(study: StudySpec, folder: Path, workers: int | None, output: Output) -> int:
+    """Do what is left, then the report. Returns the exit code: 1 if runs failed."""
+    jobs = under_way.jobs(study, folder)
+    at_once = min(workers or _workers(study), len(jobs))
+    progress = Progress(jobs, at_once)
+    try:
+        with Stop().install() as stop, board(progress, output.quiet) as shown:
+            failed = under_way.carry_out(jobs, Local(at_once), stop=stop, tell=shown.tell, tick=shown.tick)
+    except Stopped as error:
+        raise type(error)(
+            "stopped; what was under way has left checkpoints, the same command goes on"
+        ) from None
+    if len(failed) == len(jobs):
+        raise OptimFamilyError(f"all {len(jobs)} runs failed; {failed[0].job.out}: {failed[0].words}")
+    write_report(study, folder, folder / "report", output, failed)
+    return 1 if failed else 0
+
+
+def write_report(
+    study: StudySpec, folder: Path, to: Path, output: Output, failed: Sequence[Ending] = ()
+) -> None:
+    """Write the report on the runs that have begun, and say what it says."""
+    from optim_family import answers, report
+
+    runs = [run for run in under_way.runs(under_way.jobs(study, folder)) if run.records]
+    if not runs:
+        raise UsageError(
+            f"no run of {study.name} has a record in {folder}; begin with `optim-family study run`"
+        )
+    given = answers.answer(study.claims, runs)
+    page = report.write(study, given, to)
+    if output.json:
+        return output.data(
+            {
+                "study": study.name,
+                "report": str(page),
+                "findings": [asdict(finding) for finding in given.findings],
+                "failed": {str(ending.job.out): ending.words for ending in failed},
+            }
+        )
+    rows = [[found[0].verdict, text, found[0].evidence] for text, found in answers.verdicts(given).values()]
+    output.table(["verdict", "claim", "numbers"], rows)
+    print(f"\nreport: {page}")
+
+
+def preview(study: StudySpec, folder: Path, workers: int | None, output: Output) -> int:
+    """Say which runs there are, and what is left would take. Returns the exit code: 2 if one cannot be."""
+    jobs = under_way.jobs(study, folder)
+    at_once = min(workers or _workers(study), len(jobs))
+    states = [under_way.state(job) for job in jobs]
+    costs = [asdict(each) for each in _costs(study.runs, output)]
+    plan = [
+        {"run": name, "folder": str(job.out), "state": state.status, **each}
+        for name, job, state, each in zip(_names(study.runs), jobs, states, costs, strict=True)
+    ]
+    left = [each for each in plan if each["state"] not in under_way.FINISHED]
+    total = {
+        "runs": len(plan),
+        "left": len(left),
+        "workers": at_once,
+        "threads": Local(at_once).threads,
+        "seconds": sum(each["seconds"] for each in left) / at_once,
+        "bytes": at_once * max(each["bytes"] for each in plan),
+    }
+    if output.json:
+        output.data({"study": study.name, **total, "plan": plan})
+    else:
+        headers = ["run", "state", "trained parameters", "time", "memory"]
+        output.table(headers, [_planned(each) for each in plan])
+        print(
+            f"\n{len(left)} of {len(plan)} runs to do in {folder}: {at_once} at a time, with "
+            f"{total['threads']} threads each, about {duration(total['seconds'])} "
+            f"and {_gigabytes(total['bytes'])} of memory"
+        )
+    return UsageError.exit_code if any(each["mistake"] for each in plan) else 0
+
+
+def show_states(study: StudySpec, folder: Path, output: Output) -> None:
+    """How far every run is."""
+    progress = Progress(under_way.jobs(study, folder), 1)
+    states = progress.look()
+    if output.json:
+        found = [
+            {"run": str(s.job.out), "status": s.status, "step": s.step, "record": s.record} for s in states
+        ]
+        return output.data({"study": study.name, "runs": found})
+    output.table(HEADERS, [progress.row(state) for state in states])
+    print(f"\n{study.name} in {folder}: {progress.headline()}")
+
+
+def show(study: StudySpec, folder: Path, output: Output) -> None:
+    """Question, claims and runs."""
+    names = _names(study.runs)
+    if output.json:
+        runs = [run.model_dump(mode="json") for run in study.runs]
+        claims = {name: CLAIMS[name].statement for name in study.claims}
+        return output.data({"name": study.name, "question": study.question, "claims": claims, "runs": runs})
+    print(f"{study.question}\n")
+    output.table(["claim", ""], [[name, CLAIMS[name].statement] for name in study.claims])
+    print()
+    output.table(
+        ["run", "folder"],
+        [[a, str(b.out)] for a, b in zip(names, under_way.jobs(study, folder), strict=True)],
+    )
+
+
+def _names(runs: Sequence[RunSpec]) -> list[str]:
+    return labels([run.model_dump(mode="json") for run in runs])
+
+
+def _workers(study: StudySpec) -> int:
+    """One a core and a GiB of free memory; a GPU works on one run at a time."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available() and any(run.device != "cpu" for run in study.runs):
+        return 1
+    return max(1, min(cores(), int(psutil.virtual_memory().available) >> 30))
+
+
+def _costs(runs: Sequence[RunSpec], output: Output) -> list[Cost]:
+    """One trial for all runs that only differ in what costs nothing."""
+    known: dict[tuple[Any, ...], Cost] = {}
+    for run, name in zip(runs, _names(runs), strict=True):
+        key = tuple(getattr(run, field) for field in _COSTLY)
+        if key not in known:
+            output.say(f"trying {name}")
+            known[key] = cost(run)
+    return [known[tuple(getattr(run, field) for field in _COSTLY)] for run in runs]
+
+
+def _planned(plan: dict[str, Any]) -> list[str]:
+    if plan["mistake"]:
+        return [plan["run"], plan["state"], "–", "–", plan["mistake"]]
+    return [
+        plan["run"],
+        plan["state"],
+        f"{plan['trained']:,}",
+        duration(plan["seconds"]),
+        _gigabytes(plan["bytes"]),
+    ]
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB"

@@ -1,0 +1,165 @@
+"""Small multiples: a cell for each setting and optimizer, of sharpness against threshold or of test accuracy.
+
+An arm has one look in all cells; its seeds are lines of that look. All cells share their steps.
+"""
+
+import math
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from optim_family import tables
+from optim_family.curves import Curve, cross, draw, log_axis
+from optim_family.plots import STYLE, WIDTH
+from optim_family.store import Run
+from optim_family.summary import OWN, first_view
+
+# Inches, fixed for the same reasons as in `plots`.
+NARROWEST, HEIGHT, LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = (
+    2.0,
+    1.7,
+    0.95,
+    0.2,
+    0.6,
+    0.25,
+    0.65,
+    0.5,
+    0.19,
+)
+_THRESHOLD: Final[dict[str, Any]] = {"linewidth": 1.0, "linestyle": ":", "marker": ""}
+_STAR: Final[dict[str, Any]] = {"marker": "*", "markersize": 11, "mec": "white", "linestyle": "", "zorder": 5}
+Cells = dict[tuple[str, str], list[Curve]]  # by setting and optimizer
+
+
+def sharpness_multiples(runs: Sequence[Run], arms: Sequence[str], settings: Sequence[str]) -> Figure:
+    """The sharpness in every optimizer's own metric, and its threshold.
+
+    Args:
+        runs: of a study.
+        arms: of every run, as in `summary.rows`.
+        settings: likewise.
+    """
+    title = "Sharpness in the optimizer's own metric; dotted: its threshold"
+    return _multiples(title, runs, arms, settings, _sharpness)
+
+
+def accuracy_multiples(runs: Sequence[Run], arms: Sequence[str], settings: Sequence[str]) -> Figure:
+    """Test accuracy, and where training reaches 100 %.
+
+    Args:
+        runs: of a study.
+        arms: of every run, as in `summary.rows`.
+        settings: likewise.
+    """
+    drawn = _multiples("Test accuracy, %; star: training reaches 100 %", runs, arms, settings, _accuracy)
+    late = [a for run in runs for a in tables.column(run, "test_accuracy")[len(run.records) // 2 :]]
+    low = min(filter(math.isfinite, late), default=0.0)
+    for ax in drawn.axes:
+        ax.set_ylim(max(0, 100 * low - 15), 101)
+    return drawn
+
+
+def _multiples(
+    title: str,
+    runs: Sequence[Run],
+    arms: Sequence[str],
+    settings: Sequence[str],
+    draw_cell: Callable[[Axes, Sequence[Curve]], None],
+) -> Figure:
+    looks = {arm: look for look, arm in enumerate(dict.fromkeys(arms))}
+    curves = [Curve(run, arm, looks[arm]) for run, arm in zip(runs, arms, strict=True)]
+    columns = list(dict.fromkeys(str(run.spec["optimizer"]) for run in runs))
+    cells: Cells = {(row, column): [] for row in dict.fromkeys(settings) for column in columns}
+    for curve, setting in zip(curves, settings, strict=True):
+        cells[setting, curve.run.spec["optimizer"]].append(curve)
+    beside = min(4, max(1, int(WIDTH / (0.75 + 0.075 * max(map(len, looks))))))
+    with style.context(STYLE, after_reset=True):
+        drawn, axes = _sheet(title, list(dict.fromkeys(settings)), columns, -(-len(looks) // beside))
+        for ax, curves in zip(axes.flat, cells.values(), strict=True):
+            draw_cell(ax, curves)
+        _frame(axes, [bool(curves) for curves in cells.values()], _end(runs))
+        shown = {
+            curve.name: {**curve.style, "label": curve.name} for cell in cells.values() for curve in cell
+        }
+        handles = [Line2D([], [], **look) for look in shown.values()]
+        drawn.legend(handles=handles, loc="lower left", ncols=beside, frameon=False)
+    return drawn
+
+
+def _sheet(title: str, rows: Sequence[str], columns: Sequence[str], lines: int) -> tuple[Figure, Any]:
+    """A figure of the right size with its heading, and its axes [rows][columns]."""
+    wide = max(WIDTH, LEFT + RIGHT + len(columns) * (NARROWEST + BETWEEN) - BETWEEN)
+    width = (wide - LEFT - RIGHT + BETWEEN) / len(columns) - BETWEEN
+    high = HEAD + len(rows) * (HEIGHT + ABOVE) - ABOVE + FOOT + LINE * lines
+    drawn = Figure(figsize=(wide, high))
+    drawn.text(0.012, 1 - 0.1 / high, title, va="top", fontsize=12, fontweight="bold")
+    axes = drawn.subplots(
+        len(rows),
+        len(columns),
+        squeeze=False,
+        gridspec_kw={
+            "left": LEFT / wide,
+            "right": 1 - RIGHT / wide,
+            "top": 1 - HEAD / high,
+            "bottom": (FOOT + LINE * lines) / high,
+            "wspace": BETWEEN / width,
+            "hspace": ABOVE / HEIGHT,
+        },
+    )
+    for ax, name in zip(axes[0], columns, strict=True):
+        ax.annotate(name, (0, 1), (0, 12), "axes fraction", textcoords="offset points", fontweight="bold")
+    for ax, name in zip(axes[:, 0], rows, strict=True):
+        ax.set_ylabel("\n".join(textwrap.wrap(name, 26)))
+    return drawn, axes
+
+
+def _frame(axes: Any, filled: Sequence[bool], end: int) -> None:
+    """The same steps in all cells, told below the lowest of a column; empty cells vanish."""
+    there = np.reshape(filled, axes.shape)
+    for (i, j), ax in np.ndenumerate(axes):
+        lowest = not there[i + 1 :, j].any()
+        ax.set_xlim(-0.02 * end, 1.02 * end)
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer=True))
+        ax.tick_params(labelbottom=lowest, labelsize=8)
+        ax.set_xlabel("step" if lowest else "")
+        if not there[i, j]:
+            for part in (*ax.spines.values(), ax.xaxis, ax.yaxis if j else ax.patch):
+                part.set_visible(False)
+            ax.set_yticks([])
+
+
+def _end(runs: Sequence[Run]) -> int:
+    return max([record["step"] for run in runs for record in run.records], default=0) or 1
+
+
+def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
+    shown = [replace(curve, view=first_view(curve.run, OWN)) for curve in curves]
+    shown = [curve for curve in shown if curve.view]
+    for curve in shown:
+        draw(ax, curve, "threshold", **_THRESHOLD)
+        draw(ax, curve, "value", markersize=3)
+    log_axis(ax, [[y for _, y in c.points(field)] for c in shown for field in ("value", "threshold")])
+    cross(ax, shown, "value")
+
+
+def _accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
+    for curve in curves:
+        draw(ax, curve, "test_accuracy", scale=100, markersize=3)
+        for step, accuracy in _fits(curve):
+            ax.plot(step, 100 * accuracy, color=curve.color, **_STAR)
+    cross(ax, curves, "test_accuracy", scale=100)
+
+
+def _fits(curve: Curve) -> Iterator[tuple[float, float]]:
+    """The step at which training reaches 100 %, and the test accuracy there."""
+    if (at := tables.fitted(curve.run)) is not None:
+        record = curve.run.records[at]
+        yield record["step"], record["test_accuracy"]

@@ -1,0 +1,205 @@
+"""How optimizers of torch and timm move a tensor in their next step, read from the state that it leaves.
+
+A factor in front of the momentum that corrects its bias is put into the metric P, as in AdamW.
+
+Source: the code of torch.optim and timm.optim, where the papers are named.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor
+
+from optim_family.optimizers.motion import Motion
+
+State = Mapping[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class Turn:
+    """One tensor and its next step: all that a description may look at.
+
+    Attributes:
+        w: the tensor, before the step.
+        before: its state before the step; empty before the first.
+        after: its state after it.
+        group: the hyper-parameters in force.
+        gradient_norm: of all tensors together.
+    """
+
+    w: Tensor
+    before: State
+    after: State
+    group: State
+    gradient_norm: float
+
+    @property
+    def count(self) -> float:
+        """t, the number of the step: 1 for the first."""
+        return float(self.after["step"])
+
+
+def _sgd(t: Turn) -> Motion:
+    return Motion(1.0, t.group["lr"], **_momentum(t), coupled=t.group["weight_decay"])
+
+
+def _sgdw(t: Turn) -> Motion:
+    return Motion(1.0, t.group["lr"], **_momentum(t), decoupled=_decoupled(t))
+
+
+def _momentum(t: Turn) -> dict[str, float]:
+    """β, a, b of m ← β m + (1 − dampening) g, without or with Nesterov's g + β m."""
+    beta, kept = t.group["momentum"], 1 - t.group.get("dampening", 0.0)
+    if not beta:
+        return {}
+    if t.group.get("nesterov"):
+        return {"beta": beta, "remembered": beta * kept}
+    return {"beta": beta, "fresh": 0.0, "remembered": kept}
+
+
+def _asgd(t: Turn) -> Motion:
+    eta = float(t.before.get("eta", t.group["lr"]))
+    return Motion(1.0, eta, decoupled=t.group["lambd"], coupled=t.group["weight_decay"])
+
+
+def _adam(t: Turn) -> Motion:
+    """P = (1 − β₁ᵗ)(√(v / (1 − β₂ᵗ)) + ε)."""
+    v = t.after["max_exp_avg_sq" if t.group["amsgrad"] else "exp_avg_sq"]
+    first, second = _corrections(t)
+    return _averaged(t, first * ((v / second).sqrt() + t.group["eps"]))
+
+
+def _radam(t: Turn) -> Motion:
+    """P = (1 − β₁ᵗ)(√v + ε) / (r √(1 − β₂ᵗ)); (1 − β₁ᵗ) I while too few gradients say what v is."""
+    beta2, (first, second) = t.group["betas"][1], _corrections(t)
+    most = 2 / (1 - beta2) - 1
+    length = most - 2 * t.count * beta2**t.count / second
+    if length <= 5:
+        return _averaged(t, first)
+    rectified = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
+    return _averaged(
+        t, (t.after["exp_avg_sq"].sqrt() + t.group["eps"]) * first / math.sqrt(rectified * second)
+    )
+
+
+def _adamax(t: Turn) -> Motion:
+    """P = (1 − β₁ᵗ) u, where u ← max(β₂ u, |g| + ε)."""
+    return _averaged(t, _corrections(t)[0] * t.after["exp_inf"])
+
+
+def _nadam(t: Turn) -> Motion:
+    """P = √(v / (1 − β₂ᵗ)) + ε, and a g + b m with the momentum's own schedule μ."""
+    beta1, product = t.group["betas"][0], float(t.after["mu_product"])
+    mu, following = (
+        beta1 * (1 - 0.5 * 0.96 ** (step * t.group["momentum_decay"])) for step in (t.count, t.count + 1)
+    )
+    metric = (t.after["exp_avg_sq"] / _corrections(t)[1]).sqrt() + t.group["eps"]
+    fresh, remembered = (1 - mu) / (1 - product), following * (1 - beta1) / (1 - product * following)
+    return Motion(metric, t.group["lr"], beta1, fresh, remembered, **_decay(t))
+
+
+def _rmsprop(t: Turn) -> Motion:
+    """P = √v + ε, where v is the variance if it is centred."""
+    return Motion(_variance(t).sqrt() + t.group["eps"], t.group["lr"], **_momentum(t), **_decay(t))
+
+
+def _rmsprop_tf(t: Turn) -> Motion:
+    """P = √(v + ε)."""
+    return Motion((_variance(t) + t.group["eps"]).sqrt(), t.group["lr"], **_momentum(t), **_decay(t))
+
+
+def _variance(t: Turn) -> Tensor:
+    v: Tensor = t.after["square_avg"]
+    return v.addcmul(t.after["grad_avg"], t.after["grad_avg"], value=-1) if t.group["centered"] else v
+
+
+def _adagrad(t: Turn) -> Motion:
+    """P = √Σg² + ε."""
+    lr = t.group["lr"] / (1 + (t.count - 1) * t.group["lr_decay"])
+    return Motion(t.after["sum"].sqrt() + t.group["eps"], lr, **_decay(t))
+
+
+def _adadelta(t: Turn) -> Motion:
+    """P = √(v + ε) / √(x + ε), with the average x of squared steps as it was before this one."""
+    eps, steps = t.group["eps"], t.before.get("acc_delta", torch.zeros_like(t.w))
+    return Motion(((t.after["square_avg"] + eps) / (steps + eps)).sqrt(), t.group["lr"], **_decay(t))
+
+
+def _lamb(t: Turn) -> Motion:
+    """P = Adam's, times the clipping of the gradient, divided by the trust ratio ‖w‖ / ‖u‖ of the step u."""
+    h, (beta1, beta2), count = t.group, t.group["betas"], float(t.group["step"])
+    first, second = (1 - beta1**count, 1 - beta2**count) if h["bias_correction"] else (1.0, 1.0)
+    root = (t.after["exp_avg_sq"] / second).sqrt() + h["eps"]
+    outside, inside = (_decoupled(t), 0.0) if h["decoupled_decay"] else (0.0, h["weight_decay"])
+    trust = 1.0
+    if h["weight_decay"] or h["always_adapt"]:
+        step = t.after["exp_avg"] / (first * root) + inside * t.w
+        trust = _ratio((1 - h["lr"] * outside) * t.w, step, 1.0 if h["trust_clip"] else math.inf)
+    clip = max(1.0, t.gradient_norm / h["max_grad_norm"]) if h["max_grad_norm"] else 1.0
+    kept = 1 - beta1 if h["grad_averaging"] else 1.0
+    metric = root * (first * clip / trust)
+    return Motion(metric, h["lr"], beta1, 0.0, kept, decoupled=outside + trust * inside)
+
+
+def _ratio(w: Tensor, step: Tensor, most: float) -> float:
+    a, b = (float(torch.linalg.vector_norm(x)) for x in (w, step))
+    return min(a / b, most) if a and b else 1.0
+
+
+def _averaged(t: Turn, metric: Tensor | float) -> Motion:
+    """The momentum of Adam and its kin, m ← β₁ m + (1 − β₁) g."""
+    beta1 = t.group["betas"][0]
+    return Motion(metric, t.group["lr"], beta1, 0.0, 1 - beta1, **_decay(t))
+
+
+def _corrections(t: Turn) -> tuple[float, float]:
+    """(1 − β₁ᵗ, 1 − β₂ᵗ)."""
+    beta1, beta2 = t.group["betas"]
+    return 1 - beta1**t.count, 1 - beta2**t.count
+
+
+def _decay(t: Turn) -> dict[str, float]:
+    decoupled = t.group.get("decoupled_weight_decay") or t.group.get("decoupled_decay")
+    return {"decoupled": _decoupled(t)} if decoupled else {"coupled": t.group["weight_decay"]}
+
+
+def _decoupled(t: Turn) -> float:
+    """λ, times η over the largest η where timm's decay is corrected."""
+    correction = t.group["lr"] / t.group["max_lr_snapshot"] if t.group.get("corrected_weight_decay") else 1.0
+    return float(t.group["weight_decay"] * correction)
+
+
+# By package and name of the class that defines the step: neither package need be imported to look.
+MOTIONS: Final[Mapping[str, Callable[[Turn], Motion]]] = {
+    "torch.SGD": _sgd,
+    "torch.ASGD": _asgd,
+    "torch.Adam": _adam,
+    "torch.NAdam": _nadam,
+    "torch.RAdam": _radam,
+    "torch.Adamax": _adamax,
+    "torch.RMSprop": _rmsprop,
+    "torch.Adagrad": _adagrad,
+    "torch.Adadelta": _adadelta,
+    "timm.SGDW": _sgdw,
+    "timm.RMSpropTF": _rmsprop_tf,
+    "timm.Lamb": _lamb,
+}
+
+_SIGNS = "it follows the sign of the gradient, whatever its size: the step has no fixed quadratic form"
+_ORTHOGONAL = "it orthogonalises its momentum, whatever its size: the step has no fixed quadratic form"
+WITHOUT_METRIC: Final[Mapping[str, str]] = {
+    "torch.Muon": _ORTHOGONAL,
+    "timm.Muon": _ORTHOGONAL,
+    "torch.Rprop": _SIGNS,
+    "timm.Lion": _SIGNS,
+    "torch.LBFGS": "it evaluates the loss several times a step",
+}
+# Settings under which a step is not the one above.
+PECULIAR: Final[Mapping[str, str]] = {
+    "maximize": "it climbs",
+    "caution": "it leaves out what the gradient disagrees with, which changes from step to step",
+}

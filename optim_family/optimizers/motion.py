@@ -1,0 +1,57 @@
+"""One step with momentum and decay, its metric held still, and the curvature at which it turns unstable.
+
+    g ← g + λ w                        coupled decay, or λ = 0
+    m ← β m + g
+    w ← (1 − s) w − η P⁻¹ (a g + b m)
+
+Here (a, b) = (1, 0) is plain, (0, 1) heavy ball, (0, 1 − β) an average, (1, β) Nesterov. On curvature h this
+has the characteristic polynomial (z − 1 + s)(z − β) + η (h + λ)(a (z − β) + b z), and an oscillation z = −z₀
+fades as a weight without gradient does, by the factor z₀ a step, at
+
+    h = (z₀ + 1 − s)(z₀ + β) / (η (a (z₀ + β) + b z₀)) − λ.
+
+Source: as `optim_family.geometry`, of whose two thresholds this is the common form.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Motion:
+    """How one tensor moves in its next step, in the letters above.
+
+    Attributes:
+        metric: P, a number or the diagonal in the tensor's shape.
+        lr: η.
+        beta: β.
+        fresh: a.
+        remembered: b.
+        decoupled: s / η, the λ of decoupled decay.
+        coupled: λ; None where the optimizer has no coupled decay at all.
+    """
+
+    metric: Tensor | float
+    lr: float
+    beta: float = 0.0
+    fresh: float = 1.0
+    remembered: float = 0.0
+    decoupled: float = 0.0
+    coupled: float | None = None
+
+    def threshold(self, pull: float = 1.0) -> float:
+        """The h of the last formula above, where coupled decay reaches the weights as λ · pull."""
+        if not self.lr:
+            return math.inf
+        a, b, beta = self.fresh, self.remembered, self.beta
+        s, decay = self.lr * self.decoupled, (self.coupled or 0.0) * pull
+        z = 1 - s
+        if decay:  # the larger root of the polynomial at h = 0
+            linear = 1 - s + beta - self.lr * decay * (a + b)
+            constant = beta * (1 - s - self.lr * decay * a)
+            z = (linear + math.sqrt(max(linear**2 - 4 * constant, 0.0))) / 2
+        return (z + 1 - s) * (z + beta) / (self.lr * (a * (z + beta) + b * z)) - decay

@@ -1,0 +1,101 @@
+"""What a run that a script trains says of itself, in the words of a run of `optim-family run`."""
+
+import itertools
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optim_family import registry
+from optim_family.errors import UsageError
+from optim_family.optimizers.base import FamilyOptimizer
+from optim_family.optimizers.signatures import arguments
+from optim_family.resources import version
+from optim_family.space import ParameterSpace
+from optim_family.spec import RunSpec
+
+LIBRARIES: Final = ("optim-family", "torch", "numpy", "scipy")
+
+
+def spec(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss_fn: Callable[..., Any],
+    *,
+    every: int,
+    views: Sequence[str],
+    rtol: float,
+) -> dict[str, Any]:
+    """The fields of a RunSpec, as far as they are known here, as JSON."""
+    return dict.fromkeys(RunSpec.model_fields) | {
+        "optimizer": name(optimizer),
+        "hyper": hyper(optimizer),
+        "model": type(model).__name__,
+        "data": "script",
+        "loss": getattr(loss_fn, "__name__", type(loss_fn).__name__),
+        "every": every,
+        "views": list(views),
+        "rtol": rtol,
+    }
+
+
+def provenance(optimizer: Optimizer, space: ParameterSpace, examples: Sequence[int]) -> dict[str, Any]:
+    """What the numbers depend on beyond that, as JSON; `examples` counts those of each chunk."""
+    kind = type(optimizer)
+    return {
+        "versions": {"python": platform.python_version(), **{lib: version(lib) for lib in LIBRARIES}},
+        "optimizer": {"target": f"{kind.__module__}:{kind.__qualname__}"},
+        "data": {"train": sum(examples), "chunks": len(examples)},
+        "model": {"trained": space.dim, "tensors": len(space.tensors)},
+        "device": str(space.tensors[0].device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def name(optimizer: Optimizer) -> str:
+    """As `run` has it, `gd` or `torch:AdamW`; else the name of the class."""
+    kind = type(optimizer)
+    package = kind.__module__.partition(".")[0]
+    registered = {entry.target: entry.name for entry in registry.entries().values()}
+    foreign = f"{package}:{kind.__name__}" if package in ("torch", "timm") else kind.__name__
+    return registered.get(f"{kind.__module__}:{kind.__qualname__}", foreign)
+
+
+def hyper(optimizer: Optimizer) -> dict[str, Any]:
+    """The hyper-parameters of the first group, a number or a word each."""
+    group, found = optimizer.param_groups[0], dict[str, Any]()
+    if isinstance(optimizer, FamilyOptimizer):
+        return {field: group[field] for field in type(optimizer).Hyper.model_fields}
+    for argument in arguments(type(optimizer), {}):
+        if argument.name in group:
+            value = group[argument.name]
+            found |= zip(argument.fields, value if argument.whole else [value], strict=True)
+    return {field: value.item() if isinstance(value, Tensor) else value for field, value in found.items()}
+
+
+def rate(optimizer: Optimizer) -> float:
+    """η of the first group, now."""
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def decay(optimizer: Optimizer) -> float:
+    """λ of the first group, now."""
+    return float(optimizer.param_groups[0].get("weight_decay", 0.0))
+
+
+def folder(out: Path | str | None, title: str) -> Path:
+    """A folder that holds no run: `out`, or the first free one of runs/TITLE, runs/TITLE-2 and so on.
+
+    Raises:
+        UsageError: `out` holds one.
+    """
+    base = Path("runs", title.replace(":", "-"))
+    tried = (base if n == 1 else base.with_name(f"{base.name}-{n}") for n in itertools.count(1))
+    path = next(path for path in tried if not path.exists()) if out is None else Path(out)
+    if (path / "spec.json").exists():
+        raise UsageError(f"{path} holds a run already; choose another folder")
+    return path

@@ -1,0 +1,127 @@
+"""Learning rates that change: η at step t is the η of the run times a factor.
+
+    warmup:steps=N          min(1, (t + 1) / N)
+    cosine:to=F             F + (1 − F)(1 + cos πt/T) / 2 over the T steps of the run
+    step:every=N:by=G       G^⌊t/N⌋
+    effective               as ρ² / (1 + λ ℓ₀ ρ²), which holds ℓ = η / ((1 − ηλ) ρ²) at its first value ℓ₀
+    growth:decay=L          (1 − ηL)^(−2t − 1), instead of weight decay L
+
+Every factor follows from the step, the weights and the start of the run, so that a resumed run agrees.
+
+Source: growth: Z. Li, S. Arora, "An exponential learning rate schedule for deep learning" (2020). On a scale-
+invariant loss it moves the direction of the weights as weight decay does, exactly so without momentum; the
+weights grow as (1 − ηL)^(−t), until they overflow.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final, final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from optim_family.errors import UsageError
+
+
+@final
+@dataclass(frozen=True)
+class Moment:
+    """What a factor may depend on.
+
+    Attributes:
+        step: t, 0 for the first.
+        steps: T, of the whole run.
+        lr: η of the run, before any factor.
+        weight_decay: λ.
+        start: ρ₀, the norm of the weights at the start.
+        norm: gives ρ, their norm now.
+    """
+
+    step: int
+    steps: int
+    lr: float
+    weight_decay: float
+    start: float
+    norm: Callable[[], float]
+
+
+class Schedule(BaseModel, ABC):
+    """One factor, with its parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @abstractmethod
+    def factor(self, moment: Moment) -> float:
+        """What η is multiplied by at this moment."""
+
+
+@final
+class Warmup(Schedule):
+    """(t + 1) / N, up to 1."""
+
+    steps: Annotated[int, Field(ge=1, description="steps N until the full rate")]
+
+    def factor(self, moment: Moment) -> float:
+        """min(1, (t + 1) / N)."""
+        return min(1.0, (moment.step + 1) / self.steps)
+
+
+@final
+class Cosine(Schedule):
+    """Half a cosine over the run."""
+
+    to: Annotated[float, Field(ge=0, le=1, description="factor F at the end")] = 0.0
+
+    def factor(self, moment: Moment) -> float:
+        """F + (1 − F)(1 + cos πt/T) / 2."""
+        return self.to + (1 - self.to) * (1 + math.cos(math.pi * moment.step / moment.steps)) / 2
+
+
+@final
+class Steps(Schedule):
+    """A drop every N steps."""
+
+    every: Annotated[int, Field(ge=1, description="steps N between two drops")]
+    by: Annotated[float, Field(gt=0, description="factor G of a drop")] = 0.1
+
+    def factor(self, moment: Moment) -> float:
+        """G^⌊t/N⌋."""
+        return self.by ** (moment.step // self.every)
+
+
+@final
+class Effective(Schedule):
+    """A constant effective learning rate ℓ = η / ((1 − ηλ) ρ²)."""
+
+    def factor(self, moment: Moment) -> float:
+        """ℓ₀ ρ² / (η₀ (1 + λ ℓ₀ ρ²))."""
+        first = moment.lr / ((1 - moment.lr * moment.weight_decay) * moment.start**2)
+        now = first * moment.norm() ** 2
+        return now / (moment.lr * (1 + moment.weight_decay * now))
+
+
+@final
+class Growth(Schedule):
+    """Exponential growth in the place of weight decay."""
+
+    decay: Annotated[float, Field(gt=0, description="the weight decay L that it stands for")]
+
+    def factor(self, moment: Moment) -> float:
+        """(1 − ηL)^(−2t − 1).
+
+        Raises:
+            UsageError: there is weight decay beside it.
+        """
+        if moment.weight_decay:
+            raise UsageError("growth stands for weight decay; set --weight-decay 0 beside it")
+        return (1 - moment.lr * self.decay) ** (-2 * moment.step - 1)
+
+
+BUILT_IN: Final[Mapping[str, type[Schedule]]] = {
+    "warmup": Warmup,
+    "cosine": Cosine,
+    "step": Steps,
+    "effective": Effective,
+    "growth": Growth,
+}

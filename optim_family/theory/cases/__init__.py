@@ -1,0 +1,48 @@
+"""The statements, each in a file of its own; a file is imported when its case is wanted."""
+
+import importlib
+from collections.abc import Iterable
+from typing import Any, Final
+
+from optim_family.errors import UsageError, unknown
+from optim_family.theory.verify import Case
+
+MODULES: Final = {
+    "V1": "projected_descent",
+    "V2": "quasi_rmsprop",
+    "V3": "spherical_sharpness",
+    "V4": "rescaling",
+    "V5": "linear_regression",
+    "V6": "scalar_rmsprop",
+    "V7": "thresholds",
+    "V8": "period_two",
+    "V9": "flow_distance",
+    "V10": "rmsprop_edge",
+    "V11": "adam_edge",
+    "V12": "digits",
+}
+SLOW: Final = ("V12",)
+
+
+def load(name: str) -> Case[Any]:
+    """The case of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in MODULES:
+        raise UsageError(unknown("case", name, MODULES))
+    case: Case[Any] = importlib.import_module(f"{__name__}.{MODULES[name]}").CASE
+    return case
+
+
+def chosen(only: str | None, slow: bool = False) -> list[Case[Any]]:
+    """The cases of a list such as `V5,V6`; without one all, the slow ones where they are wanted.
+
+    Raises:
+        UsageError: a name is not known.
+    """
+    names: Iterable[str] = MODULES if slow else [name for name in MODULES if name not in SLOW]
+    if only is not None:
+        names = dict.fromkeys(name.strip().upper() for name in only.split(","))
+    return [load(name) for name in names]

@@ -1,0 +1,155 @@
+"""On real data with BN and weight decay, GD goes on to flatter minima after 100 % training accuracy.
+
+A network that is exactly scale-invariant, `bn_cnn` on 200 digits, full batch, ½ mean ‖f − y‖², η = 0.5, λ =
+0.002, 3000 steps, three seeds. From the first record at 100 % training accuracy on
+
+    with BN and weight decay   S stands at 2/ℓ, falls, and test accuracy rises
+    without weight decay       S does not fall, and test accuracy does not rise
+    without BN                 λ₁(H) does not fall (η = 0.03, where that network trains)
+
+and the first ends at the best test accuracy. Late numbers are medians over the last quarter of the records.
+Without BN test accuracy goes on rising a little while the loss is still being fitted, so that no more is
+asked of it than to end lower.
+
+Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of normalization layers:
+sharpness reduction", NeurIPS 2022, for the statement, on other networks and data; the settings are ours.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, Final, final
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from optim_family import registry
+from optim_family.curves import GREY
+from optim_family.spec import RunSpec
+from optim_family.store import Run, read_run
+from optim_family.tables import column, fitted
+from optim_family.theory.drawing import dots
+from optim_family.theory.verify import Case, Finding
+
+SEEDS, STEPS, EVERY = (0, 1, 2), 3000, 50
+FULL, NO_DECAY, NO_NORM = "BN and weight decay", "no weight decay", "no BN"
+SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    FULL: {"norm": "frozen-affine", "lr": 0.5, "weight_decay": 2e-3},
+    NO_DECAY: {"norm": "frozen-affine", "lr": 0.5, "weight_decay": 0.0},
+    NO_NORM: {"norm": "none", "lr": 0.03, "weight_decay": 2e-3},
+}
+LOW, HIGH = 0.9, 1.6  # of the ratio
+FLATTER, AS_SHARP, RISE = 0.5, 0.95, 0.01
+
+
+@final
+@dataclass(frozen=True)
+class Course:
+    """A run from its first record at 100 % training accuracy on.
+
+    Attributes:
+        sharpness: S, or λ₁ without BN, over its first value.
+        accuracy: of the test set, a fraction.
+        ratio: the median of sharpness over threshold.
+    """
+
+    sharpness: list[float]
+    accuracy: list[float]
+    ratio: float
+
+    @classmethod
+    def of(cls, run: Run) -> "Course":
+        """Empty where training accuracy never was 100 %."""
+        view = "raw" if run.spec["norm"] == "none" else "spherical"
+        at = fitted(run)
+        begin = len(run.records) if at is None else at
+        values, ratios = (column(run, f"{view}.{field}")[begin:] for field in ("value", "ratio"))
+        return cls(
+            [value / values[0] for value in values],
+            column(run, "test_accuracy")[begin:],
+            median(ratios) if ratios else torch.nan,
+        )
+
+    @property
+    def late(self) -> tuple[float, float]:
+        """Sharpness and accuracy, medians over the last quarter; NaN where there is none."""
+        pairs = self.sharpness, self.accuracy
+        sharpness, accuracy = (median(x[-max(1, len(x) // 4) :]) if x else torch.nan for x in pairs)
+        return sharpness, accuracy
+
+    @property
+    def gain(self) -> float:
+        """Late test accuracy less that of the first record."""
+        return self.late[1] - self.accuracy[0] if self.accuracy else torch.nan
+
+
+Courses = dict[str, list[Course]]
+
+
+def observe() -> Courses:
+    """Every setting with every seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {
+            name: [Course.of(run(setting, seed, Path(folder) / f"{index}-{seed}")) for seed in SEEDS]
+            for index, (name, setting) in enumerate(SETTINGS.items())
+        }
+
+
+def run(setting: Mapping[str, Any], seed: int, folder: Path) -> Run:
+    """One run of the real training."""
+    from optim_family.training import train  # which imports timm: not for listing the cases
+
+    hyper = registry.load("gd").Hyper(lr=setting["lr"], weight_decay=setting["weight_decay"])
+    spec = RunSpec(
+        optimizer="gd",
+        hyper=hyper.model_dump(),
+        model="bn_cnn",
+        norm=setting["norm"],
+        data="digits",
+        limit=200,
+        steps=STEPS,
+        every=EVERY,
+        seed=seed,
+    )
+    return read_run(train(spec, folder).path)
+
+
+def findings(courses: Courses) -> Iterator[Finding]:
+    """With both the phenomenon; without one of them not."""
+    for seed, course in zip(SEEDS, courses[FULL], strict=True):
+        yield Finding(f"{FULL}, seed {seed}: median of S / (2/ℓ)", course.ratio, LOW, HIGH)
+    for name, runs in courses.items():
+        for seed, course in zip(SEEDS, runs, strict=True):
+            bounds = (-torch.inf, FLATTER) if name == FULL else (AS_SHARP, torch.inf)
+            yield Finding(f"{name}, seed {seed}: sharpness, late / at the fit", course.late[0], *bounds)
+    for name, bounds in ((FULL, (RISE, torch.inf)), (NO_DECAY, (-torch.inf, RISE))):
+        gain = fmean(course.gain for course in courses[name])
+        yield Finding(f"{name}: gain of test accuracy, mean of the seeds", gain, *bounds)
+    for name in (NO_DECAY, NO_NORM):
+        pairs = zip(courses[FULL], courses[name], strict=True)
+        lead = min(full.late[1] - other.late[1] for full, other in pairs)
+        yield Finding(
+            f"late test accuracy above that with {name}, the least of the seeds", lead, 0.0, torch.inf
+        )
+
+
+def draw(ax: Axes, courses: Courses) -> None:
+    """Sharpness and test accuracy from the fit to the end, one line a run."""
+    for index, (name, runs) in enumerate(courses.items()):
+        color = dots(index)["color"]
+        for course in runs:
+            ax.plot(course.sharpness, course.accuracy, color=color, linewidth=0.6, alpha=0.5)
+            ax.plot(course.sharpness[:1], course.accuracy[:1], **dots(index) | {"mfc": "none"})
+            ax.plot(course.late[0], course.late[1], **dots(index) | {"markersize": 8})
+        ax.plot([], [], label=name, **dots(index))
+    ax.plot([], [], "o", color=GREY, mfc="none", markersize=4, label="at 100 % training accuracy")
+    ax.plot([], [], "o", color=GREY, markersize=8, label="late median")
+    ax.set(xscale="log", xlabel="sharpness / sharpness at 100 % training accuracy", ylabel="test accuracy")
+    ax.set_xticks(ticks := (0.2, 0.3, 0.5, 1.0, 1.5), [f"{tick:g}" for tick in ticks])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+CASE: Final = Case("V12", observe, findings, draw)

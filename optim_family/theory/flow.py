@@ -1,0 +1,248 @@
+"""The sharpness-reduction flow: where gradient descent drifts while it oscillates across its minimisers.
+
+    dζ/dτ = −2 ∇_Γ log λ₁ / (4 + q)            GD with weight decay, scale-invariant loss, τ = ηλt
+    dζ/dτ = −∇_Γ log λ₁ / (4 + 2q/C)           scalar RMSprop, any smooth loss, τ = η²t
+
+Γ is the manifold of minimisers, ∇_Γ the projection of a gradient to its tangent space, q = ‖∇_Γ log λ₁‖² and
+C = (1 − β)/(βη²). Γ is given by the loss alone: its tangent space is the kernel of the Hessian H (for a
+scale-invariant loss without the radial direction, on the unit sphere), and ∇λ₁ = ∇(vᵀH(·)v) at the top
+eigenvector v, which holds where λ₁ is simple. Off Γ the field is that of the minimiser near by, so that a
+Runge–Kutta method keeps its order, and every step ends on Γ again.
+
+Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of normalization layers: sharpness
+reduction", NeurIPS 2022; E. Hairer, C. Lubich, G. Wanner, "Geometric numerical integration" (2006), IV.4, for
+the projection.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.integrate import RK45
+from torch import Tensor
+
+from optim_family.errors import OptimFamilyError
+
+Loss = Callable[[Tensor], Tensor]
+
+# Shares of λ₁: an eigenvalue below the first belongs to the kernel; λ₂ nearer than the second is λ₁ again.
+KERNEL, SIMPLE = 1e-6, 1e-3
+# Distances from Γ, beside a norm of 1: of what counts as a minimiser, and what a retraction gives.
+ON_GAMMA, RETRACTED = 1e-7, 1e-11
+NEWTON_STEPS = 30
+
+
+@final
+class FlowError(OptimFamilyError):
+    """The flow is not defined at a point."""
+
+
+@final
+@dataclass(frozen=True)
+class Place:
+    """What the flow sees at a minimiser.
+
+    Attributes:
+        point: ζ, [d].
+        sharpness: λ₁.
+        top: its unit eigenvector v, up to the sign, [d].
+        gradient: ∇_Γ log λ₁, [d].
+        q: ‖∇_Γ log λ₁‖².
+    """
+
+    point: Tensor
+    sharpness: float
+    top: Tensor
+    gradient: Tensor
+    q: float
+
+
+@final
+@dataclass(frozen=True)
+class Law:
+    """dζ/dτ = −speed · ∇_Γ log λ₁ / (4 + weight · q); `spherical` if Γ lies on the unit sphere."""
+
+    speed: float
+    weight: float
+    spherical: bool
+
+    def velocity(self, place: Place) -> Tensor:
+        """dζ/dτ, [d]."""
+        return -self.speed / (4 + self.weight * place.q) * place.gradient
+
+
+GRADIENT_DESCENT = Law(speed=2, weight=1, spherical=True)
+
+
+def scalar_rmsprop(lr: float, beta: float) -> Law:
+    """Scalar RMSprop without weight decay, which updates v before the step: C = (1 − β)/(βη²)."""
+    return Law(speed=1, weight=2 * beta * lr**2 / (1 - beta), spherical=False)
+
+
+@final
+@dataclass(frozen=True)
+class Minimisers:
+    """Γ near one of its points.
+
+    Attributes:
+        loss: L, [d] → scalar, three times differentiable by torch.
+        spherical: Γ is meant on the unit sphere.
+        codimension: how many eigenvalues of the Hessian are not 0 on Γ.
+    """
+
+    loss: Loss
+    spherical: bool
+    codimension: int
+
+    @classmethod
+    def through(cls, loss: Loss, point: Tensor, *, spherical: bool = True) -> "Minimisers":
+        """Γ through a minimiser [d], float64.
+
+        Raises:
+            FlowError: the point is not a minimiser, or the loss has no curvature there.
+        """
+        _, values, _ = derivatives(loss, point)
+        found = cls(loss, spherical, int((values > KERNEL * values[-1]).sum()) if values[-1] > 0 else 0)
+        found.look(point)
+        return found
+
+    def look(self, point: Tensor) -> Place:
+        """What the flow sees at a minimiser [d].
+
+        Raises:
+            FlowError: the point is not a minimiser, or λ₁ is not simple.
+        """
+        return self._place(point, *derivatives(self.loss, point))
+
+    def near(self, point: Tensor) -> Place:
+        """The same at the minimiser that Newton's method in the normal space finds near a point [d].
+
+        Raises:
+            FlowError: it finds none, or λ₁ is not simple there.
+        """
+        for _ in range(NEWTON_STEPS):
+            gradient, values, vectors = derivatives(self.loss, point)
+            normal, curvature = vectors[:, -self.codimension :], values[-self.codimension :]
+            if not curvature[0] > 0:
+                break
+            step = normal @ (
+                normal.T @ gradient / curvature
+            )  #                                        H⁺ g, [d]
+            if torch.linalg.vector_norm(step) <= RETRACTED:
+                return self._place(point, gradient, values, vectors)
+            point = point - step
+            point = point / torch.linalg.vector_norm(point) if self.spherical else point
+        raise FlowError(
+            "Newton's method finds no minimiser near the point; take smaller steps, or end earlier."
+        )
+
+    def _place(self, point: Tensor, gradient: Tensor, values: Tensor, vectors: Tensor) -> Place:
+        self._check(gradient, values)
+        top, kernel = vectors[:, -1], vectors[:, : -self.codimension]
+        steepest = third_derivative(self.loss, point, top) / values[-1]
+        along = kernel @ (kernel.T @ steepest)
+        if self.spherical:  # λ₁ changes along the radius too, as 1/ρ²
+            along = along - (point @ along) * point
+        return Place(point, float(values[-1]), top, along, float(along @ along))
+
+    def _check(self, gradient: Tensor, values: Tensor) -> None:
+        if self.codimension == 0:
+            raise FlowError("the loss has no curvature at the point; start at a minimiser with λ₁ > 0.")
+        distance = float(torch.linalg.vector_norm(gradient) / values[-self.codimension])
+        if not (0 <= distance <= ON_GAMMA and values[0] >= -KERNEL * values[-1]):
+            raise FlowError(
+                f"the point is not a minimiser: it is about {distance:.2g} away ({ON_GAMMA:g} is allowed), "
+                f"and the smallest eigenvalue is {float(values[0]):.2g}; minimise the loss first."
+            )
+        if self.codimension > 1 and values[-1] - values[-2] <= SIMPLE * values[-1]:
+            raise FlowError(
+                f"λ₁ = {float(values[-1]):.6g} is not simple, λ₂ = {float(values[-2]):.6g}: log λ₁ has no "
+                "gradient there and the flow is not defined; end before, or start elsewhere."
+            )
+
+
+@final
+@dataclass(frozen=True)
+class Path:
+    """The flow at m times.
+
+    Attributes:
+        tau: times, [m].
+        points: ζ, [m, d].
+        sharpness: λ₁, [m].
+        q: ‖∇_Γ log λ₁‖², [m].
+    """
+
+    tau: Tensor
+    points: Tensor
+    sharpness: Tensor
+    q: Tensor
+
+    @classmethod
+    def of(cls, tau: Tensor, places: Sequence[Place]) -> "Path":
+        """Out of one place a time."""
+        numbers = torch.tensor([(place.sharpness, place.q) for place in places], dtype=torch.float64)
+        return cls(tau, torch.stack([place.point for place in places]), *numbers.T)
+
+
+def integrate(
+    loss: Loss, start: Tensor, tau: Tensor, law: Law = GRADIENT_DESCENT, *, rtol: float = 1e-6
+) -> Path:
+    """The flow from a minimiser, at the given times.
+
+    Args:
+        loss: L, [d] → scalar.
+        start: ζ at the first time, [d], float64.
+        tau: increasing times, [m], at least two.
+        law: which flow.
+        rtol: error of a step, beside a norm of 1.
+
+    Raises:
+        FlowError: the start is not a minimiser, λ₁ is not simple there or on the way.
+    """
+    gamma = Minimisers.through(loss, start, spherical=law.spherical)
+    places, refusals = [gamma.look(start)], [""]
+
+    def field(_: float, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        try:
+            return law.velocity(gamma.near(torch.from_numpy(y))).numpy()
+        except FlowError as error:
+            if np.isfinite(y).all():
+                refusals.append(f": {error}")
+            return np.full_like(y, np.nan)  # the step is refused, as one whose error is too large
+
+    solver = RK45(field, float(tau[0]), start.numpy(), float(tau[-1]), rtol=rtol, atol=rtol)
+    while solver.status == "running":
+        if solver.step():
+            raise FlowError(f"the flow cannot go on at τ = {solver.t:.6g}{refusals[-1]}")
+        between = solver.dense_output()
+        due = tau[(tau > solver.t_old) & (tau <= solver.t)]
+        places += [gamma.near(torch.from_numpy(between(float(time)))) for time in due]
+        solver.y = gamma.near(torch.from_numpy(solver.y)).point.numpy()
+    return Path.of(tau, places)
+
+
+def derivatives(loss: Loss, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """∇L [d], and the eigenvalues [d], ascending, and eigenvectors [d, d] of ∇²L, at a point [d].
+
+    Raises:
+        FlowError: they are not finite.
+    """
+    w = point.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(w), w, create_graph=True)
+    basis = torch.eye(len(w), dtype=w.dtype)
+    (hessian,) = torch.autograd.grad(gradient, w, basis, is_grads_batched=True)
+    if not torch.isfinite(hessian).all():
+        raise FlowError("the loss has no finite second derivatives at the point; take smaller steps.")
+    return gradient.detach(), *torch.linalg.eigh((hessian + hessian.T) / 2)
+
+
+def third_derivative(loss: Loss, point: Tensor, v: Tensor) -> Tensor:
+    """∇(vᵀ ∇²L(w) v) at a point, for a fixed v: [d], [d] → [d]."""
+    w = point.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(w), w, create_graph=True)
+    (product,) = torch.autograd.grad(gradient @ v, w, create_graph=True)
+    return torch.autograd.grad(product @ v, w)[0]
