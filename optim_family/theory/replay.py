@@ -79,6 +79,8 @@ def _measured(
         if step in read:
             with visiting(objective.space, middle):
                 readings[step] = probe(objective.hessian(), middle, experiment.geometry())
+            seen = {"spherical": {"ratio": readings[step].ratio}}
+            watcher.record({"step": step, "train_loss": loss, "views": seen})
         if step in asked:
             with visiting(double.space, middle):
                 found.append(checkpoint(double, step, k))
