@@ -1,7 +1,7 @@
 """The four panels of a figure, each drawn by one routine for one run and for many."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -20,8 +20,9 @@ from optim_family.curves import (
     log_axis,
     plain_ticks,
 )
+from optim_family.overlays import Points, drift, mean_loss, two_over_l
 from optim_family.spec import BATCH, MIDPOINT, parted
-from optim_family.tables import column, fitted, views
+from optim_family.tables import fitted, views
 
 PLAIN = ("spherical", "riemannian", "raw")
 METRIC = ("spherical-preconditioned", "preconditioned")
@@ -35,11 +36,14 @@ TRAIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (4, 2)), "marker": "
 TEST: dict[str, Any] = {"linewidth": 1.7}
 PEAK: dict[str, Any] = {"linewidth": 0.7, "linestyle": "-", "alpha": 0.45, "marker": ""}
 LIMIT: dict[str, Any] = {"linewidth": 1.3, "linestyle": ":", "marker": ""}
+# Predictions: gradient descent's steepest drift, and the mean loss of its oscillation.
+DRIFT: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (8, 3)), "marker": ""}
+MEAN: dict[str, Any] = {"linewidth": 1.3, "linestyle": (0, (1, 1.2)), "marker": ""}
 STAR: dict[str, Any] = {"marker": "*", "markersize": 11, "mec": "white", "linestyle": ""}
 
 
-def draw_loss(ax: Axes, curves: Sequence[Curve]) -> None:
-    """Training loss, and faint what it rose to between two records."""
+def draw_loss(ax: Axes, curves: Sequence[Curve], overlays: Collection[str] = ()) -> None:
+    """Training loss, faint what it rose to between two records, and what the theory says of its mean."""
     ax.set_title("Training loss", loc="left")
     for curve in curves:
         draw(ax, curve, "peak_loss", **PEAK)
@@ -47,7 +51,9 @@ def draw_loss(ax: Axes, curves: Sequence[Curve]) -> None:
     log_axis(ax, [[y for _, y in c.points(field)] for c in curves for field in ("train_loss", "peak_loss")])
     cross(ax, curves, "train_loss")
     crosses = {"diverged": CROSS} if any(curve.diverged for curve in curves) else {}
-    key(ax, {"at the record": {}, "peak since the previous record": PEAK, **crosses})
+    means = [(curve, mean_loss(curve.run)) for curve in curves if "loss" in overlays]
+    predicted = _predict(ax, means, MEAN, "mean at the edge, at most S ηλ / 4 with S = 2/ℓ")
+    key(ax, {"at the record": {}, "peak since the previous record": PEAK, **crosses, **predicted})
 
 
 def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
@@ -67,17 +73,23 @@ def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
     key(ax, {"test": TEST, "training": TRAIN, **stars})
 
 
-def draw_sharpness(axes: Sequence[Axes], groups: Sequence[Sequence[Curve]], curves: Sequence[Curve]) -> None:
-    """Sharpness and its threshold, one group of `sharpness_groups` on each axis, from the top."""
+def draw_sharpness(
+    axes: Sequence[Axes],
+    groups: Sequence[Sequence[Curve]],
+    curves: Sequence[Curve],
+    overlays: Collection[str] = ("edge",),
+) -> None:
+    """Sharpness, its threshold and its steepest drift, a group of `sharpness_groups` on each axis."""
     axes[0].set_title(_sharpness_title(groups, curves), loc="left")
+    fields = ("value", "threshold") if "edge" in overlays else ("value",)
     for ax, group in zip(axes, groups, strict=True):
-        for curve in _themselves(group):
+        for curve in _themselves(group) if "edge" in overlays else ():
             draw(ax, curve, "threshold", **LIMIT)
         for curve in group:
             draw_reading(ax, curve, "value")
-        log_axis(ax, [[y for _, y in c.points(field)] for c in group for field in ("value", "threshold")])
+        log_axis(ax, [[y for _, y in c.points(field)] for c in group for field in fields])
         cross(ax, group, "value")
-        _reading_key(ax, group, named=len(curves) == 1)
+        _reading_key(ax, group, overlays, named=len(curves) == 1)
         ax.tick_params(labelbottom=ax is axes[-1])
 
 
@@ -104,23 +116,32 @@ def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve])
     return f"{title} (spherical does not apply)" if absent and "spherical" not in names else title
 
 
-def _reading_key(ax: Axes, group: Sequence[Curve], named: bool) -> None:
-    """Views by name in a single run; what the threshold and the rings are."""
+def _predict(
+    ax: Axes, found: Sequence[tuple[Curve, Points]], look: dict[str, Any], name: str
+) -> dict[str, dict[str, Any]]:
+    """What is predicted of some curves, within the axis as it is, and its entry in the key, if any."""
+    shown = [(curve, points) for curve, points in found if points]
+    for curve, points in shown:
+        ax.plot(*zip(*points, strict=True), color=curve.color, scaley=False, zorder=3, **look)
+    return {name: look} if shown else {}
+
+
+def _reading_key(ax: Axes, group: Sequence[Curve], overlays: Collection[str], named: bool) -> None:
+    """Views by name in a single run; what the threshold, the drift and the rings are."""
     entries = {_plain(curve.view): curve.style for curve in group if named}
     themselves = _themselves(group)
-    if any(curve.points("threshold") for curve in themselves):
-        colour = {"color": group[0].color} if named else {}
-        entries["threshold 2/ℓ" if all(map(_two_over_l, themselves)) else "threshold"] = {**LIMIT, **colour}
+    colour = {"color": group[0].color} if named and group else {}
+    if "edge" in overlays and any(curve.points("threshold") for curve in themselves):
+        same = all(two_over_l(curve.run, curve.view) for curve in themselves)
+        entries["threshold 2/ℓ" if same else "threshold"] = LIMIT | colour
+    spherical = [curve for curve in themselves if curve.view == "spherical" and "drift" in overlays]
+    falls = [(curve, drift(curve.run)) for curve in spherical]
+    for name, look in _predict(ax, falls, DRIFT, "steepest drift from the edge, $e^{-2τ}$").items():
+        entries[name] = look | colour
     if any(not converged for curve in group for _, converged in curve.points("converged")):
         entries["not converged"] = RING
     if entries:
         key(ax, entries)
-
-
-def _two_over_l(curve: Curve) -> bool:
-    """Whether the threshold is 2/ℓ at every record: that of the spherical sharpness without momentum."""
-    rows = zip(column(curve.run, f"{curve.view}.threshold"), column(curve.run, "effective_lr"), strict=True)
-    return all(math.isnan(limit) or math.isclose(limit * lr, 2, rel_tol=1e-4) for limit, lr in rows)
 
 
 def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:

@@ -6,7 +6,7 @@ and a marker of its own. The files are the same bytes every time, and need no di
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from optim_family.curves import GREY, Curve
 from optim_family.errors import UsageError
 from optim_family.files import replace_atomically
 from optim_family.labels import setting
+from optim_family.overlays import NAMES
 from optim_family.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
 from optim_family.store import Run
 from optim_family.tables import fitted, run_labels
@@ -28,6 +29,7 @@ from optim_family.tables import fitted, run_labels
 # Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.
 WIDTH, LEFT, RIGHT, BETWEEN = 11.0, 0.65, 0.75, 0.75
 HEAD, TITLE, TAU, PANEL, TICKS, STEPS, LINE = 0.55, 0.3, 0.36, 3.1, 0.36, 0.5, 0.19
+TAU_LABEL = "τ = ηλt, the time of the sharpness-reduction flow"
 STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -52,12 +54,13 @@ STYLE: dict[str, Any] = {
 }
 
 
-def figure(runs: Sequence[Run], *, title: str | None = None) -> Figure:
+def figure(runs: Sequence[Run], *, title: str | None = None, overlays: Collection[str] = NAMES) -> Figure:
     """Draw one run, or several in comparison.
 
     Args:
         runs: as `store.read_run` gives them.
         title: instead of the optimizer of the run, or the number of runs.
+        overlays: which predictions to draw, of `overlays.NAMES`.
 
     Raises:
         UsageError: there is no run.
@@ -69,8 +72,9 @@ def figure(runs: Sequence[Run], *, title: str | None = None) -> Figure:
     columns = _columns(names)
     lines = math.ceil(len(names) / columns) if len(names) > 1 else 0
     with style.context(STYLE, after_reset=True):
-        drawn = _sheet(title or _title(runs, names), _subtitle(runs), tau := _tau_rate(curves), lines)
-        _panels(drawn, curves, tau)
+        tau = _tau_rate(curves) if "tau" in overlays else 0.0
+        drawn = _sheet(title or _title(runs, names), _subtitle(runs), tau, lines)
+        _panels(drawn, curves, tau, overlays)
         if lines:
             handles = [Line2D([], [], **curve.style, label=curve.name) for curve in curves]
             drawn.legend(handles=handles, loc="lower center", ncols=columns, frameon=False)
@@ -145,22 +149,22 @@ def _literal(text: str) -> str:
     return fitting.replace("$", r"\$")
 
 
-def _panels(drawn: Figure, curves: Sequence[Curve], tau: float) -> None:
+def _panels(drawn: Figure, curves: Sequence[Curve], tau: float, overlays: Collection[str]) -> None:
     groups = sharpness_groups(curves)
     top = HEAD + TITLE + (TAU if tau else 0)
     above, below = _grid(drawn, 1, top), _grid(drawn, len(groups), top + PANEL + TICKS + TITLE)
     upper = [drawn.add_subplot(above[0, i]) for i in (0, 1)]
     middle = [drawn.add_subplot(below[i, 0]) for i in range(len(groups))]
     ratio = drawn.add_subplot(below[:, 1])
-    draw_loss(upper[0], curves)
+    draw_loss(upper[0], curves, overlays)
     draw_accuracy(upper[1], curves)
-    draw_sharpness(middle, groups, curves)
+    draw_sharpness(middle, groups, curves, overlays)
     draw_ratio(ratio, curves)
     _steps([*upper, *middle, ratio], curves)
     for ax in (middle[-1], ratio):
         ax.set_xlabel("step")
     for ax in upper if tau else ():
-        ax.secondary_xaxis("top", functions=(_times(tau), _times(1 / tau))).set_xlabel("τ = ηλt")
+        ax.secondary_xaxis("top", functions=(_times(tau), _times(1 / tau))).set_xlabel(TAU_LABEL)
 
 
 def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:

@@ -71,6 +71,20 @@ def test_a_finished_run_is_shown_and_not_computed_again(run, tmp_path):
     assert "steps: 4, not 5" in wrong(run(*arguments, "--steps", "5"))
 
 
+def test_overlays_chosen_anew_draw_the_figure_of_a_finished_run_again(run, tmp_path):
+    arguments = ["--optimizer", "gd", *TINY, "--out", tmp_path]
+    run(*arguments)
+    whole = (tmp_path / "figure.svg").read_bytes()
+    assert run(*arguments, "--overlay", "none").code == 0
+    bare = (tmp_path / "figure.svg").read_bytes()
+    assert bare != whole
+    run(*arguments)
+    assert (tmp_path / "figure.svg").read_bytes() == bare
+    run(*arguments, "--overlay", "all")
+    assert (tmp_path / "figure.svg").read_bytes() == whole
+    assert "there is no overlay 'edgy'" in wrong(run(*arguments, "--overlay", "edgy"))
+
+
 def test_runs_go_to_a_folder_of_their_name_and_quiet_ones_say_only_the_answer(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer = run("--optimizer", "gd", *TINY, "-q")
@@ -164,7 +178,9 @@ def test_compare_draws_several_runs_in_one_figure_and_one_table(run, capsys, tmp
         *("comparison.svg", "comparison.png", "comparison.json")
     }
     assert json.loads((tmp_path / "new/comparison.json").read_text())[0]["provenance"]["versions"]
-    answer = optim_family(capsys, "compare", *runs, "--out", tmp_path / "new", "--json")
+    whole = (tmp_path / "new/comparison.svg").read_bytes()
+    answer = optim_family(capsys, "compare", *runs, "--out", tmp_path / "new", "--overlay", "tau", "--json")
+    assert (tmp_path / "new/comparison.svg").read_bytes() != whole
     assert [each["path"] for each in json.loads(answer.out)["runs"]] == list(map(str, runs))
 
 

@@ -3,6 +3,7 @@ from matplotlib.figure import Figure
 from synthetic import make_run
 
 from optim_family.curves import Curve
+from optim_family.overlays import drift, mean_loss
 from optim_family.panels import (
     BESIDE,
     LOOKS,
@@ -109,6 +110,31 @@ def test_the_threshold_is_called_2_over_l_only_where_it_is(ax):
     other = Figure().add_subplot()
     draw_sharpness([other], sharpness_groups(curves(run)), curves(run))
     assert legend(other)[:2] == ["spherical", "threshold"]
+
+
+def test_predictions_are_drawn_from_the_edge_on_and_leave_the_axis_as_it_is():
+    run = make_run()
+    ranges = []
+    for overlays in ((), ("loss",)):
+        ax = Figure().add_subplot()
+        draw_loss(ax, curves(run), overlays)
+        ranges.append(ax.get_ylim())
+    assert ranges[0] == ranges[1]
+    assert [tuple(point) for point in ax.lines[-1].get_xydata()] == mean_loss(run)
+    drawn = []
+    for overlays in (("edge",), ("edge", "drift")):
+        ax = Figure().add_subplot()
+        draw_sharpness([ax], sharpness_groups(curves(run)), curves(run), overlays)
+        drawn.append((ax.get_ylim(), len(ax.lines)))
+    assert drawn[1] == (drawn[0][0], drawn[0][1] + 1)
+    assert [tuple(point) for point in ax.lines[-1].get_xydata()] == drift(run)
+
+
+def test_without_the_edge_there_is_no_threshold(ax):
+    run = make_run()
+    draw_sharpness([ax], sharpness_groups(curves(run)), curves(run), ())
+    assert legend(ax)[0] == "spherical" and not [name for name in legend(ax) if "threshold" in name]
+    assert not [line for line in ax.lines if line.get_linestyle() == ":"]
 
 
 def test_ratios_of_a_single_run_show_each_kind_of_view_once(ax):

@@ -8,7 +8,7 @@ import pytest
 from synthetic import make_run
 
 from optim_family.errors import CorruptError, UsageError
-from optim_family.plots import figure, save
+from optim_family.plots import TAU_LABEL, figure, save
 
 
 def edited(run, **changes):
@@ -127,13 +127,28 @@ def test_nothing_overlaps_and_nothing_leaves_the_sheet(kind):
 
 def test_tau_is_shown_only_where_it_is_one_multiple_of_the_step():
     def shows_tau(*runs):
-        return any("τ" in text for text in every_text(figure(runs)))
+        return TAU_LABEL in every_text(figure(runs))
 
-    assert any("τ" in text for text in every_text(drawing("ordinary")))
-    assert not any("τ" in text for text in every_text(drawing("no decay")))
+    assert TAU_LABEL in every_text(drawing("ordinary"))
+    assert TAU_LABEL not in every_text(drawing("no decay"))
     assert shows_tau(make_run(records=4), make_run(records=4, seed=1))
     assert not shows_tau(make_run(records=4), make_run("rmsprop", records=4))
     assert not shows_tau(edited(make_run(records=4), tau=lambda tau: tau**2))
+
+
+SAYS = {
+    "edge": "threshold 2/ℓ",
+    "drift": "steepest drift from the edge, $e^{-2τ}$",
+    "loss": "mean at the edge, at most S ηλ / 4 with S = 2/ℓ",
+    "tau": TAU_LABEL,
+}
+
+
+@pytest.mark.parametrize("chosen", [(), *((name,) for name in SAYS), tuple(SAYS)], ids=str)
+def test_an_overlay_is_drawn_where_it_is_chosen_and_says_in_a_line_what_it_is(chosen):
+    for runs in ([make_run()], [make_run(), make_run(seed=1)]):
+        texts = set(every_text(figure(runs, overlays=chosen)))
+        assert {name for name, words in SAYS.items() if words in texts} == set(chosen)
 
 
 def test_saved_figures_are_the_same_bytes_every_time(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import rich_click as click
 
 from optim_family.cli.output import Output, common
+from optim_family.cli.showing import overlaid
 
 
 @click.command("compare")
@@ -15,14 +16,16 @@ from optim_family.cli.output import Output, common
     default=Path("."),
     help="Folder for comparison.svg, .png and .json (default: the current one).",
 )
+@overlaid
 @common
 @click.pass_obj
-def command(output: Output, runs: tuple[Path, ...], out: Path) -> None:
+def command(output: Output, runs: tuple[Path, ...], out: Path, overlay: str | None) -> None:
     """Draw several runs in one figure, and list them in one table."""
     from optim_family.cli.showing import attest, draw, show
+    from optim_family.overlays import chosen
     from optim_family.store import read_run
 
-    found = [read_run(path) for path in runs]
-    figure = draw(found, out, "comparison")
+    shown, found = chosen(overlay), [read_run(path) for path in runs]
+    figure = draw(found, out, "comparison", shown)
     attest(found, out, "comparison")
     show(found, figure, output)

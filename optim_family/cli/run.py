@@ -8,6 +8,7 @@ import rich_click as click
 from optim_family.cli.looks import Looks, looking
 from optim_family.cli.output import Output, common
 from optim_family.cli.request import RunCommand, requested, run_fields, saved_spec
+from optim_family.cli.showing import overlaid
 
 
 @click.command(
@@ -23,15 +24,19 @@ from optim_family.cli.request import RunCommand, requested, run_fields, saved_sp
     "--resume", is_flag=True, help="Continue an unfinished run; with --out alone, the run in there."
 )
 @click.option("--dry-run", is_flag=True, help="Build everything, say what would be done, and write nothing.")
+@overlaid
 @looking
 @common
 @click.pass_obj
-def command(output: Output, /, out: Path | None, resume: bool, dry_run: bool, **given: Any) -> int:
+def command(
+    output: Output, /, out: Path | None, resume: bool, dry_run: bool, overlay: str | None, **given: Any
+) -> int:
     """Train one optimizer on one model, and measure its sharpness in its own geometry."""
     from optim_family.cli.running import carry_out, preview
+    from optim_family.overlays import chosen
 
-    looks = Looks.taken(given)
+    looks, shown = Looks.taken(given), None if overlay is None else chosen(overlay)
     inherited = saved_spec(out) if resume and out and not given["optimizer"] else {}
     spec = requested(given, inherited)
     out = out or Path("runs") / spec.title
-    return preview(spec, out, output) if dry_run else carry_out(spec, out, resume, looks, output)
+    return preview(spec, out, output) if dry_run else carry_out(spec, out, resume, looks, shown, output)

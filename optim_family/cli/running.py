@@ -1,6 +1,7 @@
 """What `optim-family run` does once it knows what is wanted."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from optim_family.cli.output import Output, flat
 from optim_family.cli.showing import draw, paths, show
 from optim_family.files import replace_atomically
 from optim_family.labels import label, setting
+from optim_family.overlays import NAMES
 from optim_family.spec import RunSpec
 from optim_family.watching import Stop
 
@@ -24,17 +26,22 @@ _WRITTEN: Final = [
 ]
 
 
-def carry_out(spec: RunSpec, out: Path, resume: bool, looks: Looks, output: Output) -> int:
-    """Train, unless that was done before; then summary, figure and looks. Returns the exit code."""
+def carry_out(
+    spec: RunSpec, out: Path, resume: bool, looks: Looks, overlays: Collection[str] | None, output: Output
+) -> int:
+    """Train, unless that was done before; then summary, figure and looks. Returns the exit code.
+
+    A figure that is there stays, unless its overlays are chosen anew.
+    """
     if _finished(spec, out):
         output.say(f"{out} holds this run already, finished; nothing is computed again")
     else:
         _train(spec, out, resume, output)
     run = store.read_run(out)
     summary, figure = out / "summary.json", paths(out, "figure")
-    if not all(path.exists() for path in (summary, *figure)):
+    if overlays is not None or not all(path.exists() for path in (summary, *figure)):
         replace_atomically(summary, json.dumps(tables.summary(run), indent=2) + "\n")
-        draw([run], out, "figure")
+        draw([run], out, "figure", NAMES if overlays is None else overlays)
     show([run], figure, output)
     diverged = run.status.get("status") == "diverged"
     if looks.names and diverged:

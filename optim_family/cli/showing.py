@@ -1,23 +1,31 @@
 """Finished runs on the screen: their table, and where their figure is."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from optim_family import tables
+import rich_click as click
+
+from optim_family import overlays, tables
 from optim_family.cli.output import Output
 from optim_family.files import replace_atomically
 from optim_family.store import Run
 
 FORMS = ("svg", "png")
 
+overlaid = click.option(
+    "--overlay",
+    metavar="NAMES",
+    help=f"Predictions over the curves, of {', '.join(overlays.NAMES)}; all or none (default: all).",
+)
 
-def draw(runs: Sequence[Run], folder: Path, stem: str) -> list[Path]:
-    """Draw the figure of these runs as STEM.svg and STEM.png, and return both paths."""
+
+def draw(runs: Sequence[Run], folder: Path, stem: str, shown: Collection[str]) -> list[Path]:
+    """Draw the figure of these runs with some overlays as STEM.svg and STEM.png; returns both paths."""
     from optim_family import plots
 
     folder.mkdir(parents=True, exist_ok=True)
-    return plots.save(plots.figure(runs), folder, stem)
+    return plots.save(plots.figure(runs, overlays=shown), folder, stem)
 
 
 def attest(runs: Sequence[Run], folder: Path, stem: str) -> None:

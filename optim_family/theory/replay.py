@@ -20,12 +20,12 @@ from optim_family.errors import UsageError
 from optim_family.experiment import Experiment, assemble
 from optim_family.lanczos import top_eigenpairs
 from optim_family.objective import Objective
+from optim_family.overlays import edge
 from optim_family.predictions import modulation_period
 from optim_family.sharpness import Probe, Reading
 from optim_family.space import ParameterSpace
 from optim_family.spec import RunSpec
 from optim_family.store import Run
-from optim_family.tables import column, fitted
 from optim_family.theory.drift import Checkpoint, Drift, window
 from optim_family.theory.primitive import third_derivative
 from optim_family.watching import Watcher
@@ -162,11 +162,9 @@ def _shrink(run: Run, experiment: Experiment) -> float:
 
 def _edge(run: Run) -> int:
     """The first recorded step at 100 % training accuracy and at or above the threshold."""
-    ratios, start = column(run, "spherical.ratio"), fitted(run)
-    for index in range(len(ratios) if start is None else start, len(ratios)):
-        if ratios[index] >= 1:
-            return max(1, int(run.records[index]["step"]))
-    raise UsageError(
-        f"{run.path} never comes to its edge of stability with 100 % training accuracy, where the flow "
-        "begins; make the run longer"
-    )
+    if (index := edge(run)) is None:
+        raise UsageError(
+            f"{run.path} never comes to its edge of stability with 100 % training accuracy, where the flow "
+            "begins; make the run longer"
+        )
+    return max(1, int(run.records[index]["step"]))
