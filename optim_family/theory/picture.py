@@ -18,7 +18,7 @@ from matplotlib.patches import Circle
 from PIL import Image
 from torch import Tensor
 
-from optim_family.curves import COLOURS, plain_ticks
+from optim_family.curves import COLOURS, GREY, plain_ticks
 from optim_family.plots import STYLE
 from optim_family.theory.sphere import SETTLED, Array, Camera, Scene
 
@@ -35,6 +35,8 @@ ITERATE: Final[dict[str, Any]] = {"color": PATH["color"], "marker": "o", "marker
 CURVE: Final = {**PATH, "linewidth": 1.3}
 VALLEY: Final[dict[str, Any]] = {"cmap": "YlOrRd", "linewidth": 11, "capstyle": "round"}
 EXTENT: Final = (0.38, 3.5)  # longitudes between which the valley is drawn, from its sharp end
+HEADING: Final = "Gradient descent with weight decay, where the loss sees the direction of the weights only"
+KEY: Final = "Sphere: dark where the loss is high.  Valley: the minimisers, from sharp (red) to flat (yellow)."
 # What stands on the sphere: a word, and where in the picture.
 LABELS: Final = (("sharp", -0.8, -0.04), ("flat", 0.72, -0.13))
 FILM_DPI: Final = 75
@@ -112,10 +114,12 @@ def _gif(frames: Sequence[Image.Image]) -> bytes:
 def _compose(scene: Scene) -> tuple[Figure, list[Growing]]:
     """The figure, and its lines that grow with the steps, those on top last."""
     with style.context(STYLE, after_reset=True):
-        drawn = Figure(figsize=(11, 5.7))
-        sphere = drawn.add_axes((0.0, 0.01, 0.555, 0.94))
-        above = drawn.add_axes((0.62, 0.55, 0.36, 0.36))
-        below = drawn.add_axes((0.62, 0.09, 0.36, 0.36), sharex=above)
+        drawn = Figure(figsize=(11, 6.2))
+        drawn.text(0.012, 0.975, HEADING, va="top", fontsize=12, fontweight="bold")
+        drawn.text(0.012, 0.93, KEY, va="top", color=GREY)
+        sphere = drawn.add_axes((0.0, 0.0, 0.555, 0.9))
+        above = drawn.add_axes((0.62, 0.505, 0.36, 0.33))
+        below = drawn.add_axes((0.62, 0.08, 0.36, 0.33), sharex=above)
         draw_sphere(sphere, scene)
         lines = [*draw_paths(sphere, scene), *draw_sharpness(above, scene), *draw_loss(below, scene)]
     return drawn, lines
