@@ -178,7 +178,11 @@ def test_the_report_is_one_page_with_the_figures_beside_it(these, capsys, tmp_pa
     answer = optim_family(capsys, "verify", "--report", tmp_path / "new", "--json")
     html = (tmp_path / "new" / "index.html").read_text(encoding="utf-8")
     assert json.loads(answer.out)["page"] == str(tmp_path / "new" / "index.html")
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["T1.png", "T1.svg", "index.html"]
+    names = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert names == ["T1.png", "T1.svg", "index.html", "verify.json"]
+    kept = json.loads((tmp_path / "new" / "verify.json").read_text(encoding="utf-8"))
+    assert kept | {"page": str(tmp_path / "new" / "index.html")} == json.loads(answer.out)
+    assert kept["versions"]["torch"] and kept["threads"] >= 1
     assert html.count("<svg ") == 1 and "two and two are five" in html
     assert "nowhere, &lt;here&gt;." in html
     assert "src=" not in html and "://" not in html.replace("http://www.w3.org/", "")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,6 +48,12 @@ def repeated(name: str | None, path: Path, checkpoints: int, removed: int, outpu
     return network(run, follow(run, checkpoints=checkpoints, k=removed, watcher=watcher))
 
 
+def made_with() -> dict[str, Any]:
+    """What the numbers may depend on: versions of libraries, and threads."""
+    versions = {name: version(name) or "not installed" for name in LIBRARIES}
+    return {"versions": versions, "threads": torch.get_num_threads()}
+
+
 def deliver(shown: Shown, folder: Path, output: Output) -> None:
     """Write the files, and say the numbers."""
     with writing(folder):
@@ -55,8 +62,7 @@ def deliver(shown: Shown, folder: Path, output: Output) -> None:
     if shown.film:
         paths.append(folder / f"{shown.stem}.gif")
         replace_atomically(paths[-1], shown.film)
-    versions = {name: version(name) or "not installed" for name in LIBRARIES}
-    record = finite({**shown.record, "versions": versions, "threads": torch.get_num_threads()})
+    record = finite({**shown.record, **made_with()})
     replace_atomically(folder / f"{shown.stem}.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     if output.json:
         output.data({**record, "figure": {path.suffix[1:]: str(path) for path in paths}})

@@ -1,11 +1,13 @@
 """`optim-family verify`: the statements of the theory, checked with the real optimizers and probes."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from optim_family.cli.output import Output, common
+from optim_family.files import replace_atomically
 
 if TYPE_CHECKING:
     from optim_family.theory.verify import Case, Verdict
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the figures and for one page with all of them.",
+    help="Folder for the figures, for one page with all of them, and for the numbers as verify.json.",
 )
 @common
 @click.pass_obj
@@ -42,17 +44,27 @@ def _judged(case: "Case[Any]", output: Output) -> "Verdict":
 
 
 def _report(verdicts: list["Verdict"], folder: Path) -> Path:
+    """The page and its figures, and the numbers as verify.json."""
     from optim_family.theory.page import write
 
-    return write(verdicts, folder)
+    page = write(verdicts, folder)
+    replace_atomically(
+        folder / "verify.json", json.dumps(_record(verdicts), indent=2, ensure_ascii=False) + "\n"
+    )
+    return page
+
+
+def _record(verdicts: list["Verdict"]) -> dict[str, Any]:
+    from optim_family.cli.flowing import made_with
+
+    return {"cases": [verdict.as_record() for verdict in verdicts], **made_with()}
 
 
 def _show(verdicts: list["Verdict"], page: Path | None, output: Output) -> None:
     from optim_family.theory.verify import HEADERS, rows
 
     if output.json:
-        cases = [verdict.as_record() for verdict in verdicts]
-        return output.data({"cases": cases, "page": page and str(page)})
+        return output.data({**_record(verdicts), "page": page and str(page)})
     output.table(HEADERS, rows(verdicts))
     if page:
         print(f"\npage: {page}")

@@ -36,7 +36,9 @@ CURVE: Final = {**PATH, "linewidth": 1.3}
 VALLEY: Final[dict[str, Any]] = {"cmap": "YlOrRd", "linewidth": 11, "capstyle": "round"}
 EXTENT: Final = (0.38, 3.5)  # longitudes between which the valley is drawn, from its sharp end
 HEADING: Final = "Gradient descent with weight decay, where the loss sees the direction of the weights only"
-KEY: Final = "Sphere: dark where the loss is high.  Valley: the minimisers, from sharp (red) to flat (yellow)."
+KEY: Final = (
+    "Sphere: dark where the loss is high.  Valley: the minimisers, from sharp (red) to flat (yellow)."
+)
 # What stands on the sphere: a word, and where in the picture.
 LABELS: Final = (("sharp", -0.8, -0.04), ("flat", 0.72, -0.13))
 FILM_DPI: Final = 75
