@@ -79,6 +79,7 @@ def _draw_modulation(ax: Axes, found: Comparison) -> None:
     label = f"every π / √(2ηλ) = {period:.1f} steps; measured {found.period:.1f}"
     for count in range(int((len(steps) - first) / period) + 1):
         ax.axvline(first + count * period, label=label if not count else None, **EXPECTED, linestyle=":")
+    ax.set_ylim(top=ax.get_ylim()[1] * 1.5)  # room for the legend
     ax.set_xlabel("step")
     ax.legend(loc="upper right")
 
