@@ -5,10 +5,11 @@ The value is far better than the vector. For every j ≥ i, with μ above A on a
 
     0 ≤ λᵢ − θᵢ ≤ (r₁² + … + rⱼ²) / (θᵢ − μ),
 
-clustered values included. μ is not known; θⱼ₊₁ + rⱼ₊₁ is taken for it, so that a bound counts only once the
-Ritz value below it has been resolved. To this comes the growth of θᵢ that its last two rounds let expect,
+clustered values included. μ is not known; θⱼ₊₁ + rⱼ₊₁ is taken for it, so that an estimate counts only once
+the Ritz value below it has been resolved. To this comes the growth of θᵢ that its last two rounds let expect,
 long where a cluster is still being separated. A member that the Krylov space has hardly met can break the
-bound, by about the width of the cluster: a start must lean to no member of it.
+estimate, by about the width of the cluster: a start must lean to no member of it. What it could have missed
+is said by a bound of its own, from `certificate`.
 
 Source: K. Wu, H. Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIAM J.
 Matrix Anal. Appl. 22 (2000); B. Parlett, "The Symmetric Eigenvalue Problem" (1998), chapters 10 and 11.
@@ -23,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from optim_family import certificate
 from optim_family.operators import SymmetricOperator
 
 # With fewer products than this and two more for each further value, an eigenvalue may not have shown at all.
@@ -43,7 +45,8 @@ class Eigenpairs:
     vectors: Tensor  #                                                            [k, d], orthonormal
     start: Tensor  # where a later search nearby should begin, [d], of norm 1
     residuals: tuple[float, ...]  # ‖A v − θ v‖
-    errors: tuple[float, ...]  # bounds of |λ − θ|
+    errors: tuple[float, ...]  # |λ − θ| at most, if no eigenvalue near the top has been missed
+    bound: float  # λ₁ − θ₁ at most, whatever the spectrum, but for the risk of `certificate`
     products: int
     converged: bool
 
@@ -56,6 +59,7 @@ def top_eigenpairs(
     rtol: float = 1e-3,
     max_products: int = 200,
     basis_size: int = 24,
+    noise: float = 1.0,
 ) -> Eigenpairs:
     """The k most positive eigenvalues of A, each to the relative accuracy rtol.
 
@@ -67,6 +71,7 @@ def top_eigenpairs(
         rtol: stop when every error is below rtol · |θ|.
         max_products: give up after so many products, with `converged=False`.
         basis_size: vectors kept before a restart; memory is about basis_size · d numbers.
+        noise: norm of the isotropic random part of start, as a share of the whole; the bound rests on it.
 
     Raises:
         ValueError: k is not between 1 and d, or start is zero or not finite.
@@ -74,7 +79,7 @@ def top_eigenpairs(
     """
     if not 1 <= k <= operator.dim:
         raise ValueError(f"k must be between 1 and the dimension {operator.dim}; got {k}.")
-    krylov = _Krylov(operator, start, min(max(basis_size, 3 * k + 4), operator.dim))
+    krylov = _Krylov(operator, start, min(max(basis_size, 3 * k + 4), operator.dim), noise)
     before = last = np.full(k, -np.inf)  # Ritz values of the last two rounds
     for products in range(1, max(max_products, k) + 1):
         krylov.expand()
@@ -96,6 +101,7 @@ def top_eigenpairs(
         start=krylov.lift(_flat_over_the_top(theta, vectors))[0],
         residuals=tuple(residuals[:k].tolist()),
         errors=tuple(errors.tolist()),
+        bound=max(0.0, krylov.upper_bound() - theta[0]) + krylov.rounding,
         products=products,
         converged=finished,
     )
@@ -144,11 +150,13 @@ def _converged(theta: Array, errors: Array, rtol: float, rounding: float) -> boo
 class _Krylov:
     """Remembers the basis Q [m, d], the projection T = Q A Qᵀ [m, m] and the next direction."""
 
-    def __init__(self, operator: SymmetricOperator, start: Tensor, size: int) -> None:
+    def __init__(self, operator: SymmetricOperator, start: Tensor, size: int, noise: float) -> None:
         norm = float(torch.linalg.vector_norm(start))
         if not 0 < norm < float("inf"):
             raise ValueError(f"the start vector has norm {norm}; it must be finite and above zero.")
         self.operator, self.size, self.filled = operator, size, 0
+        self.component = certificate.least_component(operator.dim, noise)
+        self.known_bound: float | None = None  # from when the projection was last tridiagonal
         self.basis = start.new_empty(size + 1, operator.dim)
         self.basis[0] = start / norm
         self.projection = np.zeros((size, size))
@@ -163,8 +171,9 @@ class _Krylov:
         rest = torch.addmv(rest, seen.T, column, alpha=-1)
         again = seen @ rest
         self.rest = torch.addmv(rest, seen.T, again, alpha=-1)
-        self.projection[: j + 1, j] = self.projection[j, : j + 1] = (column + again).double().cpu().numpy()
-        self.beta = float(torch.linalg.vector_norm(self.rest))
+        numbers = torch.cat([column + again, torch.linalg.vector_norm(self.rest)[None]])
+        *entries, self.beta = numbers.tolist()  # the one wait for the device
+        self.projection[: j + 1, j] = self.projection[j, : j + 1] = entries
         if not np.isfinite(self.projection[: j + 1, j]).all() or not np.isfinite(self.beta):
             raise FloatingPointError("a product with the operator is not finite.")
         self.filled = j + 1
@@ -179,6 +188,16 @@ class _Krylov:
     def complete(self) -> bool:
         """The space is invariant under A: its Ritz values are eigenvalues."""
         return self.filled == self.operator.dim or self.beta <= self.rounding
+
+    def upper_bound(self) -> float:
+        """What λ₁ does not exceed; the best is known where the projection ceases to be tridiagonal."""
+        if self.known_bound is None:
+            t = self.projection[: self.filled, : self.filled]
+            if self.complete:
+                return float(scipy.linalg.eigvalsh(t)[-1])
+            off_diagonal = np.append(np.diag(t, -1), self.beta)
+            return certificate.upper_bound(np.diag(t), off_diagonal, self.component)
+        return self.known_bound
 
     def ritz(self) -> tuple[Array, Array]:
         """Ritz values, largest first [m], and their coordinates in the basis [m, m]."""
@@ -200,6 +219,7 @@ class _Krylov:
 
     def _leave(self) -> None:
         """Out of an invariant space: a direction orthogonal to it, uncoupled to it."""
+        self.known_bound = self.upper_bound()
         seen = self.basis[: self.filled]
         fresh = torch.zeros_like(self.rest)
         fresh[int(torch.linalg.vector_norm(seen, dim=0).argmin())] = 1.0  # the axis least seen
@@ -209,6 +229,7 @@ class _Krylov:
 
     def _restart(self, keep: int) -> None:
         """Keep the best Ritz vectors and the next direction."""
+        self.known_bound = self.upper_bound()
         theta, vectors = self.ritz()
         self.basis[:keep] = self.lift(vectors[:, :keep])
         self.projection[:] = 0.0

@@ -82,6 +82,7 @@ class View:
             ratio=None if threshold is None else pairs.values[0] / threshold,
             residual=scale * pairs.residuals[0],
             error=scale * pairs.errors[0],
+            bound=scale * pairs.bound,
             products=pairs.products,
             seconds=seconds,
             converged=pairs.converged,
@@ -123,7 +124,8 @@ class Reading:
         threshold: the stability threshold of the same view, or None where it has none.
         ratio: value / threshold, 1 at the edge of stability.
         residual: ‖A v − λ v‖ for the eigenvector found.
-        error: bound on the error of the value.
+        error: of the value at most, if no eigenvalue near the top has been missed; the reading stops on it.
+        bound: how far above the value λ₁ can lie, whatever the spectrum, but for a risk of 1 in 1,000.
         products: products with the Hessian that it took.
         seconds: wall time that it took.
         converged: the bound reached the tolerance within the allowed products.
@@ -135,6 +137,7 @@ class Reading:
     ratio: float | None
     residual: float
     error: float
+    bound: float
     products: int
     seconds: float
     converged: bool = True
@@ -184,22 +187,26 @@ class Probe:
     def solve(self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None) -> Eigenpairs:
         """The eigenpairs behind a reading, not scaled by ρ²."""
         operator = self.view.operator(hessian, weights, geometry)
+        start, noise = self._start(weights)
         pairs = top_eigenpairs(
             operator,
-            self._start(weights),
+            start,
             k=min(self.k, operator.dim),
             rtol=self.rtol,
             max_products=self.max_products,
+            noise=noise,
         )
         self.count, self.start = self.count + 1, pairs.start
         return pairs
 
-    def _start(self, weights: Tensor) -> Tensor:
+    def _start(self, weights: Tensor) -> tuple[Tensor, float]:
+        """Where to begin, and the norm of its random part as a share of the whole."""
         generator = torch.Generator(weights.device).manual_seed(self.seed * 1_000_003 + self.count)
         noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=weights.device)
         if not self.count:
-            return noise
-        return self.start.to(weights) + noise * (NOISE / float(torch.linalg.vector_norm(noise)))
+            return noise, 1.0
+        start = self.start.to(weights) + noise * (NOISE / float(torch.linalg.vector_norm(noise)))
+        return start, min(1.0, NOISE / float(torch.linalg.vector_norm(start)))
 
     def state_dict(self) -> dict[str, Any]:
         """What the next reading depends on."""

@@ -21,7 +21,7 @@ RECORD_FIELDS = (
     "step tau train_loss peak_loss train_accuracy test_accuracy "
     "weight_norm gradient_norm effective_lr lr elapsed"
 ).split()
-READING_FIELDS = "value threshold ratio residual error products seconds converged".split()
+READING_FIELDS = "value threshold ratio residual error bound products seconds converged".split()
 
 
 def views(run: Run) -> list[str]:

@@ -90,6 +90,7 @@ def reading(value: float, threshold: float | None, noise: random.Random) -> dict
         "ratio": None if threshold is None else value / threshold,
         "residual": 0.03 * value,
         "error": (1e-3 if good else 0.1) * abs(value),
+        "bound": (5e-2 if good else 1.0) * abs(value),
         "products": 7 if good else 200,
         "seconds": 0.1,
         "converged": good,

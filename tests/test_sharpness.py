@@ -358,7 +358,7 @@ def test_a_panel_reads_what_a_probe_of_its_own_reads(name: str) -> None:
 
 
 def test_a_record_is_json_and_names_more_than_one_value_only_where_there_is_more() -> None:
-    fields = "value threshold ratio residual error products seconds converged".split()
+    fields = "value threshold ratio residual error bound products seconds converged".split()
     reading = Probe("raw")(Matrix(H), W, geometry(ScalarMetric(D)))
     assert list(reading.as_record()) == fields
     assert json.loads(json.dumps(reading.as_record()))["value"] == reading.value

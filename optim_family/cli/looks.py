@@ -12,7 +12,7 @@ from optim_family.errors import UsageError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_HEADERS: Final = ("sharpness", "error at most", "residual", "products", "seconds", "")
+_HEADERS: Final = ("sharpness", "error", "above by at most", "residual", "products", "seconds", "")
 _FLAGS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "--density": ("The density of all eigenvalues.", {"is_flag": True}),
     "--trace": ("The sum of all eigenvalues.", {"is_flag": True}),
@@ -82,6 +82,7 @@ def _cells(reading: Mapping[str, Any]) -> list[str]:
     return [
         "  ".join(f"{value:.6g}" for value in reading.get("top", [reading["value"]])),
         f"{reading['error']:.1e}",
+        f"{reading['bound']:.1e}",
         f"{reading['residual']:.1e}",
         str(reading["products"]),
         f"{reading['seconds']:.2f}",
