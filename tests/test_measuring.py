@@ -284,6 +284,20 @@ def test_rmsprop_is_measured_in_the_metric_of_its_next_step() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_a_preconditioner_that_shrinks_with_the_gradient_raises_its_own_sharpness() -> None:
+    """L = w⁴/4 and P = |g|: the sharpness 3w² falls on the way down, 3/w in the metric rises."""
+    model = nn.Linear(1, 1, bias=False).double()
+    for w in (2.0, 1.0, 0.5):
+        model.weight.data.fill_(w)
+        optimizer = RMSprop(model.parameters(), eps=0.0, preconditioning="raw")
+        chunks = [(torch.ones(1, 1, dtype=torch.float64), torch.ones(1))]
+        readings = measure(
+            model, lambda y, _: y.pow(4).sum() / 4, chunks, optimizer, views=["raw", "preconditioned"]
+        )
+        assert readings["raw"].value == pytest.approx(3 * w**2, rel=1e-12)
+        assert readings["preconditioned"].value == pytest.approx(3 / w, rel=1e-12)
+
+
 def test_gradients_that_stand_are_those_of_the_next_step() -> None:
     model = mlp()
     space = ParameterSpace.of(model)
