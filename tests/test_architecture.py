@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "checkpoint": "files",
     "experiment": "backbones data geometry invariance objective optimizers.base registry resources "
     "sharpness spec",
-    "instruments": "experiment geometry midpoint minibatch operators sharpness spec",
+    "instruments": "experiment geometry hessian midpoint minibatch operators sharpness spec",
     "training": "arithmetic checkpoint experiment instruments operators sharpness spec store watching",
     "looking": "arithmetic checkpoint examining experiment files spec store",
     "recording": "optimizers.base optimizers.signatures registry resources space spec",
