@@ -12,7 +12,7 @@ from typing import Any, Final, final
 from optim_family.errors import Interrupted, Stopped
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-# A terminal signals a whole group of processes, and a launcher among them passes it on: one wish, two signals.
+# A terminal signals a whole group, and a launcher in it passes the signal on: one wish, two signals.
 ECHO_SECONDS: Final = 1.0
 
 
@@ -37,7 +37,7 @@ class Watcher:
 
 @final
 class Stop:
-    """A wish to stop, made by a signal, obeyed where `check` is called. Remembers the signal and when it came.
+    """A wish to stop, made by a signal, obeyed where `check` is called; remembers the signal and its time.
 
     Schedulers announce the end of a job by SIGTERM, SIGUSR1 or SIGUSR2, a terminal by SIGINT. A second signal
     does not wait: the process exits there and then, as after a kill, which costs what is not in a checkpoint.
