@@ -13,9 +13,16 @@ from optim_family.launchers import Launcher
 _LOGS = ".submitit"  # in the folder of the study: the scripts and logs of its jobs
 
 
-def chosen(
-    launcher: str, folder: Path, settings: Sequence[str], address: str | None
-) -> Callable[[int], Launcher] | None:
+Start = Callable[[int], Launcher]
+
+
+def taken(given: dict[str, Any]) -> Callable[[Path], Start | None]:
+    """Out of the options of a command, which loses them; the rest is `chosen` for the folder of the study."""
+    settings, address = given.pop("set_launcher"), given.pop("address")
+    return partial(chosen, given.pop("launcher"), settings=settings, address=address)
+
+
+def chosen(launcher: str, folder: Path, settings: Sequence[str], address: str | None) -> Start | None:
     """What makes the launcher, given the number of runs at a time; None for the usual one, of this machine.
 
     Raises:

@@ -73,24 +73,15 @@ def chosen(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--address", help="Of the Ray cluster; without it one is started on this machine.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and what it would cost.")
-def run(
-    output: Output,
-    name: str,
-    workers: int | None,
-    launcher: str,
-    set_launcher: tuple[str, ...],
-    address: str | None,
-    dry_run: bool,
-    **which: Any,
-) -> int:
+def run(output: Output, name: str, workers: int | None, dry_run: bool, **which: Any) -> int:
     """Carry out what is left of a study, and write its report."""
     from optim_family.cli import launching, studying
 
+    launcher = launching.taken(which)
     study, folder = _study(name, **which)
     if dry_run:
         return studying.preview(study, folder, workers, output)
-    start = launching.chosen(launcher, folder, set_launcher, address)
-    return studying.carry_out(study, folder, workers, output, start)
+    return studying.carry_out(study, folder, workers, output, launcher(folder))
 
 
 @command.named("status")
