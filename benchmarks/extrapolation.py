@@ -24,7 +24,8 @@ def main() -> None:
         computing, sending = seconds(processes, *link)
         gain = single / (computing + sending)
         print(
-            f"| {processes} | {computing:.3g} s | {1e3 * sending:.2g} ms | {gain:.1f} | {gain / processes:.1%} |"
+            f"| {processes} | {computing:.3g} s | {1e3 * sending:.2g} ms | {gain:.1f} "
+            f"| {gain / processes:.1%} |"
         )
 
 
