@@ -1,9 +1,9 @@
-# make demo, make test: each sets itself up in .venv; a second time it installs nothing.
+# make demo, make test, make faults: each sets itself up in .venv; a second time it installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.cfg pyproject.toml optim_family/__init__.py
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check faults bench clean
 
 demo: .venv/.installed
 	$(BIN)/optim-family run --optimizer rmsprop --model resnet18 --limit 50 --steps 40 --every 10 --resume
@@ -15,6 +15,11 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# FAULTS=0.1: a tenth of the tries.
+FAULTS ?= 1
+faults: .venv/.installed-dev
+	OPTIM_FAMILY_FAULTS=$(FAULTS) $(BIN)/python -m pytest -n 2 tests/faults
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-NAMES = ("step", "product", "memory", "startup", "reading")
+NAMES = ("step", "product", "memory", "startup", "reading", "world")
 
 
 def main(names: list[str]) -> None:

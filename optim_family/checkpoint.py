@@ -8,6 +8,7 @@ and a float that JSON cannot hold {"float": its eight bytes}; lists, strings and
 """
 
 import hashlib
+import json
 import math
 import re
 import struct
@@ -79,6 +80,21 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict[st
     if any(path.suffix == ".json" for _, path in files):
         raise CorruptError(f"{folder} holds no checkpoint that is whole; repeat the run in a new folder")
     return None
+
+
+def pack(tree: dict[str, Any]) -> bytes:
+    """A tree as bytes, to be sent to another process; what it may hold is as for `save`."""
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_encode(tree, "tree", tensors))
+    return safetensors.torch.save(tensors, {"tree": text})
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """The tree that `pack` was given, on the CPU."""
+    length = int.from_bytes(data[:8], "little")
+    text = json.loads(data[8 : 8 + length])["__metadata__"]["tree"]
+    tree: dict[str, Any] = _decode(json.loads(text), safetensors.torch.load(data))
+    return tree
 
 
 def _load(manifest: Path, step: int) -> dict[str, Any]:

@@ -12,11 +12,13 @@ import torch
 from optim_family import backbones, data, invariance, registry
 from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_line
 from optim_family.geometry import Geometry
+from optim_family.hessian import out_of_memory
 from optim_family.objective import Objective
 from optim_family.optimizers.base import FamilyOptimizer
 from optim_family.resources import version
 from optim_family.sharpness import VIEWS
 from optim_family.spec import RunSpec, without_scale
+from optim_family.world import World
 
 LIBRARIES = ("optim-family", "torch", "torchvision", "timm", "numpy", "scipy")
 
@@ -82,10 +84,11 @@ class Experiment:
             "ghost_batch": self.objective.ghost_batch,
             "device": _device_name(space.tensors[0].device),
             "threads": torch.get_num_threads(),
+            "processes": self.objective.world.size,
         }
 
 
-def assemble(spec: RunSpec) -> Experiment:
+def assemble(spec: RunSpec, world: World | None = None) -> Experiment:
     """Build everything, try it once, and write nothing.
 
     Raises:
@@ -94,7 +97,7 @@ def assemble(spec: RunSpec) -> Experiment:
         PluginError: the optimizer fails.
     """
     optimizer_class = registry.load(spec.optimizer)
-    objective = objective_of(spec)
+    objective = objective_of(spec, world)
     space, verdict = objective.space, judged(objective)
     with blamed(spec.optimizer, "its constructor"):
         optimizer = optimizer_class(space.tensors, optimizer_class.Hyper.model_validate(spec.hyper))
@@ -105,7 +108,7 @@ def assemble(spec: RunSpec) -> Experiment:
     return Experiment(spec, objective, optimizer, verdict, *applicable(spec, usual, verdict))
 
 
-def objective_of(spec: RunSpec) -> Objective:
+def objective_of(spec: RunSpec, world: World | None = None) -> Objective:
     """The loss that a specification is about, at its initial weights.
 
     Raises:
@@ -131,6 +134,7 @@ def objective_of(spec: RunSpec) -> Objective:
         batch_size=spec.batch_size,
         seed=spec.seed,
         hvp=spec.hvp,
+        world=world,
     )
 
 
@@ -142,12 +146,14 @@ def judged(objective: Objective) -> invariance.Verdict:
 
 @contextmanager
 def blamed(optimizer: str, what: str) -> Iterator[None]:
-    """An exception inside becomes one line that names the plugin and its distribution."""
+    """An exception inside becomes one line that names the plugin; for a lack of memory it is not to blame."""
     try:
         yield
-    except OptimFamilyError:
+    except (OptimFamilyError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
         source = registry.entry(optimizer).source
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise PluginError(f"the optimizer {optimizer} ({source}) failed in {what}: {reason}") from error

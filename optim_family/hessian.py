@@ -40,21 +40,27 @@ class Hessian(SymmetricOperator):
         params: the tensors that w consists of, in order.
         mode: keep the graphs, or build them for every product; chosen by `plan` if not given. Where the
             memory does not suffice for the graphs after all, `mode` becomes `rebuilt`.
+        total: adds up the products of all who have a share of the chunks, [d] → [d]; if None, all are here.
     """
 
     def __init__(
-        self, chunks: Sequence[ChunkLoss], params: Sequence[Tensor], mode: Mode | None = None
+        self,
+        chunks: Sequence[ChunkLoss],
+        params: Sequence[Tensor],
+        mode: Mode | None = None,
+        total: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.chunks, self.params = tuple(chunks), tuple(params)
         self.dim = sum(p.numel() for p in self.params)
-        self.mode = mode or plan(self.chunks, self.params)
+        self.mode, self.total = mode or plan(self.chunks, self.params), total
         self._graphs: list[list[GradientEdge | None]] | None = None
         if self.mode == "retained":
             self._thriftily(self._retain)
 
     def apply(self, v: Tensor) -> Tensor:
         """∇²L v, [d] → [d]."""
-        return self._thriftily(partial(self._product, v))
+        product = self._thriftily(partial(self._product, v))
+        return self.total(product) if self.total else product
 
     def _thriftily(self, work: Callable[[], T]) -> T:
         """Do it; if that takes more memory than there is, drop the graphs for good and do it again."""

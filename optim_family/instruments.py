@@ -7,11 +7,12 @@ A reading beside a view carries the view's name and one more word, in its unit a
     spherical-batch       E_B[g_Bᵀ H_B g_B / ‖g_B‖²] at wₜ
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, final
 
 from optim_family.experiment import Experiment
 from optim_family.geometry import Geometry
+from optim_family.hessian import ChunkLoss
 from optim_family.midpoint import Trail, moved_to
 from optim_family.minibatch import batch_sharpness
 from optim_family.operators import Watched
@@ -19,6 +20,7 @@ from optim_family.sharpness import Panel
 from optim_family.spec import BATCH, MIDPOINT
 
 Readings = dict[str, dict[str, Any] | None]
+Batch = list[ChunkLoss]
 
 
 @final
@@ -27,7 +29,7 @@ class Instruments:
 
     Args:
         experiment: what is measured, at its present weights.
-        check: called before every product with the Hessian of the whole loss; it may raise, which leaves no
+        check: called before every product with a Hessian; it may raise, which leaves no
             trace in what is remembered.
         note: told once, in one line, that the graphs did not fit the memory.
     """
@@ -87,13 +89,19 @@ class Instruments:
             return found
         batches = self.objective.sample_batches(spec.batch_sharpness, spec.seed * 1_000_003 + step)
         for view in self.experiment.views:
-            self.check()
             try:
-                reading = batch_sharpness(batches, self.objective.space.tensors, geometry, view=view)
+                reading = batch_sharpness(
+                    self._watched(batches), self.objective.space.tensors, geometry, view=view
+                )
                 found[view + BATCH] = reading.as_record()
             except FloatingPointError:  # the loss of a mini-batch may have reached 0
                 found[view + BATCH] = None
         return found
+
+    def _watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:  # a gradient and a product each
+            self.check()
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """What the next readings depend on."""

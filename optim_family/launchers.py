@@ -77,12 +77,12 @@ class Local(Launcher):
 
     def map(self, jobs: Iterable[Job], stop: Stop, tick: Callable[[], None]) -> Iterator[Ending]:
         """Every job's ending, as they come; whatever happens, no worker outlives this."""
-        waiting, running = iter(jobs), list[_Worker]()
+        waiting, running = iter(jobs), list[Worker]()
         try:
             while True:
                 stop.check()
                 while len(running) < self.workers and (job := next(waiting, None)):
-                    running.append(_Worker(job, self.program, self.threads))
+                    running.append(Worker(job, self.program, self.threads))
                 if not running:
                     return
                 for worker in [each for each in running if each.ended]:
@@ -95,7 +95,7 @@ class Local(Launcher):
 
 
 @final
-class _Worker:
+class Worker:
     """A process at work on one job; remembers where its words go."""
 
     def __init__(self, job: Job, program: Sequence[str], threads: int) -> None:
@@ -131,7 +131,7 @@ class _Worker:
         return Ending(self.job, code, (killed + lines[-1:] or [""])[0])
 
 
-def _end(workers: Iterable[_Worker]) -> None:
+def _end(workers: Iterable[Worker]) -> None:
     """Ask all to leave a checkpoint, and wait until they have; a second Ctrl-C does not wait."""
     for worker in workers:
         worker.process.terminate()

@@ -58,11 +58,12 @@ class Log:
             self._held = held.pop_all()
         self._stored: dict[str, Any] = {"step": -1}
 
-    def append(self, record: Mapping[str, Any]) -> bool:
+    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
         """Add a record, or compare it where its step is not new; see `RunStore.append`."""
         plain: dict[str, Any] = finite(record)
         if plain["step"] <= self._last:
-            self._compare(plain)
+            if again:
+                self._compare(plain)
             return False
         head = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()[:-1]
         check = zlib.crc32(head, self._check)

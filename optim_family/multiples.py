@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from optim_family import tables
 from optim_family.curves import Curve, cross, draw, log_axis
-from optim_family.plots import STYLE, WIDTH
+from optim_family.plots import STYLE, WIDTH, literal
 from optim_family.store import Run
 from optim_family.summary import OWN, first_view
 
@@ -75,7 +75,7 @@ def _multiples(
     draw_cell: Callable[[Axes, Sequence[Curve]], None],
 ) -> Figure:
     looks = {arm: look for look, arm in enumerate(dict.fromkeys(arms))}
-    curves = [Curve(run, arm, looks[arm]) for run, arm in zip(runs, arms, strict=True)]
+    curves = [Curve(run, literal(arm), looks[arm]) for run, arm in zip(runs, arms, strict=True)]
     columns = list(dict.fromkeys(str(run.spec["optimizer"]) for run in runs))
     cells: Cells = {(row, column): [] for row in dict.fromkeys(settings) for column in columns}
     for curve, setting in zip(curves, settings, strict=True):
@@ -100,7 +100,7 @@ def _sheet(title: str, rows: Sequence[str], columns: Sequence[str], lines: int) 
     width = (wide - LEFT - RIGHT + BETWEEN) / len(columns) - BETWEEN
     high = HEAD + len(rows) * (HEIGHT + ABOVE) - ABOVE + FOOT + LINE * lines
     drawn = Figure(figsize=(wide, high))
-    drawn.text(0.012, 1 - 0.1 / high, title, va="top", fontsize=12, fontweight="bold")
+    drawn.text(0.012, 1 - 0.1 / high, title, va="top", fontsize=12, fontweight="bold", parse_math=False)
     axes = drawn.subplots(
         len(rows),
         len(columns),
@@ -114,10 +114,11 @@ def _sheet(title: str, rows: Sequence[str], columns: Sequence[str], lines: int) 
             "hspace": ABOVE / HEIGHT,
         },
     )
+    plain: dict[str, Any] = {"fontweight": "bold", "parse_math": False}
     for ax, name in zip(axes[0], columns, strict=True):
-        ax.annotate(name, (0, 1), (0, 12), "axes fraction", textcoords="offset points", fontweight="bold")
+        ax.annotate(name, (0, 1), (0, 12), "axes fraction", textcoords="offset points", **plain)
     for ax, name in zip(axes[:, 0], rows, strict=True):
-        ax.set_ylabel("\n".join(textwrap.wrap(name, 26)))
+        ax.set_ylabel("\n".join(textwrap.wrap(name, 26)), parse_math=False)
     return drawn, axes
 
 

@@ -23,6 +23,7 @@ from optim_family.errors import UsageError
 from optim_family.hessian import ChunkLoss, Hessian, Mode, plan
 from optim_family.space import ParameterSpace
 from optim_family.spec import Hvp
+from optim_family.world import Alone, World
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -56,6 +57,7 @@ class Objective:
         batch_size: examples a gradient is taken over; the whole set if None.
         seed: of the order of the mini-batches.
         hvp: keep the gradient's graph between Hessian products, rebuild it, or whichever the memory allows.
+        world: the processes that share the ghost batches; this one alone if None.
 
     Attributes:
         mode: which of the two; None until the first Hessian, or where it must be planned again.
@@ -74,6 +76,7 @@ class Objective:
         batch_size: int | None = None,
         seed: int = 0,
         hvp: Hvp = "auto",
+        world: World | None = None,
     ) -> None:
         self.model, self.data, self.space = model.train(), data, ParameterSpace.of(model)
         self.loss_fn: LossFunction = (
@@ -86,6 +89,12 @@ class Objective:
                 "choose --batch-size"
             )
         self.ghost_batch = _ghost_batch(self.size, batch_size, ghost_batch)
+        self.world = world or Alone()
+        if (chunks := (batch_size or self.size) // self.ghost_batch) < self.world.size:
+            raise UsageError(
+                f"{self.world.size} processes cannot share {chunks} ghost batches of {self.ghost_batch}; "
+                "start fewer, or choose a smaller --ghost-batch"
+            )
         self._dtype = self.space.tensors[0].dtype
         kept = data.x_train.numel() * self._dtype.itemsize <= KEPT_BYTES
         self._kept = data.images(data.x_train, self._dtype) if kept else None
@@ -108,9 +117,9 @@ class Objective:
 
     def hessian(self) -> Hessian:
         """∇²L over the whole training set [d, d]; how, is planned once and then kept."""
-        chunks = self.chunk_losses()
-        self.mode = self.mode or plan(chunks, self.space.tensors)
-        return Hessian(chunks, self.space.tensors, self.mode)
+        chunks = self.world.share(self.chunk_losses())
+        self.mode = self.mode or plan([*chunks] * self.world.neighbours, self.space.tensors)
+        return Hessian(chunks, self.space.tensors, self.mode, self.world.total)
 
     def sample_batches(self, count: int, seed: int) -> list[list[ChunkLoss]]:
         """Independent mini-batches, each as the closures whose sum is its loss; not those of any step.
@@ -130,39 +139,53 @@ class Objective:
         for tensor in self.space.tensors:
             tensor.grad = None
         total = torch.zeros((), dtype=self._dtype, device=self.space.tensors[0].device)
-        for chunk in self._closures(self._batch(step)) if self.batch_size else self.chunk_losses():
+        chunks = self._closures(self._batch(step)) if self.batch_size else self.chunk_losses()
+        for chunk in self.world.share(chunks):
             loss = chunk()
             torch.autograd.backward(loss)
             total += loss.detach()
+        reached = [(tensor, tensor.grad) for tensor in self.space.tensors if tensor.grad is not None]
+        total, *gradients = self.world.sum(total, *(gradient for _, gradient in reached))
+        for (tensor, _), gradient in zip(reached, gradients, strict=True):
+            tensor.grad = gradient
         return total
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """Loss and accuracy; the test set with statistics recomputed over the training set."""
-        loss = right = 0.0
+        starts = range(0, self.size, self.ghost_batch)
+        mine, loss, right = self.world.share(starts), 0.0, 0
         with recomputing_statistics(self.model):
-            for start in range(0, self.size, self.ghost_batch):
+            for start in mine:
                 part = slice(start, start + self.ghost_batch)
                 logits, labels = self._logits(self._inputs(part)), self.data.y_train[part]
                 loss += float(self.loss_fn(logits, labels)) * len(labels)
                 right += int((logits.argmax(1) == labels).sum())
-        return Evaluation(loss / self.size, right / self.size, self._test_accuracy())
+        self._average_statistics(len(mine) / len(starts))
+        sums = self.space.tensors[0].new_tensor([loss, right, self._right_in_test()], dtype=torch.float64)
+        loss, right, right_in_test = self.world.total(sums).tolist()
+        return Evaluation(loss / self.size, right / self.size, right_in_test / len(self.data.y_test))
 
-    def _test_accuracy(self) -> float:
-        right = 0
+    def _average_statistics(self, share: float) -> None:
+        """The mean over all ghost batches, out of the mean over those of each process."""
+        buffers = [
+            b for name, b in self.model.named_buffers() if name.endswith(("running_mean", "running_var"))
+        ]
+        if buffers and share < 1:
+            for buffer, total in zip(buffers, self.world.sum(*(share * b for b in buffers)), strict=True):
+                buffer.copy_(total)
+
+    def _right_in_test(self) -> int:
+        right, images = 0, torch.split(self.data.x_test, self.ghost_batch)
+        chunks = list(zip(images, torch.split(self.data.y_test, self.ghost_batch), strict=True))
         self.model.eval()
         try:
-            chunks = zip(
-                torch.split(self.data.x_test, self.ghost_batch),
-                torch.split(self.data.y_test, self.ghost_batch),
-                strict=True,
-            )
-            for x, y in chunks:
+            for x, y in self.world.share(chunks):
                 logits = self._logits(self.data.images(x, self._dtype))
                 right += int((logits.argmax(1) == y).sum())
         finally:
             self.model.train()
-        return right / len(self.data.y_test)
+        return right
 
     def _logits(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.model(inputs)

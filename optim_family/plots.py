@@ -67,7 +67,7 @@ def figure(runs: Sequence[Run], *, title: str | None = None, overlays: Collectio
     """
     if not runs:
         raise UsageError("there is nothing to draw; name at least one run directory")
-    names = [_literal(name) for name in run_labels(runs)]
+    names = [literal(name) for name in run_labels(runs)]
     curves = [Curve(run, name, look) for look, (run, name) in enumerate(zip(runs, names, strict=True))]
     columns = _columns(names)
     lines = math.ceil(len(names) / columns) if len(names) > 1 else 0
@@ -140,10 +140,10 @@ def _subtitle(runs: Sequence[Run]) -> str:
     """What all runs have in common, and how a single run ended, if not as it should."""
     status = str(runs[0].status.get("status"))
     ending = [status] if len(runs) == 1 and status != "done" else []
-    return _literal(", ".join([setting([run.spec for run in runs]), *ending]))
+    return literal(", ".join([setting([run.spec for run in runs]), *ending]))
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Text that fits into a line, in which a dollar is a dollar and not mathematics."""
     fitting = text if len(text) <= 140 else f"{text[:50]} … {text[-85:]}"
     return fitting.replace("$", r"\$")

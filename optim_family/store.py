@@ -12,6 +12,7 @@ import json
 import os
 import re
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -40,8 +41,55 @@ class Run:
     records: list[dict[str, Any]]
 
 
+class Store(ABC):
+    """Where a run is kept, as the process sees it that carries it out; a context manager."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder for the checkpoints of this run; it need not exist."""
+        return self.path / _CHECKPOINTS
+
+    @abstractmethod
+    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
+        """Add one record to the log; whether it is new."""
+
+    @abstractmethod
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Replace one JSON file of the directory."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closing twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
 @final
-class RunStore:
+class Elsewhere(Store):
+    """A run that another process keeps: nothing is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
+        """Do nothing."""
+        return True
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@final
+class RunStore(Store):
     """The one writer of a run directory: remembers the lock it holds and its end of the log.
 
     A context manager; leaving it frees the lock, and so does the death of the process.
@@ -67,6 +115,10 @@ class RunStore:
             CorruptError: the folder cannot be written, or what it holds is damaged.
         """
         _enter(path)
+        if (path / _CHECKPOINTS).is_symlink():
+            raise UsageError(
+                f"{path / _CHECKPOINTS} is a link; a run keeps all of its own: choose another folder"
+            )
         with writing(path), ExitStack() as held:
             held.callback(os.close, _lock(path / _LOCK))
             _settle(path / _SPEC, json.loads(json.dumps(finite(spec))))
@@ -77,12 +129,7 @@ class RunStore:
                 remove_leftovers(folder)
             return cls(path, log, held.pop_all())
 
-    @property
-    def checkpoints(self) -> Path:
-        """The folder for the checkpoints of this run; it need not exist."""
-        return self.path / _CHECKPOINTS
-
-    def append(self, record: Mapping[str, Any]) -> bool:
+    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
         """Add one record to the log by a single write; NaN and infinities become null.
 
         A resumed run makes the records after its checkpoint again. Those are not written twice but
@@ -90,6 +137,7 @@ class RunStore:
 
         Args:
             record: JSON, with an integer `step` that grows from record to record.
+            again: whether a record that comes a second time must be the same.
 
         Returns:
             Whether the record is new.
@@ -97,7 +145,7 @@ class RunStore:
         Raises:
             CorruptError: the log cannot be written, or holds another record of this step.
         """
-        return self._log.append(record)
+        return self._log.append(record, again=again)
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace one JSON file of the directory, once all records so far are safe on the disk.
@@ -114,12 +162,6 @@ class RunStore:
     def close(self) -> None:
         """Free the lock. Closing twice is harmless."""
         self._held.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def read_run(path: Path) -> Run:

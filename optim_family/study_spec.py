@@ -115,7 +115,7 @@ def _text(path: Path) -> str:
 def _table(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of syntax, enormous numbers and nesting
         raise UsageError(f"the study {path} is not valid TOML: {error}") from None
 
 

@@ -4,19 +4,21 @@ import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
 
-from optim_family import checkpoint
+from optim_family import checkpoint, memory
 from optim_family.arithmetic import full_precision, repeatable
 from optim_family.errors import OptimFamilyError, Stopped, UsageError
 from optim_family.experiment import Experiment, assemble
 from optim_family.instruments import Instruments
 from optim_family.spec import RunSpec, difference
-from optim_family.store import RunStore, read_run
+from optim_family.store import Elsewhere, RunStore, Store, read_run
 from optim_family.watching import Stop, Watcher
+from optim_family.world import Alone, World
 
 Status = Literal["done", "diverged"]
 
@@ -40,6 +42,7 @@ def train(
     resume: bool = False,
     watcher: Watcher | None = None,
     stop: Stop | None = None,
+    world: World | None = None,
 ) -> Outcome:
     """Carry out a run, or what is left of it.
 
@@ -49,19 +52,22 @@ def train(
         resume: continue from the last checkpoint, where there is one.
         watcher: told what happens.
         stop: asked before every step and every Hessian product.
+        world: the processes that share the run, all of which call this; the first of them writes.
 
     Raises:
         UsageError: the specification cannot be carried out, or `out` holds another run, or part of this
             one and `resume` is not set.
         BusyError: another process is at it.
         CorruptError: the directory or the data is damaged.
+        OptimFamilyError: the memory does not suffice.
         PluginError: the optimizer failed.
         Stopped: `stop` said so; a checkpoint is left.
     """
-    watcher, stop = watcher or Watcher(), stop or Stop()
-    with full_precision(), repeatable():
-        experiment = assemble(spec)
-        with RunStore.open(out, spec.model_dump(mode="json")) as store:
+    watcher, stop, world = watcher or Watcher(), stop or Stop(), world or Alone()
+    with memory.explained(), full_precision(), repeatable():
+        experiment = assemble(spec, world)
+        plain = spec.model_dump(mode="json")
+        with RunStore.open(out, plain) if world.leads else Elsewhere(out) as store:
             training = Training(experiment, store, watcher, stop)
             training.restore(resume)
             try:
@@ -74,10 +80,12 @@ def train(
 class Training:
     """A run under way: remembers the step, the last record, τ, the highest loss since it and the time."""
 
-    def __init__(self, experiment: Experiment, store: RunStore, watcher: Watcher, stop: Stop) -> None:
-        self.experiment, self.store, self.watcher, self.stop = experiment, store, watcher, stop
+    def __init__(self, experiment: Experiment, store: Store, watcher: Watcher, stop: Stop) -> None:
+        self.experiment, self.store, self.watcher = experiment, store, watcher
         self.spec, self.objective = experiment.spec, experiment.objective
-        self.instruments = Instruments(experiment, stop.check, watcher.note)
+        self.world, self.exact = experiment.objective.world, True
+        self.check = partial(self.world.check, stop)
+        self.instruments = Instruments(experiment, self.check, watcher.note)
         self.step, self.recorded, self.tau, self.peak = 0, -1, 0.0, -math.inf
         self._earlier, self._begin, self._saved = 0.0, time.perf_counter(), time.perf_counter()
 
@@ -107,7 +115,7 @@ class Training:
 
     def advance(self) -> bool:
         """One step, with a record before it where one is due; False when the last record is made."""
-        self.stop.check()
+        self.check()
         loss = float(self.objective.gradient(self.step))
         if not math.isfinite(loss):
             raise FloatingPointError("the training loss is not finite")
@@ -132,7 +140,9 @@ class Training:
         if not math.isfinite(gradient_norm):
             raise FloatingPointError("the gradient is not finite")
         readings = self.instruments(self.step)
-        norm = float(torch.linalg.vector_norm(space.weights()))
+        weights = space.weights()
+        self.world.same("weights", int(weights.view(torch.uint8).sum(dtype=torch.int64)))
+        norm = float(torch.linalg.vector_norm(weights))
         shrink = values["lr"] * values["weight_decay"]
         evaluation = self.objective.evaluate()
         self._write(
@@ -151,7 +161,7 @@ class Training:
 
     def _write(self, **fields: Any) -> None:
         record = {"step": self.step, "tau": self.tau, **fields, "elapsed": self.elapsed}
-        self.store.append(record)
+        self.store.append(record, again=self.exact)
         self.watcher.record(record)
 
     def _diverge(self) -> Status:
@@ -162,7 +172,10 @@ class Training:
 
     def _attest(self) -> None:
         """Write what the numbers depend on; say what has changed since an earlier part of the run."""
+        if not self.world.leads:
+            return
         now, before = self.experiment.provenance(), read_run(self.store.path).provenance
+        self.exact = before.get("processes", self.world.size) == self.world.size  # sums in another order
         changes = difference(now, before) if self.step and before else []
         if changes:
             self.watcher.note(
@@ -203,7 +216,8 @@ class Training:
             "data": self.objective.data.sha256,
         }
         self._mark("running")  # the records reach the disk before a checkpoint that counts on them
-        checkpoint.save(self.store.checkpoints, self.step, tree)
+        if self.world.leads:
+            checkpoint.save(self.store.checkpoints, self.step, tree)
         self._saved = time.perf_counter()
 
     def restore(self, resume: bool) -> None:
@@ -212,7 +226,9 @@ class Training:
         Raises:
             UsageError: there is one, and `resume` is not set; or the data has changed since.
         """
-        found = checkpoint.load_latest(self.store.checkpoints, self.watcher.note)
+        self.world.same("specification or data", [self.spec.key, self.objective.data.sha256])
+        latest = partial(checkpoint.load_latest, self.store.checkpoints, self.watcher.note)
+        found = self.world.told(latest() if self.world.leads else None)
         if found is None:
             return
         self.step, tree = found

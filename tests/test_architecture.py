@@ -52,21 +52,24 @@ MAY_IMPORT = {
     "folders": "readers",
     "published": "readers",
     "data": "readers folders published",
-    "objective": "hessian space data backbones spec",
+    "objective": "hessian space data backbones spec world",
     # running
     "schedules": "",
     "scheduler": "schedules",
     "weights": "",
     "spec": "",
+    "world": "checkpoint space watching",
     "watching": "",
     "files": "",
     "log": "files spec",
     "store": "files log spec",
     "checkpoint": "files",
-    "experiment": "backbones data geometry invariance objective optimizers.base registry resources "
-    "sharpness spec",
-    "instruments": "experiment geometry midpoint minibatch operators sharpness spec",
-    "training": "arithmetic checkpoint experiment instruments operators sharpness spec store watching",
+    "experiment": "backbones data geometry hessian invariance objective optimizers.base registry resources "
+    "sharpness spec world",
+    "memory": "hessian",
+    "instruments": "experiment geometry hessian midpoint minibatch operators sharpness spec",
+    "training": "arithmetic checkpoint experiment instruments memory operators sharpness spec store "
+    "watching world",
     "looking": "arithmetic checkpoint examining experiment files spec store",
     "recording": "optimizers.base optimizers.signatures registry resources space spec",
     "recorder": "arithmetic geometry hessian optimizers.adapt optimizers.base recording sharpness space "
@@ -93,6 +96,7 @@ MAY_IMPORT = {
     "worker": "files spec training watching",
     "trial": "arithmetic data experiment spec worker",
     "launchers": "spec watching",
+    "clusters": "launchers spec watching",
     "study": "files launchers store study_spec watching",
     "report": "answers files labels multiples pages plots store study_spec summary tables",
 }

@@ -148,3 +148,16 @@ def test_a_mini_batch_without_a_direction_leaves_a_gap_and_does_not_end_the_run(
     outcome = train(spec(steps=2, batch_sharpness=1), tmp_path / "run")
     assert outcome.status == "done"
     assert [r["views"]["spherical-batch"] for r in read_run(tmp_path / "run").records] == [None, None]
+
+
+def test_a_wish_to_stop_is_looked_at_before_every_step_and_every_product(tmp_path):
+    class Counted(Stop):
+        asked = 0
+
+        def check(self):
+            self.asked += 1
+
+    stop, wanted = Counted(), spec(batch_size=10, **BESIDE)
+    train(wanted, tmp_path / "run", stop=stop)
+    views = [view for record in read_run(tmp_path / "run").records for view in record["views"].values()]
+    assert stop.asked == wanted.steps + 1 + sum(view["products"] for view in views)

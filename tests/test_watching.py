@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
+from optim_family import watching
 from optim_family.errors import Stopped
-from optim_family.watching import Stop, Watcher
+from optim_family.watching import SIGNALS, Stop, Watcher
 
 
 def test_nothing_is_raised_until_a_signal_has_come():
@@ -14,7 +15,10 @@ def test_nothing_is_raised_until_a_signal_has_come():
         assert stop.signal is None
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+CODES = [(number, 130 if number == signal.SIGINT else 75) for number in SIGNALS]
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
 def test_a_signal_waits_until_somebody_checks(number, code):
     with Stop().install() as stop:
         os.kill(os.getpid(), number)
@@ -24,17 +28,21 @@ def test_a_signal_waits_until_somebody_checks(number, code):
     assert caught.value.exit_code == code
 
 
-def test_a_second_ctrl_c_does_not_wait():
-    with Stop().install(), pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+@pytest.mark.parametrize("second", SIGNALS)
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_a_second_signal_does_not_wait(monkeypatch, number, code, second):
+    monkeypatch.setattr(watching, "ECHO_SECONDS", 0.0)
+    with Stop().install(), pytest.raises(SystemExit) as exited:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), second)
+    assert exited.value.code == code
 
 
-def test_a_second_sigterm_still_waits():
+def test_one_wish_may_come_as_two_signals():
     with Stop().install() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.signal == signal.SIGTERM
+        assert stop.signal == signal.SIGINT
 
 
 def test_the_handlers_are_put_back_whatever_happened():

@@ -35,8 +35,8 @@ def carry_out(
     """
     if _finished(spec, out):
         output.say(f"{out} holds this run already, finished; nothing is computed again")
-    else:
-        _train(spec, out, resume, output)
+    elif not _train(spec, out, resume, output):
+        return 0
     run = store.read_run(out)
     summary, figure = out / "summary.json", paths(out, "figure")
     if overlays is not None or not all(path.exists() for path in (summary, *figure)):
@@ -89,11 +89,15 @@ def _finished(spec: RunSpec, out: Path) -> bool:
     return run.spec == spec.model_dump(mode="json") and run.status.get("status") in _FINISHED
 
 
-def _train(spec: RunSpec, out: Path, resume: bool, output: Output) -> None:
+def _train(spec: RunSpec, out: Path, resume: bool, output: Output) -> bool:
+    """Train; whether it is this process that shows the result."""
     from optim_family.training import train
+    from optim_family.world import joined
 
     if output.verbose:
         output.say("\n".join(f"{key}: {value}" for key, value in flat(spec.model_dump(mode="json"))))
     title = f"{spec.optimizer} on {spec.model}, {spec.data}: {spec.steps} steps, written to {out}"
-    with Stop().install() as stop:
-        train(spec, out, resume=resume, watcher=display.watcher(title, output.quiet), stop=stop)
+    with Stop().install() as stop, joined() as world:
+        watcher = display.watcher(title, output.quiet or not world.leads)
+        train(spec, out, resume=resume, watcher=watcher, stop=stop, world=world)
+    return world.leads

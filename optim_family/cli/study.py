@@ -8,6 +8,7 @@ import rich_click as click
 
 from optim_family.cli.lazy import listing
 from optim_family.cli.output import Output
+from optim_family.spec import file_name
 
 if TYPE_CHECKING:
     from optim_family.study_spec import StudySpec
@@ -58,15 +59,29 @@ def chosen(function: Callable[..., Any]) -> Callable[..., Any]:
     type=click.IntRange(1),
     help="Runs at a time (default: as cores and memory allow; one if there is a GPU).",
 )
+@click.option(
+    "--launcher",
+    type=click.Choice(["local", "submitit", "ray"]),
+    default="local",
+    help="Who starts the runs: this machine, SLURM, or a Ray cluster.",
+)
+@click.option(
+    "--set-launcher",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of submitit (partition=gpu) or of Ray (num_gpus=1), for each run.",
+)
+@click.option("--address", help="Of the Ray cluster; without it one is started on this machine.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and what it would cost.")
 def run(output: Output, name: str, workers: int | None, dry_run: bool, **which: Any) -> int:
     """Carry out what is left of a study, and write its report."""
-    from optim_family.cli import studying
+    from optim_family.cli import launching, studying
 
+    launcher = launching.taken(which)
     study, folder = _study(name, **which)
     if dry_run:
         return studying.preview(study, folder, workers, output)
-    return studying.carry_out(study, folder, workers, output)
+    return studying.carry_out(study, folder, workers, output, launcher(folder))
 
 
 @command.named("status")
@@ -104,4 +119,4 @@ def _study(
     from optim_family.study_spec import load
 
     study = load(name, settings).only(only)
-    return study, out or Path("runs") / study.name
+    return study, out or Path("runs") / file_name(study.name)

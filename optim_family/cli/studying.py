@@ -1,6 +1,6 @@
 """What `optim-family study` does once it knows which study is meant."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from optim_family.cli.display import duration
 from optim_family.cli.output import Output
 from optim_family.errors import OptimFamilyError, Stopped, UsageError
 from optim_family.labels import labels
-from optim_family.launchers import Ending, Local, cores
+from optim_family.launchers import Ending, Launcher, Local, cores
 from optim_family.spec import RunSpec
 from optim_family.study_spec import StudySpec
 from optim_family.trial import Cost, cost
@@ -22,14 +22,21 @@ from optim_family.watching import Stop
 _COSTLY = tuple(field for field in RunSpec.model_fields if field not in ("hyper", "seed", "rtol"))
 
 
-def carry_out(study: StudySpec, folder: Path, workers: int | None, output: Output) -> int:
+def carry_out(
+    study: StudySpec,
+    folder: Path,
+    workers: int | None,
+    output: Output,
+    start: Callable[[int], Launcher] | None = None,
+) -> int:
     """Do what is left, then the report. Returns the exit code: 1 if runs failed."""
     jobs = under_way.jobs(study, folder)
     at_once = min(workers or _workers(study), len(jobs))
     progress = Progress(jobs, at_once)
     try:
         with Stop().install() as stop, board(progress, output.quiet) as shown:
-            failed = under_way.carry_out(jobs, Local(at_once), stop=stop, tell=shown.tell, tick=shown.tick)
+            launcher = (start or Local)(at_once)
+            failed = under_way.carry_out(jobs, launcher, stop=stop, tell=shown.tell, tick=shown.tick)
     except Stopped as error:
         raise type(error)(
             "stopped; what was under way has left checkpoints, the same command goes on"

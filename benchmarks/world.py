@@ -1,0 +1,77 @@
+"""One run on 1 and on 2 processes: seconds a step and a reading, and what they send.
+
+`bn_cnn` on 1,000 digits in ghost batches of 100, full batch, one thread a process. Every process says what it
+sent: an all-reduce of n bytes takes 2 n (P − 1)/P bytes over the wire of each of P processes.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from optim_family.experiment import assemble
+from optim_family.sharpness import Panel
+from optim_family.spec import RunSpec
+from optim_family.world import Torchrun, World, joined
+
+STEPS, READINGS = 20, 3
+SPEC = RunSpec(
+    optimizer="gd",
+    hyper={"lr": 0.1, "weight_decay": 1e-3, "momentum": 0.0},
+    model="bn_cnn",
+    limit=1000,
+    ghost_batch=100,
+    hvp="retained",
+)
+
+
+def work() -> None:
+    """What each process does; the first says how long it took."""
+    with joined() as world:
+        experiment = assemble(SPEC, world)
+        step, steps = _measured(world, lambda: (experiment.objective.gradient(0), experiment.move()), STEPS)
+        panel, found = Panel(("spherical",)), []
+
+        def read() -> None:
+            weights, geometry = experiment.objective.space.weights(), experiment.geometry()
+            found.append(panel(experiment.objective.hessian(), weights, geometry)["spherical"].products)
+
+        reading, readings = _measured(world, read, READINGS)
+        if world.leads:
+            print(
+                f"  {world.size} processes  {1e3 * step:8.1f} ms and {steps:9,.0f} bytes a step  "
+                f"{1e3 * reading:8.1f} ms and {readings:11,.0f} bytes a reading of "
+                f"{statistics.mean(found):.0f} products (d = {experiment.objective.space.dim:,})"
+            )
+
+
+def _measured(world: World, do: Callable[[], object], times: int) -> tuple[float, float]:
+    """Median seconds and mean bytes of one time; the first one is not counted."""
+    do()
+    sent, seconds = _sent(world), []
+    for _ in range(times):
+        begin = time.perf_counter()
+        do()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds), (_sent(world) - sent) / times
+
+
+def _sent(world: World) -> int:
+    return world.sent if isinstance(world, Torchrun) else 0
+
+
+def main() -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with TemporaryDirectory() as logs:
+        for processes in (1, 2):
+            start = ("-m", "torch.distributed.run", "--standalone", "--log-dir", logs)
+            where = ("--nproc-per-node", str(processes), str(Path(__file__)))
+            subprocess.run([sys.executable, *start, *where], env=environment, check=True)
+
+
+if __name__ == "__main__":
+    work()

@@ -1,0 +1,112 @@
+"""Load: a study of many short runs, and one run of very many records.
+
+    python results/reliability/load.py runs 1000      # 16 at a time, a second each
+    python results/reliability/load.py records 1000000
+
+The runs are written by a stand-in for training that takes a second and imports no torch: what is loaded here
+is launcher, store, and report. One JSON object is printed.
+"""
+
+import itertools
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+
+from optim_family import answers, plots, report, study
+from optim_family.launchers import Local
+from optim_family.spec import RunSpec
+from optim_family.store import RunStore, read_run
+from optim_family.study_spec import StudySpec
+from optim_family.watching import Stop
+
+STAND_IN = """
+import json, sys, time
+from pathlib import Path
+from optim_family.store import RunStore
+begin, spec = time.monotonic(), json.loads(sys.stdin.readline())
+with RunStore.open(Path(sys.argv[1]), spec) as store:
+    for step in range(0, spec["steps"] + 1, spec["every"]):
+        view = {"value": 10.0 + step, "threshold": 12.0, "ratio": (10.0 + step) / 12.0, "residual": 0.1,
+                "error": 0.01, "products": 9, "seconds": 0.1, "converged": True}
+        store.append({"step": step, "tau": step / 10, "train_loss": 1 / (1 + step), "peak_loss": 1.0,
+                      "train_accuracy": 0.9, "test_accuracy": 0.8, "weight_norm": 1.0, "gradient_norm": 1.0,
+                      "effective_lr": 0.1, "lr": 0.1, "elapsed": 0.1, "views": {"spherical": view}})
+        time.sleep(max(0.0, begin + (step + 1) / (spec["steps"] + 1) - time.monotonic()))
+    store.write("status.json", {"status": "done", "step": spec["steps"], "steps": spec["steps"]})
+"""
+
+
+def runs(count: int, folder: Path) -> dict[str, float]:
+    """Seconds and memory of a study of so many runs, and of its report."""
+    specs = tuple(
+        RunSpec(
+            optimizer="gd",
+            hyper={"lr": 0.1 * (1 + i % 5), "weight_decay": 1e-3},
+            seed=i // 5,
+            steps=10,
+            every=2,
+        )
+        for i in range(count)
+    )
+    wanted = StudySpec("load", "Does it bear the load?", ("edge",), specs, "")
+    jobs, memory, ticks = study.jobs(wanted, folder), [], itertools.count()
+
+    def look() -> None:
+        if next(ticks) % 100 == 0:
+            memory.append(psutil.Process().memory_info().rss)
+
+    begin = time.monotonic()
+    failed = study.carry_out(
+        jobs, Local(16, (sys.executable, "-c", STAND_IN)), stop=Stop(), tell=lambda ending: None, tick=look
+    )
+    carried = time.monotonic()
+    present = study.runs(jobs)
+    report.write(wanted, answers.answer(wanted.claims, present), folder / "report")
+    return {
+        "runs": count,
+        "present and done": sum(run.status["status"] == "done" for run in present),
+        "failed": len(failed),
+        "seconds of the runs": carried - begin,
+        "seconds of the report": time.monotonic() - carried,
+        "memory after a tenth, bytes": memory[len(memory) // 10],
+        "memory at the end, bytes": memory[-1],
+    }
+
+
+def records(count: int, folder: Path) -> dict[str, float]:
+    """Seconds to write, read and draw a run of so many records."""
+    spec = RunSpec(optimizer="gd", hyper={"lr": 0.1, "weight_decay": 1e-3}, steps=count, every=1)
+    view = {"value": 1.0, "threshold": 2.0, "ratio": 0.5, "error": 0.01, "converged": True}
+    begin = time.monotonic()
+    with RunStore.open(folder / "run", spec.model_dump(mode="json")) as store:
+        for step in range(count):
+            numbers = {"tau": step / 1e4, "train_loss": 1 / (1 + step), "peak_loss": 1 / (1 + step)}
+            accuracies = {"train_accuracy": 1.0, "test_accuracy": 0.9, "elapsed": step / 100}
+            store.append({"step": step, **numbers, **accuracies, "views": {"spherical": view}})
+        store.write("status.json", {"status": "done", "step": count - 1, "steps": count})
+    written = time.monotonic()
+    run = read_run(folder / "run")
+    loaded = time.monotonic()
+    plots.save(plots.figure([run]), folder)
+    return {
+        "records": len(run.records),
+        "bytes": (folder / "run" / "metrics.jsonl").stat().st_size,
+        "seconds to write": written - begin,
+        "seconds to load": loaded - written,
+        "seconds of the figure": time.monotonic() - loaded,
+        "peak memory, bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory() as name:
+        print(
+            json.dumps(
+                {"runs": runs, "records": records}[sys.argv[1]](int(sys.argv[2]), Path(name)), indent=2
+            )
+        )

@@ -1,0 +1,115 @@
+"""A study on a stand-in for SLURM, and on a Ray cluster that loses a node: nothing lost or done twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from counts import SHARE
+
+import optim_family
+from optim_family import study
+from optim_family.store import read_run
+from optim_family.study_spec import load
+
+pytestmark = pytest.mark.skipif(SHARE is None, reason="a minute each: they are part of `make faults`")
+STUDY = """
+question = "Do all of them arrive?"
+claims = ["edge"]
+data = { name = "digits", limit = 20 }
+train = { model = "bn_mlp", batch_size = "full", steps = STEPS, device = "cpu", seeds = SEEDS }
+measure = { every = 20, rtol = 1e-2 }
+[[grid]]
+optimizer = "gd"
+"""
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(Path(optim_family.__file__).parents[1]),
+}
+
+
+def written(folder, steps, seeds):
+    text = STUDY.replace("STEPS", str(steps)).replace("SEEDS", str(list(range(seeds))))
+    (folder / "mine.toml").write_text(text, encoding="utf-8")
+    return study.jobs(load(str(folder / "mine.toml")), folder / "runs" / "mine")
+
+
+def command(*options):
+    return [sys.executable, "-m", "optim_family", "study", "run", "mine.toml", *options]
+
+
+def is_complete(jobs, steps):
+    for job in jobs:
+        run = read_run(job.out)
+        assert run.status["status"] == "done"
+        assert [record["step"] for record in run.records] == list(range(0, steps + 1, 20))
+
+
+def waiting_for(what, process):
+    end = time.monotonic() + 300
+    while time.monotonic() < end and process.poll() is None:
+        if found := what():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"it did not begin: {process.communicate()}")
+
+
+def test_a_study_through_submitit_with_a_worker_killed_and_one_preempted(tmp_path, held):
+    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    jobs = written(tmp_path, 4000, 2)
+    options = (
+        "--launcher",
+        "submitit",
+        "--set-launcher",
+        "cluster=local",
+        "--set-launcher",
+        "timeout_min=30",
+    )
+    process = start(tmp_path, command(*options))
+    writers = waiting_for(
+        lambda: [pid for job in jobs if (pid := writer(job))][1:] and list(map(writer, jobs)), process
+    )
+    os.kill(writers[0], signal.SIGTERM)
+    os.kill(writers[1], signal.SIGKILL)
+    out, err = process.communicate(timeout=500)
+    again = subprocess.run(command(*options), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, check=False)
+    assert again.returncode == 0, (out, err, again.stderr)
+    is_complete(jobs, 4000)
+    held("a worker of a submitit study killed, another preempted", of=1)
+
+
+def test_a_study_on_a_ray_cluster_that_loses_a_node(tmp_path, held):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        doomed = cluster.add_node(num_cpus=1)
+        jobs = written(tmp_path, 4000, 3)
+        process = start(tmp_path, command("--launcher", "ray", "--address", cluster.address))
+        waiting_for(lambda: all(map(writer, jobs[:2])), process)
+        cluster.remove_node(doomed, allow_graceful=False)
+        out, err = process.communicate(timeout=550)
+        assert process.returncode == 0, (out, err)
+    finally:
+        cluster.shutdown()
+    is_complete(jobs, 4000)
+    held("a node of a Ray cluster killed in the middle of a study", of=1)
+
+
+def start(folder, words):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(words, cwd=folder, env=ENVIRONMENT, **pipes)
+
+
+def writer(job):
+    """The process that writes to a run which has a record."""
+    log = job.out / "metrics.jsonl"
+    if not (log.exists() and log.stat().st_size):
+        return None
+    holder = (job.out / "lock").read_text().split()
+    return int(holder[1]) if study.state(job).status == "running" else None
