@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "lanczos": "certificate operators",
     "sharpness": "operators geometry hessian lanczos space",
     "arithmetic": "",
-    "measuring": "arithmetic operators geometry hessian lanczos sharpness space",
+    "measuring": "arithmetic operators geometry hessian lanczos optimizers.adapt sharpness space",
     # more than one number
     "quadrature": "",
     "density": "operators quadrature",
@@ -41,7 +41,11 @@ MAY_IMPORT = {
     "optimizers.adopted": "geometry optimizers.adapt optimizers.base optimizers.signatures",
     "registry": "optimizers.base resources",
     "testbench": "optimizers.base geometry space operators",
-    "testing": "optimizers.base geometry space operators testbench",
+    "promises": "optimizers.base testbench",
+    "conduct": "checkpoint optimizers.base testbench",
+    "testing": "conduct optimizers.base promises",
+    "conformance": "registry testing",
+    "template": "",
     # what is trained
     "resources": "",
     "cards": "resources",
@@ -64,13 +68,15 @@ MAY_IMPORT = {
     "store": "files log spec",
     "checkpoint": "files",
     "experiment": "backbones data geometry invariance objective optimizers.base registry resources "
-    "sharpness spec",
+    "scheduler sharpness spec",
     "instruments": "experiment geometry midpoint minibatch operators sharpness spec",
     "training": "arithmetic checkpoint experiment instruments operators sharpness spec store watching",
     "looking": "arithmetic checkpoint examining experiment files spec store",
     "recording": "optimizers.base optimizers.signatures registry resources space spec",
-    "recorder": "arithmetic geometry hessian optimizers.adapt optimizers.base recording sharpness space "
-    "store",
+    "recorder": "arithmetic geometry hessian optimizers.adapt recording sharpness space store",
+    "callbacks": "",
+    "callbacks.lightning": "recorder",
+    "callbacks.transformers": "recorder",
     "doctor": "data published registry resources",
     # reading results
     "labels": "",
