@@ -48,14 +48,15 @@ MAY_IMPORT = {
     "template": "",
     # what is trained
     "resources": "",
-    "cards": "resources",
-    "networks": "",
+    "cards": "registry resources",
+    "networks": "plugged",
     "invariance": "",
+    "plugged": "readers registry",
     "backbones": "cards networks spec",
     "readers": "",
     "folders": "readers",
     "published": "readers",
-    "data": "readers folders published",
+    "data": "readers folders plugged published registry",
     "objective": "hessian space data backbones spec",
     # running
     "schedules": "",
