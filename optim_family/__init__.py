@@ -28,6 +28,7 @@ _HOMES = {
     "Trail": "optim_family.midpoint",
     "moved_to": "optim_family.midpoint",
     "examine": "optim_family.examining",
+    "Recorder": "optim_family.recorder",
     "load_runs": "optim_family.tables",
 }
 __all__ = ["__version__", *sorted(_HOMES)]

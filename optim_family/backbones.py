@@ -101,8 +101,8 @@ def recomputing_statistics(network: nn.Module) -> Iterator[None]:
 
 def _create(card: Card, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
     try:
-        if card.builtin is not None:
-            return networks.BUILTIN[card.builtin](classes, channels, size, **card.kwargs)
+        if card.timm is None:
+            return networks.maker(card.builtin, card.plugin)(classes, channels, size, **card.kwargs)
         arguments = {"num_classes": classes, "in_chans": channels, **_image_size(card, size), **card.kwargs}
         return timm.create_model(_known(card), pretrained=False, **arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
+from optim_family import registry
 from optim_family.errors import UsageError, unknown
 from optim_family.resources import folder
 
@@ -48,7 +49,8 @@ class Card:
     name: str  # of the file, unless the card says otherwise
     summary: str  # one line
     timm: str | None = None  # a timm architecture, or
-    builtin: Literal["bn_cnn", "bn_mlp", "resnet20"] | None = None  # a network of this package
+    builtin: Literal["bn_cnn", "bn_mlp", "resnet20"] | None = None  # a network of this package, or
+    plugin: str | None = None  # the name of one that another distribution registers
     kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of its constructor
     adapt: Adapt = Adapt()
     expect: Expect = Expect()
@@ -60,8 +62,14 @@ def names() -> list[str]:
 
 
 def summaries() -> dict[str, str]:
-    """Name → one line, for every packaged card; reads the files and validates nothing."""
-    return {name: str(_table(folder("models") / f"{name}.toml").get("summary", "")) for name in names()}
+    """Name → one line, for every packaged card and every plugin; validates and imports nothing."""
+    cards = {name: str(_table(folder("models") / f"{name}.toml").get("summary", "")) for name in names()}
+    return {name: f"of {entry.source}" for name, entry in plugged().items()} | cards
+
+
+def plugged() -> dict[str, registry.Entry]:
+    """The models of other distributions; the name of a packaged card is taken."""
+    return {name: entry for name, entry in registry.entries(registry.MODELS).items() if name not in names()}
 
 
 def load(model: str) -> Card:
@@ -74,8 +82,10 @@ def load(model: str) -> Card:
         return Card(name=model, summary="adapted in the generic way", timm=model.removeprefix("timm:"))
     if model.endswith(".toml"):
         return _read(Path(model))
+    if model in (others := plugged()):
+        return Card(name=model, summary=f"of {others[model].source}", plugin=model)
     if model not in names():
-        raise UsageError(unknown("model", model, [*names(), "timm:NAME", "PATH.toml"]))
+        raise UsageError(unknown("model", model, [*names(), *others, "timm:NAME", "PATH.toml"]))
     return _read(folder("models") / f"{model}.toml")
 
 
@@ -95,8 +105,8 @@ def _read(path: Path) -> Card:
 
 def _broken_rules(table: dict[str, Any]) -> Iterator[str]:
     """What the types of the fields do not say; read from the raw table, to be told with all the rest."""
-    if ("timm" in table) == ("builtin" in table):
-        yield "a card has either timm or builtin"
+    if len({"timm", "builtin", "plugin"} & table.keys()) != 1:
+        yield "a card has either timm or builtin or plugin"
     adapt = table.get("adapt")
     norm = adapt.get("readout_norm") if isinstance(adapt, dict) else None
     if isinstance(norm, int | float) and not 0 < norm < math.inf:

@@ -11,14 +11,12 @@ Nothing heavy is imported until a set is loaded, so that listing is instant.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from optim_family import published
+from optim_family import published, registry
 from optim_family.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -64,6 +62,11 @@ def catalogue(root: Path | None = None) -> list[Entry]:
         replace(entry, present=entry.name not in published.SETS or published.present(entry.name, there))
         for entry in _ENTRIES
     ]
+
+
+def plugged() -> dict[str, registry.Entry]:
+    """The sets of other distributions; a name of `NAMES` is taken."""
+    return {name: entry for name, entry in registry.entries(registry.DATA).items() if name not in NAMES}
 
 
 def fetch(name: str, root: Path | None = None) -> Path:
@@ -139,8 +142,8 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
     """Read a data set.
 
     Args:
-        name: one of `NAMES`, or npz:PATH (arrays x_train, y_train, x_test, y_test), or folder:PATH (images
-            train/CLASS/*.png, .jpg or .jpeg and test/…, in a folder or a .tar, .tar.gz, .tar.xz, … file).
+        name: one of `NAMES`, of a plugin, npz:PATH (arrays x_train, y_train, x_test, y_test), or folder:PATH
+            (images train/CLASS/*.png, .jpg or .jpeg and test/…, in a folder or a .tar, .tar.gz, … file).
         limit: how many training images to keep, balanced over the classes; the test set is always whole.
         seed: decides the order of the training images, and with it which of them a limit keeps.
         root: where published sets are; by default $OPTIM_FAMILY_DATA, else ~/.cache/optim-family/data.
@@ -151,6 +154,8 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
     """
     import numpy as np
     import torch
+
+    from optim_family import readers
 
     arrays = _read(name, root)
     _check_limit(name, limit, arrays)
@@ -167,7 +172,7 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
         class_names=arrays.class_names,
         mean=mean,
         std=std,
-        sha256=_digest(arrays.class_names, x_train, y_train, x_test, y_test),
+        sha256=readers.digest(arrays.class_names, x_train, y_train, x_test, y_test),
     )
 
 
@@ -184,7 +189,11 @@ def _read(name: str, root: Path | None) -> Arrays:
         return published.read(name, root or published.data_root())
     if name == "digits":
         return readers.digits()
-    raise UsageError(unknown("data set", name, FORMS))
+    if name in plugged():
+        from optim_family.plugged import arrays
+
+        return arrays(name)
+    raise UsageError(unknown("data set", name, [*plugged(), *FORMS]))
 
 
 def _check_limit(name: str, limit: int | None, arrays: Arrays) -> None:
@@ -237,10 +246,3 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     variance = (share * (value - mean[:, None]) ** 2).sum(1)
     constant = (counts > 0).sum(1) == 1
     return mean, torch.where(constant, 1.0, variance.sqrt())
-
-
-def _digest(class_names: tuple[str, ...], *arrays: npt.NDArray[np.generic]) -> str:
-    digest = hashlib.sha256(json.dumps([class_names, [a.shape for a in arrays]]).encode())
-    for array in arrays:
-        digest.update(array.ravel().data)
-    return digest.hexdigest()

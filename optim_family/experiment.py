@@ -2,20 +2,23 @@
 
 import os
 import platform
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from optim_family import backbones, data, invariance, registry
 from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_line
-from optim_family.geometry import Geometry
+from optim_family.geometry import Geometry, Metric, UnknownMetric
 from optim_family.hessian import out_of_memory
 from optim_family.objective import Objective
 from optim_family.optimizers.base import FamilyOptimizer
 from optim_family.resources import version
+from optim_family.scheduler import Scheduler
 from optim_family.sharpness import VIEWS
 from optim_family.spec import RunSpec, without_scale
 from optim_family.world import World
@@ -31,6 +34,7 @@ class Experiment:
     Attributes:
         views: measured at every record.
         absent: spherical views that do not apply, because the loss is not scale-invariant.
+        scheduler: sets the learning rate, where it changes.
     """
 
     spec: RunSpec
@@ -39,6 +43,7 @@ class Experiment:
     verdict: invariance.Verdict
     views: tuple[str, ...]
     absent: tuple[str, ...]
+    scheduler: Scheduler | None = None
 
     def geometry(self) -> Geometry:
         """The optimizer's, for its next step.
@@ -48,6 +53,20 @@ class Experiment:
         """
         with blamed(self.spec.optimizer, "geometry()"):
             return self.optimizer.geometry()
+
+    def memory(self) -> dict[str, Any]:
+        """What the optimizer remembers, for a checkpoint.
+
+        Raises:
+            PluginError: it fails.
+        """
+        with blamed(self.spec.optimizer, "state_dict()"):
+            return self.optimizer.state_dict()
+
+    def schedule(self, step: int) -> None:
+        """Set the learning rate of step t; after the last step that of the last one stays in force."""
+        if self.scheduler:
+            self.scheduler(min(step, self.spec.steps - 1))
 
     def move(self) -> None:
         """One optimizer step.
@@ -92,7 +111,7 @@ def assemble(spec: RunSpec, world: World | None = None) -> Experiment:
     """Build everything, try it once, and write nothing.
 
     Raises:
-        UsageError: a name, a hyper-parameter, a batch size, a view or a device that cannot be.
+        UsageError: a name, a hyper-parameter, a batch size, a schedule, a view or a device that cannot be.
         CorruptError: the data is damaged.
         PluginError: the optimizer fails.
     """
@@ -101,11 +120,11 @@ def assemble(spec: RunSpec, world: World | None = None) -> Experiment:
     space, verdict = objective.space, judged(objective)
     with blamed(spec.optimizer, "its constructor"):
         optimizer = optimizer_class(space.tensors, optimizer_class.Hyper.model_validate(spec.hyper))
+    scheduler = Scheduler(spec.schedule, optimizer, spec.steps) if spec.schedule else None
     objective.gradient(0)
     with blamed(spec.optimizer, "geometry()"):
-        adaptive = optimizer.geometry().metric.scale != 1.0
-    usual = ("spherical", "spherical-preconditioned") if adaptive else ("spherical",)
-    return Experiment(spec, objective, optimizer, verdict, *applicable(spec, usual, verdict))
+        usual = _usual_views(tried(optimizer.geometry(), space.weights()))
+    return Experiment(spec, objective, optimizer, verdict, *applicable(spec, usual, verdict), scheduler)
 
 
 def objective_of(spec: RunSpec, world: World | None = None) -> Objective:
@@ -146,17 +165,48 @@ def judged(objective: Objective) -> invariance.Verdict:
 
 @contextmanager
 def blamed(optimizer: str, what: str) -> Iterator[None]:
-    """An exception inside becomes one line that names the plugin; for a lack of memory it is not to blame."""
+    """An exception inside names the plugin, but for a lack of memory; what a plugin prints goes to stderr."""
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except (OptimFamilyError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
         source = registry.entry(optimizer).source
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise PluginError(f"the optimizer {optimizer} ({source}) failed in {what}: {reason}") from error
+
+
+def tried(geometry: Geometry, weights: Tensor) -> Geometry:
+    """The same geometry, once P^{-1/2} has been applied to the weights [d] and the threshold looked at.
+
+    Raises:
+        TypeError: it has no metric.
+        ValueError: P has another dimension or is no positive definite matrix, or there is no such threshold.
+    """
+    if not isinstance(geometry.metric, Metric):
+        raise TypeError(f"geometry().metric must be a Metric; got {type(geometry.metric).__name__}")
+    if isinstance(geometry.metric, UnknownMetric):
+        return geometry
+    if geometry.metric.dim != len(weights):
+        raise ValueError(f"the metric is for {geometry.metric.dim} weights, and {len(weights)} are trained")
+    product = geometry.metric.power(-0.5) @ weights  #                          [d, d] · [d] → [d]
+    if not (float(weights @ product) > 0 and bool(product.isfinite().all())):
+        raise ValueError(
+            "the metric must be positive definite and finite; wᵀP^{-1/2}w is not, for the weights w"
+        )
+    if not geometry.threshold > 0:
+        raise ValueError(f"the threshold must be positive; got {geometry.threshold}")
+    return geometry
+
+
+def _usual_views(geometry: Geometry) -> tuple[str, ...]:
+    """The spherical sharpness; in the metric too, if there is one that is more than the identity."""
+    if isinstance(geometry.metric, UnknownMetric) or geometry.metric.scale == 1.0:
+        return ("spherical",)
+    return "spherical", "spherical-preconditioned"
 
 
 def applicable(

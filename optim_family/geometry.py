@@ -81,6 +81,25 @@ class DiagonalMetric(Metric):
 
 
 @final
+class UnknownMetric(Metric):
+    """No fixed positive definite P describes the step, or none is known; the reason is told when it is asked.
+
+    The raw and the spherical sharpness can be measured all the same, without a threshold.
+    """
+
+    def __init__(self, dim: int, reason: str) -> None:
+        self.dim, self.reason = dim, reason
+
+    def power(self, exponent: float) -> SymmetricOperator:
+        """Always refused.
+
+        Raises:
+            ValueError: the reason.
+        """
+        raise ValueError(f"there is no metric: {self.reason}; measure raw or spherical instead.")
+
+
+@final
 @dataclass(frozen=True)
 class Decay:
     """Weight decay: the fraction s = ηλ removed in a step.

@@ -89,7 +89,7 @@ def _refused(key: str, axes: Axes, check: Callable[[str], Any]) -> Iterator[Mist
 
 
 def _check_data(name: str) -> None:
-    if name not in data.NAMES and not name.startswith(("npz:", "folder:")):
+    if name not in (*data.NAMES, *data.plugged()) and not name.startswith(("npz:", "folder:")):
         raise UsageError(unknown("data set", name, data.FORMS))
 
 

@@ -18,6 +18,7 @@ SETTING = {
     "ghost_batch": ("ghost batch {}", "default ghost batch"),
     "norm": ("{} norm", ""),
     "loss": ("{}", ""),
+    "schedule": ("{}", "constant rate"),
     "seed": ("seed {}", ""),
 }
 # These are told only where nothing else tells two runs apart; `data` with its whole path.

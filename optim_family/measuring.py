@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from optim_family.arithmetic import full_precision
 from optim_family.geometry import Geometry
 from optim_family.hessian import ChunkLoss, Hessian, Mode, chunk_losses
+from optim_family.optimizers.adapt import describe
 from optim_family.sharpness import Panel, Reading
 from optim_family.space import ParameterSpace
 
@@ -33,8 +34,9 @@ def measure(
         model: weights that require a gradient are measured (all that the optimizer has, if one is given).
         loss_fn: the mean loss of one chunk, a scalar.
         chunks: pairs (x, y) with len(y) examples each.
-        optimizer: a FamilyOptimizer, for thresholds and for the preconditioned views. Its geometry is
-            that of its next step, with the gradients in `.grad`, or those of this loss where there are none.
+        optimizer: for thresholds and for the preconditioned views; a FamilyOptimizer, or one of torch's or
+            timm's of which the metric is known. Its geometry is that of its next step, with the gradients in
+            `.grad`, or those of this loss where there are none.
         views: names out of raw, spherical, riemannian, preconditioned, spherical-preconditioned.
         rtol: relative error at which a reading stops.
         k: how many of the largest eigenvalues, in `Reading.top`.
@@ -68,8 +70,7 @@ def _geometry(
     optimizer: torch.optim.Optimizer | None, losses: Sequence[ChunkLoss], space: ParameterSpace
 ) -> Geometry | None:
     """The geometry of the next step, with this loss's gradient lent to weights that have none."""
-    describe = getattr(optimizer, "geometry", None)
-    if describe is None:
+    if optimizer is None:
         return None
     bare = [p for p in space.tensors if p.grad is None]
     try:
@@ -78,8 +79,7 @@ def _geometry(
                 shares = torch.autograd.grad(loss(), bare, materialize_grads=True)
                 for p, share in zip(bare, shares, strict=True):
                     p.grad = share if p.grad is None else p.grad + share
-        geometry: Geometry = describe()
-        return geometry
+        return describe(optimizer)
     finally:
         for p in bare:
             p.grad = None

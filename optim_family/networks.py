@@ -5,11 +5,14 @@ Each maps [n, channels, height, width] → [n, classes] and calls its read-out `
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Final, final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from optim_family import plugged
 
 
 def bn_cnn(classes: int, channels: int, size: tuple[int, int], *, width: int = 8) -> nn.Module:
@@ -93,3 +96,8 @@ BUILTIN: Final[dict[str, Callable[..., nn.Module]]] = {
     "bn_mlp": bn_mlp,
     "resnet20": resnet20,
 }
+
+
+def maker(builtin: str | None, plugin: str | None) -> Callable[..., nn.Module]:
+    """What builds a network of this package, or else one of another distribution."""
+    return BUILTIN[builtin] if builtin else partial(plugged.network, plugin or "")

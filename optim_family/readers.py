@@ -3,6 +3,8 @@
 Every source ends in `Arrays`: images as bytes, channels first, labels counted from 0.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,3 +177,11 @@ def _count_classes(source: str, y_train: npt.NDArray[np.integer[Any]]) -> int:
 
 def _shape(array: npt.NDArray[Any]) -> str:
     return f"[{', '.join(map(str, array.shape))}]"
+
+
+def digest(class_names: tuple[str, ...], *arrays: npt.NDArray[np.generic]) -> str:
+    """SHA-256 of class names, shapes and values."""
+    found = hashlib.sha256(json.dumps([class_names, [a.shape for a in arrays]]).encode())
+    for array in arrays:
+        found.update(array.ravel().data)
+    return found.hexdigest()

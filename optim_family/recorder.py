@@ -21,10 +21,9 @@ from torch.optim import Optimizer
 
 from optim_family import recording
 from optim_family.arithmetic import full_precision
-from optim_family.geometry import Geometry
+from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.hessian import ChunkLoss, Hessian, chunk_losses
 from optim_family.optimizers import adapt
-from optim_family.optimizers.base import FamilyOptimizer
 from optim_family.sharpness import Panel
 from optim_family.space import ParameterSpace
 from optim_family.store import RunStore
@@ -153,8 +152,10 @@ class Recorder:
         right: list[Tensor] = []
 
         def counted(outputs: Any, y: Any) -> Tensor:
-            if isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point() and outputs.ndim == 2:
-                right.append(outputs.detach().argmax(1) == y)
+            logits = getattr(outputs, "logits", outputs)  # the models of transformers answer with more
+            labelled = isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point()
+            if labelled and isinstance(logits, Tensor) and logits.ndim == 2:
+                right.append(logits.detach().argmax(1) == y)
             return self.loss_fn(outputs, y)
 
         params, total, loss = self.space.tensors, [torch.zeros_like(p) for p in self.space.tensors], 0.0
@@ -168,17 +169,12 @@ class Recorder:
         shares = chunk_losses(self.model, self.loss_fn, self.chunks)
         with _lent(params, total):
             norm = float(torch.linalg.vector_norm(self.space.gradient()))
-            geometry = describe(self.optimizer) if math.isfinite(loss) and math.isfinite(norm) else None
+            geometry = adapt.describe(self.optimizer) if math.isfinite(loss) and math.isfinite(norm) else None
             return Point(loss, accuracy, norm, shares, geometry)
 
     def _mark(self, status: str) -> None:
         self.status, seconds = status, time.perf_counter() - self._begin
         self.store.write("status.json", {"status": status, "step": self.count, "seconds": seconds})
-
-
-def describe(optimizer: Optimizer) -> Geometry:
-    """The geometry of any optimizer: its own, or what is known of it."""
-    return optimizer.geometry() if isinstance(optimizer, FamilyOptimizer) else adapt.geometry(optimizer)
 
 
 @contextmanager
@@ -196,6 +192,6 @@ def _lent(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Iterator[Non
 
 def _fitting(geometry: Geometry | None) -> tuple[str, ...]:
     """The raw sharpness; in the metric too, if there is one that is more than a number."""
-    if geometry is None or isinstance(geometry.metric, adapt.UnknownMetric):
+    if geometry is None or isinstance(geometry.metric, UnknownMetric):
         return ("raw",)
     return ("raw", "preconditioned") if geometry.metric.scale is None else ("raw",)

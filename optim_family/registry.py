@@ -1,4 +1,4 @@
-"""Optimizers by name: entry points are read lazily, listing imports nothing, loading imports one."""
+"""Plugins by name: entry points are read lazily, listing imports nothing, loading imports one."""
 
 import configparser
 import importlib
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from optim_family.optimizers.base import FamilyOptimizer
 
 GROUP: Final = "optim_family.optimizers"
+MODELS: Final = "optim_family.models"
+DATA: Final = "optim_family.data"
+_KINDS: Final = {GROUP: "optimizer", MODELS: "model", DATA: "data set"}
 _HERE: Final = "optim-family"
 # Packages whose optimizers are members under the name PACKAGE:NAME.
 ADOPTED: Final = ("torch", "timm")
@@ -32,6 +35,7 @@ class Entry:
     distribution: str
     version: str
     rivals: tuple[str, ...] = ()  # all who claim the name, if there is more than one
+    kind: str = "optimizer"
 
     @property
     def source(self) -> str:
@@ -76,17 +80,24 @@ def load(name: str) -> "type[FamilyOptimizer]":
     if found.distribution in ADOPTED:
         adopt: Callable[[str], type[FamilyOptimizer]] = _import(found)
         return adopt(name)
-    if found.rivals:
-        raise PluginError(
-            f"optimizer {name!r} is registered by {' and by '.join(found.rivals)}; uninstall one of them"
-        )
-    return _checked(_import(found), found)
+    return _checked(_sole(found), found)
+
+
+def provided(group: str, name: str) -> tuple[Entry, Any]:
+    """What a plugin of another group registers under a name that `entries(group)` has, and who it is.
+
+    Raises:
+        PluginError: two distributions claim the name, or it cannot be imported.
+    """
+    found = entries(group)[name]
+    return found, _sole(found)
 
 
 def _entry(point: EntryPoint) -> Entry:
-    if point.dist is None:
-        return Entry(point.name, point.value, "unknown distribution", "")
-    return Entry(point.name, point.value, point.dist.name.lower().replace("_", "-"), point.dist.version)
+    who = ("unknown distribution", "")
+    if point.dist is not None:
+        who = point.dist.name.lower().replace("_", "-"), point.dist.version
+    return Entry(point.name, point.value, *who, kind=_KINDS[point.group])
 
 
 def _checkout(group: str) -> Iterable[Entry]:
@@ -103,6 +114,14 @@ def _merged(claimants: list[Entry]) -> Entry:
     return replace(first, rivals=tuple(each.source for each in claimants)) if others else first
 
 
+def _sole(entry: Entry) -> Any:
+    """What it registers, if nobody else claims the name."""
+    if entry.rivals:
+        rivals = " and by ".join(entry.rivals)
+        raise PluginError(f"{entry.kind} {entry.name!r} is registered by {rivals}; uninstall one of them")
+    return _import(entry)
+
+
 def _import(entry: Entry) -> Any:
     module, _, path = entry.target.partition(":")
     try:
@@ -110,7 +129,7 @@ def _import(entry: Entry) -> Any:
         for part in path.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as error:
-        raise _broken(entry, f"cannot be imported: {type(error).__name__}: {one_line(error)}") from error
+        raise broken(entry, f"cannot be imported: {type(error).__name__}: {one_line(error)}") from error
     return found
 
 
@@ -118,12 +137,13 @@ def _checked(found: Any, entry: Entry) -> "type[FamilyOptimizer]":
     from optim_family.optimizers.base import FamilyOptimizer
 
     if not (isinstance(found, type) and issubclass(found, FamilyOptimizer)):
-        raise _broken(entry, f"is not a subclass of optim_family.FamilyOptimizer: {entry.target}")
+        raise broken(entry, f"is not a subclass of optim_family.FamilyOptimizer: {entry.target}")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
-        raise _broken(entry, f"does not define {missing}, which every family optimizer must")
+        raise broken(entry, f"does not define {missing}, which every family optimizer must")
     return found
 
 
-def _broken(entry: Entry, reason: str) -> PluginError:
-    return PluginError(f"optimizer {entry.name!r} of {entry.source} {reason}")
+def broken(entry: Entry, reason: str) -> PluginError:
+    """An error that names plugin, distribution and version."""
+    return PluginError(f"{entry.kind} {entry.name!r} of {entry.source} {reason}")

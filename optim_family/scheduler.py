@@ -6,6 +6,7 @@ of torch that goes by the step alone is a factor too: `torch:ExponentialLR:gamma
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any, Final, final
 
 import torch
@@ -102,25 +103,40 @@ class Scheduler:
         steps: T, of the whole run.
 
     Raises:
-        UsageError: the text is wrong, or does not go with the optimizer.
+        UsageError: the text is wrong, does not go with the optimizer, or ends in a rate that is no rate.
     """
 
     def __init__(self, text: str, optimizer: Optimizer, steps: int) -> None:
         self.schedules, self.optimizer, self.steps = parse(text), optimizer, steps
         self.rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.start = self._norm()
+        self._try(text)
         self(0)
 
     def __call__(self, step: int) -> float:
         """Set the rate of step t; returns that of the first group."""
-        first = self.optimizer.param_groups[0]
-        moment = Moment(
-            step, self.steps, self.rates[0], first.get("weight_decay", 0.0), self.start, self._norm
-        )
-        factor = math.prod(schedule.factor(moment) for schedule in self.schedules)
+        first, factor = self.optimizer.param_groups[0], self._factor(step, self._norm)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         return float(first["lr"])
+
+    def _factor(self, step: int, norm: Callable[[], float]) -> float:
+        decay = self.optimizer.param_groups[0].get("weight_decay", 0.0)
+        moment = Moment(step, self.steps, self.rates[0], decay, self.start, norm)
+        return math.prod(schedule.factor(moment) for schedule in self.schedules)
+
+    def _try(self, text: str) -> None:
+        """Every step once, with the weights as they are: a run must not end in a mistake of its schedule."""
+        for step in range(self.steps):
+            try:
+                factor = self._factor(step, lambda: self.start)
+            except OverflowError:
+                factor = math.inf
+            if not 0 < factor < math.inf:
+                raise UsageError(
+                    f"schedule {text!r} multiplies the learning rate by {factor:g} at step {step}; it must "
+                    "stay above 0 and finite: let it end above 0 (to, eta_min), or take fewer steps"
+                )
 
     def _norm(self) -> float:
         weights = [

@@ -43,6 +43,14 @@ class RunSpec(BaseModel):
         ),
     ] = None
     steps: Annotated[int, Field(ge=1, description="optimizer steps")] = 100
+    # A run without one is the same run, under the same key, as before there were schedules.
+    schedule: Annotated[
+        str | None,
+        Field(
+            exclude_if=lambda text: text is None,
+            description="factors of the learning rate, joined by +: warmup:steps=50+cosine:to=0.1",
+        ),
+    ] = None
     every: Annotated[int, Field(ge=1, description="steps between two records")] = 20
     views: Annotated[
         tuple[ViewName, ...] | None,

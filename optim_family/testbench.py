@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from optim_family.geometry import Geometry
+from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.base import FamilyOptimizer
 from optim_family.space import ParameterSpace, unflatten
 
@@ -108,6 +108,12 @@ def with_decay(optimizer: type[FamilyOptimizer]) -> list[dict[str, Any]]:
     coupled = Bench.build(optimizer, plain[0]).geometry().decay.coupled
     decay = (COUPLED_SHRINK if coupled else DECOUPLED_SHRINK) / LR
     return plain + variants(optimizer, lr=LR, weight_decay=decay)
+
+
+def with_metric(optimizer: type[FamilyOptimizer], tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that declare a metric; the others promise nothing about it."""
+    metrics = [Bench.build(optimizer, values).geometry().metric for values in tried]
+    return [v for v, metric in zip(tried, metrics, strict=True) if not isinstance(metric, UnknownMetric)]
 
 
 def _allowed(optimizer: type[FamilyOptimizer], values: dict[str, Any]) -> bool:

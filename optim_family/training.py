@@ -13,7 +13,7 @@ import torch
 from optim_family import checkpoint, memory
 from optim_family.arithmetic import full_precision, repeatable
 from optim_family.errors import OptimFamilyError, Stopped, UsageError
-from optim_family.experiment import Experiment, assemble
+from optim_family.experiment import Experiment, assemble, blamed
 from optim_family.instruments import Instruments
 from optim_family.spec import RunSpec, difference
 from optim_family.store import Elsewhere, RunStore, Store, read_run
@@ -116,6 +116,7 @@ class Training:
     def advance(self) -> bool:
         """One step, with a record before it where one is due; False when the last record is made."""
         self.check()
+        self.experiment.schedule(self.step)
         loss = float(self.objective.gradient(self.step))
         if not math.isfinite(loss):
             raise FloatingPointError("the training loss is not finite")
@@ -206,7 +207,7 @@ class Training:
         """Leave a checkpoint of the state before the present step."""
         tree = {
             "model": self.objective.model.state_dict(),
-            "optimizer": self.experiment.optimizer.state_dict(),
+            "optimizer": self.experiment.memory(),
             "instruments": self.instruments.state_dict(),
             "recorded": self.recorded,
             "tau": self.tau,
@@ -217,7 +218,8 @@ class Training:
         }
         self._mark("running")  # the records reach the disk before a checkpoint that counts on them
         if self.world.leads:
-            checkpoint.save(self.store.checkpoints, self.step, tree)
+            with blamed(self.spec.optimizer, "saving its state_dict()"):  # nothing else in the tree can fail
+                checkpoint.save(self.store.checkpoints, self.step, tree)
         self._saved = time.perf_counter()
 
     def restore(self, resume: bool) -> None:
@@ -241,7 +243,8 @@ class Training:
             if tree[what] != known:
                 raise UsageError(f"{self.store.path} was begun with other {what}; use another --out")
         self.objective.model.load_state_dict(tree["model"])
-        self.experiment.optimizer.load_state_dict(tree["optimizer"])
+        with blamed(self.spec.optimizer, "load_state_dict()"):
+            self.experiment.optimizer.load_state_dict(tree["optimizer"])
         self.instruments.load_state_dict(tree["instruments"])
         self.recorded, self.tau = tree["recorded"], tree["tau"]
         self.peak, self._earlier = tree["peak"], tree["elapsed"]

@@ -32,8 +32,14 @@ from torch.optim import (
     Rprop,
 )
 
-from optim_family.geometry import Geometry, ScalarMetric, momentum_threshold, nesterov_threshold
-from optim_family.optimizers.adapt import UnknownMetric, geometry, motions, why_unknown
+from optim_family.geometry import (
+    Geometry,
+    ScalarMetric,
+    UnknownMetric,
+    momentum_threshold,
+    nesterov_threshold,
+)
+from optim_family.optimizers.adapt import geometry, motions, why_unknown
 from optim_family.optimizers.motion import Motion
 from optim_family.sharpness import VIEWS
 from optim_family.space import ParameterSpace, unflatten

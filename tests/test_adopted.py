@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from optim_family import checkpoint, testing
 from optim_family.cli.fields import fields
 from optim_family.errors import UsageError
-from optim_family.optimizers.adapt import UnknownMetric
+from optim_family.geometry import UnknownMetric
 from optim_family.optimizers.adopted import adopt
 from optim_family.testbench import gradients
 

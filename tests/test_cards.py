@@ -94,7 +94,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(written):
         """)
     )
     for part in (
-        "a card has either timm or builtin",
+        "a card has either timm or builtin or plugin",
         "summary: input should be a valid string, not 3",
         "builtin: input should be 'bn_cnn', 'bn_mlp' or 'resnet20', not 'bn_cn'",
         "there is no field 'kwarg'; did you mean 'kwargs'?",
@@ -109,7 +109,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(written):
 
 def test_a_card_without_a_network_says_what_is_missing(written):
     message = refusal(written('adapt = "conv3x3"'))
-    assert "a card has either timm or builtin" in message
+    assert "a card has either timm or builtin or plugin" in message
     assert "summary: field required" in message
     assert "adapt: input should be a dictionary" in message
 

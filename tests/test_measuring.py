@@ -325,11 +325,37 @@ def test_an_optimizer_measures_the_weights_that_it_trains_in_its_own_order() -> 
     assert reading.value == pytest.approx(expected, rel=1e-7)
 
 
-def test_a_torch_optimizer_without_geometry_gives_values_without_thresholds() -> None:
+def test_a_torch_optimizer_has_the_metric_and_the_threshold_of_its_step() -> None:
+    """The first step of torch's RMSprop has v = (1 − α) g², so that P = √(1 − α) |g| + ε."""
     model = mlp()
-    reading = measure(model, F.mse_loss, CHUNKS, torch.optim.SGD(model.parameters(), lr=0.1))["raw"]
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=0.01, alpha=0.9, eps=1e-3)
+    gradients = torch.autograd.grad(F.mse_loss(model(X), Y), list(model.parameters()))
+    metric = 0.1**0.5 * torch.cat([g.flatten() for g in gradients]).abs() + 1e-3
+    half = torch.diag(metric**-0.5)
+    reading = measure(model, F.mse_loss, CHUNKS, optimizer, views=["preconditioned"], rtol=1e-9)[
+        "preconditioned"
+    ]
+    assert reading.value == pytest.approx(top(half @ dense(model) @ half), rel=1e-7)
+    assert reading.threshold == 200.0
+    assert not optimizer.state and all(p.grad is None for p in model.parameters())
+
+
+def test_the_momentum_of_a_torch_optimizer_is_in_its_threshold() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    reading = measure(model, F.mse_loss, CHUNKS, optimizer)["raw"]
     assert reading.value == pytest.approx(top(dense(model)), rel=1e-3)
-    assert reading.threshold is None
+    assert reading.threshold == pytest.approx(38.0)
+
+
+def test_of_an_optimizer_without_a_metric_there_is_the_sharpness_but_no_threshold() -> None:
+    model = mlp()
+    optimizer = torch.optim.Adafactor(model.parameters())
+    readings = measure(model, F.mse_loss, CHUNKS, optimizer)
+    assert readings["raw"].value == pytest.approx(top(dense(model)), rel=1e-3)
+    assert {name: reading.threshold for name, reading in readings.items()} == {"raw": None, "spherical": None}
+    with pytest.raises(ValueError, match="there is no metric: that of Adafactor has not been declared"):
+        measure(model, F.mse_loss, CHUNKS, optimizer, views=["preconditioned"])
 
 
 def test_the_mode_reaches_the_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,12 +404,8 @@ def test_no_chunks_are_refused() -> None:
 
 @pytest.mark.parametrize("view", ["preconditioned", "spherical-preconditioned"])
 def test_a_preconditioned_view_needs_an_optimizer_with_a_metric(view: str) -> None:
-    model = mlp()
-    for optimizer in (None, torch.optim.SGD(model.parameters(), lr=0.1)):
-        message = refused(
-            lambda optimizer=optimizer: measure(model, F.mse_loss, CHUNKS, optimizer, views=[view])
-        )
-        assert f"{view!r} needs an optimizer with a known metric" in message
+    message = refused(lambda: measure(mlp(), F.mse_loss, CHUNKS, views=[view]))
+    assert f"{view!r} needs an optimizer with a known metric" in message
 
 
 def test_a_loss_that_is_not_finite_says_so() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from command import optim_family
 
+from optim_family.store import read_run
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
@@ -20,9 +22,17 @@ def test_the_library_example_measures_a_sharpness(capsys):
     assert printed and float(printed[1]) > 0 and 0 < float(printed[2]) < 2
 
 
+def test_the_recorder_of_the_example_leaves_a_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile("".join(EXAMPLES[:2]), "README.md", "exec"), {})
+    run = read_run(tmp_path / "runs" / "mine")
+    assert [record["step"] for record in run.records] == [0, 5, 10]
+    assert run.spec["optimizer"] == "gd" and run.records[0]["views"]["raw"]["ratio"] > 0
+
+
 def test_the_conformance_example_is_a_test_that_passes(tmp_path):
     names = {}
-    exec(compile(EXAMPLES[1], "README.md", "exec"), names)
+    exec(compile(EXAMPLES[-1], "README.md", "exec"), names)
     (mark,) = names["test_it_keeps_its_promises"].pytestmark
     names["test_it_keeps_its_promises"](mark.args[1][-1])
     assert len(mark.args[1]) >= 10

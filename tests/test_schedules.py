@@ -168,8 +168,13 @@ def test_the_threshold_follows_the_schedule():
         ("torch:StepLR", "torch:StepLR: .*missing 1 required positional argument: 'step_size'"),
         ("torch:OneCycleLR:max_lr=1:total_steps=9", "changes the momentum too; add :cycle_momentum=false"),
         ("", "no schedule ''"),
+        (
+            "torch:CosineAnnealingLR:T_max=7",
+            "multiplies the learning rate by 0 at step 7; it must stay",
+        ),
+        ("growth:decay=1.999999", "by inf at step "),
     ],
 )
 def test_a_wrong_text_says_what_is_wrong(text, says):
     with pytest.raises(UsageError, match=says):
-        Scheduler(text, GD([weights()]), 10)
+        Scheduler(text, GD([weights()], lr=0.5, weight_decay=0.0), 60)

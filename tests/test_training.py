@@ -112,6 +112,51 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(tmp_path, opt
     assert weights_hash(tmp_path / "whole") == weights_hash(tmp_path / "pieces")
 
 
+def test_the_threshold_and_tau_follow_the_schedule(tmp_path):
+    """2(1 − ηλ + β)/η and Σ ηλ with the rate of each step; the record after the last step keeps its rate."""
+    rates = [0.3, 0.3, 0.03, 0.03, 0.003, 0.003, 0.003]
+    train(spec(schedule="step:every=2", steps=6, views=("raw",)), tmp_path)
+    for record in read_run(tmp_path).records:
+        lr = rates[record["step"]]
+        assert record["lr"] == pytest.approx(lr)
+        assert record["views"]["raw"]["threshold"] == pytest.approx(2 * (1.5 - lr * 1e-2) / lr)
+        assert record["tau"] == pytest.approx(1e-2 * sum(rates[: record["step"]]))
+
+
+@pytest.mark.parametrize("schedule", ["warmup:steps=3+cosine", "effective", "torch:ExponentialLR:gamma=0.9"])
+def test_a_run_with_a_schedule_is_resumed_to_the_last_bit(tmp_path, schedule):
+    settings = spec("rmsprop", schedule=schedule)
+    train(settings, tmp_path / "straight")
+    for asked in (9, 31):
+        with pytest.raises(Stopped):
+            train(settings, tmp_path / "halved", resume=True, stop=StopAfter(asked))
+    train(settings, tmp_path / "halved", resume=True)
+    straight, halved = (read_run(tmp_path / name).records for name in ("straight", "halved"))
+    assert [untimed(r) for r in straight] == [untimed(r) for r in halved]
+    assert weights_hash(tmp_path / "straight") == weights_hash(tmp_path / "halved")
+    assert len({record["lr"] for record in straight}) > 2
+
+
+def test_a_run_without_a_schedule_has_the_key_that_it_had_before_there_were_any():
+    assert "schedule" not in spec().model_dump(mode="json")
+    assert spec().key == spec(schedule=None).key != spec(schedule="cosine").key
+
+
+def test_growth_stands_for_weight_decay(tmp_path):
+    """The same directions, so the same losses and spherical sharpnesses, with λ = 0 and a growing rate."""
+    decayed = {"lr": 0.3, "weight_decay": 1e-2}
+    shared = {"precision": "float64", "rtol": 1e-9, "steps": 20, "every": 10, "views": ("spherical",)}
+    train(spec(hyper=decayed, **shared), tmp_path / "decayed")
+    grown = spec(hyper=decayed | {"weight_decay": 0.0}, schedule="growth:decay=1e-2", **shared)
+    train(grown, tmp_path / "grown")
+    for a, b in zip(*(read_run(tmp_path / name).records for name in ("decayed", "grown")), strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-10)
+        plain, other = (record["views"]["spherical"] for record in (a, b))
+        assert other["value"] == pytest.approx(plain["value"], rel=1e-7)
+        if a["step"] < 20:  # after the last step its rate stays in force
+            assert other["ratio"] == pytest.approx(plain["ratio"], rel=1e-7)
+
+
 def test_records_that_were_written_after_the_last_checkpoint_are_not_written_twice(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass

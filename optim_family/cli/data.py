@@ -16,8 +16,10 @@ def command(output: Output) -> None:
         return output.data([asdict(entry) for entry in known])
     rows = [_row(entry) for entry in known]
     output.table(["data", "train + test", "size", "classes", "on this machine", ""], rows)
+    others = "".join(f" {name} of {entry.source}," for name, entry in data.plugged().items())
     output.say(
-        "\nAlso npz:PATH (x_train, y_train, x_test, y_test) and folder:PATH (train/CLASS/*.png, test/…)."
+        f"\nAlso{others} npz:PATH (x_train, y_train, x_test, y_test) "
+        "and folder:PATH (train/CLASS/*.png, test/…)."
     )
 
 

@@ -1,13 +1,19 @@
 """`optim-family optimizers`: the list, one in full, and whether one keeps its promises."""
 
 import inspect
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
+import rich_click as click
 
 from optim_family import registry
 from optim_family.cli.lazy import listing
 from optim_family.cli.output import Output
+from optim_family.conformance import examine
 from optim_family.errors import PluginError
 from optim_family.registry import Entry
+from optim_family.template import write
 
 
 @listing("optimizers")
@@ -40,17 +46,34 @@ def show(output: Output, name: str) -> None:
 
 
 @command.named("check")
-def check(output: Output, name: str) -> int:
-    """Compare what an optimizer declares about itself with its real steps; exit 6 where they differ."""
-    optimizer = registry.load(name)
-    from optim_family.testing import findings
+@click.option(
+    "--seconds", type=click.FloatRange(1), default=120.0, help="Limit for one promise (default 120)."
+)
+def check(output: Output, name: str, seconds: float) -> None:
+    """Compare what an optimizer declares about itself with its real steps, in a process of its own.
 
-    found = findings(optimizer)
+    Exit 6 where they differ.
+    """
+    found = list(examine(name, seconds=seconds))
     if output.json:
-        output.data({"name": name, "findings": found})
+        output.data({"name": name, "findings": [asdict(f) | {"fine": f.fine} for f in found]})
     else:
-        output.table(["promise", "finding"], [[promise, text or "kept"] for promise, text in found.items()])
-    return PluginError.exit_code if any(found.values()) else 0
+        rows = [[f.promise, f.verdict, f.expected, f.measured] for f in found]
+        output.table(["promise", "verdict", "expected", "measured"], rows)
+    if broken := [f.promise for f in found if not f.fine]:
+        source = registry.entry(name).source
+        raise PluginError(f"optimizer {name!r} of {source} does not do as it says: {', '.join(broken)}")
+
+
+@command.named("new")
+@click.option("--out", type=click.Path(path_type=Path), help="A new folder (default ./NAME).")
+def new(output: Output, name: str, out: Path | None) -> None:
+    """Write a distribution that registers an optimizer NAME, with a test: the place for your own."""
+    files = [str(path) for path in write(name, out or Path(name))]
+    if output.json:
+        return output.data({"name": name, "files": files})
+    print("\n".join(files))
+    output.say(f"\nNext: pip install --editable {out or name} and optim-family optimizers check {name}")
 
 
 def described(optimizer: type) -> str:

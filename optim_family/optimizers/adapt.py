@@ -11,14 +11,13 @@ import copy
 import inspect
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric
-from optim_family.operators import SymmetricOperator
+from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric, UnknownMetric
 from optim_family.optimizers.known import MOTIONS, PECULIAR, WITHOUT_METRIC, Turn
 from optim_family.optimizers.motion import Motion
 from optim_family.space import flatten
@@ -28,23 +27,14 @@ STANDSTILL = 1e20  # how much larger P can be for a tensor whose learning rate i
 STILL, AGES = 1 - 2.0**-52, 1e18
 
 
-@final
-class UnknownMetric(Metric):
-    """No fixed positive definite P describes the step, or none is known; the reason is told when it is asked.
+def describe(optimizer: Optimizer) -> Geometry:
+    """The geometry of any optimizer's next step: the one that it declares, or else what is known of it.
 
-    The raw and the spherical sharpness can be measured all the same, without a threshold.
+    Raises:
+        ValueError: the metric depends on the gradient, and no tensor has one.
     """
-
-    def __init__(self, dim: int, reason: str) -> None:
-        self.dim, self.reason = dim, reason
-
-    def power(self, exponent: float) -> SymmetricOperator:
-        """Always refused.
-
-        Raises:
-            ValueError: the reason.
-        """
-        raise ValueError(f"there is no metric: {self.reason}; measure raw or spherical instead.")
+    declared = getattr(optimizer, "geometry", None)
+    return geometry(optimizer) if declared is None else declared()
 
 
 @torch.no_grad()

@@ -55,6 +55,8 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
     Hyper: ClassVar[type[HyperParameters]]
     # Hyper-parameter values that hold the metric still, for the conformance suite.
     freeze: ClassVar[Mapping[str, float]] = {}
+    # Promises that it does not keep, as the conformance suite names them, each with the reason.
+    expected_failures: ClassVar[Mapping[str, str]] = {}
     # The usual mini-batch size; None for an optimizer that is meant for the full batch.
     batch_size: ClassVar[int | None] = None
     # Whether `update` reads self.rho and self.gradient_norm; they exist if so, and cost two passes a step.

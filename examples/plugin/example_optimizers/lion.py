@@ -20,8 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from optim_family.geometry import Decay, Geometry
-from optim_family.optimizers.adapt import UnknownMetric
+from optim_family.geometry import Decay, Geometry, UnknownMetric
 from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
 
 

@@ -1,0 +1,48 @@
+"""A distribution with one optimizer, ready for its author: written from `templates/plugin`.
+
+In names and texts of the template stand NAME, PACKAGE (the name as Python can import it) and CLASS.
+"""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from optim_family.errors import UsageError
+
+_TEMPLATE: Final = Path(__file__).parent / "templates" / "plugin"
+_NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def write(name: str, folder: Path) -> list[Path]:
+    """Write the distribution NAME into a new folder.
+
+    Args:
+        name: lower-case words joined by hyphens, as `my-lion`.
+        folder: which must not exist yet, or be empty.
+
+    Returns:
+        The files.
+
+    Raises:
+        UsageError: a name that no distribution can have, or a folder that holds something.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot be a name; use lower-case words joined by hyphens, as my-lion")
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty; choose another folder with --out")
+    words = {"NAME": name, "PACKAGE": name.replace("-", "_") + "_optimizer"}
+    words["CLASS"] = "".join(word.capitalize() for word in name.split("-"))
+    sources = sorted(path for path in _TEMPLATE.rglob("*") if path.is_file())
+    return [_written(path, folder, words) for path in sources]
+
+
+def _written(source: Path, folder: Path, words: dict[str, str]) -> Path:
+    """One file; .txt at the end of a Python file's name keeps it out of the package that carries it."""
+    place = folder / _filled(str(source.relative_to(_TEMPLATE)).removesuffix(".txt"), words)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(_filled(source.read_text(encoding="utf-8"), words), encoding="utf-8")
+    return place
+
+
+def _filled(text: str, words: dict[str, str]) -> str:
+    return re.sub("NAME|PACKAGE|CLASS", lambda found: words[found[0]], text)
