@@ -80,6 +80,7 @@ MAY_IMPORT = {
     "plots": "files store labels tables curves panels",
     "spectra": "curves labels plots quadrature",
     "summary": "labels spec store tables",
+    "exporting": "store tables",
     "comparing": "store",
     "claims": "comparing labels store",
     "answers": "claims comparing store summary",
