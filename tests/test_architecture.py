@@ -90,7 +90,7 @@ MAY_IMPORT = {
     "grids": "cards data registry spec",
     "study_spec": "claims grids labels resources spec",
     "worker": "files spec training watching",
-    "trial": "arithmetic data experiment spec worker",
+    "trial": "arithmetic data experiment minibatch spec worker",
     "launchers": "spec watching",
     "study": "files launchers store study_spec watching",
     "report": "answers files labels multiples pages plots store study_spec summary tables",

@@ -79,7 +79,7 @@ def plain_report(monkeypatch):
     monkeypatch.setattr(report, "figures", lambda given: ())
 
 
-def sketch(runs, title=None):
+def sketch(runs, title=None, names=None):
     """What is drawn much faster than a figure of runs, and shows their losses all the same."""
     figure = Figure(figsize=(2, 1))
     for run in runs:
