@@ -114,15 +114,17 @@ def group_tables(given: Answer) -> list[Table]:
 
 
 def difference_table(given: Answer) -> Table:
-    """Arms in pairs, at matched conditions."""
+    """Arms in pairs, at matched conditions; no rows if there are too few seeds to judge a single one."""
     headers = ["quantity", "a", "b", "a − b, or a / b", "95 % interval", "pairs", "beyond seed noise"]
     rows = given.differences.to_dict("records")
     beyond = sum(row["beyond_noise"] for row in rows)
     known = sum(math.isfinite(row["low"]) for row in rows)
     heading = f"Differences: {beyond} of {known} are larger than the noise of the seeds"
     if not known:
-        heading = f"Differences: {len(rows)}, none from the {comparing.FEWEST} pairs that an interval takes"
-    return Table(heading, headers, [_difference(row) for row in rows])
+        heading = (
+            f"Differences: none of {len(rows)} is from {comparing.FEWEST} seeds or more, so none is judged"
+        )
+    return Table(heading, headers, [_difference(row) for row in rows if known])
 
 
 def verdicts(given: Answer) -> dict[str, tuple[str, list[Finding]]]:

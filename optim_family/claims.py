@@ -131,8 +131,8 @@ def _pairs(of: Callable[[Any], Any], a: Callable[[Any], bool]) -> Evaluation:
             for quantity in (_FALL, _GAIN)
             for name, chosen in groups.items()
         ]
-        verdicts, numbers = zip(*[part[1:] for part in parts[:: len(groups)]], strict=True)
-        yield "sharpness; test accuracy", _together(verdicts), "; ".join(numbers)
+        (_, fall, falls), (_, gain, gains) = parts[:: len(groups)]
+        yield "all pairs", _together([fall, gain]), f"sharpness {falls}; test accuracy {gains}"
         yield from parts
 
     return evaluate
@@ -155,12 +155,14 @@ def _contrasted(
 
 def _told(found: Difference, more: int, pairs: int, quantity: Quantity) -> str:
     if not found.pairs:
-        return f"no pair of {pairs} in which both runs reached 100 %"
-    what = "factor" if quantity.ratio else "points"
-    numbers = [x if quantity.ratio else 100 * x for x in (found.mean, found.low, found.high)]
-    interval = f" ({numbers[1]:.3g} to {numbers[2]:.3g})" if math.isfinite(found.low) else ""
+        return f"by no number: in none of {pairs} pairs both runs have one"
+    scale, form, what, unit = (
+        (1, ".3g", "a factor of ", "") if quantity.ratio else (100, "+.1f", "", " points")
+    )
+    mean, low, high = (format(scale * x, form) for x in (found.mean, found.low, found.high))
+    interval = f" ({low} to {high})" if math.isfinite(found.low) else ""
     missing = f", no number from {pairs - found.pairs}" if found.pairs < pairs else ""
-    return f"{what} {numbers[0]:.3g}{interval}, more in {more} of {found.pairs} pairs{missing}"
+    return f"by {what}{mean}{unit}{interval}, more in {more} of {found.pairs} pairs{missing}"
 
 
 def _batches(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:

@@ -184,6 +184,11 @@ def test_differences_say_whether_they_are_beyond_noise():
     assert all(len(row) == len(table.headers) for row in table.rows)
 
 
+def test_differences_that_cannot_be_judged_are_not_listed():
+    table = difference_table(answer((), [run for run in RUNS if run.spec["seed"] == 0]))
+    assert table.rows == [] and "none of 6 is from 3 seeds or more" in table.heading
+
+
 def test_names_that_contain_markup_are_only_text(tmp_path):
     runs = [make_run(model=EVIL, records=1, path=f"runs/{EVIL.replace('/', '|')}", data=f"npz:{EVIL}")]
     runs[0].provenance["versions"] = {"python": EVIL}
