@@ -61,23 +61,7 @@ class Answer:
     findings: Sequence[Finding]
 
 
-TRAINING: Final = (
-    Column("100 % training accuracy at step", "fit_step", ",.0f"),
-    Column("τ = ηλt then", "fit_tau", ".3g"),
-    Column("test accuracy then, %", "test_accuracy_at_fit", ".1f", 100),
-    Column("at the end, %", "test_accuracy", ".1f", 100),
-    Column("best, %", "test_accuracy_best", ".1f", 100),
-    Column("gained, points", "test_accuracy_gain", "+.1f", 100),
-    Column("sharpness / threshold", "ratio", ".2f"),
-    Column("at the midpoint", "ratio_midpoint", ".2f"),
-    Column("along mini-batch gradients", "ratio_batch", ".2f"),
-    Column("at the edge from step", "edge_step", ",.0f"),
-    Column("loss spikes", "spikes", ".3g"),
-    Column("Hessian products", "products", ",.0f"),
-    Column("seconds, all", "seconds", ",.0f"),
-    Column("seconds, measuring", "measuring_seconds", ",.0f"),
-)
-SHARPNESS: Final = tuple(
+_COURSE: Final = tuple(
     Column(f"{name}{header}", f"{prefix}_{quantity}", form)
     for prefix, name in (("sharpness", ""), ("own", "own metric: "))
     for header, quantity, form in (
@@ -85,10 +69,36 @@ SHARPNESS: Final = tuple(
         ("peak", "peak", ".4g"),
         ("end", "end", ".4g"),
         ("then / end", "reduction", ".2f"),
-        ("then / end, fitted", "fitted_reduction", ".2f"),
         ("d log S / dτ", "slope", ".2f"),
     )
 )
+TABLES: Final[Mapping[str, Sequence[Column]]] = {
+    "After 100 % training accuracy": (
+        Column("100 % at step", "fit_step", ",.0f"),
+        Column("test accuracy then, %", "test_accuracy_at_fit", ".1f", 100),
+        Column("at the end, %", "test_accuracy", ".1f", 100),
+        Column("gained, points", "test_accuracy_gain", "+.1f", 100),
+        Column("sharpness then", "sharpness_at_fit", ".4g"),
+        Column("sharpness at the end", "sharpness_end", ".4g"),
+        Column("fell by a factor of", "sharpness_fitted_reduction", ".2f"),
+        Column("in the own metric", "own_fitted_reduction", ".2f"),
+        Column("sharpness / threshold", "ratio", ".2f"),
+        Column("at the midpoint", "ratio_midpoint", ".2f"),
+        Column("along mini-batch gradients", "ratio_batch", ".2f"),
+    ),
+    "Sharpness: spherical, or raw without scale invariance; and in the own metric": _COURSE,
+    "Training and cost": (
+        Column("τ = ηλt at 100 %", "fit_tau", ".3g"),
+        Column("best test accuracy, %", "test_accuracy_best", ".1f", 100),
+        Column("training loss", "train_loss", ".2g"),
+        Column("at the edge from step", "edge_step", ",.0f"),
+        Column("loss spikes", "spikes", ".3g"),
+        Column("Hessian products", "products", ",.0f"),
+        Column("readings not converged", "unconverged", ".3g"),
+        Column("seconds", "seconds", ",.0f"),
+        Column("of which measuring", "measuring_seconds", ",.0f"),
+    ),
+}
 
 
 def answer(names: Iterable[str], runs: Sequence[Run]) -> Answer:
@@ -100,21 +110,21 @@ def answer(names: Iterable[str], runs: Sequence[Run]) -> Answer:
 
 def group_tables(given: Answer) -> list[Table]:
     """One row for each arm in each setting: mean ± standard deviation over the seeds."""
-    return [
-        _table(given, "Training, and the edge of stability", TRAINING),
-        _table(
-            given, "Sharpness: spherical, or raw without scale invariance; and in the own metric", SHARPNESS
-        ),
-    ]
+    return [_table(given, heading, columns) for heading, columns in TABLES.items()]
 
 
 def difference_table(given: Answer) -> Table:
-    """Arms in pairs, at matched conditions."""
+    """Arms in pairs, at matched conditions; no rows if there are too few seeds to judge a single one."""
     headers = ["quantity", "a", "b", "a − b, or a / b", "95 % interval", "pairs", "beyond seed noise"]
     rows = given.differences.to_dict("records")
     beyond = sum(row["beyond_noise"] for row in rows)
-    heading = f"Differences: {beyond} of {len(rows)} are larger than the noise of the seeds"
-    return Table(heading, headers, [_difference(row) for row in rows])
+    known = sum(math.isfinite(row["low"]) for row in rows)
+    heading = f"Differences: {beyond} of {known} are larger than the noise of the seeds"
+    if not known:
+        heading = (
+            f"Differences: none of {len(rows)} is from {comparing.FEWEST} seeds or more, so none is judged"
+        )
+    return Table(heading, headers, [_difference(row) for row in rows if known])
 
 
 def verdicts(given: Answer) -> dict[str, tuple[str, list[Finding]]]:

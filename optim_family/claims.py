@@ -108,8 +108,11 @@ def _together(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _count(verdicts: Sequence[Verdict]) -> str:
-    told = {v: f"{verdicts.count(v)} of {len(verdicts)}: {v}" for v in verdicts}
-    return ", ".join(told.values())
+    """`4 of 6 hold, 1 does not, 1 cannot be told`."""
+    holding, failing, open_ones = (verdicts.count(v) for v in ("holds", "does not hold", "cannot tell"))
+    told = [f"{holding} of {len(verdicts)} hold"]
+    told += [f"{failing} do{'es' * (failing == 1)} not"] * bool(failing)
+    return ", ".join(told + [f"{open_ones} cannot be told"] * bool(open_ones))
 
 
 def _pairs(of: Callable[[Any], Any], a: Callable[[Any], bool]) -> Evaluation:
@@ -128,8 +131,8 @@ def _pairs(of: Callable[[Any], Any], a: Callable[[Any], bool]) -> Evaluation:
             for quantity in (_FALL, _GAIN)
             for name, chosen in groups.items()
         ]
-        verdicts, numbers = zip(*[part[1:] for part in parts[:: len(groups)]], strict=True)
-        yield "sharpness; test accuracy", _together(verdicts), "; ".join(numbers)
+        (_, fall, falls), (_, gain, gains) = parts[:: len(groups)]
+        yield "all pairs", _together([fall, gain]), f"sharpness {falls}; test accuracy {gains}"
         yield from parts
 
     return evaluate
@@ -143,18 +146,23 @@ def _contrasted(
     frame: "pandas.DataFrame", pairs: Sequence[tuple[int, int]], quantity: Quantity
 ) -> tuple[Verdict, str]:
     values = frame[quantity.column]
-    found = difference([values[i] for i, _ in pairs], [values[j] for _, j in pairs], ratio=quantity.ratio)
+    a, b = [values[i] for i, _ in pairs], [values[j] for _, j in pairs]
+    found = difference(a, b, ratio=quantity.ratio)
     verdicts: tuple[Verdict, ...] = ("cannot tell", "holds", "does not hold")  # by the sign
-    return verdicts[found.sign], _told(found, len(pairs), quantity)
+    more = sum(x > y for x, y in zip(a, b, strict=True))
+    return verdicts[found.sign], _told(found, more, len(pairs), quantity)
 
 
-def _told(found: Difference, pairs: int, quantity: Quantity) -> str:
+def _told(found: Difference, more: int, pairs: int, quantity: Quantity) -> str:
     if not found.pairs:
-        return f"no pair of {pairs} in which both runs reached 100 %"
-    what = "factor" if quantity.ratio else "points"
-    numbers = [x if quantity.ratio else 100 * x for x in (found.mean, found.low, found.high)]
-    interval = f" ({numbers[1]:.3g} to {numbers[2]:.3g})" if math.isfinite(found.low) else ""
-    return f"{what} {numbers[0]:.3g}{interval}, n = {found.pairs} of {pairs} pairs"
+        return f"by no number: in none of {pairs} pairs both runs have one"
+    scale, form, what, unit = (
+        (1, ".3g", "a factor of ", "") if quantity.ratio else (100, "+.1f", "", " points")
+    )
+    mean, low, high = (format(scale * x, form) for x in (found.mean, found.low, found.high))
+    interval = f" ({low} to {high})" if math.isfinite(found.low) else ""
+    missing = f", no number from {pairs - found.pairs}" if found.pairs < pairs else ""
+    return f"by {what}{mean}{unit}{interval}, more in {more} of {found.pairs} pairs{missing}"
 
 
 def _batches(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:

@@ -1,5 +1,6 @@
 """Names for runs, out of their specifications: short, and different for different runs."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ Spec = Mapping[str, Any]
 
 SYMBOLS = {"weight_decay": "wd", "momentum": "β", "beta1": "β₁", "beta2": "β₂", "eps": "ε"}
 ALWAYS = ("lr", "weight_decay")
+ARM = ("optimizer", "hyper", "batch_size")  # what a study compares; all else it holds equal
 # How a field of a specification reads, and how it reads when it is not given.
 SETTING = {
     "model": ("{}", ""),
@@ -56,6 +58,26 @@ def labels(specs: Sequence[Spec], names: Sequence[str] | None = None) -> list[st
     return [f"{t}, {name}" if texts.count(t) > 1 else t for t, name in zip(texts, names, strict=True)]
 
 
+def arms(specs: Sequence[Spec]) -> list[str]:
+    """What a study compares, in short: `rmsprop lr 0.02, wd 0.05, raw`, `sgd lr 0.5, wd 0, batch 100`.
+
+    Learning rate and weight decay, whatever else differs among the runs of an optimizer (words without their
+    name), and the mini-batch; seeds, models and data are not told.
+
+    Args:
+        specs: RunSpecs as JSON; those that differ in optimizer, hyper-parameters or batch size have different
+            names, others the same.
+    """
+    keys = [json.dumps([spec[field] for field in ARM], sort_keys=True) for spec in specs]
+    texts = {key: _arm(spec, specs) for key, spec in zip(keys, specs, strict=True)}
+    known = list(texts.values())
+    told = {
+        key: f"{text}, #{i + 1}" if known.count(text) > 1 else text
+        for i, (key, text) in enumerate(texts.items())
+    }
+    return [told[key] for key in keys]
+
+
 def setting(specs: Sequence[Spec]) -> str:
     """What all runs have in common: `resnet18, digits, all images, full batch, …, moment diagonal`."""
     first, *others = specs
@@ -88,6 +110,17 @@ def _telling(spec: Spec, specs: Sequence[Spec]) -> list[str]:
     kin = [other["hyper"] for other in specs if other["optimizer"] == spec["optimizer"]]
     first = [h for h in ALWAYS if h in hyper] if len(kin) == len(specs) else _important(spec)
     return list(dict.fromkeys([*first, *(h for h in hyper if _differs(k.get(h) for k in kin))]))
+
+
+def _arm(spec: Spec, specs: Sequence[Spec]) -> str:
+    kin = [other for other in specs if other["optimizer"] == spec["optimizer"]]
+    hyper = spec["hyper"]
+    differing = [h for h in hyper if _differs(other["hyper"].get(h) for other in kin)]
+    names = dict.fromkeys([*(h for h in ALWAYS if h in hyper), *differing])
+    words = [hyper[h] if isinstance(hyper[h], str) else _hyper_words(h, hyper[h]) for h in names]
+    if spec["batch_size"] is not None or _differs(other["batch_size"] for other in kin):
+        words.append(_words(spec, "batch_size"))
+    return f"{spec['optimizer']} {', '.join(words)}".rstrip()
 
 
 def _text(spec: Spec, hyper: Iterable[str], fields: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Small multiples: a cell for each setting and optimizer, of sharpness against threshold or of test accuracy.
 
-An arm has one look in all cells; its seeds are lines of that look. All cells share their steps.
+An arm has one look in all cells, named below its column; its seeds are lines of that look. All cells share
+their steps.
 """
 
 import math
@@ -23,8 +24,9 @@ from optim_family.store import Run
 from optim_family.summary import OWN, first_view
 
 # Inches, fixed for the same reasons as in `plots`.
-NARROWEST, HEIGHT, LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = (
+NARROWEST, WIDEST, HEIGHT, LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = (
     2.0,
+    5.5,
     1.7,
     0.95,
     0.2,
@@ -37,6 +39,7 @@ NARROWEST, HEIGHT, LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = (
 _THRESHOLD: Final[dict[str, Any]] = {"linewidth": 1.0, "linestyle": ":", "marker": ""}
 _STAR: Final[dict[str, Any]] = {"marker": "*", "markersize": 11, "mec": "white", "linestyle": "", "zorder": 5}
 Cells = dict[tuple[str, str], list[Curve]]  # by setting and optimizer
+Looks = dict[str, dict[str, Any]]  # by arm
 
 
 def sharpness_multiples(runs: Sequence[Run], arms: Sequence[str], settings: Sequence[str]) -> Figure:
@@ -80,23 +83,36 @@ def _multiples(
     cells: Cells = {(row, column): [] for row in dict.fromkeys(settings) for column in columns}
     for curve, setting in zip(curves, settings, strict=True):
         cells[setting, curve.run.spec["optimizer"]].append(curve)
-    beside = min(4, max(1, int(WIDTH / (0.75 + 0.075 * max(map(len, looks))))))
+    keys = [
+        {c.name: c.style for (_, column), cell in cells.items() if column == each for c in cell}
+        for each in columns
+    ]
     with style.context(STYLE, after_reset=True):
-        drawn, axes = _sheet(title, list(dict.fromkeys(settings)), columns, -(-len(looks) // beside))
+        drawn, axes = _sheet(title, list(dict.fromkeys(settings)), columns, keys)
         for ax, curves in zip(axes.flat, cells.values(), strict=True):
             draw_cell(ax, curves)
         _frame(axes, [bool(curves) for curves in cells.values()], _end(runs))
-        shown = {
-            curve.name: {**curve.style, "label": curve.name} for cell in cells.values() for curve in cell
-        }
-        handles = [Line2D([], [], **look) for look in shown.values()]
-        drawn.legend(handles=handles, loc="lower left", ncols=beside, frameon=False)
+        for cells_of_column, column, key in zip(axes.T, columns, keys, strict=True):
+            _key([ax for ax in cells_of_column if ax.lines][-1:], column, key)
     return drawn
 
 
-def _sheet(title: str, rows: Sequence[str], columns: Sequence[str], lines: int) -> tuple[Figure, Any]:
+def _key(lowest: Sequence[Axes], column: str, looks: Looks) -> None:
+    """The arms of a column, below its lowest cell, without the name that stands above it."""
+    handles = [Line2D([], [], **look, label=name.removeprefix(f"{column} ")) for name, look in looks.items()]
+    for ax in lowest:
+        below = (-0.02, -FOOT / HEIGHT)
+        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=below, frameon=False, borderpad=0)
+
+
+def _sheet(
+    title: str, rows: Sequence[str], columns: Sequence[str], keys: Sequence[Looks]
+) -> tuple[Figure, Any]:
     """A figure of the right size with its heading, and its axes [rows][columns]."""
-    wide = max(WIDTH, LEFT + RIGHT + len(columns) * (NARROWEST + BETWEEN) - BETWEEN)
+    longest = max(len(name) - len(column) for column, key in zip(columns, keys, strict=True) for name in key)
+    narrowest, lines = max(NARROWEST, 0.065 * longest), max(map(len, keys))
+    wide = LEFT + RIGHT + len(columns) * (narrowest + BETWEEN) - BETWEEN
+    wide = max(wide, min(WIDTH, LEFT + RIGHT + len(columns) * WIDEST))
     width = (wide - LEFT - RIGHT + BETWEEN) / len(columns) - BETWEEN
     high = HEAD + len(rows) * (HEIGHT + ABOVE) - ABOVE + FOOT + LINE * lines
     drawn = Figure(figsize=(wide, high))
@@ -132,7 +148,7 @@ def _frame(axes: Any, filled: Sequence[bool], end: int) -> None:
         ax.tick_params(labelbottom=lowest, labelsize=8)
         ax.set_xlabel("step" if lowest else "")
         if not there[i, j]:
-            for part in (*ax.spines.values(), ax.xaxis, ax.yaxis if j else ax.patch):
+            for part in (*ax.spines.values(), ax.xaxis, ax.patch, *([ax.yaxis] if j else [])):
                 part.set_visible(False)
             ax.set_yticks([])
 

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,9 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 _HEAD: Final = re.compile(r"<\?xml.*?<svg ", re.DOTALL)
 _NOISE: Final = re.compile(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", re.DOTALL)
 _NAMED: Final = re.compile(r'(id="|href="#|url\(#)')
+_USED: Final = re.compile(r'(?:href="#|url\(#)([^")]+)')
+_TAG: Final = re.compile(r"<[^>]*>")
+_LONG: Final = re.compile(r"\d+\.\d{3,}")
 
 
 def render(template: str, **values: Any) -> str:
@@ -45,16 +49,29 @@ def render(template: str, **values: Any) -> str:
 
 
 def inline_svg(figure: "Figure", name: str) -> Markup:
-    """A figure as an SVG element; `name`, of letters and digits, keeps its ids apart from those of others."""
+    """A figure as an SVG element, small and with text that can be searched.
+
+    Args:
+        figure: of matplotlib.
+        name: of letters and digits; keeps its ids apart from those of others.
+    """
     from matplotlib import style
 
     from optim_family.plots import STYLE
 
     text = io.StringIO()
-    with style.context(STYLE, after_reset=True):
+    with style.context(STYLE | {"svg.fonttype": "none"}, after_reset=True):
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     bare = " ".join(_NOISE.sub("", _HEAD.sub("<svg ", text.getvalue(), count=1)).split())
-    return Markup(_NAMED.sub(rf"\g<1>{name}-", bare))
+    used = {f' id="{name}"' for name in _USED.findall(bare)}
+    small = _TAG.sub(lambda tag: _smaller(tag[0], used), bare)
+    return Markup(_NAMED.sub(rf"\g<1>{name}-", small))
+
+
+def _smaller(tag: str, used: Collection[str]) -> str:
+    """A tag without an id that nothing refers to, its coordinates to a hundredth of a point."""
+    rounded = _LONG.sub(lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
+    return re.sub(r' id="[^"]*"', lambda found: found[0] if found[0] in used else "", rounded)
 
 
 def download(text: str, kind: str = "text/csv") -> str:

@@ -54,12 +54,19 @@ STYLE: dict[str, Any] = {
 }
 
 
-def figure(runs: Sequence[Run], *, title: str | None = None, overlays: Collection[str] = NAMES) -> Figure:
+def figure(
+    runs: Sequence[Run],
+    *,
+    title: str | None = None,
+    names: Sequence[str] | None = None,
+    overlays: Collection[str] = NAMES,
+) -> Figure:
     """Draw one run, or several in comparison.
 
     Args:
         runs: as `store.read_run` gives them.
         title: instead of the optimizer of the run, or the number of runs.
+        names: of the runs, instead of labels from their specifications.
         overlays: which predictions to draw, of `overlays.NAMES`.
 
     Raises:
@@ -67,7 +74,7 @@ def figure(runs: Sequence[Run], *, title: str | None = None, overlays: Collectio
     """
     if not runs:
         raise UsageError("there is nothing to draw; name at least one run directory")
-    names = [literal(name) for name in run_labels(runs)]
+    names = [literal(name) for name in names or run_labels(runs)]
     curves = [Curve(run, name, look) for look, (run, name) in enumerate(zip(runs, names, strict=True))]
     columns = _columns(names)
     lines = math.ceil(len(names) / columns) if len(names) > 1 else 0

@@ -74,17 +74,20 @@ def figures(given: Answer) -> Iterator[tuple[str, tuple[str, "Figure"]]]:
     )
     for number, setting in enumerate(dict.fromkeys(settings), 1):
         chosen, what = _overlaid(given, setting)
-        yield f"overlay-{number}", (f"{setting}: {what}", plots.figure(chosen, title=f"{setting}: {what}"))
+        runs, names = [given.runs[i] for i in chosen], [arms[i] for i in chosen]
+        title = f"{setting}: {what}"
+        yield f"overlay-{number}", (title, plots.figure(runs, title=title, names=names))
 
 
-def _overlaid(given: Answer, setting: str) -> tuple[list[Run], str]:
-    """The runs of a setting with weight decay, if there are such, and of its first seed."""
+def _overlaid(given: Answer, setting: str) -> tuple[list[int], str]:
+    """Positions of the runs of a setting, of its first seed; with weight decay, if several arms have it."""
     rows = given.rows[given.rows["setting"] == setting]
     decaying = rows[rows["weight_decay"] > 0]
-    rows = decaying if len(decaying) else rows
+    comparable = decaying["arm"].nunique() > 1
+    rows = decaying if comparable else rows
     seed = rows["seed"].min()
-    what = "optimizers with weight decay" if len(decaying) else "optimizers"
-    return [given.runs[i] for i in rows.index[rows["seed"] == seed]], f"{what}, seed {compact(seed)}"
+    what = "optimizers with weight decay" if comparable else "optimizers"
+    return rows.index[rows["seed"] == seed].tolist(), f"{what}, seed {compact(seed)}"
 
 
 def html(

@@ -12,14 +12,13 @@ spike      = the loss rises tenfold above the median of the records before
 Source: for the rate −2, K. Lyu, Z. Li, S. Arora, NeurIPS 2022.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from optim_family import tables
-from optim_family.labels import SETTING, compact, labels
+from optim_family.labels import ARM, SETTING, arms, compact
 from optim_family.spec import BATCH, MIDPOINT
 from optim_family.store import Run
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 PLAIN: Final = ("spherical", "raw")
 OWN: Final = ("spherical-preconditioned", "preconditioned", *PLAIN)
-ARM: Final = ("optimizer", "hyper", "batch_size")
 _NOT_SETTING: Final = (*ARM, "seed", "device", "views", "every", "rtol")
 TEXT: Final = "setting arm optimizer model norm data status sharpness_view own_view run".split()
 _ACCURACIES: Final = "test_accuracy_at_fit test_accuracy test_accuracy_best train_accuracy".split()
@@ -47,7 +45,7 @@ def rows(runs: Sequence[Run]) -> "pandas.DataFrame":
 
     found = [
         {"setting": setting, "arm": arm, "seed": run.spec["seed"], **_row(run)}
-        for run, arm, setting in zip(runs, _arms(runs), _settings(runs), strict=True)
+        for run, arm, setting in zip(runs, arms([run.spec for run in runs]), _settings(runs), strict=True)
     ]
     frame = pandas.DataFrame(found)
     return frame.astype({name: float for name in frame if name not in TEXT})
@@ -135,16 +133,6 @@ def _edge(run: Run, view: str) -> int | None:
     """The first step at which the sharpness is at its threshold or above."""
     ratios = tables.column(run, f"{view}.ratio")
     return next((r["step"] for r, ratio in zip(run.records, ratios, strict=True) if ratio >= 1), None)
-
-
-def _arms(runs: Sequence[Run]) -> list[str]:
-    """What is compared, by names that tell them apart, in the order of the runs."""
-    first = runs[0].spec if runs else {}
-    specs = [{**first, **{name: run.spec[name] for name in ARM}} for run in runs]
-    keys = [json.dumps(spec, sort_keys=True) for spec in specs]
-    distinct = dict(zip(keys, specs, strict=True))
-    names = dict(zip(distinct, labels(list(distinct.values())), strict=True)) if distinct else {}
-    return [" ".join(names[key].split()) for key in keys]
 
 
 def _settings(runs: Sequence[Run]) -> list[str]:

@@ -52,9 +52,13 @@ def load_runs(path: str | Path) -> "pandas.DataFrame":
         UsageError: there is no run directory.
         CorruptError: one of them is damaged.
     """
+    return frame([read_run(folder) for folder in find_runs(Path(path))])
+
+
+def frame(runs: Sequence[Run]) -> "pandas.DataFrame":
+    """The table of `load_runs`, of these runs."""
     import pandas
 
-    runs = [read_run(folder) for folder in find_runs(Path(path))]
     told = list(dict.fromkeys(name for run in runs for name in _told(run)))
     rows = [row for run in runs for row in _rows(run)]
     table = pandas.DataFrame(rows, columns=[*told, *RECORD_FIELDS, "view", *READING_FIELDS])

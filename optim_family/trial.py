@@ -1,6 +1,10 @@
 """What a run would cost: a few gradients and Hessian products on part of its data, in a new process.
 
-    seconds ≈ start + steps · gradient + records · (kinds · PRODUCTS · product + evaluation)
+    seconds ≈ start + steps · gradient
+              + records · (places · kinds · PRODUCTS · product + evaluation + batches · views · quotient)
+
+places: the weights, and their midpoint if asked for; kinds: views that do not differ by ρ² alone; batches:
+those along whose gradients is measured.
 
 `python -m optim_family.trial` reads a specification on stdin, and answers with JSON.
 """
@@ -12,10 +16,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from optim_family.errors import OptimFamilyError, one_line
 from optim_family.spec import RunSpec, without_scale
+
+if TYPE_CHECKING:
+    from optim_family.experiment import Experiment
 
 IMAGES: Final = 1000  # at most; the cost of more is in proportion
 PRODUCTS: Final = 8  # of a reading that starts from the last eigenvector, about
@@ -69,12 +76,26 @@ def measure(spec: RunSpec) -> Cost:
         gradient = _seconds(lambda: objective.gradient(0))
         product = _seconds(lambda: (hessian @ direction)[0])
         evaluation = _seconds(lambda: objective.evaluate().train_loss)
+        quotients = _quotients(experiment)
     more = images / objective.size
-    kinds = len({without_scale(view) for view in experiment.views})
-    record = more * (kinds * PRODUCTS * product + evaluation)
-    step = gradient * (more if spec.batch_size is None else 1)
-    seconds = start + spec.steps * step + (1 + spec.steps // spec.every) * record
+    of_batch = more if spec.batch_size is None else 1
+    readings = len({without_scale(view) for view in experiment.views}) * (1 + spec.midpoint)
+    record = more * (readings * PRODUCTS * product + evaluation) + of_batch * quotients
+    seconds = start + spec.steps * of_batch * gradient + (1 + spec.steps // spec.every) * record
     return Cost(objective.space.dim, seconds, _memory(experiment.spec.device))
+
+
+def _quotients(experiment: "Experiment") -> float:
+    """Seconds that the mini-batches of a record take, each in every view."""
+    from optim_family.minibatch import batch_sharpness
+
+    spec, objective = experiment.spec, experiment.objective
+    if spec.batch_sharpness is None:
+        return 0.0
+    geometry, batch = experiment.geometry(), objective.sample_batches(1, 0)
+    one = _seconds(lambda: batch_sharpness(batch, objective.space.tensors, geometry).value)
+    batches = spec.batch_sharpness if spec.batch_size else 1
+    return batches * len(experiment.views) * one
 
 
 def _part(spec: RunSpec, images: int) -> int:

@@ -3,7 +3,7 @@ import itertools
 import pytest
 from synthetic import GD, RMSPROP
 
-from optim_family.labels import compact, label, labels, setting
+from optim_family.labels import arms, compact, label, labels, setting
 from optim_family.spec import RunSpec
 
 
@@ -101,3 +101,35 @@ def test_setting_is_what_all_runs_share():
 )
 def test_values_are_compact(value, text):
     assert compact(value) == text
+
+
+def test_arms_are_short_and_told_apart_within_their_optimizer():
+    specs = [
+        spec("gd", seed=3, model="resnet18"),
+        spec("gd", {"weight_decay": 0.0}),
+        spec(),
+        spec(hyper={"preconditioning": "raw", "beta2": 0.9}),
+    ]
+    assert arms(specs) == [
+        "gd lr 0.2, wd 0.005",
+        "gd lr 0.2, wd 0",
+        "rmsprop lr 0.01, wd 0.05, β₂ 0.99, scale-invariant",
+        "rmsprop lr 0.01, wd 0.05, β₂ 0.9, raw",
+    ]
+
+
+def test_arms_name_a_mini_batch_and_a_full_batch_only_beside_one():
+    assert arms([spec("gd"), spec(batch_size=32)]) == [
+        "gd lr 0.2, wd 0.005",
+        "rmsprop lr 0.01, wd 0.05, batch 32",
+    ]
+    assert arms([spec(), spec(batch_size=32)]) == [
+        "rmsprop lr 0.01, wd 0.05, full batch",
+        "rmsprop lr 0.01, wd 0.05, batch 32",
+    ]
+
+
+def test_arms_are_different_for_different_hyper_parameters_and_the_same_for_the_same():
+    rates = [0.01, 0.01 + 1e-12, 0.01]
+    one, other, again = arms([spec(hyper={"lr": lr}, seed=i) for i, lr in enumerate(rates)])
+    assert one != other and one == again

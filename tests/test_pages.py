@@ -64,6 +64,15 @@ def test_figures_on_one_page_share_no_id():
         assert used and used <= own
 
 
+def test_a_figure_is_small_and_its_text_is_text():
+    figure = drawing("lr 0.000125")
+    figure.axes[0].plot([0, 1 / 3])
+    svg = pages.inline_svg(figure, "a")
+    assert ">lr 0.000125<" in svg
+    tags = "".join(re.findall(r"<[^>]*>", svg))
+    assert not re.findall(r"\d\.\d{3}", tags) and re.findall(r"\d\.\d\d", tags)
+
+
 def test_a_figure_is_an_element_of_the_page_and_the_same_every_time():
     svg = pages.inline_svg(drawing("x --> <script>alert(1)</script>"), "a")
     assert svg.startswith("<svg ") and svg.endswith("</svg>")

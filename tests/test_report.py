@@ -38,7 +38,7 @@ RUNS = [
 RUNS[-1].status["status"] = "diverged"
 
 
-def sketch(runs, title=None):
+def sketch(runs, title=None, names=None):
     """What is drawn much faster than a figure of runs."""
     figure = matplotlib.figure.Figure(figsize=(2, 1))
     figure.add_subplot().set_title(title or runs[0].path.name)
@@ -147,8 +147,8 @@ def test_a_cell_is_mean_and_spread_and_says_when_some_are_missing():
     cell = training.rows[0][training.headers.index("at the end, %")]
     mean, sd = row["test_accuracy.mean"], row["test_accuracy.sd"]
     assert cell.text == f"{100 * mean:.1f} ± {100 * sd:.1f}" and cell.value == repr(float(mean))
-    sharpness = group_tables(given)[1]
-    slope = sharpness.rows[1][sharpness.headers.index("d log S / dτ")]
+    course = group_tables(given)[1]
+    slope = course.rows[1][course.headers.index("d log S / dτ")]
     assert (slope.text, slope.value) == ("–", "")
 
 
@@ -184,6 +184,11 @@ def test_differences_say_whether_they_are_beyond_noise():
     assert all(len(row) == len(table.headers) for row in table.rows)
 
 
+def test_differences_that_cannot_be_judged_are_not_listed():
+    table = difference_table(answer((), [run for run in RUNS if run.spec["seed"] == 0]))
+    assert table.rows == [] and "none of 6 is from 3 seeds or more" in table.heading
+
+
 def test_names_that_contain_markup_are_only_text(tmp_path):
     runs = [make_run(model=EVIL, records=1, path=f"runs/{EVIL.replace('/', '|')}", data=f"npz:{EVIL}")]
     runs[0].provenance["versions"] = {"python": EVIL}
@@ -202,9 +207,18 @@ def test_a_study_that_has_hardly_begun_has_a_report(tmp_path, monkeypatch):
 
 def test_the_overlay_shows_one_seed_with_weight_decay(monkeypatch):
     drawn = []
-    monkeypatch.setattr(report.plots, "figure", lambda runs, title: drawn.append(runs))
+    monkeypatch.setattr(report.plots, "figure", lambda runs, title, names: drawn.append((runs, names)))
     dict(report.figures(answer((), RUNS)))
-    assert [(run.spec["optimizer"], run.spec["seed"]) for run in drawn[0]] == [("gd", 0), ("rmsprop", 0)]
+    runs, names = drawn[0]
+    assert [(run.spec["optimizer"], run.spec["seed"]) for run in runs] == [("gd", 0), ("rmsprop", 0)]
+    assert names == ["gd lr 0.2, wd 0.005", "rmsprop lr 0.01, wd 0.05"]
+
+
+def test_the_overlay_shows_all_where_one_alone_has_weight_decay(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report.plots, "figure", lambda runs, title, names: drawn.append(names))
+    dict(report.figures(answer((), [run for run in RUNS if run.spec["optimizer"] == "gd"])))
+    assert drawn == [["gd lr 0.2, wd 0.005", "gd lr 0.2, wd 0"]]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")

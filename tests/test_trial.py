@@ -36,6 +36,8 @@ def unit_costs(monkeypatch):
         (changed(steps=12), 12, 5, 5),
         (changed(optimizer="rmsprop", hyper=RMSPROP), 10, 2 * 4, 4),
         (changed(views=("raw", "spherical")), 10, 4, 4),
+        (changed(midpoint=True), 10, 2 * 4, 4),
+        (changed(optimizer="rmsprop", hyper=RMSPROP, midpoint=True), 10, 4 * 4, 4),
     ],
 )
 def test_the_time_is_that_of_steps_readings_and_evaluations(unit_costs, spec, steps, readings, records):
@@ -44,11 +46,20 @@ def test_the_time_is_that_of_steps_readings_and_evaluations(unit_costs, spec, st
     assert found.trained == 8192 and found.mistake == ""
 
 
+@pytest.mark.parametrize(("optimizer", "hyper", "views"), [("gd", SPEC.hyper, 1), ("rmsprop", RMSPROP, 2)])
+def test_every_mini_batch_of_a_record_costs_a_quotient_in_every_view(unit_costs, optimizer, hyper, views):
+    spec = changed(optimizer=optimizer, hyper=hyper, batch_size=20)
+    more = trial.measure(spec.model_copy(update={"batch_sharpness": 5})).seconds - trial.measure(spec).seconds
+    assert more == 4 * 5 * views
+
+
 def test_more_images_cost_in_proportion_and_a_mini_batch_costs_itself(unit_costs, monkeypatch):
     monkeypatch.setattr(trial, "IMAGES", 20)
     record = trial.PRODUCTS + 1
     assert trial.measure(SPEC).seconds == 2 * (10 + 4 * record)
     assert trial.measure(changed(batch_size=20)).seconds == 10 + 2 * 4 * record
+    assert trial.measure(changed(batch_size=20, batch_sharpness=3)).seconds == 10 + 4 * (2 * record + 3)
+    assert trial.measure(changed(batch_sharpness=3)).seconds == 2 * (10 + 4 * (record + 1))
 
 
 @pytest.mark.parametrize(

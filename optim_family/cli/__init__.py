@@ -18,6 +18,7 @@ SENTENCES: Final = {
     "run": "Train one optimizer on one model, and measure its sharpness.",
     "compare": "Draw several runs in one figure, and list them in one table.",
     "study": "Run a whole study, see how it stands, write its report.",
+    "export": "Hand runs over to TensorBoard, MLflow, W&B, or as Parquet.",
     "measure": "Measure the sharpness of weights that you bring.",
     "verify": "Check what the theory says with the real optimizers.",
     "flow": "Draw the sharpness-reduction flow beside gradient descent.",

@@ -18,4 +18,4 @@ for (const table of document.querySelectorAll("table.sortable")) {
     head.addEventListener("keydown", (event) => event.key === "Enter" && sort(head, i));
   });
 }
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => (d.open = true)));
+addEventListener("beforeprint", () => document.querySelectorAll("details.printed").forEach((d) => (d.open = true)));
