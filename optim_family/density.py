@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from optim_family.operators import SymmetricOperator
-from optim_family.quadrature import SpectralDensity, gauss
+from optim_family.quadrature import Array, SpectralDensity, gauss
 
 # A β below so many eps of the largest entry so far is rounding: the space is complete.
 ROUNDING = 32
@@ -70,6 +70,30 @@ def spectral_density(
         products=samples * steps,
         seconds=time.perf_counter() - begin,
     )
+
+
+def spectral_measure(operator: SymmetricOperator, vector: Tensor, *, steps: int = 64) -> tuple[Array, Array]:
+    """The measure of A that one vector sees: vᵀ f(A) v ≈ Σᵢ ωᵢ f(θᵢ), the sum of all ωᵢ being ‖v‖².
+
+    Args:
+        operator: the symmetric map A on ℝᵈ.
+        vector: v, [d], not 0.
+        steps: nodes, m; at most d.
+
+    Returns:
+        θ [m], increasing, and ω [m].
+
+    Raises:
+        FloatingPointError: a product is not finite.
+    """
+    steps = min(steps, operator.dim)
+    jacobi = vector.new_empty(2, steps)
+    _tridiagonalise(operator, vector, vector.new_empty(steps, operator.dim), jacobi)
+    rows = jacobi.double().cpu().numpy()
+    if not np.isfinite(rows).all():
+        raise FloatingPointError("a product with the operator is not finite.")
+    nodes, weights = gauss(*rows)
+    return nodes, float(vector @ vector) * weights
 
 
 def _tridiagonalise(operator: SymmetricOperator, start: Tensor, basis: Tensor, out: Tensor) -> None:

@@ -6,7 +6,7 @@ import torch
 from matrices import LIKE, Counting, Reads, rotated
 from torch import Tensor
 
-from optim_family.density import spectral_density
+from optim_family.density import spectral_density, spectral_measure
 from optim_family.geometry import Decay, DiagonalMetric, Geometry
 from optim_family.operators import Diagonal, Matrix, Scalar
 from optim_family.sharpness import VIEWS
@@ -98,6 +98,18 @@ def test_means_over_the_spectrum_lie_within_their_standard_errors_which_are_thos
         exact_error = (2 * a.var(correction=0) / (len(a) + 2) / 400).sqrt()
         assert abs(value - float(a.mean())) < 4 * error
         assert error == pytest.approx(float(exact_error), rel=0.15)  # its own relative error is 1/√800
+
+
+@pytest.mark.parametrize("steps", [3, 9, 40])
+def test_the_measure_of_one_vector_has_its_moments(steps):
+    operator = Matrix(rotated(torch.linspace(-1, 3, 9).tolist()))
+    vector = torch.arange(1.0, 10.0, dtype=torch.float64)
+    nodes, weights = spectral_measure(operator, vector, steps=steps)
+    moment = vector
+    for power in range(2 * min(steps, 9)):
+        assert (weights * nodes**power).sum() == pytest.approx(float(vector @ moment), rel=1e-10)
+        moment = operator @ moment
+    assert len(nodes) == min(steps, 9) and (np.diff(nodes) > 0).all()
 
 
 def test_the_smoothed_density_of_many_directions_is_that_of_the_spectrum():

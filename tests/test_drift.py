@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from optim_family.predictions import mean_excess_loss
-from optim_family.theory.drift import Checkpoint, Drift, window
+from optim_family.predictions import log_sharpness_slope, mean_excess_loss
+from optim_family.theory.drift import CUTS, Checkpoint, Drift, window
 
 SHRINK, Q = 1e-3, 6.0
 SLOPE = -2 * Q / (4 + Q)
@@ -20,7 +20,7 @@ def made(noise=0.0):
     sharpness = 300 * torch.exp(SLOPE * SHRINK * steps.double() + wave)
     loss = torch.full((2000,), 0.25)
     loss[5] = 100.0
-    at = Checkpoint(1000, float(sharpness[90]), 0.9, 0.5, (9.0, Q))
+    at = Checkpoint(1000, float(sharpness[90]), 0.9, 0.5, (9.0, Q), tuple(Q * cut for cut in CUTS))
     return Drift(SHRINK, steps, sharpness, 0.9 * sharpness, loss, (at,))
 
 
@@ -53,6 +53,8 @@ def test_a_row_holds_what_the_last_q_predicts_beside_what_was_measured():
     assert json.loads(json.dumps(row)) == row
     assert row["q"] == Q and row["tau"] == 1.0
     assert row["slope_predicted"] == pytest.approx(SLOPE)
+    assert row["q_smallest_cut"] == Q * min(CUTS)
+    assert row["slope_smallest_cut"] == log_sharpness_slope(Q * min(CUTS))
     assert row["loss_predicted"] == mean_excess_loss(row["sharpness"], SHRINK, Q)
     assert row["loss_measured"] == pytest.approx(0.25)
 

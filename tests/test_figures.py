@@ -7,7 +7,7 @@ import torch
 from optim_family.predictions import modulation_period, sharpness_floor
 from optim_family.theory import figures
 from optim_family.theory.comparison import SETTINGS, Comparison
-from optim_family.theory.drift import Checkpoint, Drift
+from optim_family.theory.drift import CUTS, Checkpoint, Drift
 from optim_family.theory.flow import Path
 
 TAU = torch.linspace(0, 2, 9, dtype=torch.float64)
@@ -30,7 +30,8 @@ def found():
 def drift():
     steps = torch.arange(100, 1900, 10)
     sharpness = 300 * torch.exp(-1e-3 * steps.double())
-    places = [Checkpoint(t, 300.0, 0.9, 0.5, tuple(30.0 / k for k in range(1, 6))) for t in (500, 1000, 1500)]
+    q, below = tuple(30.0 / k for k in range(1, 6)), tuple(20 * cut for cut in CUTS)
+    places = [Checkpoint(t, 300.0, 0.9, 0.5, q, below) for t in (500, 1000, 1500)]
     return Drift(1e-3, steps, sharpness, 0.9 * sharpness, torch.full((2000,), 0.1), tuple(places))
 
 
@@ -82,6 +83,7 @@ def test_a_run_is_shown_with_its_bound_its_slopes_and_its_losses(drift):
     predicted = lines(slopes)["−2q / (4 + q), 5 eigenvectors removed"].get_ydata()
     assert list(predicted) == [row["slope_predicted"] for row in rows]
     assert list(lines(loss)["measured"].get_ydata()) == [row["loss_measured"] for row in rows]
-    assert [list(line.get_ydata()) for line in removed.get_lines()] == [
-        list(at.q) for at in drift.checkpoints
-    ]
+    curves = [list(line.get_ydata()) for line in removed.get_lines() if len(line.get_xdata()) == len(CUTS)]
+    assert curves == [list(at.below) for at in drift.checkpoints]
+    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in removed.get_lines()[1:-1:2]]
+    assert points == [(at.last, at.q[-1]) for at in drift.checkpoints]

@@ -10,7 +10,8 @@ from optim_family.errors import UsageError
 from optim_family.experiment import assemble
 from optim_family.spec import RunSpec
 from optim_family.store import read_run
-from optim_family.theory.drift import window
+from optim_family.theory import replay
+from optim_family.theory.drift import CUTS, window
 from optim_family.theory.primitive import third_derivative
 from optim_family.theory.replay import checkpoint, follow, steps_of, visiting
 from optim_family.training import train
@@ -89,7 +90,8 @@ def test_readings_on_the_way_change_nothing(run, found):
     assert found.loss.tolist() == [pytest.approx(loss, rel=1e-7) for loss, _ in steps_of(run, assemble(SPEC))]
 
 
-def test_a_checkpoint_is_what_dense_algebra_says(tmp_path):
+def test_a_checkpoint_is_what_dense_algebra_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay, "NODES", 400)  # as many as there are weights, and a few
     (tmp_path / "small.toml").write_text(SMALL)
     spec = SPEC.model_copy(update={"model": str(tmp_path / "small.toml"), "precision": "float64"})
     objective = assemble(spec).objective
@@ -106,6 +108,10 @@ def test_a_checkpoint_is_what_dense_algebra_says(tmp_path):
     left = [float(tangent @ tangent - (top[: k + 1] @ tangent).square().sum()) for k in range(K)]
     assert at.q[0] == pytest.approx(left[0], rel=1e-3)
     assert list(at.q) == pytest.approx(left, rel=0.05)  # λ₂, …, λ_k are found to a hundredth
+    parts = (vectors.T @ tangent).square().flip(0)
+    below = [float(parts[values.abs() <= cut].sum()) for cut in CUTS]
+    assert below[0] > 2 * below[-1]
+    assert list(at.below) == pytest.approx(below, rel=1e-4)
 
 
 @pytest.mark.parametrize(

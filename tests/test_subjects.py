@@ -10,7 +10,7 @@ from synthetic import make_run
 
 from optim_family.theory import comparison, subjects
 from optim_family.theory.comparison import SETTINGS
-from optim_family.theory.drift import Checkpoint, Drift
+from optim_family.theory.drift import CUTS, Checkpoint, Drift
 from optim_family.theory.subjects import SUBJECTS, TITLES
 
 
@@ -64,7 +64,7 @@ def test_the_sphere_has_a_film():
 def test_a_run_carries_its_evidence():
     steps = torch.arange(100, 1900, 10)
     sharpness = 300 * torch.exp(-1e-3 * steps.double())
-    at = Checkpoint(1000, 110.0, 0.9, 0.5, (30.0, 20.0))
+    at = Checkpoint(1000, 110.0, 0.9, 0.5, (30.0, 20.0), tuple(20 * cut for cut in CUTS))
     run = make_run(path="runs/here")
     shown = whole(subjects.network(run, Drift(1e-3, steps, sharpness, sharpness, torch.ones(2000), (at,))))
     assert shown.record["run"]["path"] == Path("runs/here").name

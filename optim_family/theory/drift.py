@@ -16,6 +16,8 @@ from optim_family.predictions import log_sharpness_slope, mean_excess_loss, modu
 
 # Modulation periods before and after a checkpoint that its slope is fitted over.
 PERIODS: Final = 2
+# Shares of λ₁ below which a direction may count as one along the minimisers.
+CUTS: Final = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 
 
 @final
@@ -29,6 +31,7 @@ class Checkpoint:
         second: λ₂/λ₁.
         last: λ_k/λ₁, the least curvature that was removed.
         q: ‖∇ log λ₁‖² of what is left, for 1, …, k removed eigenvectors, [k].
+        below: the part of ‖∇ log λ₁‖² where |curvature| is below each of CUTS, shares of λ₁, [c].
     """
 
     step: int
@@ -36,6 +39,7 @@ class Checkpoint:
     second: float
     last: float
     q: tuple[float, ...]
+    below: tuple[float, ...]
 
 
 @final
@@ -83,7 +87,9 @@ class Drift:
             "second_over_first": at.second,
             "last_over_first": at.last,
             "q": at.q[-1],
+            "q_smallest_cut": at.below[-1],
             "slope_predicted": log_sharpness_slope(at.q[-1]),
+            "slope_smallest_cut": log_sharpness_slope(at.below[-1]),
             "slope_measured": slope,
             "slope_error": error,
             "loss_predicted": mean_excess_loss(at.sharpness, self.shrink, at.q[-1]),

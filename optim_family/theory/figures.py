@@ -8,13 +8,14 @@ import torch
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from optim_family.curves import COLOURS, DASHES, GREY, MARKERS, plain_ticks
 from optim_family.plots import STYLE
 from optim_family.predictions import mean_excess_loss, modulation_period, sharpness_floor
 from optim_family.theory.comparison import Comparison, exponent
-from optim_family.theory.drift import Drift
+from optim_family.theory.drift import CUTS, Drift
 
 MEASURED: Final[dict[str, Any]] = {
     "color": COLOURS[0],
@@ -24,6 +25,7 @@ MEASURED: Final[dict[str, Any]] = {
     "label": "gradient descent",
 }
 PREDICTED: Final[dict[str, Any]] = {"color": COLOURS[1], "linestyle": "", "marker": "s", "mfc": "none"}
+CUT: Final[dict[str, Any]] = {"color": COLOURS[2], "linestyle": "", "marker": "D", "markersize": 4}
 FLOOR: Final[dict[str, Any]] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (5, 2))}
 EXPECTED: Final[dict[str, Any]] = {"color": "black", "linewidth": 1.2}
 
@@ -119,6 +121,8 @@ def _draw_slopes(ax: Axes, found: Drift) -> None:
     ax.errorbar(tau, measured, errors, **{**MEASURED, "label": "measured, ± standard error"})
     label = f"−2q / (4 + q), {len(found.checkpoints[0].q)} eigenvectors removed"
     ax.plot(tau, [row["slope_predicted"] for row in rows], label=label, **PREDICTED)
+    label = f"the same, |curvature| below {CUTS[-1]:g} λ₁"
+    ax.plot(tau, [row["slope_smallest_cut"] for row in rows], label=label, **CUT)
     ax.axhline(-2, label="steepest drift", **FLOOR)
     ax.set_ylim(-2.3, 0.3)
     ax.legend(loc="center right")
@@ -140,13 +144,17 @@ def _draw_mean_loss(ax: Axes, found: Drift) -> None:
 
 
 def _draw_removed(ax: Axes, found: Drift) -> None:
-    ax.set_title("q against the number of eigenvectors removed", loc="left")
+    """How much of ∇ log λ₁ counts as a direction along the minimisers, by where that ends."""
+    ax.set_title("q of the directions with |curvature| below c λ₁", loc="left")
+    last = len(found.checkpoints) - 1
     for index, at in enumerate(found.checkpoints):
-        shade = 0.25 + 0.75 * index / max(1, len(found.checkpoints) - 1)
-        label = f"τ = {found.shrink * at.step:.2f}" if index in (0, len(found.checkpoints) - 1) else None
-        ax.plot(range(1, len(at.q) + 1), at.q, color=COLOURS[0], alpha=shade, linewidth=1.1, label=label)
-    ax.set_ylim(0, None)
-    ax.set_xlabel("k")
+        shade = 0.25 + 0.75 * index / max(1, last)
+        label = f"τ = {found.shrink * at.step:.2f}" if index in (0, last) else None
+        ax.plot(CUTS, at.below, color=COLOURS[0], alpha=shade, linewidth=1.1, label=label)
+        ax.plot(at.last, at.q[-1], alpha=shade, **PREDICTED)
+    ax.plot([], [], label=f"{len(found.checkpoints[0].q)} eigenvectors removed", **PREDICTED)
+    ax.set(xscale="log", yscale="log")
+    ax.set_xlabel("c")
     ax.legend()
 
 
@@ -172,6 +180,8 @@ def convergence_figure(shrinks: Sequence[float], lengths: Mapping[str, Tensor]) 
                     **_look(look, column),
                 )
         ax.set(xscale="log", yscale="log", xlabel="√(ηλ)")
+        ax.set_xticks(roots, [f"{root:.2g}" for root in roots])
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.legend()
     return drawn
 

@@ -3,7 +3,8 @@
 S is read at midpoints (w_{t−1} + 2w_t + w_{t+1})/4, where the oscillation is taken out, and at some of them
 ∇ log λ₁ is made of third derivatives, in float64. Its part along Γ cannot be told apart in a large network:
 removed are the weights' own direction and the eigenvectors of the k largest eigenvalues, so that q is an
-upper estimate. The theory supposes that λ₁ is simple; λ₂/λ₁ says how nearly it is.
+upper estimate. How much of ∇ log λ₁ lies where the curvature is small, Gauss quadrature says. The theory
+supposes that λ₁ is simple; λ₂/λ₁ says how nearly it is.
 """
 
 import math
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from optim_family.arithmetic import full_precision, repeatable
+from optim_family.density import spectral_measure
 from optim_family.errors import UsageError
 from optim_family.experiment import Experiment, assemble
 from optim_family.lanczos import top_eigenpairs
@@ -26,13 +28,14 @@ from optim_family.sharpness import Probe, Reading
 from optim_family.space import ParameterSpace
 from optim_family.spec import RunSpec
 from optim_family.store import Run
-from optim_family.theory.drift import Checkpoint, Drift, window
+from optim_family.theory.drift import CUTS, Checkpoint, Drift, window
 from optim_family.theory.primitive import third_derivative
 from optim_family.watching import Watcher
 
 READINGS: Final = 5  # in a modulation period
 # Relative errors of the k eigenvalues, and of λ₁, whose eigenvector has to be good.
 ROUGH, FINE, MAX_PRODUCTS = 1e-2, 1e-9, 1000
+NODES: Final = 200  # of the quadrature
 
 
 def follow(run: Run, *, checkpoints: int = 8, k: int = 40, watcher: Watcher | None = None) -> Drift:
@@ -138,12 +141,14 @@ def checkpoint(objective: Objective, step: int, k: int) -> Checkpoint:
     gradient = rho * third_derivative(objective, one.vectors[0]) / one.values[0]
     gradient -= w * (w @ gradient) / rho**2
     removed = (many.vectors @ gradient).square().cumsum(0)  #                                     [k]
+    nodes, weights = spectral_measure(hessian, gradient, steps=NODES)
     return Checkpoint(
         step,
         sharpness=float(rho**2) * one.values[0],
         second=many.values[1] / many.values[0],
         last=many.values[-1] / many.values[0],
         q=tuple((gradient @ gradient - removed).tolist()),
+        below=tuple(float(weights[abs(nodes) <= cut * one.values[0]].sum()) for cut in CUTS),
     )
 
 

@@ -12,7 +12,7 @@ from optim_family.labels import label, setting
 from optim_family.predictions import modulation_period
 from optim_family.store import Run
 from optim_family.theory.comparison import SETTINGS, Comparison, compare, distances, exponent
-from optim_family.theory.drift import Drift
+from optim_family.theory.drift import CUTS, Drift
 from optim_family.theory.figures import convergence_figure, network_figure, toy_figure
 from optim_family.theory.picture import figure, film
 from optim_family.theory.sphere import Scene
@@ -93,7 +93,8 @@ def network(run: Run, found: Drift) -> Shown:
     record = {
         "run": {"path": run.path.name, "spec": run.spec, "provenance": run.provenance},
         "checkpoints": [
-            row | {"q_by_removed": list(at.q)} for row, at in zip(table, found.checkpoints, strict=True)
+            row | {"q_by_removed": list(at.q), "q_below": dict(zip(map(str, CUTS), at.below, strict=True))}
+            for row, at in zip(table, found.checkpoints, strict=True)
         ],
     }
     return Shown(
