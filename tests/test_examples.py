@@ -42,7 +42,10 @@ def test_a_script_leaves_a_run_in_its_own_metric(script, tmp_path):
     assert last["step"] == 100 and last["train_loss"] < first["train_loss"]
     for record in run.records:
         own = record["views"]["raw" if optimizer == "torch:SGD" else "preconditioned"]
-        assert own["value"] > 0 and own["ratio"] == pytest.approx(own["value"] / own["threshold"])
+        assert own["value"] > 0
+        if record["lr"] > 0:  # the Trainer's schedule ends at 0, and such a step has no threshold
+            assert own["ratio"] == pytest.approx(own["value"] / own["threshold"])
+    assert first["lr"] > 0
     if script == "transformer":
         all_weights, writers = told.splitlines()[:2]
         assert "not scale-invariant" in all_weights
