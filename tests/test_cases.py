@@ -33,6 +33,7 @@ SHORT = {
     "V9": {"SHRINKS": (3.2e-3, 1.6e-3), "TAU": 0.4, "TIMES": 25},
     "V10": {"BETAS": (0.99,), "STEPS": 1000, "EVERY": 100},
     "V11": {"STEPS": 1200, "EVERY": 100},
+    "V13": {"STEPS": 20},
 }
 
 
@@ -148,6 +149,9 @@ class LongerAdaptiveSteps(RMSprop):
         ("V9", MoreDecay),
         ("V10", LongerAdaptiveSteps),
         ("V11", ForgetsMomentum),
+        ("V13", DecayAfterTheStep),
+        ("V13", DecayWithoutRate),
+        ("V13", WithoutRho),
     ],
 )
 def test_a_defect_of_an_optimizer_is_seen(name, defect, monkeypatch):

@@ -84,13 +84,13 @@ def test_the_statement_of_a_case_is_the_docstring_of_its_module():
 
 def test_all_cases_are_chosen_but_the_slow_ones_which_have_to_be_asked_for():
     names = list(cases.MODULES)
-    assert [c.name for c in cases.chosen(None)] == names[:-1]
+    assert [c.name for c in cases.chosen(None)] == [name for name in names if name not in cases.SLOW]
     assert [c.name for c in cases.chosen(None, slow=True)] == names
     assert [c.name for c in cases.chosen("V12")] == ["V12"]
     assert [c.name for c in cases.chosen(" v6, V5,V6")] == ["V6", "V5"]
 
 
-@pytest.mark.parametrize("only", ["V13", "", "V5,,V6", "V5 V6"])
+@pytest.mark.parametrize("only", ["V99", "", "V5,,V6", "V5 V6"])
 def test_a_case_that_does_not_exist_is_named(only):
     with pytest.raises(UsageError, match="there is no case"):
         cases.chosen(only)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from optim_family import registry
 from optim_family.hessian import Hessian
+from optim_family.scheduler import Scheduler
 from optim_family.sharpness import Probe
 from optim_family.theory.flow import Loss, Minimisers
 from optim_family.theory.toys import unit
@@ -51,7 +52,15 @@ class Trajectory:
         return self.lr / ((1 - self.shrink) * self.weights.square().sum(1))
 
 
-def descend(loss: Loss, start: Tensor, steps: int, optimizer: str = "gd", **hyper: Any) -> Trajectory:
+def descend(
+    loss: Loss,
+    start: Tensor,
+    steps: int,
+    optimizer: str = "gd",
+    *,
+    schedule: str | None = None,
+    **hyper: Any,
+) -> Trajectory:
     """Let a registered optimizer take so many steps from the weights w [d], in their precision.
 
     Args:
@@ -59,6 +68,7 @@ def descend(loss: Loss, start: Tensor, steps: int, optimizer: str = "gd", **hype
         start: the weights before the first step, [d].
         steps: t.
         optimizer: its registered name.
+        schedule: of the learning rate, as for `run`.
         **hyper: its hyper-parameters.
 
     Raises:
@@ -67,11 +77,14 @@ def descend(loss: Loss, start: Tensor, steps: int, optimizer: str = "gd", **hype
     """
     w = start.detach().clone().requires_grad_()
     mover = registry.load(optimizer)([w], **hyper)
+    scheduler = Scheduler(schedule, mover, steps) if schedule else None
     weights, losses = torch.empty(steps + 1, len(w), dtype=w.dtype), torch.empty(steps + 1, dtype=w.dtype)
     for step in range(steps + 1):
         value = loss(w)
         weights[step], losses[step] = w.detach(), value.detach()
         if step < steps:
+            if scheduler:
+                scheduler(step)
             (w.grad,) = torch.autograd.grad(value, w)
             mover.step()
     if not torch.isfinite(losses).all():

@@ -20,6 +20,7 @@ MODULES: Final = {
     "V10": "rmsprop_edge",
     "V11": "adam_edge",
     "V12": "digits",
+    "V13": "exponential_growth",
 }
 SLOW: Final = ("V12",)
 
