@@ -1,4 +1,5 @@
 # make demo, make test, make faults: each sets itself up in .venv; a second time it installs nothing.
+# Ctrl-C in a demo leaves checkpoints; make demo goes on from there.
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.cfg pyproject.toml optim_family/__init__.py
@@ -6,7 +7,7 @@ SOURCES := setup.cfg pyproject.toml optim_family/__init__.py
 .PHONY: demo test check faults bench clean
 
 demo: .venv/.installed
-	$(BIN)/optim-family run --optimizer rmsprop --model resnet18 --limit 50 --steps 40 --every 10 --resume
+	$(BIN)/optim-family study run digits
 
 test: check
 	$(BIN)/python -m pytest -n 2

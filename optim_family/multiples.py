@@ -87,8 +87,12 @@ def _multiples(
         {c.name: c.style for (_, column), cell in cells.items() if column == each for c in cell}
         for each in columns
     ]
+    rows = list(dict.fromkeys(settings))
+    lowest = [max(i for i, row in enumerate(rows) if cells[row, column]) for column in columns]
+    empty = [(len(rows) - 1 - i) * (HEIGHT + ABOVE) for i in lowest]  # inches, where a key finds room
+    tail = max(LINE * len(key) - room for key, room in zip(keys, empty, strict=True))
     with style.context(STYLE, after_reset=True):
-        drawn, axes = _sheet(title, list(dict.fromkeys(settings)), columns, keys)
+        drawn, axes = _sheet(title, rows, columns, keys, tail)
         for ax, curves in zip(axes.flat, cells.values(), strict=True):
             draw_cell(ax, curves)
         _frame(axes, [bool(curves) for curves in cells.values()], _end(runs))
@@ -106,15 +110,15 @@ def _key(lowest: Sequence[Axes], column: str, looks: Looks) -> None:
 
 
 def _sheet(
-    title: str, rows: Sequence[str], columns: Sequence[str], keys: Sequence[Looks]
+    title: str, rows: Sequence[str], columns: Sequence[str], keys: Sequence[Looks], tail: float
 ) -> tuple[Figure, Any]:
-    """A figure of the right size with its heading, and its axes [rows][columns]."""
+    """A figure of the right size with its heading, its axes [rows][columns], and a tail for keys."""
     longest = max(len(name) - len(column) for column, key in zip(columns, keys, strict=True) for name in key)
-    narrowest, lines = max(NARROWEST, 0.065 * longest), max(map(len, keys))
+    narrowest = max(NARROWEST, 0.065 * longest)
     wide = LEFT + RIGHT + len(columns) * (narrowest + BETWEEN) - BETWEEN
     wide = max(wide, min(WIDTH, LEFT + RIGHT + len(columns) * WIDEST))
     width = (wide - LEFT - RIGHT + BETWEEN) / len(columns) - BETWEEN
-    high = HEAD + len(rows) * (HEIGHT + ABOVE) - ABOVE + FOOT + LINE * lines
+    high = HEAD + len(rows) * (HEIGHT + ABOVE) - ABOVE + FOOT + tail
     drawn = Figure(figsize=(wide, high))
     drawn.text(0.012, 1 - 0.1 / high, title, va="top", fontsize=12, fontweight="bold", parse_math=False)
     axes = drawn.subplots(
@@ -125,7 +129,7 @@ def _sheet(
             "left": LEFT / wide,
             "right": 1 - RIGHT / wide,
             "top": 1 - HEAD / high,
-            "bottom": (FOOT + LINE * lines) / high,
+            "bottom": (FOOT + tail) / high,
             "wspace": BETWEEN / width,
             "hspace": ABOVE / HEIGHT,
         },

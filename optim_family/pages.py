@@ -23,6 +23,8 @@ _NOISE: Final = re.compile(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", re.DOTA
 _NAMED: Final = re.compile(r'(id="|href="#|url\(#)')
 _USED: Final = re.compile(r'(?:href="#|url\(#)([^")]+)')
 _TAG: Final = re.compile(r"<[^>]*>")
+_IDLE: Final = re.compile(r' transform="rotate\(-0 [^"]*"|font-family: [^;"]*; ')  # the font is the page's
+_ID: Final = re.compile(r' id="[^"]*"')
 _LONG: Final = re.compile(r"\d+\.\d{3,}")
 
 
@@ -64,14 +66,20 @@ def inline_svg(figure: "Figure", name: str) -> Markup:
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     bare = " ".join(_NOISE.sub("", _HEAD.sub("<svg ", text.getvalue(), count=1)).split())
     used = {f' id="{name}"' for name in _USED.findall(bare)}
-    small = _TAG.sub(lambda tag: _smaller(tag[0], used), bare)
+    groups: list[bool] = []  # those that are open, and whether they are kept
+    small = _TAG.sub(lambda tag: _smaller(tag[0], used, groups), bare).replace("> <", "><")
     return Markup(_NAMED.sub(rf"\g<1>{name}-", small))
 
 
-def _smaller(tag: str, used: Collection[str]) -> str:
-    """A tag without an id that nothing refers to, its coordinates to a hundredth of a point."""
-    rounded = _LONG.sub(lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
-    return re.sub(r' id="[^"]*"', lambda found: found[0] if found[0] in used else "", rounded)
+def _smaller(tag: str, used: Collection[str], groups: list[bool]) -> str:
+    """A tag without what says nothing: unused ids, groups without attributes, digits below 0.01 pt."""
+    if tag == "</g>":
+        return tag if groups.pop() else ""
+    tag = _ID.sub(lambda found: found[0] if found[0] in used else "", _IDLE.sub("", tag))
+    if tag.startswith("<g") and not tag.endswith("/>"):
+        groups.append(tag != "<g>")
+        return tag if groups[-1] else ""
+    return _LONG.sub(lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
 
 
 def download(text: str, kind: str = "text/csv") -> str:

@@ -45,7 +45,7 @@ def write(study: StudySpec, given: Answer, folder: Path) -> Path:
     drawn = dict(figures(given))
     for stem, (_, figure) in drawn.items():
         plots.save(figure, folder, stem)
-    texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.8g") for name, frame in data(given)}
+    texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g") for name, frame in data(given)}
     replace_atomically(folder / "provenance.json", json.dumps(_provenance(given.runs), indent=2) + "\n")
     replace_atomically(folder / "summary.md", markdown(study, given))
     for name, text in texts.items():
