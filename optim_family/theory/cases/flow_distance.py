@@ -66,10 +66,9 @@ def distances(toy: Toy) -> Distances:
 
 def _distances(toy: Toy, zeta: Tensor, shrink: float) -> tuple[float, float]:
     """For one ηλ."""
-    settings = {"lr": LR, "weight_decay": shrink / LR}
-    path = descend(
-        toy.loss, at_the_edge(toy.loss, toy.start(), **settings), round(TAU / shrink) + 1, "gd", **settings
-    )
+    decay, steps = shrink / LR, round(TAU / shrink) + 1
+    start = at_the_edge(toy.loss, toy.start(), lr=LR, weight_decay=decay)
+    path = descend(toy.loss, start, steps, lr=LR, weight_decay=decay)
     at = torch.arange(1, TIMES + 1) * round(TAU / shrink) // TIMES
     apart = (path.directions[at] - zeta).norm(dim=1).max()
     smooth = (unit(midpoints(path.weights))[at - 1] - zeta).norm(dim=1).max()
