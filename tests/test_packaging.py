@@ -75,7 +75,8 @@ def test_the_wheel_holds_every_module_card_study_and_template_and_nothing_else(w
         for folder in ("models", "studies")
         for path in (ROOT / folder).glob("*.toml")
     }
-    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "optim_family" / "templates").iterdir()}
+    found = (ROOT / "optim_family" / "templates").rglob("*")
+    templates = {str(path.relative_to(ROOT)) for path in found if path.is_file()}
     assert inside == modules | tables | templates | {"optim_family/py.typed"}
 
 

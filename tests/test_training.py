@@ -134,7 +134,8 @@ def test_a_run_with_a_schedule_is_resumed_to_the_last_bit(tmp_path, schedule):
     straight, halved = (read_run(tmp_path / name).records for name in ("straight", "halved"))
     assert [untimed(r) for r in straight] == [untimed(r) for r in halved]
     assert weights_hash(tmp_path / "straight") == weights_hash(tmp_path / "halved")
-    assert len({record["lr"] for record in straight}) > 2
+    rates = [record["lr"] for record in straight]
+    assert max(rates) > 1.001 * min(rates)
 
 
 def test_a_run_without_a_schedule_has_the_key_that_it_had_before_there_were_any():
