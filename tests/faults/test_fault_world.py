@@ -66,7 +66,7 @@ def ended(process):
 
 
 # How long it took, and the evidence of a reading, which jumps where a product more or less suffices.
-UNCERTAIN = ("elapsed", "seconds", "error", "residual", "products")
+UNCERTAIN = ("elapsed", "seconds", "error", "bound", "residual", "products")
 
 
 def numbers(value):
