@@ -151,11 +151,10 @@ def test_two_nodes_compute_what_one_does(tmp_path, alone, held):
     held("several processes equal one", of=4)
 
 
+@full
 def test_a_process_that_dies_ends_all_and_the_run_goes_on_at_another_size(tmp_path, held):
     out = tmp_path / "run"
-    process = start(
-        2 if SHARE is None else 3, *RUN, "--rtol", "0.01", "--steps", "100000", "--every", "5", "--out", out
-    )
+    process = start(3, *RUN, "--rtol", "0.01", "--steps", "100000", "--every", "5", "--out", out)
     children = waiting_for(lambda: has_records(out) and of(process.pid))
     os.kill(children[-1], 9)
     begin = time.monotonic()
