@@ -120,7 +120,9 @@ def difference_table(given: Answer) -> Table:
     beyond = sum(row["beyond_noise"] for row in rows)
     known = sum(math.isfinite(row["low"]) for row in rows)
     heading = f"Differences: {beyond} of {known} are larger than the noise of the seeds"
-    if not known:
+    if not rows:
+        heading = "Differences: no two arms share a setting, a seed and whether they decay"
+    elif not known:
         heading = (
             f"Differences: none of {len(rows)} is from {comparing.FEWEST} seeds or more, so none is judged"
         )
@@ -150,8 +152,15 @@ def _cell(row: Mapping[str, Any], column: Column) -> Cell:
     if not n:
         return Cell(MISSING)
     text = _number(column.scale * mean, column.form)
-    spread = f" ± {_number(column.scale * sd, column.form.lstrip('+'))}" if math.isfinite(sd) else ""
+    spread = f" ± {_spread(column.scale * sd, column.form)}" if math.isfinite(sd) else ""
     return Cell(text + spread + f" (n = {n})" * (n < row["runs"]), float(mean))
+
+
+def _spread(x: float, form: str) -> str:
+    """To as many decimals as the number, or two digits where these vary."""
+    if not form.endswith("g"):
+        return _number(x, form.lstrip("+"))
+    return format(x, ",.0f" if 99.5 <= x < 1e7 else ".2g")
 
 
 def _number(x: float, form: str) -> str:

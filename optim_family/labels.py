@@ -10,7 +10,7 @@ Spec = Mapping[str, Any]
 
 SYMBOLS = {"weight_decay": "wd", "momentum": "β", "beta1": "β₁", "beta2": "β₂", "eps": "ε"}
 ALWAYS = ("lr", "weight_decay")
-ARM = ("optimizer", "hyper", "batch_size")  # what a study compares; all else it holds equal
+ARM = ("optimizer", "hyper", "batch_size", "schedule")  # what a study compares; all else it holds equal
 # How a field of a specification reads, and how it reads when it is not given.
 SETTING = {
     "model": ("{}", ""),
@@ -65,10 +65,10 @@ def arms(specs: Sequence[Spec]) -> list[str]:
     name), and the mini-batch; seeds, models and data are not told.
 
     Args:
-        specs: RunSpecs as JSON; those that differ in optimizer, hyper-parameters or batch size have different
-            names, others the same.
+        specs: RunSpecs as JSON; those that differ in optimizer, hyper-parameters, batch size or schedule have
+            different names, others the same.
     """
-    keys = [json.dumps([spec[field] for field in ARM], sort_keys=True) for spec in specs]
+    keys = [json.dumps([spec.get(field) for field in ARM], sort_keys=True) for spec in specs]
     texts = {key: _arm(spec, specs) for key, spec in zip(keys, specs, strict=True)}
     known = list(texts.values())
     told = {
@@ -120,6 +120,7 @@ def _arm(spec: Spec, specs: Sequence[Spec]) -> str:
     words = [hyper[h] if isinstance(hyper[h], str) else _hyper_words(h, hyper[h]) for h in names]
     if spec["batch_size"] is not None or _differs(other["batch_size"] for other in kin):
         words.append(_words(spec, "batch_size"))
+    words += [spec["schedule"]] if spec.get("schedule") else []
     return f"{spec['optimizer']} {', '.join(words)}".rstrip()
 
 

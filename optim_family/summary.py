@@ -138,8 +138,8 @@ def _edge(run: Run, view: str) -> int | None:
 def _settings(runs: Sequence[Run]) -> list[str]:
     """What is held equal: the model, whether it is normalised, and what else differs between the runs."""
     specs = [{k: v for k, v in run.spec.items() if k not in _NOT_SETTING} for run in runs]
-    others = [k for k in (specs[0] if specs else ()) if k not in ("model", "norm")]
-    varying = [k for k in others if any(spec[k] != specs[0][k] for spec in specs)]
+    others = dict.fromkeys(k for spec in specs for k in spec if k not in ("model", "norm"))
+    varying = [k for k in others if any(spec.get(k) != specs[0].get(k) for spec in specs)]
     return [", ".join([spec["model"], *_norm(spec), *(_said(spec, k) for k in varying)]) for spec in specs]
 
 
@@ -149,7 +149,7 @@ def _norm(spec: Mapping[str, Any]) -> list[str]:
 
 def _said(spec: Mapping[str, Any], field: str) -> str:
     given, absent = SETTING.get(field, (f"{field} {{}}", f"no {field}"))
-    return absent if spec[field] is None else given.format(compact(spec[field]))
+    return absent if spec.get(field) is None else given.format(compact(spec[field]))
 
 
 def groups(frame: "pandas.DataFrame") -> "pandas.DataFrame":

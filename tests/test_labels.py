@@ -133,3 +133,10 @@ def test_arms_are_different_for_different_hyper_parameters_and_the_same_for_the_
     rates = [0.01, 0.01 + 1e-12, 0.01]
     one, other, again = arms([spec(hyper={"lr": lr}, seed=i) for i, lr in enumerate(rates)])
     assert one != other and one == again
+
+
+def test_arms_name_a_schedule():
+    assert arms([spec("gd"), spec("gd", schedule="cosine")]) == [
+        "gd lr 0.2, wd 0.005",
+        "gd lr 0.2, wd 0.005, cosine",
+    ]

@@ -167,6 +167,13 @@ def test_columns_without_a_single_number_are_left_out():
     assert table.rows[0][table.headers.index("at the midpoint")].text == "1.03"
 
 
+def test_a_spread_has_no_more_digits_than_it_deserves():
+    row = {"x.mean": 1448.2, "x.sd": 8.215, "x.n": 3, "runs": 3}
+    assert _cell(row, Column("", "x", ".4g")).text == "1,448 ± 8.2"
+    assert _cell(row | {"x.sd": 170.7}, Column("", "x", ".4g")).text == "1,448 ± 171"
+    assert _cell(row | {"x.mean": 1.5, "x.sd": 0.25}, Column("", "x", "+.1f")).text == "+1.5 ± 0.2"
+
+
 def test_numbers_are_written_as_people_write_them():
     assert [_number(x, ".4g") for x in (17490.0, 466.06, -8.255, 2e9, 1e-5)] == [
         "17,490",
@@ -187,6 +194,7 @@ def test_differences_say_whether_they_are_beyond_noise():
 def test_differences_that_cannot_be_judged_are_not_listed():
     table = difference_table(answer((), [run for run in RUNS if run.spec["seed"] == 0]))
     assert table.rows == [] and "none of 6 is from 3 seeds or more" in table.heading
+    assert difference_table(answer((), RUNS[:1])).heading.startswith("Differences: no two arms share")
 
 
 def test_names_that_contain_markup_are_only_text(tmp_path):

@@ -167,3 +167,10 @@ def test_readings_are_rows_for_each_record_and_view():
     }
     assert {"step", "train_loss", "value", "threshold"} <= set(table)
     assert list(summary.readings([])) == list(table)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_schedule_is_part_of_the_arm_and_not_of_the_setting(order):
+    runs = [make_run(schedule="cosine", records=3), make_run(records=3)][::order]
+    frame = summary.rows(runs)
+    assert frame["setting"].tolist() == ["bn_cnn", "bn_cnn"] and frame["arm"].nunique() == 2

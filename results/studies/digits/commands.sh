@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The demo, as `make demo` runs it; what is done already is not done again.
+#   bash results/studies/digits/commands.sh
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+.venv/bin/optim-family study run digits --workers 2
+.venv/bin/optim-family study report digits --to results/studies/digits
