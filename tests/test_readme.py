@@ -46,5 +46,5 @@ def test_the_commands_can_be_carried_out(line, capsys, tmp_path, monkeypatch):
 
 
 def test_every_file_that_it_names_exists():
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXT):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", TEXT):
         assert (ROOT / target).exists(), target
