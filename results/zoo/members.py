@@ -53,7 +53,4 @@ MEMBERS = {
     "kron (plugin)": Member("kron"),
     "timm:rmsproptfw": Member("timm:rmsproptfw"),
     "lion (plugin)": Member("lion", metric=False),
-    "torch:NAdam, decoupled": Member("torch:NAdam", {"decoupled_weight_decay": True}),
-    "torch:RAdam, decoupled": Member("torch:RAdam", {"decoupled_weight_decay": True}),
-    "torch:Adamax": Member("torch:Adamax", decay=False),
 }
