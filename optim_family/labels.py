@@ -82,7 +82,12 @@ def setting(specs: Sequence[Spec]) -> str:
     """What all runs have in common: `resnet18, digits, all images, full batch, …, moment diagonal`."""
     first, *others = specs
     fields = [f for f in SETTING if f in first and all(o.get(f) == first[f] for o in others)]
-    shared = [_words(first, f) for f in fields if f != "ghost_batch" or first[f] is not None]
+    unsaid = (
+        ("ghost_batch",) if first.get("norm") else ("ghost_batch", "limit", "batch_size")
+    )  # a script's own
+    shared = [
+        words for f in fields if (words := _words(first, f)) and (f not in unsaid or first[f] is not None)
+    ]
     choices = {h: x for h, x in first["hyper"].items() if isinstance(x, str)}
     variant = [f"{h} {x}" for h, x in choices.items() if all(o["hyper"].get(h) == x for o in others)]
     return ", ".join(shared + variant)

@@ -28,6 +28,10 @@ from optim_family.sharpness import Panel
 from optim_family.space import ParameterSpace
 from optim_family.store import RunStore
 
+# A loss whose gradient has less of the direction of the weights counts as scale-invariant: BatchNorm's ε
+# leaves some 1e-5, a network without normalisation has far more.
+RADIAL = 1e-3
+
 
 @final
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Point:
     loss: float
     accuracy: float | None
     gradient_norm: float
+    radial: float  # |⟨g, w⟩| / ‖g‖‖w‖, 0 for a scale-invariant loss
     shares: Sequence[ChunkLoss]
     geometry: Geometry | None
 
@@ -58,7 +63,8 @@ class Recorder:
         chunks: pairs (x, y), which are kept: the loss is Σ (n_chunk/n) · loss_fn(model(x), y).
         every: steps between two records; the first is made at once.
         out: a new folder; the first free one of runs/NAME, runs/NAME-2, … if None.
-        views: which sharpnesses; raw, and preconditioned if there is a metric beyond a number, if None.
+        views: which sharpnesses. If None, raw; spherical if ⟨g, w⟩ is nearly 0, as for a scale-invariant
+            loss; preconditioned if there is a metric beyond a number.
         rtol: relative error at which a reading stops.
 
     Raises:
@@ -84,7 +90,7 @@ class Recorder:
         self.every, self.count, self.tau, self.peak = every, 0, 0.0, -math.inf
         self._begin, path = time.perf_counter(), recording.folder(out, recording.name(optimizer))
         point = self._look()
-        self.panel = Panel(views or _fitting(point.geometry), rtol=rtol)
+        self.panel = Panel(views or _fitting(point), rtol=rtol)
         first = self._measure(point)  # before anything is written: a wrong view leaves no folder behind
         views = [view.name for view in self.panel.views]
         spec = recording.spec(model, optimizer, loss_fn, every=every, views=views, rtol=rtol)
@@ -168,9 +174,11 @@ class Recorder:
         accuracy = float(torch.cat(right).double().mean()) if right else None
         shares = chunk_losses(self.model, self.loss_fn, self.chunks)
         with _lent(params, total):
-            norm = float(torch.linalg.vector_norm(self.space.gradient()))
+            g, w = self.space.gradient(), self.space.weights()
+            norm = float(torch.linalg.vector_norm(g))
+            radial = float((g @ w).abs() / torch.linalg.vector_norm(w)) / (norm or 1.0)
             geometry = adapt.describe(self.optimizer) if math.isfinite(loss) and math.isfinite(norm) else None
-            return Point(loss, accuracy, norm, shares, geometry)
+            return Point(loss, accuracy, norm, radial, shares, geometry)
 
     def _mark(self, status: str) -> None:
         self.status, seconds = status, time.perf_counter() - self._begin
@@ -190,8 +198,9 @@ def _lent(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Iterator[Non
             p.grad = gradient_before
 
 
-def _fitting(geometry: Geometry | None) -> tuple[str, ...]:
-    """The raw sharpness; in the metric too, if there is one that is more than a number."""
-    if geometry is None or isinstance(geometry.metric, UnknownMetric):
-        return ("raw",)
-    return ("raw", "preconditioned") if geometry.metric.scale is None else ("raw",)
+def _fitting(point: Point) -> tuple[str, ...]:
+    """The views that say something here."""
+    metric = point.geometry.metric if point.geometry else None
+    adaptive = metric is not None and metric.scale is None and not isinstance(metric, UnknownMetric)
+    spherical = ("spherical",) if point.radial < RADIAL else ()
+    return ("raw", *spherical, *(("preconditioned",) if adaptive else ()))

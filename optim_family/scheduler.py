@@ -76,6 +76,9 @@ def _parse(term: str) -> Schedule:
         return Torch(name=words[0], **{key: _json(value) for key, value in given.items() if key != words[0]})
     if name not in BUILT_IN:
         raise UsageError(unknown("schedule", name, [*BUILT_IN, "torch:NAME"]))
+    known = BUILT_IN[name].model_fields
+    for key in given.keys() - known.keys():
+        raise UsageError(f"schedule {term.strip()!r}: {unknown('parameter', key, known)}")
     try:
         return BUILT_IN[name].model_validate(given)
     except ValidationError as error:

@@ -125,7 +125,11 @@ def _set(table: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         place, _, text = (part.strip() for part in setting.partition("="))
         if place not in known or not text:
-            raise UsageError(f"--set {setting}: write KEY=VALUE; {unknown('setting', place, known)}")
+            raise UsageError(
+                f"--set {setting}: {unknown('setting', place, known)}"
+                if text
+                else f"--set {setting}: write KEY=VALUE"
+            )
         section, key = known[place]
         if isinstance(given := table.setdefault(section, {}), dict):
             given[key] = _value(text)
@@ -183,7 +187,7 @@ def _matching(runs: tuple[RunSpec, ...], condition: str) -> tuple[RunSpec, ...]:
     values = [spelled(run) for run in runs]
     if not any(key in each for each in values):
         known = dict.fromkeys(key for each in values for key in each)
-        raise UsageError(f"--only {condition}: write KEY=VALUE; {unknown('key', key, known)}")
+        raise UsageError(f"--only {condition}: {unknown('key', key, known)}")
     wanted = [_value(word) for word in text.split(",")]
     found = tuple(run for run, each in zip(runs, values, strict=True) if key in each and each[key] in wanted)
     if not found:

@@ -158,13 +158,13 @@ def _quartiles(values: Sequence[float]) -> Sequence[float | None]:
 
 
 def summary_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows of plain text: one row a run, or, for a single run, one row a quantity."""
+    """Headers and rows of plain text: one column a run, one row a quantity."""
     names = list(dict.fromkeys(view for run in runs for view in views(run)))
     cells = [_cells(text, summary(run), names) for text, run in zip(run_labels(runs), runs, strict=True)]
-    if len(cells) == 1:
-        header, *rows = cells[0].items()
-        return list(header), [list(row) for row in rows]
-    return list(cells[0]) if cells else [], [list(row.values()) for row in cells]
+    if not cells:
+        return [], []
+    headers, *rows = ([name, *(each[name] for each in cells)] for name in cells[0])
+    return headers, rows
 
 
 def _cells(text: str, s: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
@@ -186,7 +186,7 @@ def _cells(text: str, s: Mapping[str, Any], names: Sequence[str]) -> dict[str, s
 
 
 def _view_cells(name: str, s: Mapping[str, Any] | None) -> dict[str, str]:
-    sharpness, ratio = f"{name}: then → end (peak)", f"{name} / threshold"
+    sharpness, ratio = f"{name}: then → end (peak)", f"{name} / threshold: median (quartiles)"
     if s is None or not s["readings"]:
         return {sharpness: "–" if s is None else "not applicable", ratio: "–"}
     spread = " to ".join(_number(q, ".2f") for q in s["ratio_quartiles"])

@@ -25,7 +25,7 @@ class Terminal(io.StringIO):
 
 
 def test_the_facts_are_loss_accuracies_and_the_ratios_that_there_are():
-    assert list(display.facts(RECORD)) == ["loss 0.0123", "train 98.7%", "test 50.0%", "spherical 1.50"]
+    assert list(display.facts(RECORD)) == ["loss 0.0123", "train 98.7%", "test 50.0%", "spherical ratio 1.50"]
 
 
 def test_the_last_record_of_a_diverged_run_has_facts_too():
@@ -67,7 +67,7 @@ def test_lines_are_few_and_the_last_record_is_always_among_them(monkeypatch, cap
     assert told[0] == "title"
     starts = [line.split("  ")[0] for line in told[1:]]
     assert starts == ["step 0/100", "step 50/100", "said once", "step 95/100"]
-    assert told[2].endswith("spherical 1.50  5 s left")
+    assert told[2].endswith("spherical ratio 1.50  5 s left")
 
 
 def test_time_left_counts_from_where_a_run_was_resumed(monkeypatch, capsys):
@@ -92,7 +92,7 @@ def test_the_bar_shows_steps_numbers_and_notes(monkeypatch):
     bar.record(RECORD)
     bar.end()
     shown = terminal.getvalue()
-    told = "said before", "title", "said [once]", "10/20", "loss 0.0123", "spherical 1.50"
+    told = "said before", "title", "said [once]", "10/20", "loss 0.0123", "spherical ratio 1.50"
     assert all(text in shown for text in told)
 
 

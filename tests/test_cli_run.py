@@ -173,8 +173,8 @@ def test_compare_draws_several_runs_in_one_figure_and_one_table(run, capsys, tmp
     answer = optim_family(capsys, "compare", *runs, "--out", tmp_path / "new")
     assert answer.code == 0
     assert f"figure: {tmp_path}/new/comparison.svg" in answer.out
-    assert re.search("^gd .*done", answer.out, re.MULTILINE)
-    assert re.search("^rmsprop .*done", answer.out, re.MULTILINE)
+    assert re.search("^run +gd .* rmsprop ", answer.out, re.MULTILINE)
+    assert re.search("^status +done +done$", answer.out, re.MULTILINE)
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
         *("comparison.svg", "comparison.png", "comparison.json")
     }

@@ -25,9 +25,10 @@ def test_the_library_example_measures_a_sharpness(capsys):
 def test_the_recorder_of_the_example_leaves_a_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile("".join(EXAMPLES[:2]), "README.md", "exec"), {})
-    run = read_run(tmp_path / "runs" / "mine")
+    run = read_run(tmp_path / "runs" / "gd")
     assert [record["step"] for record in run.records] == [0, 5, 10]
-    assert run.spec["optimizer"] == "gd" and run.records[0]["views"]["raw"]["ratio"] > 0
+    assert run.spec["optimizer"] == "gd" and run.spec["views"] == ["raw", "spherical"]
+    assert run.records[0]["views"]["spherical"]["ratio"] > 0
 
 
 def test_the_conformance_example_is_a_test_that_passes(tmp_path):

@@ -162,7 +162,7 @@ def test_the_threshold_follows_the_schedule():
         ("warmpu:steps=3", "no schedule 'warmpu'; did you mean 'warmup'"),
         ("warmup", "schedule 'warmup': steps: Field required"),
         ("warmup:steps=0", "schedule 'warmup:steps=0': steps: Input should be greater than or equal to 1"),
-        ("cosine+step:evry=3", "every: Field required; evry: Extra inputs are not permitted"),
+        ("cosine+step:evry=3", "schedule 'step:evry=3': there is no parameter 'evry'; did you mean 'every'"),
         ("torch:ExponentialLr", "no schedule 'torch:ExponentialLr'; did you mean 'torch:ExponentialLR'"),
         ("torch:ReduceLROnPlateau", "no schedule 'torch:ReduceLROnPlateau'"),
         ("torch:StepLR", "torch:StepLR: .*missing 1 required positional argument: 'step_size'"),

@@ -158,18 +158,19 @@ def test_one_run_is_a_table_of_quantities():
     assert told["100 % training accuracy at"] == "step 20 (τ 0.01)"
     assert told["test accuracy, %: then → end (best)"] == "60.0 → 70.0 (80.0)"
     assert told["spherical: then → end (peak)"] == "30 → 50 (50)"
-    assert told["spherical / threshold"] == "1.00 (0.88 to 1.12, n = 3)"
+    assert told["spherical / threshold: median (quartiles)"] == "1.00 (0.88 to 1.12, n = 3)"
     assert told["riemannian: then → end (peak)"] == "not applicable"
     assert told["Hessian products"] == "35"
 
 
-def test_several_runs_are_one_row_each():
+def test_several_runs_are_one_column_each():
     runs = [known(), make_run("gd"), make_run("gd", records=0, path="runs/b", status="running")]
     headers, rows = summary_rows(runs)
-    assert all(len(row) == len(headers) for row in rows)
-    assert [row[0] for row in rows] == run_labels(runs)
-    assert rows[1][headers.index("riemannian: then → end (peak)")] == "–"
-    assert rows[2][headers.index("100 % training accuracy at")] == "never"
+    told = {name: cells for name, *cells in rows}
+    assert headers == ["run", *run_labels(runs)]
+    assert all(len(cells) == len(runs) for cells in told.values())
+    assert told["riemannian: then → end (peak)"][1] == "–"
+    assert told["100 % training accuracy at"][2] == "never"
     assert summary_rows([]) == ([], [])
 
 

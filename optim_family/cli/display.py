@@ -114,7 +114,7 @@ def facts(record: dict[str, Any]) -> Iterator[str]:
     for name, reading in record.get("views", {}).items():
         ratio = (reading or {}).get("ratio")
         if ratio is not None:
-            yield f"{name} {ratio:.2f}"
+            yield f"{name} ratio {ratio:.2f}"
 
 
 def duration(seconds: float) -> str:

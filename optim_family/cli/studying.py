@@ -33,6 +33,7 @@ def carry_out(
     jobs = under_way.jobs(study, folder)
     at_once = min(workers or _workers(study), len(jobs))
     progress = Progress(jobs, at_once)
+    output.say(f"{study.name}: {len(jobs)} runs, {at_once} at a time, in {folder}")
     try:
         with Stop().install() as stop, board(progress, output.quiet) as shown:
             launcher = (start or Local)(at_once)
@@ -79,6 +80,7 @@ def preview(study: StudySpec, folder: Path, workers: int | None, output: Output)
     jobs = under_way.jobs(study, folder)
     at_once = min(workers or _workers(study), len(jobs))
     states = [under_way.state(job) for job in jobs]
+    output.say(f"{study.name}: {len(jobs)} runs in {folder}")
     costs = [asdict(each) for each in _costs(study.runs, output)]
     plan = [
         {"run": name, "folder": str(job.out), "state": state.status, **each}
@@ -155,7 +157,7 @@ def _costs(runs: Sequence[RunSpec], output: Output) -> list[Cost]:
     for run, name in zip(runs, _names(runs), strict=True):
         key = tuple(getattr(run, field) for field in _COSTLY)
         if key not in known:
-            output.say(f"trying {name}")
+            output.say(f"trying {name}, for its time and memory")
             known[key] = cost(run)
     return [known[tuple(getattr(run, field) for field in _COSTLY)] for run in runs]
 
