@@ -73,7 +73,7 @@ def test_a_run_is_repeated_and_shown(flow, capsys, tmp_path):
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     given = flow("--run", out, "--checkpoints", "2", "--removed", "3", "--out", tmp_path)
     assert given.code == 0, given.err
-    assert re.search(r"^step \d+/200 +loss .* spherical \d", given.err, re.MULTILINE)
+    assert re.search(r"^step \d+/200 +loss .* spherical ratio \d", given.err, re.MULTILINE)
     assert given.out.splitlines()[0].split()[:2] == ["step", "tau"]
     record = json.loads((tmp_path / "network.json").read_text())
     assert [len(at["q_by_removed"]) for at in record["checkpoints"]] == [3, 3]
