@@ -20,7 +20,7 @@ from optim_family.objective import Objective
 from optim_family.sharpness import Probe
 
 READINGS, EDGE = 100, 10
-CHUNK, CHUNKS, ROUNDS = 128, 4, 3
+CHUNK, CHUNKS, ROUNDS = 64, 2, 3
 
 
 def resident() -> float:
