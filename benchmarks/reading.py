@@ -14,7 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 import torch
@@ -30,9 +30,10 @@ from optim_family.space import flatten, unflatten
 LR, DECAY, ROUNDS = 0.5, 2e-3, 3
 CARD = 'summary = "as bn_cnn, of twice the width"\nbuiltin = "bn_cnn"\nkwargs = {{ width = 16 }}\n{rest}'
 Solver = Callable[[Objective], float]
+T = TypeVar("T")
 
 
-def seconds(work: Callable[[], object]) -> tuple[float, object]:
+def seconds(work: Callable[[], T]) -> tuple[float, T]:
     begin = time.perf_counter()
     result = work()
     return time.perf_counter() - begin, result
@@ -129,7 +130,7 @@ def compare(title: str, card: str, limit: int, points: list[int]) -> None:
         for name, solver in sides.items():
             taken, value = seconds(partial(solver, objective))
             costs[name].append(taken / gradient)
-            errors[name].append(abs(float(value) / truth - 1))  # type: ignore[arg-type]
+            errors[name].append(abs(value / truth - 1))
         objective.gradient(step)
         print(f"  step {step} done", file=sys.stderr)
     print(f"\n  {title}: D = {objective.space.dim:,}, n = {limit}, {len(points)} points")

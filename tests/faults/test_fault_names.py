@@ -23,24 +23,26 @@ many = settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check
 @given(optimizer=names, model=names, data=names)
 @example(optimizer="../..", model="/", data="\0")
 @example(optimizer="-rf", model="a" * 300, data="🙂")
-def test_the_folder_of_a_run_is_one_plain_name(optimizer, model, data, tmp_path_factory):
+def test_the_folder_of_a_run_is_one_plain_name(optimizer, model, data, tmp_path_factory, held):
     title = spec(optimizer=optimizer, model=model, data=data).title
     root = tmp_path_factory.getbasetemp() / "titles"
     (root / title).mkdir(parents=True, exist_ok=True)
     assert os.listdir(root) == [title] and (root / title).parent == root
     assert (title.isascii() and title[0] not in "-.") or title.startswith("--")
     (root / title).rmdir()
+    held("run names and paths", of=EXAMPLES)
 
 
 @many
 @given(name=names)
 @example(name="..")
 @example(name="")
-def test_the_folder_of_a_study_is_one_plain_name(name, tmp_path_factory):
+def test_the_folder_of_a_study_is_one_plain_name(name, tmp_path_factory, held):
     root = tmp_path_factory.getbasetemp() / "studies"
     (root / file_name(name)).mkdir(parents=True, exist_ok=True)
     assert os.listdir(root) == [file_name(name)]
     (root / file_name(name)).rmdir()
+    held("run names and paths", of=EXAMPLES)
 
 
 def tree(root):
@@ -52,7 +54,7 @@ def tree(root):
 @example(name="\0")
 @example(name="x" * 300)
 @example(name="-rf")
-def test_a_run_directory_is_made_where_it_was_asked_for_or_not_at_all(name, tmp_path_factory):
+def test_a_run_directory_is_made_where_it_was_asked_for_or_not_at_all(name, tmp_path_factory, held):
     root = tmp_path_factory.mktemp("names")
     try:
         with RunStore.open(root / "runs" / name, {"optimizer": "gd"}) as store:
@@ -62,6 +64,7 @@ def test_a_run_directory_is_made_where_it_was_asked_for_or_not_at_all(name, tmp_
     else:
         assert read_run(root / "runs" / name).records == [{"step": 0}]
     assert {path.parts[0] for path in tree(root)} <= {"runs"}
+    held("run names and paths", of=EXAMPLES)
 
 
 @pytest.mark.parametrize("link", ["checkpoints", "metrics.jsonl", "lock"])
@@ -76,8 +79,3 @@ def test_a_link_out_of_the_run_directory_is_not_written_through(tmp_path, link):
     with pytest.raises((UsageError, CorruptError)):
         RunStore.open(run, {"optimizer": "gd"})
     assert os.listdir(outside) == ["file"] and (outside / "file").read_text() == "mine"
-
-
-def test_this_many_names_were_tried(held):
-    for _ in range(3 * (EXAMPLES // 2)):
-        held("run names and paths", of=EXAMPLES)

@@ -36,7 +36,7 @@ def damaged(text, place, piece, length):
     length=st.integers(0, 30),
 )
 def test_a_damaged_file_is_refused_by_its_name_or_is_still_right(
-    kind, place, piece, length, tmp_path_factory
+    kind, place, piece, length, tmp_path_factory, held
 ):
     path = tmp_path_factory.getbasetemp() / f"{kind}.toml"
     path.write_bytes(damaged(SOURCES[kind], place, piece, length))
@@ -44,6 +44,7 @@ def test_a_damaged_file_is_refused_by_its_name_or_is_still_right(
         LOAD[kind](str(path))
     except UsageError as error:
         assert f"{kind}.toml" in str(error)
+    held("malformed TOML", of=EXAMPLES)
 
 
 WRONG = {
@@ -62,7 +63,7 @@ WRONG = {
 
 @pytest.mark.parametrize("kind", sorted(SOURCES))
 @pytest.mark.parametrize("wrong", WRONG)
-def test_these_are_refused_with_their_place(tmp_path, capsys, kind, wrong):
+def test_these_are_refused_with_their_place(tmp_path, capsys, kind, wrong, held):
     content, place = WRONG[wrong]
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
@@ -70,6 +71,7 @@ def test_these_are_refused_with_their_place(tmp_path, capsys, kind, wrong):
     answer = optim_family(capsys, *command)
     assert answer.code == 2 and not answer.out
     assert "mine.toml" in answer.err and place in answer.err and len(answer.err) < 2000
+    held("malformed TOML", of=EXAMPLES)
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):
@@ -78,11 +80,6 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     with pytest.raises(UsageError) as caught:
         study_spec.load(str(tmp_path / "mine.toml"))
     assert all(word in str(caught.value) for word in ("colour", "gdd", "lrr"))
-
-
-def test_this_many_files_were_tried(held):
-    for _ in range(EXAMPLES + 2 * len(WRONG)):
-        held("malformed TOML", of=EXAMPLES)
 
 
 def test_the_damage_is_real():
