@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The study as it ships; about 18 minutes on one core. What is done already is not done again.
+#   bash results/studies/batch-size/commands.sh
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+.venv/bin/optim-family study run batch-size
+.venv/bin/optim-family study report batch-size --to results/studies/batch-size
