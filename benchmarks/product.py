@@ -1,23 +1,16 @@
 """A Hessian product and a warm reading, as multiples of a gradient: bn_cnn on 200 digits."""
 
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 
+from benchmarks import seconds
 from optim_family import backbones, data
 from optim_family.hessian import Hessian
 from optim_family.objective import Objective
 from optim_family.sharpness import Probe
 
 ROUNDS = 15
-
-
-def seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
 
 
 def main() -> None:
@@ -34,7 +27,7 @@ def main() -> None:
     }
     for work in sides.values():
         work()
-    times = [{name: seconds(work) for name, work in sides.items()} for _ in range(ROUNDS)]
+    times = [{name: seconds(work)[0] for name, work in sides.items()} for _ in range(ROUNDS)]
     for name in sides:
         ratio = statistics.median(t[name] / t["gradient"] for t in times)
         print(f"  {name:<24} {ratio:6.2f} gradients (median of {ROUNDS})")

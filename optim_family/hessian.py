@@ -10,7 +10,7 @@ Source: B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Compu
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal, TypeVar, final
 
 import psutil
@@ -80,10 +80,8 @@ class Hessian(SymmetricOperator):
 
     def _product(self, v: Tensor) -> Tensor:
         vs = unflatten(v, self.params)
-        total = torch.zeros_like(v)
-        for gradient in self._graphs or map(self._gradient, self.chunks):
-            total += self._differentiate(gradient, vs)
-        return total
+        parts = (self._differentiate(g, vs) for g in self._graphs or map(self._gradient, self.chunks))
+        return reduce(Tensor.add_, parts)
 
     def _gradient(self, chunk: ChunkLoss) -> list[GradientEdge | None]:
         with second_order_batch_norm():  # around the backward as well: checkpointed parts run again there

@@ -158,19 +158,19 @@ class _Krylov:
         self.component = certificate.least_component(operator.dim, noise)
         self.known_bound: float | None = None  # from when the projection was last tridiagonal
         self.basis = start.new_empty(size + 1, operator.dim)
-        self.basis[0] = start / norm
+        torch.div(start, norm, out=self.basis[0])
         self.projection = np.zeros((size, size))
-        self.rest, self.beta = start, 0.0
+        self.rest, self.beta = torch.empty_like(start), 0.0
 
     def expand(self) -> None:
         """One product: A q = Qᵀ t + β q₊, orthogonalised twice."""
         j = self.filled
         seen = self.basis[: j + 1]  #                                                   [j + 1, d]
-        rest = self.operator @ self.basis[j]
-        column = seen @ rest
-        rest = torch.addmv(rest, seen.T, column, alpha=-1)
-        again = seen @ rest
-        self.rest = torch.addmv(rest, seen.T, again, alpha=-1)
+        product = self.operator @ self.basis[j]
+        column = seen @ product
+        torch.addmv(product, seen.T, column, alpha=-1, out=self.rest)  # in place: a new [d] costs more
+        again = seen @ self.rest
+        self.rest.addmv_(seen.T, again, alpha=-1)
         numbers = torch.cat([column + again, torch.linalg.vector_norm(self.rest)[None]])
         *entries, self.beta = numbers.tolist()  # the one wait for the device
         self.projection[: j + 1, j] = self.projection[j, : j + 1] = entries
@@ -215,7 +215,7 @@ class _Krylov:
             self._leave()
         if self.filled == self.size:
             self._restart(min(k + self.size // 4, self.size - 1))
-        self.basis[self.filled] = self.rest / self.beta
+        torch.div(self.rest, self.beta, out=self.basis[self.filled])
 
     def _leave(self) -> None:
         """Out of an invariant space: a direction orthogonal to it, uncoupled to it."""

@@ -12,7 +12,7 @@ from optim_family.errors import UsageError
 from optim_family.invariance import check
 from optim_family.resources import folder
 
-SMALL = ["bn_cnn", "bn_mlp", "resnet20"]
+SMALL = ["bn_cnn", "bn_mlp", "resnet20", "resnet20_narrow"]
 
 
 def digits(name, **options):

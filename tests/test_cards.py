@@ -12,7 +12,7 @@ from optim_family.resources import folder
 
 PACKAGED = [
     *("bn_cnn", "bn_mlp", "densenet121", "mobilenetv2_100", "resnet18"),
-    *("resnet20", "resnet34", "vgg11_bn", "wide_resnet50_2"),
+    *("resnet20", "resnet20_narrow", "resnet34", "vgg11_bn", "wide_resnet50_2"),
 ]
 
 
