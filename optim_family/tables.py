@@ -15,7 +15,9 @@ from optim_family.spec import without_scale
 from optim_family.store import Run, find_runs, read_run
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
+    from numpy.typing import NDArray
 
 RECORD_FIELDS = (
     "step tau train_loss peak_loss train_accuracy test_accuracy "
@@ -31,9 +33,19 @@ def views(run: Run) -> list[str]:
 
 def column(run: Run, name: str) -> list[float]:
     """One quantity at every record, `train_loss` or `spherical.ratio`; NaN where there is none."""
-    view, _, field = name.rpartition(".")
-    sources = ((r.get("views") or {}).get(view) or {} if view else r for r in run.records)
-    return [math.nan if (x := source.get(field)) is None else float(x) for source in sources]
+    return list(series(run, name).tolist())
+
+
+def series(run: Run, name: str) -> "NDArray[np.float64]":
+    """`column` as an array, [records], which is read from the records once."""
+    import numpy as np
+
+    if name not in run.columns:
+        view, _, field = name.rpartition(".")
+        sources = [(r.get("views") or {}).get(view) or {} for r in run.records] if view else run.records
+        run.columns[name] = np.array([source.get(field) for source in sources], dtype=np.float64)
+    found: NDArray[np.float64] = run.columns[name]
+    return found
 
 
 def load_runs(path: str | Path) -> "pandas.DataFrame":
@@ -84,7 +96,12 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
 
 def fitted(run: Run) -> int | None:
     """The index of the first record at 100 % training accuracy."""
-    return next((i for i, a in enumerate(column(run, "train_accuracy")) if a >= 1), None)
+    return first(series(run, "train_accuracy") >= 1)
+
+
+def first(there: "NDArray[np.bool_]") -> int | None:
+    """The first index at which something is so."""
+    return int(there.argmax()) if there.any() else None
 
 
 def summary(run: Run) -> dict[str, Any]:
