@@ -76,13 +76,16 @@ class Curve:
 
     def points(self, *fields: str) -> Array:
         """(step, value, …) where all the fields, of the view if there is one, are finite: [1 + k, n]."""
-        names = ["step", *(f"{self.view}.{field}" if self.view else field for field in fields)]
-        table = np.array([series(self.run, name) for name in names])
-        return table[:, np.isfinite(table).all(0)]
+        table = np.array([series(self.run, "step"), *map(self._series, fields)])
+        there = np.isfinite(table).all(0)
+        return table if there.all() else table[:, there]
 
     def has(self, field: str) -> bool:
         """Whether there is a point of it."""
-        return bool(self.points(field).size)
+        return bool(np.isfinite(self._series(field)).any())
+
+    def _series(self, field: str) -> Array:
+        return series(self.run, f"{self.view}.{field}" if self.view else field)
 
 
 def thinned(points: Array) -> Array:

@@ -32,14 +32,14 @@ _BAD_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno
 @final
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds; `records` are those of its log, in order, `columns` remembers theirs."""
+    """What a run directory holds: `records`, those of its log in order; remembers what is `known` of them."""
 
     path: Path
     spec: dict[str, Any]
     status: dict[str, Any]
     provenance: dict[str, Any]
     records: list[dict[str, Any]]
-    columns: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 class Store(ABC):
