@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from counts import SHARE
@@ -87,16 +88,19 @@ def test_a_study_on_slurm_with_a_run_preempted_and_one_requeued(tmp_path, held):
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     if not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True, check=False).returncode:
         pytest.skip("there is no SLURM; tests/faults/slurm.sh sets one up")
-    jobs = written(tmp_path, 3000, 2)
-    process = start(tmp_path, command("--launcher", "submitit", "--workers", "2"))
+    jobs = written(tmp_path, 1500, 2)
+    name = f"study-{uuid4().hex}"
+    options = ("--launcher", "submitit", "--workers", "2", "--set-launcher", f"name={name}")
+    process = start(tmp_path, command(*options))
     waiting_for(lambda: all(map(writer, jobs)), process)
-    tasks = said("squeue", "--noheader", "--states=running", "--format=%A").split()
+    tasks = said("squeue", "--noheader", "--array", "--format=%i", f"--name={name}").split()
     said("scancel", "--signal=USR2", tasks[0])  # as before the end of the time, and at a preemption
     said("scontrol", "requeue", tasks[1])  # the job is killed, and waits again
     out, err = process.communicate(timeout=580)
     assert process.returncode == 0, (out, err)
-    is_complete(jobs, 3000)
+    is_complete(jobs, 1500)
     assert all("Restarts=1" in said("scontrol", "show", "job", task) for task in tasks)
+    assert len(said("sacct", "--noheader", "--allocations", f"--name={name}").splitlines()) == 2
     held("a run preempted and one requeued by SLURM", of=1)
 
 
