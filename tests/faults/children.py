@@ -59,7 +59,7 @@ def start(target, *args):
     `process.told` is the end of a pipe on which it tells of moments.
     """
     here, there = SERVER.Pipe(duplex=False)
-    process = SERVER.Process(target=_begin, args=(there, target, args))
+    process = SERVER.Process(target=_begin, args=(there, target, args), daemon=True)  # a failed test ends it
     process.start()
     there.close()
     process.told = here
