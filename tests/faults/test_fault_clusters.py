@@ -78,6 +78,7 @@ def test_a_study_through_submitit_with_a_worker_killed_and_one_preempted(tmp_pat
     os.kill(writers[0], signal.SIGTERM)
     os.kill(writers[1], signal.SIGKILL)
     out, err = process.communicate(timeout=500)
+    is_complete(jobs[:1], 4000)
     again = subprocess.run(command(*options), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, check=False)
     assert again.returncode == 0, (out, err, again.stderr)
     is_complete(jobs, 4000)
