@@ -63,7 +63,7 @@ def mean_loss(run: Run) -> Array:
 def two_over_l(run: Run, view: str) -> bool:
     """Whether the threshold of a view is 2/ℓ at every record."""
     limit, lr = series(run, f"{view}.threshold"), series(run, "effective_lr")
-    return bool(np.all(np.isnan(limit) | np.isclose(limit * lr, 2, rtol=1e-4, atol=0)))
+    return bool(np.all(np.isnan(limit) | (np.abs(limit * lr - 2) <= 2e-4)))
 
 
 def _at_the_edge(run: Run) -> Array:
