@@ -1,5 +1,6 @@
 """Processes that work on a run and are disturbed: forked from one that has imported everything already."""
 
+import atexit
 import multiprocessing
 import os
 import sys
@@ -59,8 +60,9 @@ def start(target, *args):
     `process.told` is the end of a pipe on which it tells of moments.
     """
     here, there = SERVER.Pipe(duplex=False)
-    process = SERVER.Process(target=_begin, args=(there, target, args), daemon=True)  # a failed test ends it
+    process = SERVER.Process(target=_begin, args=(there, target, args))
     process.start()
+    atexit.register(process.kill)  # a test that failed leaves it behind, and it minds no SIGTERM
     there.close()
     process.told = here
     assert here.recv_bytes() == b"about to"
