@@ -6,6 +6,8 @@ lost, is started again, and goes on from its checkpoint.
 """
 
 import logging
+import os
+import signal
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -84,6 +86,8 @@ class Errand:
     def __call__(self) -> tuple[int, str]:
         """Exit code and last words of the run."""
         job = Job(RunSpec.model_validate_json(self.spec), Path(self.out))
+        if "SLURM_JOB_ID" in os.environ:
+            signal.signal(signal.SIGTERM, self._leave)
         self.worker = Worker(job, (sys.executable, *WORKER[1:]), self.threads)
         try:
             while not self.worker.ended:
@@ -93,13 +97,22 @@ class Errand:
         ending = self.worker.ending()
         return ending.code, ending.words
 
-    def checkpoint(self) -> Any:
-        """What submitit calls before it has the job queued again: the run leaves a checkpoint."""
-        import submitit
+    def _leave(self, *_: object) -> None:
+        """SLURM ends the job and decides whether to queue it again: an answer would have it started twice."""
+        self._stop()
+        sys.exit(Stopped.exit_code)
 
+    def _stop(self) -> None:
+        """The run leaves a checkpoint."""
         if self.worker is not None:
             self.worker.process.terminate()
             psutil.wait_procs([psutil.Process(self.worker.process.pid)], timeout=_FAREWELL)
+
+    def checkpoint(self) -> Any:
+        """What submitit calls before it has the job queued again."""
+        import submitit
+
+        self._stop()
         return submitit.helpers.DelayedSubmission(Errand(self.spec, self.out, self.threads))
 
 

@@ -91,7 +91,11 @@ class Instruments:
         for view in self.experiment.views:
             try:
                 reading = batch_sharpness(
-                    self._watched(batches), self.objective.space.tensors, geometry, view=view
+                    self._watched(batches),
+                    self.objective.space.tensors,
+                    geometry,
+                    view=view,
+                    total=self.objective.world.total,
                 )
                 found[view + BATCH] = reading.as_record()
             except FloatingPointError:  # the loss of a mini-batch may have reached 0

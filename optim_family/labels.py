@@ -69,7 +69,7 @@ def arms(specs: Sequence[Spec]) -> list[str]:
             different names, others the same.
     """
     keys = [json.dumps([spec.get(field) for field in ARM], sort_keys=True) for spec in specs]
-    texts = {key: _arm(spec, specs) for key, spec in zip(keys, specs, strict=True)}
+    texts = {key: _arm(spec, specs) for key, spec in dict(zip(keys, specs, strict=True)).items()}
     known = list(texts.values())
     told = {
         key: f"{text}, #{i + 1}" if known.count(text) > 1 else text

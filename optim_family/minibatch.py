@@ -13,7 +13,7 @@ arXiv:2412.20553.
 import math
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -68,6 +68,7 @@ def batch_sharpness(
     *,
     view: View | str = VIEWS["raw"],
     confidence: float = 0.95,
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> BatchSharpness:
     """Estimate E_B[g_Bᵀ H_B g_B / ‖g_B‖²] from some mini-batches, one gradient and one product each.
 
@@ -80,6 +81,7 @@ def batch_sharpness(
         geometry: of the optimizer, for thresholds and for the preconditioned views.
         view: which factors stand around g_B and H_B.
         confidence: of the interval, between 0 and 1.
+        total: adds up what all have who hold a share of every batch, [d] → [d]; if None, all is here.
 
     Raises:
         ValueError: there is no batch, the confidence is not between 0 and 1, or the view is unknown or needs
@@ -91,7 +93,7 @@ def batch_sharpness(
     view, begin = named(view) if isinstance(view, str) else view, time.perf_counter()
     weights = flatten(p.detach() for p in params)
     with full_precision(), torch.enable_grad():
-        found = [_quotient(view, batch, params, weights, geometry) for batch in batches]
+        found = [_quotient(view, batch, params, weights, geometry, total) for batch in batches]
     if not found:
         raise ValueError("there is nothing to measure on: `batches` gave no mini-batch.")
     scale = float(weights @ weights) if view.spherical else 1.0  # the first synchronisation
@@ -122,12 +124,14 @@ def _quotient(
     params: Sequence[Tensor],
     weights: Tensor,
     geometry: Geometry | None,
+    total: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
     """gᵀ H g / ‖g‖² of one mini-batch in a view, a scalar on the device."""
-    operator = view.operator(Hessian(batch, params, "rebuilt"), weights, geometry)  # used only once
+    operator = view.operator(Hessian(batch, params, "rebuilt", total), weights, geometry)  # used only once
     g = torch.zeros_like(weights)
     for chunk in batch:
         g += flatten(torch.autograd.grad(chunk(), tuple(params), materialize_grads=True))
+    g = total(g) if total else g
     for factor in reversed(operator.factors):  # ∇ at the preconditioned weights is A₁ ⋯ Aₙ ∇L
         g = factor @ g
     return g @ (operator @ g) / (g @ g)

@@ -4,7 +4,6 @@ An arm has one look in all cells, named below its column; its seeds are lines of
 their steps.
 """
 
-import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -63,8 +62,8 @@ def accuracy_multiples(runs: Sequence[Run], arms: Sequence[str], settings: Seque
         settings: likewise.
     """
     drawn = _multiples("Test accuracy, %; star: training reaches 100 %", runs, arms, settings, _accuracy)
-    late = [a for run in runs for a in tables.column(run, "test_accuracy")[len(run.records) // 2 :]]
-    low = min(filter(math.isfinite, late), default=0.0)
+    late = np.concatenate([tables.series(run, "test_accuracy")[len(run.records) // 2 :] for run in runs])
+    low = min(late[np.isfinite(late)], default=0.0)
     for ax in drawn.axes:
         ax.set_ylim(max(0, 100 * low - 15), 101)
     return drawn
@@ -158,7 +157,7 @@ def _frame(axes: Any, filled: Sequence[bool], end: int) -> None:
 
 
 def _end(runs: Sequence[Run]) -> int:
-    return max([record["step"] for run in runs for record in run.records], default=0) or 1
+    return max(int(tables.series(run, "step").max(initial=0)) for run in runs) or 1
 
 
 def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
@@ -167,7 +166,7 @@ def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
     for curve in shown:
         draw(ax, curve, "threshold", **_THRESHOLD)
         draw(ax, curve, "value", markersize=3)
-    log_axis(ax, [[y for _, y in c.points(field)] for c in shown for field in ("value", "threshold")])
+    log_axis(ax, [c.points(field)[1] for c in shown for field in ("value", "threshold")])
     cross(ax, shown, "value")
 
 

@@ -122,17 +122,17 @@ class Objective:
         return Hessian(chunks, self.space.tensors, self.mode, self.world.total)
 
     def sample_batches(self, count: int, seed: int) -> list[list[ChunkLoss]]:
-        """Independent mini-batches, each as the closures whose sum is its loss; not those of any step.
+        """Independent mini-batches, not those of a step, each as the closures of this process in its sum.
 
         Args:
             count: how many. Training on the full batch there is only one, and it is the whole set.
             seed: of the draw, without replacement within a mini-batch.
         """
         if self.batch_size is None:
-            return [self.chunk_losses()]
+            return [[*self.world.share(self.chunk_losses())]]
         generator = torch.Generator().manual_seed(-1 - seed)  # the order of an epoch has a seed ≥ 0
         orders = (torch.randperm(self.size, generator=generator) for _ in range(count))
-        return [self._closures(order[: self.batch_size]) for order in orders]
+        return [[*self.world.share(self._closures(order[: self.batch_size]))] for order in orders]
 
     def gradient(self, step: int) -> Tensor:
         """Put the gradient of this step's examples into `.grad`; returns their loss, a scalar."""

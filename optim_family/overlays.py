@@ -11,15 +11,17 @@ first record on at 100 % training accuracy whose sharpness is at 2/ℓ or above.
 Source: `predictions`.
 """
 
-import math
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from optim_family.errors import UsageError, unknown
 from optim_family.predictions import mean_excess_loss, sharpness_floor
 from optim_family.store import Run
-from optim_family.tables import column, fitted
+from optim_family.tables import first, fitted, series
 
-Points = list[tuple[float, float]]
+Array = NDArray[np.float64]
 
 NAMES: Final = ("edge", "drift", "loss", "tau")
 
@@ -41,35 +43,35 @@ def chosen(text: str | None) -> tuple[str, ...]:
 
 def edge(run: Run) -> int | None:
     """The index of the first record at 100 % training accuracy and at or above the spherical threshold."""
-    ratios, start = column(run, "spherical.ratio"), fitted(run)
-    fit = range(len(ratios) if start is None else start, len(ratios))
-    return next((index for index in fit if ratios[index] >= 1), None)
+    start = fitted(run)
+    at = None if start is None else first(series(run, "spherical.ratio")[start:] >= 1)
+    return None if start is None or at is None else start + at
 
 
-def drift(run: Run) -> Points:
-    """(step, S) of the steepest drift, from the edge on; empty where the theory does not speak of the run."""
-    rows = _at_the_edge(run)
-    return [(step, sharpness_floor(rows[0][2], tau - rows[0][1])) for step, tau, _, _ in rows]
+def drift(run: Run) -> Array:
+    """(step, S) of the steepest drift, from the edge on, [2, n]; n = 0 where the theory does not apply."""
+    step, tau, limit, _ = _at_the_edge(run)
+    return np.array([step, [sharpness_floor(limit[0], t - tau[0]) for t in tau]])
 
 
-def mean_loss(run: Run) -> Points:
-    """(step, S ηλ / 4), from the edge on; empty where the theory does not speak of the run."""
-    return [(step, mean_excess_loss(limit, shrink)) for step, _, limit, shrink in _at_the_edge(run)]
+def mean_loss(run: Run) -> Array:
+    """(step, S ηλ / 4), from the edge on, [2, n]; n = 0 where the theory does not apply."""
+    step, _, limit, shrink = _at_the_edge(run)
+    return np.array([step, mean_excess_loss(limit, shrink)])
 
 
 def two_over_l(run: Run, view: str) -> bool:
     """Whether the threshold of a view is 2/ℓ at every record."""
-    rows = zip(column(run, f"{view}.threshold"), column(run, "effective_lr"), strict=True)
-    return all(math.isnan(limit) or math.isclose(limit * lr, 2, rel_tol=1e-4) for limit, lr in rows)
+    limit, lr = series(run, f"{view}.threshold"), series(run, "effective_lr")
+    return bool(np.all(np.isnan(limit) | (np.abs(limit * lr - 2) <= 2e-4)))
 
 
-def _at_the_edge(run: Run) -> list[tuple[float, float, float, float]]:
-    """(step, τ, 2/ℓ, ηλ) of every record from the edge on, if this is gradient descent with weight decay."""
+def _at_the_edge(run: Run) -> Array:
+    """(step, τ, 2/ℓ, ηλ) of every record from the edge on, [4, n], if this is gradient descent with decay."""
     decay, begin = run.spec["hyper"].get("weight_decay"), edge(run)
     full = run.spec.get("batch_size") is None
     if begin is None or not (decay and full and two_over_l(run, "spherical")):
-        return []
-    shrinks = [decay * lr for lr in column(run, "lr")]
-    names = ("step", "tau", "spherical.threshold")
-    rows = zip(*(column(run, name) for name in names), shrinks, strict=True)
-    return [row for row in list(rows)[begin:] if all(map(math.isfinite, row))]
+        return np.empty((4, 0))
+    rows = np.array([series(run, name)[begin:] for name in ("step", "tau", "spherical.threshold", "lr")])
+    rows[3] *= decay
+    return rows[:, np.isfinite(rows).all(0)]

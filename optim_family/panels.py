@@ -3,15 +3,16 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from statistics import median
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from optim_family.curves import (
     ASIDE,
     CROSS,
     RING,
+    Array,
     Curve,
     cross,
     draw,
@@ -19,8 +20,9 @@ from optim_family.curves import (
     key,
     log_axis,
     plain_ticks,
+    thinned,
 )
-from optim_family.overlays import Points, drift, mean_loss, two_over_l
+from optim_family.overlays import drift, mean_loss, two_over_l
 from optim_family.spec import BATCH, MIDPOINT, parted
 from optim_family.tables import fitted, views
 
@@ -48,7 +50,7 @@ def draw_loss(ax: Axes, curves: Sequence[Curve], overlays: Collection[str] = ())
     for curve in curves:
         draw(ax, curve, "peak_loss", **PEAK)
         draw(ax, curve, "train_loss")
-    log_axis(ax, [[y for _, y in c.points(field)] for c in curves for field in ("train_loss", "peak_loss")])
+    log_axis(ax, [c.points(field)[1] for c in curves for field in ("train_loss", "peak_loss")])
     cross(ax, curves, "train_loss")
     crosses = {"diverged": CROSS} if any(curve.diverged for curve in curves) else {}
     means = [(curve, mean_loss(curve.run)) for curve in curves if "loss" in overlays]
@@ -64,10 +66,8 @@ def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
         draw(ax, curve, "test_accuracy", scale=100, **TEST)
         if (at := fitted(curve.run)) is not None:
             ax.plot(curve.run.records[at]["step"], 100, color=curve.color, zorder=5, **STAR)
-    lowest = min(
-        [y for c in curves for f in ("train", "test") for _, y in c.points(f"{f}_accuracy")], default=0.0
-    )
-    ax.set_ylim(100 * lowest - 4, 104)
+    values = [c.points(f"{f}_accuracy")[1] for c in curves for f in ("train", "test")]
+    ax.set_ylim(100 * min([ys.min() for ys in values if ys.size], default=0.0) - 4, 104)
     cross(ax, curves, "test_accuracy", scale=100)
     stars = {"training reaches 100 %": STAR} if any(fitted(c.run) is not None for c in curves) else {}
     key(ax, {"test": TEST, "training": TRAIN, **stars})
@@ -87,7 +87,7 @@ def draw_sharpness(
             draw(ax, curve, "threshold", **LIMIT)
         for curve in group:
             draw_reading(ax, curve, "value")
-        log_axis(ax, [[y for _, y in c.points(field)] for c in group for field in fields])
+        log_axis(ax, [c.points(field)[1] for c in group for field in fields])
         cross(ax, group, "value")
         _reading_key(ax, group, overlays, named=len(curves) == 1)
         ax.tick_params(labelbottom=ax is axes[-1])
@@ -117,12 +117,12 @@ def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve])
 
 
 def _predict(
-    ax: Axes, found: Sequence[tuple[Curve, Points]], look: dict[str, Any], name: str
+    ax: Axes, found: Sequence[tuple[Curve, Array]], look: dict[str, Any], name: str
 ) -> dict[str, dict[str, Any]]:
     """What is predicted of some curves, within the axis as it is, and its entry in the key, if any."""
-    shown = [(curve, points) for curve, points in found if points]
+    shown = [(curve, points) for curve, points in found if points.size]
     for curve, points in shown:
-        ax.plot(*zip(*points, strict=True), color=curve.color, scaley=False, zorder=3, **look)
+        ax.plot(*thinned(points), color=curve.color, scaley=False, zorder=3, **look)
     return {name: look} if shown else {}
 
 
@@ -131,14 +131,14 @@ def _reading_key(ax: Axes, group: Sequence[Curve], overlays: Collection[str], na
     entries = {_plain(curve.view): curve.style for curve in group if named}
     themselves = _themselves(group)
     colour = {"color": group[0].color} if named and group else {}
-    if "edge" in overlays and any(curve.points("threshold") for curve in themselves):
+    if "edge" in overlays and any(curve.has("threshold") for curve in themselves):
         same = all(two_over_l(curve.run, curve.view) for curve in themselves)
         entries["threshold 2/ℓ" if same else "threshold"] = LIMIT | colour
     spherical = [curve for curve in themselves if curve.view == "spherical" and "drift" in overlays]
     falls = [(curve, drift(curve.run)) for curve in spherical]
     for name, look in _predict(ax, falls, DRIFT, "steepest drift from the edge, $e^{-2τ}$").items():
         entries[name] = look | colour
-    if any(not converged for curve in group for _, converged in curve.points("converged")):
+    if any((curve.points("converged")[1] == 0).any() for curve in group):
         entries["not converged"] = RING
     if entries:
         key(ax, entries)
@@ -156,7 +156,7 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
     if not shown:
         ax.set_title("no view has a threshold", **ASIDE)
         ax.set_ylim(0, 2)
-    log_axis(ax, [[y for _, y in curve.points("ratio")] for curve in shown])
+    log_axis(ax, [curve.points("ratio")[1] for curve in shown])
     if len(curves) == 1 and shown:
         key(ax, {curve.name: curve.style for curve in shown})
     if ax.get_yscale() == "log":
@@ -181,11 +181,11 @@ def _ratio_curve(curve: Curve, kind: Sequence[str], beside: str) -> list[Curve]:
 
 def _ratio_range(shown: Sequence[Curve]) -> tuple[float, float]:
     """The readings within a decade of 1; more only where a run spends its second half beyond it."""
-    ratios = [[y for _, y in curve.points("ratio") if y > 0] for curve in shown]
-    whole = [y for values in ratios for y in values]
-    late = [median(values[len(values) // 2 :]) for values in ratios if values]
-    low = max(min(whole), min(0.1, min(late) / 3))
-    high = min(max(whole), max(10, max(late) * 3))
+    points = [curve.points("ratio")[1] for curve in shown]
+    ratios = [values[values > 0] for values in points if (values > 0).any()]
+    whole, late = np.concatenate(ratios), [np.median(values[len(values) // 2 :]) for values in ratios]
+    low = max(whole.min(), min(0.1, min(late) / 3))
+    high = min(whole.max(), max(10, max(late) * 3))
     return min(0.5, low) / 1.1, max(2, high) * 1.1
 
 
@@ -195,7 +195,7 @@ def _first(curve: Curve, order: Sequence[str], field: str = "value") -> list[Cur
 
 
 def _has(curve: Curve, view: str, field: str = "value") -> bool:
-    return bool(replace(curve, view=view).points(field))
+    return replace(curve, view=view).has(field)
 
 
 def _of_view(curve: Curve, view: str) -> Curve:

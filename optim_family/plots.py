@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ from optim_family.labels import setting
 from optim_family.overlays import NAMES
 from optim_family.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
 from optim_family.store import Run
-from optim_family.tables import fitted, run_labels
+from optim_family.tables import fitted, run_labels, series
 
 # Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.
 WIDTH, LEFT, RIGHT, BETWEEN = 11.0, 0.65, 0.75, 0.75
@@ -176,7 +177,7 @@ def _panels(drawn: Figure, curves: Sequence[Curve], tau: float, overlays: Collec
 
 def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
     """The same steps in every panel; a single run has a line where it reaches 100 %."""
-    end = max([record["step"] for curve in curves for record in curve.run.records], default=0) or 1
+    end = max(int(series(curve.run, "step").max(initial=0)) for curve in curves) or 1
     for ax in axes:
         ax.set_xlim(-0.02 * end, 1.02 * end)
         ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
@@ -186,9 +187,9 @@ def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
 
 def _tau_rate(curves: Sequence[Curve]) -> float:
     """ηλ, of which τ is the multiple at every step of every run; 0 where there is no such number."""
-    rows = [row for curve in curves for row in curve.points("tau") if row[0]]
-    rate = rows[0][1] / rows[0][0] if rows else 0.0
-    return rate if all(math.isclose(tau, rate * step, rel_tol=1e-6) for step, tau in rows) else 0.0
+    steps, tau = np.concatenate([curve.points("tau") for curve in curves], axis=1)
+    rates = tau[steps > 0] / steps[steps > 0]
+    return float(rates[0]) if rates.size and np.allclose(rates, rates[0], rtol=1e-6, atol=0) else 0.0
 
 
 def _times(factor: float) -> Callable[[Any], Any]:

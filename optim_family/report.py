@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
+# So many runs are drawn one by one, at about a second each; of more the page has facts and common figures.
+_DRAWN: Final = 100
 _CLASSES: Final = {"holds": "good", "does not hold": "bad", "cannot tell": "open"}
 
 
@@ -117,14 +119,14 @@ def html(
 
 def _sections(given: Answer) -> Iterator[dict[str, Any]]:
     """What the page says of each run."""
-    rows = given.rows.to_dict("records")
+    rows, drawn = given.rows.to_dict("records"), len(given.runs) <= _DRAWN
     for number, (run, row) in enumerate(zip(given.runs, rows, strict=True)):
         yield {
             "title": f"{row['arm']}; {row['setting']}; seed {compact(row['seed'])}",
             "status": row["status"],
             "facts": tables.summary_rows([run])[1],
             "spec": json.dumps(run.spec, indent=2, ensure_ascii=False),
-            "figure": pages.inline_svg(plots.figure([run]), f"r{number}"),
+            "figure": pages.inline_svg(plots.figure([run]), f"r{number}") if drawn else "",
         }
 
 

@@ -15,7 +15,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -32,13 +32,14 @@ _BAD_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno
 @final
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds; `records` are those of its log, in order."""
+    """What a run directory holds: `records`, those of its log in order; remembers what is `known` of them."""
 
     path: Path
     spec: dict[str, Any]
     status: dict[str, Any]
     provenance: dict[str, Any]
     records: list[dict[str, Any]]
+    known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 class Store(ABC):

@@ -170,14 +170,19 @@ def groups(frame: "pandas.DataFrame") -> "pandas.DataFrame":
 
 def readings(runs: Sequence[Run]) -> "pandas.DataFrame":
     """One row for each record and view: `run`, the record, `view`, the reading; NaN where there is none."""
+    import numpy as np
     import pandas
 
-    parts = [
-        pandas.DataFrame({name: tables.column(run, name) for name in tables.RECORD_FIELDS})
-        .assign(run=run.path.name, view=view)
-        .assign(**{name: tables.column(run, f"{view}.{name}") for name in tables.READING_FIELDS})
-        for run in runs
-        for view in tables.views(run)
-    ]
-    names = ["run", *tables.RECORD_FIELDS, "view", *tables.READING_FIELDS]
-    return pandas.concat(parts)[names] if parts else pandas.DataFrame(columns=names)
+    parts = [(run, view) for run in runs for view in tables.views(run)]
+    lengths = [len(run.records) for run, _ in parts]
+
+    def column(of: str, name: str) -> Any:
+        return np.concatenate([[], *(tables.series(run, of.format(view) + name) for run, view in parts)])
+
+    columns = {
+        "run": np.repeat([run.path.name for run, _ in parts], lengths),
+        **{name: column("", name) for name in tables.RECORD_FIELDS},
+        "view": np.repeat([view for _, view in parts], lengths),
+        **{name: column("{}.", name) for name in tables.READING_FIELDS},
+    }
+    return pandas.DataFrame(columns)

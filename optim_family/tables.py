@@ -6,16 +6,21 @@ ratio   = median of value / threshold from there on; over the last half of the r
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from optim_family.labels import label, labels
 from optim_family.spec import without_scale
 from optim_family.store import Run, find_runs, read_run
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 RECORD_FIELDS = (
     "step tau train_loss peak_loss train_accuracy test_accuracy "
@@ -26,14 +31,42 @@ READING_FIELDS = "value threshold ratio residual error bound products seconds co
 
 def views(run: Run) -> list[str]:
     """The views of a run, those that do not apply included, in the order of its records."""
-    return list(dict.fromkeys(name for record in run.records for name in record.get("views") or {}))
+    names = (name for record in run.records for name in record.get("views") or {})
+    return list(_once(run, "views", lambda: dict.fromkeys(names)))
 
 
 def column(run: Run, name: str) -> list[float]:
     """One quantity at every record, `train_loss` or `spherical.ratio`; NaN where there is none."""
-    view, _, field = name.rpartition(".")
-    sources = ((r.get("views") or {}).get(view) or {} if view else r for r in run.records)
-    return [math.nan if (x := source.get(field)) is None else float(x) for source in sources]
+    return list(series(run, name).tolist())
+
+
+def series(run: Run, name: str) -> "NDArray[np.float64]":
+    """`column` as an array, [records]."""
+    return _once(run, name, lambda: _read(run, *name.rpartition(".")[::2]))
+
+
+def _once(run: Run, what: str, find: Callable[[], T]) -> T:
+    """What is found in a run, which may have a million records: looked for once."""
+    if what not in run.known:
+        run.known[what] = find()
+    found: T = run.known[what]
+    return found
+
+
+def _read(run: Run, view: str, field: str) -> "NDArray[np.float64]":
+    import numpy as np
+
+    if view and view not in views(run):
+        return np.full(len(run.records), math.nan)
+    sources = _once(run, f"{view}.", lambda: _readings(run, view)) if view else run.records
+    try:
+        return np.fromiter(map(itemgetter(field), sources), np.float64, len(sources))
+    except (KeyError, TypeError):  # absent, or null
+        return np.array([source.get(field) for source in sources], dtype=np.float64)
+
+
+def _readings(run: Run, view: str) -> list[dict[str, Any]]:
+    return [(record.get("views") or {}).get(view) or {} for record in run.records]
 
 
 def load_runs(path: str | Path) -> "pandas.DataFrame":
@@ -84,7 +117,12 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
 
 def fitted(run: Run) -> int | None:
     """The index of the first record at 100 % training accuracy."""
-    return next((i for i, a in enumerate(column(run, "train_accuracy")) if a >= 1), None)
+    return first(series(run, "train_accuracy") >= 1)
+
+
+def first(there: "NDArray[np.bool_]") -> int | None:
+    """The first index at which something is so."""
+    return int(there.argmax()) if there.any() else None
 
 
 def summary(run: Run) -> dict[str, Any]:

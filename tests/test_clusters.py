@@ -1,7 +1,10 @@
 """Runs on many machines, as far as one process can tell: what is handed over, again and again if need be."""
 
+import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from optim_family.clusters import Cluster, Errand, Ray, Submitit
 from optim_family.errors import Stopped, UsageError
 from optim_family.launchers import Job
 from optim_family.spec import RunSpec
+from optim_family.store import read_run
 from optim_family.watching import Stop
 
 JOBS = [Job(RunSpec(optimizer="gd", hyper={}, seed=seed), Path(f"runs/{seed}")) for seed in range(3)]
@@ -74,6 +78,27 @@ def test_an_errand_is_one_worker_and_says_how_it_ended(tmp_path):
     spec = RunSpec(optimizer="gdd", hyper={}).model_dump_json()
     code, words = Errand(spec.replace("gdd", "nobody"), str(tmp_path / "run"), 1)()
     assert code == 2 and "there is no optimizer 'nobody'" in words
+
+
+def test_a_job_that_slurm_ends_gives_no_answer_and_leaves_a_checkpoint(tmp_path):
+    """SLURM may queue it again by itself; submitit takes any answer for the end of the job."""
+    spec = RunSpec(optimizer="gd", hyper={}, model="bn_mlp", limit=20, steps=10**6, every=1)
+    code = f"from optim_family.clusters import Errand; print(Errand({spec.model_dump_json()!r}, 'run', 1)())"
+    environment = {**os.environ, "SLURM_JOB_ID": "1", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(sys.path)
+    errand = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+    )
+    log = tmp_path / "run" / "metrics.jsonl"
+    while errand.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.05)
+    errand.terminate()
+    said, _ = errand.communicate(timeout=100)
+    assert (said, errand.returncode) == (b"", Stopped.exit_code)
+    assert read_run(tmp_path / "run").status["status"] == "stopped"
 
 
 @pytest.mark.parametrize("name", ["submitit", "ray"])

@@ -1,11 +1,12 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from synthetic import make_run
 
-from optim_family.curves import RING, Curve, cross, draw, draw_reading, key, log_axis
+from optim_family.curves import INTERVALS, RING, Curve, cross, draw, draw_reading, key, log_axis, thinned
 
 
 @pytest.fixture
@@ -34,9 +35,40 @@ def test_points_leave_out_what_is_not_finite():
     run.records[1]["train_loss"] = None
     run.records[2]["views"]["spherical"]["error"] = None
     run.records[3]["views"] = {}
-    assert [x for x, _ in Curve(run, "", 0).points("train_loss")] == [0, 20, 30]
-    assert [x for x, _ in Curve(run, "", 0, "spherical").points("value")] == [0, 10, 20]
-    assert [row[0] for row in Curve(run, "", 0, "spherical").points("value", "error")] == [0, 10]
+    assert list(Curve(run, "", 0).points("train_loss")[0]) == [0, 20, 30]
+    assert list(Curve(run, "", 0, "spherical").points("value")[0]) == [0, 10, 20]
+    assert list(Curve(run, "", 0, "spherical").points("value", "error")[0]) == [0, 10]
+
+
+def test_few_points_are_all_drawn():
+    points = np.random.default_rng(0).normal(size=(3, 6 * INTERVALS)).cumsum(1)
+    assert thinned(points) is points
+    assert thinned(np.empty((2, 0))).shape == (2, 0)
+
+
+def test_of_many_points_all_extremes_and_ends_of_every_interval_are_drawn():
+    dice = np.random.default_rng(0)
+    x, y = np.sort(dice.integers(0, 50_000, 60_000)) ** 2 / 7, dice.normal(size=(2, 60_000)) ** 3
+    y[0, [0, 12_345, -1]] = 1e6, -1e6, 0  # the only record of a spike
+    few = thinned(np.array([x, *y]))
+    assert few.shape[1] <= 6 * INTERVALS and set(zip(*few, strict=True)) <= set(zip(x, *y, strict=True))
+    width = (x[-1] - x[0]) / INTERVALS
+    interval = [np.minimum((steps - x[0]) // width, INTERVALS - 1) for steps in (x, few[0])]
+    for number in np.unique(interval[0]):
+        all_, kept = np.array([x, *y])[:, interval[0] == number], few[:, interval[1] == number]
+        assert (all_[:, [0, -1]] == kept[:, [0, -1]]).all()
+        assert (all_.min(1) == kept.min(1)).all() and (all_.max(1) == kept.max(1)).all()
+
+
+def test_a_long_run_is_drawn_with_its_spike_its_band_and_its_markers(ax):
+    run = make_run(records=50_000)
+    run.records[31_234]["views"]["spherical"] |= {"value": 1e9, "error": 1e9, "converged": False}
+    draw_reading(ax, Curve(run, "", 1, "spherical"), "value")
+    line, rings = ax.lines
+    assert len(line.get_xdata()) <= 4 * INTERVALS and line.get_ydata().max() == 1e9
+    assert 6 <= len(line.get_xdata()) // line.get_markevery()[1] <= 9
+    assert (312_340, 1e9) in [tuple(point) for point in rings.get_xydata()]
+    assert ax.collections[0].get_paths()[0].vertices[:, 1].max() == 2e9
 
 
 def test_a_line_has_its_points_in_its_scale(ax):

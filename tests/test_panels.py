@@ -105,6 +105,7 @@ def test_the_threshold_is_called_2_over_l_only_where_it_is(ax):
     run = make_run()
     draw_sharpness([ax], sharpness_groups(curves(run)), curves(run))
     assert legend(ax)[:2] == ["spherical", "threshold 2/ℓ"]
+    run = make_run()
     for record in run.records:
         record["views"]["spherical"]["threshold"] *= 1.9
     other = Figure().add_subplot()
@@ -120,14 +121,14 @@ def test_predictions_are_drawn_from_the_edge_on_and_leave_the_axis_as_it_is():
         draw_loss(ax, curves(run), overlays)
         ranges.append(ax.get_ylim())
     assert ranges[0] == ranges[1]
-    assert [tuple(point) for point in ax.lines[-1].get_xydata()] == mean_loss(run)
+    assert [tuple(point) for point in ax.lines[-1].get_xydata()] == list(map(tuple, mean_loss(run).T))
     drawn = []
     for overlays in (("edge",), ("edge", "drift")):
         ax = Figure().add_subplot()
         draw_sharpness([ax], sharpness_groups(curves(run)), curves(run), overlays)
         drawn.append((ax.get_ylim(), len(ax.lines)))
     assert drawn[1] == (drawn[0][0], drawn[0][1] + 1)
-    assert [tuple(point) for point in ax.lines[-1].get_xydata()] == drift(run)
+    assert [tuple(point) for point in ax.lines[-1].get_xydata()] == list(map(tuple, drift(run).T))
 
 
 def test_without_the_edge_there_is_no_threshold(ax):

@@ -213,6 +213,18 @@ def test_a_study_that_has_hardly_begun_has_a_report(tmp_path, monkeypatch):
     assert "1 runs: 1 running" in page.read_text(encoding="utf-8")
 
 
+def test_of_very_many_runs_the_page_draws_none_by_itself_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.plots, "figure", sketch)
+    pages = []
+    for few in (len(RUNS), len(RUNS) - 1):
+        monkeypatch.setattr(report, "_DRAWN", few)
+        pages.append(report.write(make_study(RUNS), answer(CLAIMS, RUNS), tmp_path).read_text())
+    drawn, bare = pages
+    assert drawn.count("<figure>") - bare.count("<figure>") == len(RUNS)
+    assert "too many" in bare and "too many" not in drawn
+    assert all(RUNS[-1].path.name in page for page in pages)
+
+
 def test_the_overlay_shows_one_seed_with_weight_decay(monkeypatch):
     drawn = []
     monkeypatch.setattr(report.plots, "figure", lambda runs, title, names: drawn.append((runs, names)))

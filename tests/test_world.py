@@ -8,6 +8,10 @@ from test_training import StopAfter, spec
 
 from optim_family import checkpoint, world
 from optim_family.errors import OptimFamilyError, Stopped, UsageError
+from optim_family.experiment import assemble
+from optim_family.hessian import Hessian
+from optim_family.minibatch import batch_sharpness
+from optim_family.space import flatten
 from optim_family.store import read_run
 from optim_family.training import train
 from optim_family.watching import Stop
@@ -55,6 +59,23 @@ def test_only_the_first_process_writes(tmp_path):
     other.rank = 1
     train(spec(ghost_batch=20), tmp_path / "run", world=other)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("batch_size", [None, 20])
+def test_the_mini_batches_of_a_reading_are_dealt_out(batch_size):
+    """A process with half of every batch is told what the other half adds to its gradient and its product."""
+    wanted = spec("sgd", batch_size=batch_size, ghost_batch=10, limit=20, precision="float64")
+    whole, halved = (assemble(wanted, each).objective for each in (world.Alone(), Fake()))
+    batches, params, sums = whole.sample_batches(3, 0), whole.space.tensors, []
+
+    def total(own):
+        _, other = batches[len(sums) // 2]
+        gradient = flatten(torch.autograd.grad(other(), params))
+        sums.append(own + (Hessian([other], params) @ sums[-1] if len(sums) % 2 else gradient))
+        return sums[-1]
+
+    dealt = batch_sharpness(halved.sample_batches(3, 0), halved.space.tensors, total=total)
+    assert dealt.quotients == pytest.approx(batch_sharpness(batches, params).quotients, rel=1e-12)
 
 
 def test_without_torchrun_a_process_is_alone():

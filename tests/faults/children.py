@@ -1,5 +1,6 @@
 """Processes that work on a run and are disturbed: forked from one that has imported everything already."""
 
+import atexit
 import multiprocessing
 import os
 import sys
@@ -61,6 +62,7 @@ def start(target, *args):
     here, there = SERVER.Pipe(duplex=False)
     process = SERVER.Process(target=_begin, args=(there, target, args))
     process.start()
+    atexit.register(process.kill)  # a test that failed leaves it behind, and it minds no SIGTERM
     there.close()
     process.told = here
     assert here.recv_bytes() == b"about to"

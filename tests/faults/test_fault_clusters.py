@@ -1,11 +1,13 @@
-"""A study on a stand-in for SLURM, and on a Ray cluster that loses a node: nothing lost or done twice."""
+"""A study on SLURM, on its stand-in, and on a Ray cluster that loses a node: nothing lost or done twice."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from counts import SHARE
@@ -76,10 +78,35 @@ def test_a_study_through_submitit_with_a_worker_killed_and_one_preempted(tmp_pat
     os.kill(writers[0], signal.SIGTERM)
     os.kill(writers[1], signal.SIGKILL)
     out, err = process.communicate(timeout=500)
+    is_complete(jobs[:1], 4000)
     again = subprocess.run(command(*options), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, check=False)
     assert again.returncode == 0, (out, err, again.stderr)
     is_complete(jobs, 4000)
     held("a worker of a submitit study killed, another preempted", of=1)
+
+
+def test_a_study_on_slurm_with_a_run_preempted_and_one_requeued(tmp_path, held):
+    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    if not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True, check=False).returncode:
+        pytest.skip("there is no SLURM; tests/faults/slurm.sh sets one up")
+    jobs = written(tmp_path, 1500, 2)
+    name = f"study-{uuid4().hex}"
+    options = ("--launcher", "submitit", "--workers", "2", "--set-launcher", f"name={name}")
+    process = start(tmp_path, command(*options))
+    waiting_for(lambda: all(map(writer, jobs)), process)
+    tasks = said("squeue", "--noheader", "--array", "--format=%i", f"--name={name}").split()
+    said("scancel", "--signal=USR2", tasks[0])  # as before the end of the time, and at a preemption
+    said("scontrol", "requeue", tasks[1])  # the job is killed, and waits again
+    out, err = process.communicate(timeout=580)
+    assert process.returncode == 0, (out, err)
+    is_complete(jobs, 1500)
+    assert all("Restarts=1" in said("scontrol", "show", "job", task) for task in tasks)
+    assert len(said("sacct", "--noheader", "--allocations", f"--name={name}").splitlines()) == 2
+    held("a run preempted and one requeued by SLURM", of=1)
+
+
+def said(*words):
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_study_on_a_ray_cluster_that_loses_a_node(tmp_path, held):

@@ -97,11 +97,11 @@ def alone(tmp_path_factory):
 
 def fifty(precision):
     rates = {"lr": 0.3, "weight_decay": 0.01, "momentum": 0.0}
-    sizes = {"limit": 60, "ghost_batch": 10, "steps": 50, "every": 10}
+    sizes = {"limit": 60, "ghost_batch": 10, "steps": 50, "every": 10, "batch_sharpness": 2}
     return spec(hyper=rates, precision=precision, rtol=RTOL[precision], **sizes)
 
 
-FIFTY = (*RUN, "--steps", "50", "--every", "10")
+FIFTY = (*RUN, "--steps", "50", "--every", "10", "--batch-sharpness", "2")
 # So far do readings converge, and the numbers agree: rounding is 2⁻⁵³ and 2⁻²⁴, and fifty steps let it grow.
 RTOL = {"float64": 1e-12, "float32": 1e-4}
 AGREES = {"float64": 1e-12, "float32": 1e-3}
@@ -133,7 +133,7 @@ def test_several_processes_compute_what_one_does(tmp_path, alone, held, processe
     difference = farthest(tmp_path / "run", alone / precision)
     note(f"{processes} processes, {precision}", difference)
     assert difference < AGREES[precision]
-    held("several processes equal one", of=4)
+    held("several processes equal one", of=5)
 
 
 @full
@@ -148,7 +148,30 @@ def test_two_nodes_compute_what_one_does(tmp_path, alone, held):
     difference = farthest(tmp_path / "run", alone / "float64")
     note("2 nodes of 1 process, float64", difference)
     assert difference < AGREES["float64"]
-    held("several processes equal one", of=4)
+    held("several processes equal one", of=5)
+
+
+@full
+def test_the_mini_batches_of_a_reading_are_dealt_out(tmp_path, held):
+    sizes = {"limit": 60, "ghost_batch": 10, "batch_size": 30, "steps": 10, "every": 5, "batch_sharpness": 3}
+    rates = {"lr": 0.3, "weight_decay": 0.01, "momentum": 0.0}
+    train(spec("sgd", hyper=rates, precision="float64", rtol=1e-12, **sizes), tmp_path / "alone")
+    changed = {"--optimizer": "sgd", "--batch-size": 30, "--steps": 10, "--every": 5, "--batch-sharpness": 3}
+    words = (
+        *RUN,
+        "--precision",
+        "float64",
+        "--rtol",
+        "1e-12",
+        *(w for pair in changed.items() for w in pair),
+    )
+    code, said = ended(start(3, *words, "--out", tmp_path / "run"))
+    assert code == 0, said
+    assert read_run(tmp_path / "run").records[-1]["views"]["spherical-batch"]["quotients"]
+    difference = farthest(tmp_path / "run", tmp_path / "alone")
+    note("3 processes, mini-batches, float64", difference)
+    assert difference < AGREES["float64"]
+    held("several processes equal one", of=5)
 
 
 @full
