@@ -127,6 +127,11 @@ def test_an_unknown_name_is_a_mistake_of_the_user():
         list(examine("rmsprob"))
 
 
+def test_a_limit_that_is_no_number_of_seconds_is_a_mistake_of_the_user(capsys):
+    for seconds in ("nan", "0", "1.5"):
+        assert optim_family(capsys, "optimizers", "check", "gd", "--seconds", seconds).code == 2
+
+
 def test_the_command_answers_with_one_line_for_each_promise(plugin, capsys):
     plugin(broken(GOOD, "momentum_threshold(self", "1.3 * momentum_threshold(self"))
     told = optim_family(capsys, "optimizers", "check", "wild")

@@ -81,6 +81,13 @@ def test_a_packaged_name_is_not_taken_over(plugin):
     assert cards.load("bn_cnn").builtin == "bn_cnn" and "bn_cnn" not in cards.plugged()
 
 
+def test_what_they_print_does_not_mix_with_the_answer(plugin, capsys):
+    plugin(SOURCE.replace("flat =", "print('b'); flat =").replace("x = np", "print('l'); x = np"))
+    backbones.build("tiny", classes=3, channels=1, size=(4, 4))
+    data.load("stripes")
+    assert capsys.readouterr() == ("", "b\nl\n")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [

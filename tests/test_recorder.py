@@ -229,6 +229,49 @@ def test_a_run_that_diverges_ends_there(tmp_path):
     assert run.records[1]["views"] == {} and run.status["status"] == "diverged"
 
 
+# --- what cannot be recorded ------------------------------------------------------------------------------
+
+
+def other(parameters):
+    return torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "options", "says"),
+    [
+        (None, None, {"every": 0}, "every must be a whole number of steps, at least 1; got 0"),
+        (None, None, {"every": 1.5}, r"every must be a whole number of steps, at least 1; got 1\.5"),
+        (None, None, {"rtol": math.nan}, "rtol must lie between 0 and 1; got nan"),
+        (None, None, {"rtol": 0}, "rtol must lie between 0 and 1; got 0"),
+        (None, None, {"views": "raw"}, r"views must be a list of names; write \['raw'\]"),
+        (1, None, {}, "the optimizer must be one of torch's kind; got NoneType"),
+        (1, other(()), {}, "SGD trains no weight of Sequential"),
+        (1, torch.optim.SGD([torch.zeros(3)], lr=0.1), {}, "SGD trains no weight of Sequential"),
+        (2, nn.CrossEntropyLoss(reduction="none"), {}, r"mean loss of a chunk, one number; got \[12\]"),
+        (3, [], {}, r"`chunks` gave no \(x, y\) pair"),
+        (3, [torch.randn(20, 6)], {}, r"each chunk must be a pair \(x, y\); got Tensor"),
+        (3, [(torch.randn(0, 6), torch.randint(0, 3, (0,)))], {}, "the chunks hold no examples"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_line_and_leaves_no_folder(place, value, options, says, tmp_path):
+    model, optimizer, chunks = setup(adamw)
+    arguments = [model, optimizer, nn.functional.cross_entropy, chunks]
+    if place is not None:
+        arguments[place] = value
+    with pytest.raises(ValueError, match=says) as caught:
+        Recorder(*arguments, out=tmp_path / "a", **options)
+    assert "\n" not in str(caught.value) and not (tmp_path / "a").exists()
+
+
+def test_accuracy_is_a_fraction(tmp_path):
+    parts = setup(adamw)
+    with Recorder(*parts[:2], nn.functional.cross_entropy, parts[2], every=1, out=tmp_path / "a") as recorder:
+        recorder.step(test_accuracy=torch.tensor(0.0))
+        with pytest.raises(ValueError, match="test_accuracy must be a fraction between 0 and 1; got 95"):
+            recorder.step(test_accuracy=95)
+    assert [record["test_accuracy"] for record in read_run(tmp_path / "a").records] == [None, 0.0]
+
+
 # --- what cannot be measured ------------------------------------------------------------------------------
 
 
