@@ -119,9 +119,7 @@ class Recorder:
             raise ValueError(f"test_accuracy must be a fraction between 0 and 1; got {accuracy:g}.")
         self.peak = max(self.peak, -math.inf if loss is None else loss)
         if self.count % self.every == 0 and self.status == "running":
-            self._write(
-                self._measure(self._look()) | {"test_accuracy": accuracy}
-            )
+            self._write(self._measure(self._look()) | {"test_accuracy": accuracy})
 
     def close(self, status: str = "done") -> None:
         """Nothing more will come; closing twice is harmless."""

@@ -10,11 +10,14 @@ from torch import nn
 
 from optim_family import measure, tables
 from optim_family.errors import UsageError
+from optim_family.experiment import assemble
 from optim_family.optimizers.adopted import adopt
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
 from optim_family.recorder import Recorder
+from optim_family.spec import RunSpec
 from optim_family.store import RunStore, read_run
+from optim_family.training import train as train_run
 
 
 def setup(make, seed=0):
@@ -78,6 +81,39 @@ def test_a_record_is_what_measure_says(tmp_path):
     for view in views:
         assert record["views"][view]["value"] == pytest.approx(expected[view].value, rel=2e-3)
     assert record["lr"] == 0.01 and record["tau"] == pytest.approx(4 * 0.01 * 0.1)
+
+
+def test_a_record_is_that_of_a_run(tmp_path):
+    """The parts of a run, trained by a script."""
+    spec = RunSpec(
+        optimizer="rmsprop",
+        hyper={"lr": 0.02, "weight_decay": 0.5},
+        model="bn_mlp",
+        limit=40,
+        steps=6,
+        every=3,
+    )
+    train_run(spec, tmp_path / "run")
+    experiment = assemble(spec)
+    objective, optimizer = experiment.objective, experiment.optimizer
+    x, y = objective.data.images(objective.data.x_train, torch.float32), objective.data.y_train
+    options = {"every": 3, "views": experiment.views, "out": tmp_path / "script"}
+    with Recorder(objective.model, optimizer, objective.loss_fn, [(x, y)], **options) as recorder:
+        for step in range(6):
+            loss = objective.gradient(step)
+            optimizer.step()
+            recorder.step(loss=float(loss))
+    theirs, mine = (read_run(tmp_path / name).records for name in ("run", "script"))
+    assert len(mine) == len(theirs) == 3
+    for a, b in zip(mine, theirs, strict=True):
+        assert a.keys() == b.keys() - {"hvp"}
+        for key in b.keys() - {"hvp", "views", "elapsed", "test_accuracy"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-4), key
+        assert a["views"].keys() == b["views"].keys()
+        for view, reading in b["views"].items():
+            assert a["views"][view]["value"] == pytest.approx(reading["value"], rel=1e-2)
+            thresholds = [x["threshold"] or math.inf for x in (a["views"][view], reading)]
+            assert thresholds[0] == pytest.approx(thresholds[1], rel=1e-4)
 
 
 class _Described:
