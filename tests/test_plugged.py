@@ -80,7 +80,7 @@ def test_listing_imports_nothing(plugin, capsys):
 def test_a_packaged_name_is_not_taken_over(plugin):
     plugin(model="bn_cnn", images="digits")
     assert cards.load("bn_cnn").builtin == "bn_cnn" and "bn_cnn" not in cards.plugged()
-    assert data.load("digits").classes == 10
+    assert data.load("digits").classes == 10 and "digits" not in data.plugged()
 
 
 def test_what_they_print_does_not_mix_with_the_answer(plugin, capsys):
