@@ -2,9 +2,6 @@
 
 import os
 import platform
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,11 +9,11 @@ import torch
 from torch import Tensor
 
 from optim_family import backbones, data, invariance, registry
-from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_line
+from optim_family.blame import blamed
+from optim_family.errors import UsageError
 from optim_family.geometry import Geometry, Metric, UnknownMetric
-from optim_family.hessian import out_of_memory
 from optim_family.objective import Objective
-from optim_family.optimizers.base import FamilyOptimizer
+from optim_family.optimizers.base import Member
 from optim_family.resources import version
 from optim_family.scheduler import Scheduler
 from optim_family.sharpness import VIEWS
@@ -39,7 +36,7 @@ class Experiment:
 
     spec: RunSpec
     objective: Objective
-    optimizer: FamilyOptimizer
+    optimizer: Member
     verdict: invariance.Verdict
     views: tuple[str, ...]
     absent: tuple[str, ...]
@@ -123,8 +120,16 @@ def assemble(spec: RunSpec, world: World | None = None) -> Experiment:
     scheduler = Scheduler(spec.schedule, optimizer, spec.steps) if spec.schedule else None
     objective.gradient(0)
     with blamed(spec.optimizer, "geometry()"):
-        usual = _usual_views(tried(optimizer.geometry(), space.weights()))
-    return Experiment(spec, objective, optimizer, verdict, *applicable(spec, usual, verdict), scheduler)
+        metric = tried(optimizer.geometry(), space.weights()).metric
+    views, absent = applicable(spec, _usual_views(metric), verdict)
+    if isinstance(metric, UnknownMetric) and (
+        blind := [name for name in views if VIEWS[name].preconditioned]
+    ):
+        raise UsageError(
+            f"the view {blind[0]!r} does not apply: there is no metric: {metric.reason}; "
+            "measure raw or spherical instead"
+        )
+    return Experiment(spec, objective, optimizer, verdict, views, absent, scheduler)
 
 
 def objective_of(spec: RunSpec, world: World | None = None) -> Objective:
@@ -163,22 +168,6 @@ def judged(objective: Objective) -> invariance.Verdict:
     return invariance.check(objective.sample_loss, dict(zip(space.names, space.tensors, strict=True)))
 
 
-@contextmanager
-def blamed(optimizer: str, what: str) -> Iterator[None]:
-    """An exception inside names the plugin, but for a lack of memory; what a plugin prints goes to stderr."""
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    except (OptimFamilyError, MemoryError):
-        raise
-    except (Exception, SystemExit) as error:
-        if isinstance(error, RuntimeError) and out_of_memory(error):
-            raise
-        source = registry.entry(optimizer).source
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise PluginError(f"the optimizer {optimizer} ({source}) failed in {what}: {reason}") from error
-
-
 def tried(geometry: Geometry, weights: Tensor) -> Geometry:
     """The same geometry, once P^{-1/2} has been applied to the weights [d] and the threshold looked at.
 
@@ -202,9 +191,9 @@ def tried(geometry: Geometry, weights: Tensor) -> Geometry:
     return geometry
 
 
-def _usual_views(geometry: Geometry) -> tuple[str, ...]:
+def _usual_views(metric: Metric) -> tuple[str, ...]:
     """The spherical sharpness; in the metric too, if there is one that is more than the identity."""
-    if isinstance(geometry.metric, UnknownMetric) or geometry.metric.scale == 1.0:
+    if isinstance(metric, UnknownMetric) or metric.scale == 1.0:
         return ("spherical",)
     return "spherical", "spherical-preconditioned"
 

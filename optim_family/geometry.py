@@ -122,12 +122,12 @@ class Geometry:
     Attributes:
         metric: P.
         threshold: for λ₁(P^{-1/2} H(w) P^{-1/2}); unit 1 / learning rate.
-        decay: the weight decay.
+        decay: the weight decay; None where it is not known.
     """
 
     metric: Metric
     threshold: float
-    decay: Decay
+    decay: Decay | None
 
 
 def momentum_threshold(lr: float, *, beta: float = 0.0, shrink: float = 0.0) -> float:

@@ -144,13 +144,15 @@ def chunk_losses(
     positional arguments, a dictionary as keywords; n_c is the length of the first tensor of y.
 
     Raises:
-        ValueError: there are no chunks.
+        ValueError: there are no chunks, or no examples in them; later, a loss that is not one number.
     """
     with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number, even without shuffling
         data = list(chunks)
     if not data:
         raise ValueError("there is nothing to measure on: `chunks` gave no (x, y) pair.")
     counts = [_count(y) for _, y in data]
+    if not sum(counts):
+        raise ValueError("there is nothing to measure on: the chunks hold no examples.")
     seed = torch.initial_seed()
 
     def closure(index: int) -> Tensor:
@@ -161,8 +163,12 @@ def chunk_losses(
                 torch.cuda.default_generators[device.index].manual_seed(seed + index)
             buffers = {name: b.clone() for name, b in model.named_buffers()}
             args, kwargs = _arguments(x)
-            outputs = functional_call(model, buffers, args, kwargs)
-            return counts[index] / sum(counts) * loss_fn(outputs, y)
+            loss = loss_fn(functional_call(model, buffers, args, kwargs), y)
+        if loss.numel() != 1:
+            raise ValueError(
+                f"loss_fn must give the mean loss of a chunk, one number; got {list(loss.shape)}."
+            )
+        return counts[index] / sum(counts) * loss
 
     return [partial(closure, index) for index in range(len(data))]
 

@@ -7,6 +7,8 @@ A model is adapted as every other: its read-out is called `fc`, or a card with `
 frozen. A data set holds what an npz file holds, and may name its classes in `class_names`.
 """
 
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 from optim_family.errors import one_line
@@ -24,7 +26,8 @@ def network(name: str, classes: int, channels: int, size: tuple[int, int], **kwa
 
     entry, build = provided(MODELS, name)
     try:
-        made = build(classes, channels, size, **kwargs)
+        with redirect_stdout(sys.stderr):
+            made = build(classes, channels, size, **kwargs)
     except (Exception, SystemExit) as error:
         raise broken(entry, f"cannot be built: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(made, nn.Module):
@@ -41,7 +44,8 @@ def arrays(name: str) -> Arrays:
     """
     entry, load = provided(DATA, name)
     try:
-        found = dict(load())
+        with redirect_stdout(sys.stderr):
+            found = dict(load())
         names = found.pop("class_names", None)
         wanted = {key: found[key] for key in ("x_train", "y_train", "x_test", "y_test")}
     except (Exception, SystemExit) as error:

@@ -69,7 +69,8 @@ class Recorder:
 
     Raises:
         UsageError: the folder is taken.
-        ValueError: an unknown view, no chunks, no trained weights, or a view whose metric is not known.
+        ValueError: an argument is not what it is said to be above, no trained weights of the model, or a view
+            whose metric is not known.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Recorder:
         rtol: float = 1e-3,
     ) -> None:
         self.model, self.optimizer, self.loss_fn, self.chunks = model, optimizer, loss_fn, list(chunks)
+        recording.check(model, optimizer, self.chunks, every=every, views=views, rtol=rtol)
         held = (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
         self.space = ParameterSpace({str(index): p for index, p in enumerate(held)})
         self.every, self.count, self.tau, self.peak = every, 0, 0.0, -math.inf
@@ -106,12 +108,18 @@ class Recorder:
         Args:
             loss: of this step; the record holds the highest since the last one.
             test_accuracy: a fraction, for the record of this step, if it makes one.
+
+        Raises:
+            ValueError: test_accuracy is no fraction.
         """
         self.tau += recording.rate(self.optimizer) * recording.decay(self.optimizer)
         self.count += 1
+        accuracy = None if test_accuracy is None else float(test_accuracy)
+        if accuracy is not None and not 0 <= accuracy <= 1:
+            raise ValueError(f"test_accuracy must be a fraction between 0 and 1; got {accuracy:g}.")
         self.peak = max(self.peak, -math.inf if loss is None else loss)
         if self.count % self.every == 0 and self.status == "running":
-            self._write(self._measure(self._look()) | {"test_accuracy": test_accuracy})
+            self._write(self._measure(self._look()) | {"test_accuracy": accuracy})
 
     def close(self, status: str = "done") -> None:
         """Nothing more will come; closing twice is harmless."""

@@ -12,13 +12,46 @@ from torch.optim import Optimizer
 
 from optim_family import registry
 from optim_family.errors import UsageError
-from optim_family.optimizers.base import FamilyOptimizer
+from optim_family.optimizers.base import Member
 from optim_family.optimizers.signatures import arguments
 from optim_family.resources import version
 from optim_family.space import ParameterSpace
 from optim_family.spec import RunSpec
 
 LIBRARIES: Final = ("optim-family", "torch", "numpy", "scipy")
+
+
+def check(
+    model: nn.Module,
+    optimizer: Optimizer,
+    chunks: Sequence[Any],
+    *,
+    every: int,
+    views: Sequence[str] | None,
+    rtol: float,
+) -> None:
+    """Whether a recorder can work with these.
+
+    Raises:
+        ValueError: one of them is not what it should be.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(f"the optimizer must be one of torch's kind; got {type(optimizer).__name__}.")
+    own = {id(p) for p in model.parameters() if p.requires_grad}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError(f"{type(optimizer).__name__} trains no weight of {type(model).__name__}.")
+    if not (isinstance(every, int) and every >= 1):
+        raise ValueError(f"every must be a whole number of steps, at least 1; got {every!r}.")
+    if not 0 < rtol < 1:
+        raise ValueError(f"rtol must lie between 0 and 1; got {rtol!r}.")
+    if isinstance(views, str):
+        raise ValueError(f"views must be a list of names; write [{views!r}].")
+    if wrong := [type(chunk).__name__ for chunk in chunks if not _is_pair(chunk)]:
+        raise ValueError(f"each chunk must be a pair (x, y); got {wrong[0]}.")
+
+
+def _is_pair(chunk: Any) -> bool:
+    return isinstance(chunk, tuple | list) and len(chunk) == 2
 
 
 def spec(
@@ -68,7 +101,7 @@ def name(optimizer: Optimizer) -> str:
 def hyper(optimizer: Optimizer) -> dict[str, Any]:
     """The hyper-parameters of the first group, a number or a word each."""
     group, found = optimizer.param_groups[0], dict[str, Any]()
-    if isinstance(optimizer, FamilyOptimizer):
+    if isinstance(optimizer, Member):
         return {field: group[field] for field in type(optimizer).Hyper.model_fields}
     for argument in arguments(type(optimizer), {}):
         if argument.name in group:

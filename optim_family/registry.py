@@ -3,7 +3,9 @@
 import configparser
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -14,7 +16,7 @@ from optim_family.errors import PluginError, UsageError, one_line, unknown
 from optim_family.resources import version
 
 if TYPE_CHECKING:
-    from optim_family.optimizers.base import FamilyOptimizer
+    from optim_family.optimizers.base import Member
 
 GROUP: Final = "optim_family.optimizers"
 MODELS: Final = "optim_family.models"
@@ -65,11 +67,11 @@ def entry(name: str) -> Entry:
         return Entry(name, "optim_family.optimizers.adopted:adopt", package, version(package) or "")
     known = entries()
     if name not in known:
-        raise UsageError(unknown("optimizer", name, known))
+        raise UsageError(unknown("optimizer", name, [*known, *(f"{package}:NAME" for package in ADOPTED)]))
     return known[name]
 
 
-def load(name: str) -> "type[FamilyOptimizer]":
+def load(name: str) -> "type[Member]":
     """Import the optimizer of this name, and nothing else.
 
     Raises:
@@ -78,7 +80,7 @@ def load(name: str) -> "type[FamilyOptimizer]":
     """
     found = entry(name)
     if found.distribution in ADOPTED:
-        adopt: Callable[[str], type[FamilyOptimizer]] = _import(found)
+        adopt: Callable[[str], type[Member]] = _import(found)
         return adopt(name)
     return _checked(_sole(found), found)
 
@@ -125,18 +127,19 @@ def _sole(entry: Entry) -> Any:
 def _import(entry: Entry) -> Any:
     module, _, path = entry.target.partition(":")
     try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
+        with redirect_stdout(sys.stderr):  # stdout is for the answer
+            found: Any = importlib.import_module(module)
+            for part in path.split("."):
+                found = getattr(found, part)
     except (Exception, SystemExit) as error:
         raise broken(entry, f"cannot be imported: {type(error).__name__}: {one_line(error)}") from error
     return found
 
 
-def _checked(found: Any, entry: Entry) -> "type[FamilyOptimizer]":
-    from optim_family.optimizers.base import FamilyOptimizer
+def _checked(found: Any, entry: Entry) -> "type[Member]":
+    from optim_family.optimizers.base import Member
 
-    if not (isinstance(found, type) and issubclass(found, FamilyOptimizer)):
+    if not (isinstance(found, type) and issubclass(found, Member)):
         raise broken(entry, f"is not a subclass of optim_family.FamilyOptimizer: {entry.target}")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, final
 
 import torch
-from pydantic import ConfigDict, PrivateAttr, ValidationError
+from pydantic import PrivateAttr, ValidationError
 from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Optimizer, lr_scheduler
 
@@ -27,9 +27,8 @@ TORCH: Final = (
 class Torch(Schedule):
     """A scheduler of torch, led through a run of its own; remembers how far it is."""
 
-    model_config = ConfigDict(extra="allow")
-
     name: str
+    given: dict[str, Any]
     _optimizer: Any = PrivateAttr(None)
     _scheduler: Any = PrivateAttr(None)
     _step: int = PrivateAttr(0)
@@ -40,22 +39,25 @@ class Torch(Schedule):
         Raises:
             UsageError: torch has no such scheduler, refuses its parameters, or it needs more than the step.
         """
+        if self.name not in TORCH:
+            raise UsageError(unknown("schedule", f"torch:{self.name}", [f"torch:{name}" for name in TORCH]))
+        try:
+            return self._advanced(moment) / moment.lr
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise UsageError(f"torch:{self.name}: {one_line(error)}") from error
+
+    def _advanced(self, moment: Moment) -> float:
         if self._scheduler is None or moment.step < self._step:
             self._begin(moment.lr)
         while self._step < moment.step:
             self._optimizer.step()
             self._scheduler.step()
             self._step += 1
-        return float(self._optimizer.param_groups[0]["lr"]) / moment.lr
+        return float(self._optimizer.param_groups[0]["lr"])
 
     def _begin(self, lr: float) -> None:
-        if self.name not in TORCH:
-            raise UsageError(unknown("schedule", f"torch:{self.name}", [f"torch:{name}" for name in TORCH]))
         self._optimizer, self._step = SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.5), 0
-        try:
-            self._scheduler = getattr(lr_scheduler, self.name)(self._optimizer, **(self.model_extra or {}))
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"torch:{self.name}: {one_line(error)}") from error
+        self._scheduler = getattr(lr_scheduler, self.name)(self._optimizer, **self.given)
         if self._optimizer.param_groups[0]["momentum"] != 0.5:
             raise UsageError(f"torch:{self.name} changes the momentum too; add :cycle_momentum=false")
 
@@ -71,9 +73,12 @@ def parse(text: str) -> tuple[Schedule, ...]:
 
 def _parse(term: str) -> Schedule:
     name, *words = term.strip().split(":")
+    kind = words.pop(0) if name == "torch" and words else None
     given = dict(word.partition("=")[::2] for word in words)
-    if name == "torch" and words:
-        return Torch(name=words[0], **{key: _json(value) for key, value in given.items() if key != words[0]})
+    if len(given) < len(words):
+        raise UsageError(f"schedule {term.strip()!r} gives a parameter twice")
+    if kind is not None:
+        return Torch(name=kind, given={key: _json(value) for key, value in given.items()})
     if name not in BUILT_IN:
         raise UsageError(unknown("schedule", name, [*BUILT_IN, "torch:NAME"]))
     known = BUILT_IN[name].model_fields

@@ -24,16 +24,22 @@ def write(name: str, folder: Path) -> list[Path]:
         The files.
 
     Raises:
-        UsageError: a name that no distribution can have, or a folder that holds something.
+        UsageError: a name that no distribution can have, or a folder that holds something or cannot be made.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot be a name; use lower-case words joined by hyphens, as my-lion")
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} is not empty; choose another folder with --out")
     words = {"NAME": name, "PACKAGE": name.replace("-", "_") + "_optimizer"}
     words["CLASS"] = "".join(word.capitalize() for word in name.split("-"))
     sources = sorted(path for path in _TEMPLATE.rglob("*") if path.is_file())
-    return [_written(path, folder, words) for path in sources]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UsageError(f"{folder} is not empty; choose another folder with --out")
+        return [_written(path, folder, words) for path in sources]
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename} cannot be written ({error.strerror}); choose another folder with --out"
+        ) from error
 
 
 def _written(source: Path, folder: Path, words: dict[str, str]) -> Path:

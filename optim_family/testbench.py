@@ -10,10 +10,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from optim_family.geometry import Geometry, UnknownMetric
-from optim_family.optimizers.base import FamilyOptimizer
+from optim_family.optimizers.base import Member
 from optim_family.space import ParameterSpace, unflatten
 
-SHAPES = ((4, 3), (5,))  # two tensors, 17 weights
 LR = 0.1
 # Share removed in a step. Decay that passes through a momentum begins to oscillate itself where it is large.
 DECOUPLED_SHRINK, COUPLED_SHRINK = 0.05, 0.001
@@ -25,16 +24,16 @@ WARM_UP = 200  # steps after which bias corrections have died out
 class Bench:
     """An optimizer on two tensors whose gradients the check chooses."""
 
-    optimizer: FamilyOptimizer
+    optimizer: Member
     space: ParameterSpace
 
     @classmethod
-    def build(cls, optimizer: type[FamilyOptimizer], values: dict[str, Any], seed: int = 0) -> "Bench":
+    def build(cls, optimizer: type[Member], values: dict[str, Any], seed: int = 0) -> "Bench":
         """Fresh tensors of a seeded start, and the optimizer on them."""
         generator = torch.Generator().manual_seed(seed)
         tensors = {
             f"w{i}": torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
-            for i, shape in enumerate(SHAPES)
+            for i, shape in enumerate(optimizer.tried_on)
         }
         space = ParameterSpace(tensors)
         return cls(optimizer(space.tensors, **values), space)
@@ -84,7 +83,7 @@ def gradients(dim: int, count: int, seed: int) -> Iterator[Tensor]:
         yield sizes * torch.randn(dim, generator=generator, dtype=torch.float64)
 
 
-def variants(optimizer: type[FamilyOptimizer], **fixed: float) -> list[dict[str, Any]]:
+def variants(optimizer: type[Member], **fixed: float) -> list[dict[str, Any]]:
     """Every allowed combination of the optimizer's choices, with the given values fixed."""
     choices = {}
     for name, field in optimizer.Hyper.model_fields.items():
@@ -102,21 +101,21 @@ def variants(optimizer: type[FamilyOptimizer], **fixed: float) -> list[dict[str,
     return [values for values in combinations if _allowed(optimizer, values)]
 
 
-def with_decay(optimizer: type[FamilyOptimizer]) -> list[dict[str, Any]]:
-    """All variants, each without decay and with as much as its kind can bear."""
+def with_decay(optimizer: type[Member]) -> list[dict[str, Any]]:
+    """All variants, each without decay and with as much as its kind can bear, or any kind."""
     plain = variants(optimizer, lr=LR, weight_decay=0.0)
-    coupled = Bench.build(optimizer, plain[0]).geometry().decay.coupled
-    decay = (COUPLED_SHRINK if coupled else DECOUPLED_SHRINK) / LR
+    declared = Bench.build(optimizer, plain[0]).geometry().decay
+    decay = (DECOUPLED_SHRINK if declared and not declared.coupled else COUPLED_SHRINK) / LR
     return plain + variants(optimizer, lr=LR, weight_decay=decay)
 
 
-def with_metric(optimizer: type[FamilyOptimizer], tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_metric(optimizer: type[Member], tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that declare a metric; the others promise nothing about it."""
     metrics = [Bench.build(optimizer, values).geometry().metric for values in tried]
     return [v for v, metric in zip(tried, metrics, strict=True) if not isinstance(metric, UnknownMetric)]
 
 
-def _allowed(optimizer: type[FamilyOptimizer], values: dict[str, Any]) -> bool:
+def _allowed(optimizer: type[Member], values: dict[str, Any]) -> bool:
     try:
         optimizer.Hyper(**values)
     except ValidationError:

@@ -25,7 +25,7 @@ from optim_family.conduct import (
     check_state_can_be_saved,
     check_state_is_complete,
 )
-from optim_family.optimizers.base import FamilyOptimizer
+from optim_family.optimizers.base import Member
 from optim_family.promises import (
     check_decay_is_as_declared,
     check_freeze_holds_the_metric,
@@ -34,7 +34,7 @@ from optim_family.promises import (
     check_threshold_is_sharp,
 )
 
-Check = Callable[[type[FamilyOptimizer]], str]
+Check = Callable[[type[Member]], str]
 
 # Every check, and what it expects to measure.
 EXPECTED: Final[Mapping[Check, str]] = {

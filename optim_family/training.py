@@ -12,8 +12,9 @@ import torch
 
 from optim_family import checkpoint, memory
 from optim_family.arithmetic import full_precision, repeatable
+from optim_family.blame import blamed
 from optim_family.errors import OptimFamilyError, Stopped, UsageError
-from optim_family.experiment import Experiment, assemble, blamed
+from optim_family.experiment import Experiment, assemble
 from optim_family.instruments import Instruments
 from optim_family.spec import RunSpec, difference
 from optim_family.store import Elsewhere, RunStore, Store, read_run
@@ -127,9 +128,8 @@ class Training:
         else:
             self.instruments.pass_by(self.step)
         if not last:
-            self.tau += (
-                self.experiment.optimizer.values["lr"] * self.experiment.optimizer.values["weight_decay"]
-            )
+            values = self.experiment.optimizer.values
+            self.tau += values["lr"] * values["weight_decay"]
             self.experiment.move()
             self.step += 1
             self.watcher.step(self.step, loss)

@@ -69,11 +69,12 @@ MAY_IMPORT = {
     "log": "files spec",
     "store": "files log spec",
     "checkpoint": "files",
-    "experiment": "backbones data geometry hessian invariance objective optimizers.base registry resources "
+    "blame": "hessian registry",
+    "experiment": "backbones blame data geometry invariance objective optimizers.base registry resources "
     "scheduler sharpness spec world",
     "memory": "hessian",
     "instruments": "experiment geometry hessian midpoint minibatch operators sharpness spec",
-    "training": "arithmetic checkpoint experiment instruments memory operators sharpness spec store "
+    "training": "arithmetic blame checkpoint experiment instruments memory operators sharpness spec store "
     "watching world",
     "looking": "arithmetic checkpoint examining experiment files spec store",
     "recording": "optimizers.base optimizers.signatures registry resources space spec",

@@ -69,6 +69,12 @@ def test_the_others_keep_working(plugin, capsys, tmp_path):
     assert "broken: " in states["wild"] and states["gd"].endswith("loads")
 
 
+def test_a_view_that_needs_a_metric_is_refused_where_there_is_none(capsys, tmp_path):
+    told = run(capsys, tmp_path, "torch:Adafactor", "--view", "preconditioned")
+    assert told.code == 2 and "does not apply: there is no metric: that of Adafactor has not been" in told.err
+    assert not (tmp_path / "torch:Adafactor").exists()
+
+
 def test_a_flood_does_not_reach_the_answer(plugin, capsys, tmp_path):
     plugin(broken(GOOD, UPDATE, "print('x' * 100_000); " + UPDATE))
     told = run(capsys, tmp_path, "wild", "--json")

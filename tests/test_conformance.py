@@ -83,15 +83,32 @@ def test_a_plugin_that_never_returns_is_stopped(plugin):
     assert found["one_parameter_group"].fine
 
 
+def test_the_limit_is_for_each_promise_and_longer_for_the_imports(plugin, capsys, monkeypatch):
+    limits, wait = [], conformance._next_line
+    monkeypatch.setattr(
+        conformance, "_next_line", lambda process, seconds: limits.append(seconds) or wait(process, 60.0)
+    )
+    plugin(GOOD)
+    findings("one_parameter_group", "is_deterministic", seconds=7.0)
+    assert limits == [7.0 + conformance._STARTING, 7.0, 7.0]
+    limits.clear()
+    monkeypatch.setattr(testing, "CHECKS", testing.CHECKS[-2:])
+    assert optim_family(capsys, "optimizers", "check", "wild", "--seconds", "9").code == 0
+    assert limits[:2] == [9 + conformance._STARTING, 9]
+
+
 def test_an_exception_that_was_announced_is_fine_and_its_absence_is_not(plugin):
     excuses = '{"threshold_is_sharp": "it is wrong on purpose", "is_deterministic": "it rolls dice"}'
     source = broken(GOOD, "momentum_threshold(self", "1.3 * momentum_threshold(self")
+    source = broken(source, UPDATE, "state['f'] = lambda: 0; " + UPDATE)
     plugin(broken(source, HYPER, f"Hyper = Hyper\n    expected_failures = {excuses}\n"))
-    found = findings("threshold_is_sharp", "is_deterministic")
+    found = findings("threshold_is_sharp", "is_deterministic", "state_can_be_saved", "one_parameter_group")
     assert found["threshold_is_sharp"].fine and not found["threshold_is_sharp"].kept
     assert found["threshold_is_sharp"].verdict == "excused: it is wrong on purpose"
     assert found["is_deterministic"].kept and not found["is_deterministic"].fine
     assert found["is_deterministic"].verdict == "kept, though expected to fail: it rolls dice"
+    assert found["state_can_be_saved"].verdict == "broken" and not found["state_can_be_saved"].fine
+    assert found["one_parameter_group"].verdict == "kept" and found["one_parameter_group"].fine
 
 
 @pytest.mark.parametrize(
@@ -125,6 +142,11 @@ def test_a_plugin_whose_import_never_ends_is_named(plugin, monkeypatch):
 def test_an_unknown_name_is_a_mistake_of_the_user():
     with pytest.raises(UsageError, match="no optimizer 'rmsprob'; did you mean 'rmsprop'"):
         list(examine("rmsprob"))
+
+
+def test_a_limit_that_is_no_number_of_seconds_is_a_mistake_of_the_user(capsys):
+    for seconds in ("nan", "0", "1.5"):
+        assert optim_family(capsys, "optimizers", "check", "gd", "--seconds", seconds).code == 2
 
 
 def test_the_command_answers_with_one_line_for_each_promise(plugin, capsys):

@@ -32,12 +32,13 @@ def stripes():
 def plugin_fixture(tmp_path, monkeypatch):
     """Install a distribution `shapes` 2.0 that registers the model `tiny` and the data set `stripes`."""
 
-    def put(source=SOURCE, name="shapes"):
+    def put(source=SOURCE, name="shapes", model="tiny", images="stripes"):
         info = tmp_path / f"{name}-2.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0\n")
-        points = "[optim_family.models]\ntiny = shapes:tiny\n[optim_family.data]\nstripes = shapes:stripes\n"
-        (info / "entry_points.txt").write_text(points)
+        points = {"models": f"{model} = shapes:tiny", "data": f"{images} = shapes:stripes"}
+        lines = [f"[optim_family.{group}]\n{point}\n" for group, point in points.items()]
+        (info / "entry_points.txt").write_text("".join(lines))
         (tmp_path / "shapes.py").write_text(source)
         monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -77,8 +78,16 @@ def test_listing_imports_nothing(plugin, capsys):
 
 
 def test_a_packaged_name_is_not_taken_over(plugin):
-    plugin()
+    plugin(model="bn_cnn", images="digits")
     assert cards.load("bn_cnn").builtin == "bn_cnn" and "bn_cnn" not in cards.plugged()
+    assert data.load("digits").classes == 10 and "digits" not in data.plugged()
+
+
+def test_what_they_print_does_not_mix_with_the_answer(plugin, capsys):
+    plugin(SOURCE.replace("flat =", "print('b'); flat =").replace("x = np", "print('l'); x = np"))
+    backbones.build("tiny", classes=3, channels=1, size=(4, 4))
+    data.load("stripes")
+    assert capsys.readouterr() == ("", "b\nl\n")
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,14 @@ from torch import nn
 
 from optim_family import measure, tables
 from optim_family.errors import UsageError
+from optim_family.experiment import assemble
 from optim_family.optimizers.adopted import adopt
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
 from optim_family.recorder import Recorder
+from optim_family.spec import RunSpec
 from optim_family.store import RunStore, read_run
+from optim_family.training import train as train_run
 
 
 def setup(make, seed=0):
@@ -78,6 +81,42 @@ def test_a_record_is_what_measure_says(tmp_path):
     for view in views:
         assert record["views"][view]["value"] == pytest.approx(expected[view].value, rel=2e-3)
     assert record["lr"] == 0.01 and record["tau"] == pytest.approx(4 * 0.01 * 0.1)
+
+
+def test_a_record_is_that_of_a_run(tmp_path):
+    """The parts of a run, trained by a script."""
+    spec = RunSpec(
+        optimizer="rmsprop",
+        hyper={"lr": 0.02, "weight_decay": 0.5},
+        model="bn_mlp",
+        limit=40,
+        steps=6,
+        every=3,
+    )
+    train_run(spec, tmp_path / "run")
+    experiment = assemble(spec)
+    objective, optimizer = experiment.objective, experiment.optimizer
+    x, y = objective.data.images(objective.data.x_train, torch.float32), objective.data.y_train
+    options = {"every": 3, "views": experiment.views, "out": tmp_path / "script"}
+    with Recorder(objective.model, optimizer, objective.loss_fn, [(x, y)], **options) as recorder:
+        for step in range(6):
+            loss = objective.gradient(step)
+            optimizer.step()
+            recorder.step(loss=float(loss))
+    theirs, mine = (read_run(tmp_path / name).records for name in ("run", "script"))
+    assert len(mine) == len(theirs) == 3
+    before = 0.0  # a script tells the loss of a step after it: that at the last record comes once more
+    for a, b in zip(mine, theirs, strict=True):
+        assert a.keys() == b.keys() - {"hvp"}
+        assert a["peak_loss"] == pytest.approx(max(before, b["peak_loss"]), rel=1e-4)
+        before = b["train_loss"]
+        for key in b.keys() - {"hvp", "views", "elapsed", "test_accuracy", "peak_loss"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-4), key
+        assert a["views"].keys() == b["views"].keys()
+        for view, reading in b["views"].items():
+            assert a["views"][view]["value"] == pytest.approx(reading["value"], rel=1e-2)
+            thresholds = [x["threshold"] or math.inf for x in (a["views"][view], reading)]
+            assert thresholds[0] == pytest.approx(thresholds[1], rel=1e-4)
 
 
 class _Described:
@@ -157,8 +196,8 @@ def test_compare_reads_it(tmp_path, capsys):
         ) as recorder:
             train(model, optimizer, chunks, 8, recorder.step)
         folders.append(tmp_path / name)
-    told = optim_family(capsys, "compare", *folders, "--out", tmp_path / "figure")
-    assert told.code == 0
+    told = optim_family(capsys, "compare", *folders)
+    assert told.code == 0 and (tmp_path / "comparison.svg").exists()
     assert "torch:AdamW  lr 0.01, wd 0.1" in told.out and "gd  lr 0.1" in told.out
     assert tables.summary(read_run(folders[0]))["status"] == "done"
 
@@ -227,6 +266,49 @@ def test_a_run_that_diverges_ends_there(tmp_path):
     run = read_run(tmp_path / "a")
     assert [record["train_loss"] is None for record in run.records] == [False, True]
     assert run.records[1]["views"] == {} and run.status["status"] == "diverged"
+
+
+# --- what cannot be recorded ------------------------------------------------------------------------------
+
+
+def other(parameters):
+    return torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "options", "says"),
+    [
+        (None, None, {"every": 0}, "every must be a whole number of steps, at least 1; got 0"),
+        (None, None, {"every": 1.5}, r"every must be a whole number of steps, at least 1; got 1\.5"),
+        (None, None, {"rtol": math.nan}, "rtol must lie between 0 and 1; got nan"),
+        (None, None, {"rtol": 0}, "rtol must lie between 0 and 1; got 0"),
+        (None, None, {"views": "raw"}, r"views must be a list of names; write \['raw'\]"),
+        (1, None, {}, "the optimizer must be one of torch's kind; got NoneType"),
+        (1, other(()), {}, "SGD trains no weight of Sequential"),
+        (1, torch.optim.SGD([torch.zeros(3)], lr=0.1), {}, "SGD trains no weight of Sequential"),
+        (2, nn.CrossEntropyLoss(reduction="none"), {}, r"mean loss of a chunk, one number; got \[12\]"),
+        (3, [], {}, r"`chunks` gave no \(x, y\) pair"),
+        (3, [torch.randn(20, 6)], {}, r"each chunk must be a pair \(x, y\); got Tensor"),
+        (3, [(torch.randn(0, 6), torch.randint(0, 3, (0,)))], {}, "the chunks hold no examples"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_line_and_leaves_no_folder(place, value, options, says, tmp_path):
+    model, optimizer, chunks = setup(adamw)
+    arguments = [model, optimizer, nn.functional.cross_entropy, chunks]
+    if place is not None:
+        arguments[place] = value
+    with pytest.raises(ValueError, match=says) as caught:
+        Recorder(*arguments, out=tmp_path / "a", **options)
+    assert "\n" not in str(caught.value) and not (tmp_path / "a").exists()
+
+
+def test_accuracy_is_a_fraction(tmp_path):
+    parts = setup(adamw)
+    with Recorder(*parts[:2], nn.functional.cross_entropy, parts[2], every=1, out=tmp_path / "a") as recorder:
+        recorder.step(test_accuracy=torch.tensor(0.0))
+        with pytest.raises(ValueError, match="test_accuracy must be a fraction between 0 and 1; got 95"):
+            recorder.step(test_accuracy=95)
+    assert [record["test_accuracy"] for record in read_run(tmp_path / "a").records] == [None, 0.0]
 
 
 # --- what cannot be measured ------------------------------------------------------------------------------

@@ -115,6 +115,12 @@ def test_a_broken_plugin_is_named_with_its_distribution_and_the_reason(install, 
     assert registry.load("gd").__name__ == "GD"
 
 
+def test_what_a_plugin_prints_while_it_is_imported_does_not_mix_with_the_answer(install, capsys):
+    install("loud-plugin", {"loud": "loud_plugin:Lion"}, "print('hello')\n" + PLUGIN)
+    registry.load("loud")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_a_keyboard_interrupt_is_not_a_broken_plugin(install):
     install("lion-plugin", {"lion": "lion_plugin:Lion"}, "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):

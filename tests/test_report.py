@@ -1,9 +1,11 @@
 import base64
+import html
 import json
 import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib.figure
@@ -12,7 +14,7 @@ import pytest
 from synthetic import make_run
 
 from optim_family import report
-from optim_family.answers import Cell, Column, _cell, _number, answer, difference_table, group_tables
+from optim_family.answers import Cell, Column, Table, _cell, _number, answer, difference_table, group_tables
 from optim_family.claims import CLAIMS
 from optim_family.spec import RunSpec
 from optim_family.study_spec import StudySpec
@@ -103,9 +105,23 @@ def test_the_page_says_everything(written):
     assert "Is a &lt; b?" in text and "11 runs: 8 done, 1 diverged, 2 not begun" in text
     for claim in CLAIMS.values():
         assert claim.statement in text
-    for run in RUNS:
+    rows = answer(CLAIMS, RUNS).rows.to_dict("records")
+    for run, row in zip(RUNS, rows, strict=True):
         assert f"&#34;seed&#34;: {run.spec['seed']}" in text
+        assert html.escape(f"{row['arm']}; {row['setting']}; seed {run.spec['seed']}") in text
     assert "# the file" in text
+
+
+def test_provenance_is_that_of_every_run():
+    known = [{"versions": {"torch": str(i)}} for i in range(len(RUNS))]
+    runs = [replace(run, provenance=one) for run, one in zip(RUNS, known, strict=True)]
+    expected = {r.path.name: {"spec": r.spec, "versions": r.provenance["versions"]} for r in runs}
+    assert report._provenance(runs) == expected
+
+
+def test_a_bar_in_a_cell_is_no_column_of_markdown():
+    text = report._markdown_table(Table("", ["a|b", "c"], [[Cell("x|y"), Cell("z")]]))
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()] == [3, 3, 3]
 
 
 def test_the_data_are_inside_the_page(written):

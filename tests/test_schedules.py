@@ -173,6 +173,11 @@ def test_the_threshold_follows_the_schedule():
             "multiplies the learning rate by 0 at step 7; it must stay",
         ),
         ("growth:decay=1.999999", "by inf at step "),
+        ("warmup:steps=3:steps=4", "schedule 'warmup:steps=3:steps=4' gives a parameter twice"),
+        ("torch:StepLR:step_size=0", "torch:StepLR: integer .*modulo by zero"),
+        ("torch:StepLR:step_size=often", "torch:StepLR: unsupported operand"),
+        ("torch:ExponentialLR:gamma=0.9:name=3", "torch:ExponentialLR: .*unexpected keyword argument 'name'"),
+        ("torch:ExponentialLR:gamma=-1", "by -1 at step 1; it must stay above 0"),
     ],
 )
 def test_a_wrong_text_says_what_is_wrong(text, says):

@@ -118,6 +118,17 @@ def test_a_run_that_somebody_else_takes_first_is_no_failure(todo):
     assert carry_out(todo, launcher) == [] and launcher.done == [0, 1, 2, 3]
 
 
+def test_a_run_that_somebody_else_has_begun_is_no_failure_and_looked_at_again(todo):
+    ways = iter([(0, "running"), (1, "done")])
+
+    def begun_by_another():
+        records, status = next(ways)
+        leave(todo[0], status, records=records)
+
+    launcher = Pretender({0: (begun_by_another, 4)})
+    assert carry_out(todo, launcher) == [] and launcher.done == [0, 1, 2, 3, 0]
+
+
 def test_a_run_that_somebody_else_finishes_meanwhile_is_not_begun(todo):
     launcher = Pretender({0: (lambda: (leave(todo[0], "done"), leave(todo[2], "done")), 0)})
     carry_out(todo, launcher)

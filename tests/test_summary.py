@@ -155,7 +155,9 @@ def test_runs_without_a_number_are_rows_too():
     frame = summary.rows([empty, falling(-1.0)])
     assert frame["status"].tolist() == ["diverged", "done"]
     assert math.isnan(frame["sharpness_end"][0]) and frame["sharpness_view"][0] == ""
-    assert summary.groups(frame)["runs"].tolist() == [1, 1]
+    groups = summary.groups(frame)
+    assert groups["runs"].tolist() == [1, 1]
+    assert groups.filter(regex=r"\.sd$").isna().all(axis=None)  # one number has no spread
 
 
 def test_readings_are_rows_for_each_record_and_view():

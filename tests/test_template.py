@@ -61,6 +61,10 @@ def test_it_runs_by_its_name(written, capsys, tmp_path, monkeypatch):
     [
         (["My Lion"], "'My Lion' cannot be a name; use lower-case words joined by hyphens"),
         (["lion", "--out", "."], "is not empty; choose another folder with --out"),
+        (["gd"], "has an optimizer 'gd' already; choose another name"),
+        (["lion", "--out", "something"], "something cannot be written (File exists); choose another folder"),
+        (["lion", "--out", "something/lion"], "cannot be written (Not a directory); choose another folder"),
+        (["a" * 300], "cannot be written (File name too long); choose another folder with --out"),
     ],
 )
 def test_what_cannot_be_written_is_refused(words, says, capsys, tmp_path, monkeypatch):

@@ -103,7 +103,7 @@ class Dice(GD):
         (CoupledDeclaredDecoupled, testing.check_decay_is_as_declared, "coupled=False"),
         (MomentumForgotten, testing.check_threshold_is_sharp, "momentum"),
         (DecayFactorForgotten, testing.check_threshold_is_sharp, "weight_decay"),
-        (StaleDefaults, testing.check_geometry_follows_a_schedule, "not defaults"),
+        (StaleDefaults, testing.check_geometry_follows_a_schedule, "it reads defaults"),
         (CounterOutsideState, testing.check_state_is_complete, "not in `self.state`"),
         (LooksAndTouches, testing.check_geometry_changes_nothing, "changes what the next step does"),
         (WrongExponents, testing.check_rescaling, "rescaling"),
@@ -114,5 +114,6 @@ class Dice(GD):
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_a_planted_defect_is_caught(defect: type[FamilyOptimizer], check, says):
-    with pytest.raises(AssertionError, match=says):
+    with pytest.raises(AssertionError, match=says) as caught:
         check(defect)
+    assert "Likely cause" in str(caught.value)

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Final, NoReturn
 
 import rich_click as click
@@ -12,6 +13,7 @@ import rich_click as click
 from optim_family import __version__
 from optim_family.cli.lazy import LazyGroup
 from optim_family.cli.output import Output
+from optim_family.cli.waiting import noticed
 from optim_family.errors import OptimFamilyError, one_line
 
 SENTENCES: Final = {
@@ -47,8 +49,12 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # η in a terminal that has no η
     output = Output()
+    patience = (
+        noticed("torch", lambda: output.say("loading torch …")) if sys.stderr.isatty() else nullcontext()
+    )
     try:
-        answer = group.main(args, prog_name="optim-family", standalone_mode=False, obj=output)
+        with patience:
+            answer = group.main(args, prog_name="optim-family", standalone_mode=False, obj=output)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing to say

@@ -1,5 +1,7 @@
 """`optim-family compare`: several runs in one figure and one table."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import rich_click as click
@@ -13,19 +15,25 @@ from optim_family.cli.showing import overlaid
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("."),
-    help="Folder for comparison.svg, .png and .json (default: the current one).",
+    help="Folder for comparison.svg, .png and .json (default: the one that holds the runs).",
 )
 @overlaid
 @common
 @click.pass_obj
-def command(output: Output, runs: tuple[Path, ...], out: Path, overlay: str | None) -> None:
+def command(output: Output, runs: tuple[Path, ...], out: Path | None, overlay: str | None) -> None:
     """Draw several runs in one figure, and list them in one table."""
     from optim_family.cli.showing import attest, draw, show
     from optim_family.overlays import chosen
     from optim_family.store import read_run
 
     shown, found = chosen(overlay), [read_run(path) for path in runs]
-    figure = draw(found, out, "comparison", shown)
-    attest(found, out, "comparison")
+    folder = out or beside(runs)
+    figure = draw(found, folder, "comparison", shown)
+    attest(found, folder, "comparison")
     show(found, figure, output)
+
+
+def beside(runs: Sequence[Path]) -> Path:
+    """The innermost folder that holds all runs, as it is called from here."""
+    folder = Path(os.path.commonpath([Path(os.path.abspath(run)).parent for run in runs]))
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

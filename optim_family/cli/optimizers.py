@@ -11,7 +11,7 @@ from optim_family import registry
 from optim_family.cli.lazy import listing
 from optim_family.cli.output import Output
 from optim_family.conformance import examine
-from optim_family.errors import PluginError
+from optim_family.errors import PluginError, UsageError
 from optim_family.registry import Entry
 from optim_family.template import write
 
@@ -46,10 +46,8 @@ def show(output: Output, name: str) -> None:
 
 
 @command.named("check")
-@click.option(
-    "--seconds", type=click.FloatRange(1), default=120.0, help="Limit for one promise (default 120)."
-)
-def check(output: Output, name: str, seconds: float) -> None:
+@click.option("--seconds", type=click.IntRange(1), default=120, help="Limit for one promise (default 120).")
+def check(output: Output, name: str, seconds: int) -> None:
     """Compare what an optimizer declares about itself with its real steps, in a process of its own.
 
     Exit 6 where they differ.
@@ -69,6 +67,8 @@ def check(output: Output, name: str, seconds: float) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="A new folder (default ./NAME).")
 def new(output: Output, name: str, out: Path | None) -> None:
     """Write a distribution that registers an optimizer NAME, with a test: the place for your own."""
+    if taken := registry.entries().get(name):
+        raise UsageError(f"{taken.source} has an optimizer {name!r} already; choose another name")
     files = [str(path) for path in write(name, out or Path(name))]
     if output.json:
         return output.data({"name": name, "files": files})

@@ -10,7 +10,7 @@ of steps, P is T times as large for each, which is exact if only learning rates 
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric, UnknownMetric
-from optim_family.optimizers.known import MOTIONS, PECULIAR, WITHOUT_METRIC, Turn
+from optim_family.optimizers.known import EXCUSES, MOTIONS, PECULIAR, WITHOUT_METRIC, Turn
 from optim_family.optimizers.motion import Motion
 from optim_family.space import flatten
 
 STANDSTILL = 1e20  # how much larger P can be for a tensor whose learning rate is zero beside others that move
 # β₂ = 1 would divide by its own bias correction; that of the next smaller number is 1 after so many steps.
 STILL, AGES = 1 - 2.0**-52, 1e18
+VAST = 1e5  # how much larger P is made where it is a sum or a maximum of squares, to which nothing adds then
 
 
 def describe(optimizer: Optimizer) -> Geometry:
@@ -42,7 +43,7 @@ def geometry(optimizer: Optimizer) -> Geometry:
     """The geometry of an optimizer's next step, with the gradients that stand in `.grad`; nothing changes.
 
     A class that inherits its step from a known one has its geometry. For every other the metric is an
-    `UnknownMetric`, and the threshold infinite: it stands for none.
+    `UnknownMetric`, no decay, and an infinite threshold, which stands for none.
 
     Raises:
         ValueError: the metric depends on the gradient, and no tensor has one.
@@ -50,7 +51,7 @@ def geometry(optimizer: Optimizer) -> Geometry:
     weights = [w for group in optimizer.param_groups for w in group["params"] if w.requires_grad]
     reason = why_unknown(optimizer)
     if reason is not None:
-        return Geometry(UnknownMetric(sum(w.numel() for w in weights), reason), math.inf, Decay(0.0))
+        return Geometry(UnknownMetric(sum(w.numel() for w in weights), reason), math.inf, None)
     found = motions(optimizer)
     pull = _mean(weights, [1 / m.metric for m in found])
     thresholds = [m.threshold(pull) for m in found]
@@ -64,30 +65,31 @@ def geometry(optimizer: Optimizer) -> Geometry:
 @torch.no_grad()
 def motions(optimizer: Optimizer) -> list[Motion]:
     """How each trained tensor moves in the next step of an optimizer of which that is known, in order."""
-    describe = MOTIONS[_origin(optimizer)]
+    describe = MOTIONS[_origin(type(optimizer))]
     return [describe(turn) for turn in _rehearse(optimizer)]
 
 
 def hold_still(optimizer: Optimizer) -> None:
     """Let the averages of a known optimizer's metric move no more: for tests of its threshold.
 
-    A sum, as Adagrad's, and a maximum, as Adamax's, still take in gradients that are large beside them.
+    A sum, as Adagrad's, and a maximum, as Adamax's, become so large that a gradient does not matter to them.
     """
     for group in optimizer.param_groups:
         group.update({key: 1.0 for key in group.keys() & {"alpha", "rho"}})
         if "betas" in group:
             group["betas"] = (group["betas"][0], STILL)
     for memory in optimizer.state.values():
-        if "exp_avg" in memory and "step" in memory and float(memory["step"]) < AGES / 2:
+        if memory.keys() & {"exp_avg", "sum"} and "step" in memory and float(memory["step"]) < AGES / 2:
             memory["step"].fill_(AGES)
-            memory["exp_avg"].zero_()
+            for key in memory.keys() & {"exp_avg", "sum", "exp_inf"}:
+                memory[key].mul_({"exp_avg": 0.0, "sum": VAST**2, "exp_inf": VAST}[key])
         if "mu_product" in memory:
             memory["mu_product"].zero_()
 
 
 def why_unknown(optimizer: Optimizer) -> str | None:
     """Why no metric is known for an optimizer; None if one is."""
-    name, origin = type(optimizer).__name__, _origin(optimizer)
+    name, origin = type(optimizer).__name__, _origin(type(optimizer))
     if origin in WITHOUT_METRIC:
         return f"{name} has none, for {WITHOUT_METRIC[origin]}"
     if origin not in MOTIONS:
@@ -98,10 +100,15 @@ def why_unknown(optimizer: Optimizer) -> str | None:
     return None
 
 
-def _origin(optimizer: Optimizer) -> str:
+def excuses(optimizer: type[Optimizer]) -> Mapping[str, str]:
+    """Promises of the conformance suite that a class does not keep, with the reason."""
+    return EXCUSES.get(_origin(optimizer), {})
+
+
+def _origin(optimizer: type[Optimizer]) -> str:
     """The known class whose step this is; empty if there is none."""
-    step = inspect.unwrap(type(optimizer).step)  # torch wraps that of every class at its first use
-    for kind in (kind for kind in type(optimizer).__mro__ if issubclass(kind, Optimizer)):
+    step = inspect.unwrap(optimizer.step)  # torch wraps that of every class at its first use
+    for kind in (kind for kind in optimizer.__mro__ if issubclass(kind, Optimizer)):
         name = f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
         if name in MOTIONS or name in WITHOUT_METRIC:
             return name if inspect.unwrap(kind.step) is step else ""

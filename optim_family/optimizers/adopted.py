@@ -19,10 +19,10 @@ from torch.optim import Optimizer
 from optim_family.errors import UsageError, one_line, unknown
 from optim_family.geometry import Geometry
 from optim_family.optimizers import adapt
-from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
+from optim_family.optimizers.base import HyperParameters, Member
 from optim_family.optimizers.signatures import Argument, Make, arguments, hyper_parameters
 
-PACKAGES = ("torch", "timm")
+_MATRICES_ONLY = {"torch:Muon"}
 _DATA = (Tensor, bool, int, float, str, tuple, list, types.NoneType)  # and not torch.bfloat16
 _REFUSED = {
     "torch:LBFGS": "it evaluates the loss several times a step, and a run does that once",
@@ -30,7 +30,7 @@ _REFUSED = {
 }
 
 
-class Adopted(FamilyOptimizer, ABC):
+class Adopted(Member, ABC):
     """Somebody else's optimizer, which holds the state; here are its hyper-parameters, a field a number.
 
     Raises:
@@ -48,10 +48,6 @@ class Adopted(FamilyOptimizer, ABC):
         except ValueError as error:
             raise UsageError(f"{type(self).__name__} refuses these weights: {one_line(error)}") from error
         self.state = self.other.state
-
-    def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
-        """Never called: the other moves all tensors at once."""
-        raise NotImplementedError
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of the other, with the hyper-parameters in force."""
@@ -93,7 +89,7 @@ class Adopted(FamilyOptimizer, ABC):
 
 
 @functools.cache
-def adopt(name: str) -> type[FamilyOptimizer]:
+def adopt(name: str) -> type[Member]:
     """The family optimizer behind `torch:NAME` or `timm:NAME`.
 
     Raises:
@@ -106,17 +102,17 @@ def adopt(name: str) -> type[FamilyOptimizer]:
     known = arguments(constructor, bound)
 
     @final
-    class Member(Adopted):
+    class One(Adopted):
         make = functools.partial(constructor, **bound)
         arguments = known
         Hyper = hyper_parameters(name, make, known, constructor.__doc__ or "")
         freeze = {"still": 1.0}
+        expected_failures = adapt.excuses(constructor)
+        tried_on = ((4, 3), (5, 1)) if name in _MATRICES_ONLY else Member.tried_on
 
-    Member.__name__ = Member.__qualname__ = name
-    Member.__doc__ = (
-        f"{constructor.__module__}.{constructor.__qualname__} with {dict(bound) or 'its defaults'}."
-    )
-    return Member
+    One.__name__ = One.__qualname__ = name
+    One.__doc__ = f"{constructor.__module__}.{constructor.__qualname__} with {dict(bound) or 'its defaults'}."
+    return One
 
 
 def _torch(kind: str) -> type[Optimizer]:

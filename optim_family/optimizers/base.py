@@ -1,7 +1,7 @@
 """The contract of the family: an optimizer that can describe its own geometry."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -37,8 +37,8 @@ class HyperParameters(BaseModel):
         return self
 
 
-class FamilyOptimizer(torch.optim.Optimizer, ABC):
-    """A torch optimizer that can describe its own geometry.
+class Member(torch.optim.Optimizer, ABC):
+    """A torch optimizer with one group of hyper-parameters that can describe its own geometry.
 
     Remembers, as every torch optimizer does, one state a tensor and one group of hyper-parameters.
 
@@ -57,13 +57,10 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
     freeze: ClassVar[Mapping[str, float]] = {}
     # Promises that it does not keep, as the conformance suite names them, each with the reason.
     expected_failures: ClassVar[Mapping[str, str]] = {}
+    # Shapes of the two tensors on which the conformance suite tries it.
+    tried_on: ClassVar[Sequence[tuple[int, ...]]] = ((4, 3), (5,))
     # The usual mini-batch size; None for an optimizer that is meant for the full batch.
     batch_size: ClassVar[int | None] = None
-    # Whether `update` reads self.rho and self.gradient_norm; they exist if so, and cost two passes a step.
-    needs_norms: ClassVar[bool] = True
-
-    rho: Tensor
-    gradient_norm: Tensor
 
     def __init__(
         self,
@@ -76,16 +73,8 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
         super().__init__(params, (hyper or self.Hyper(**values)).model_dump())
 
     @abstractmethod
-    def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
-        """Move one tensor in place: the algorithm, one line per line of mathematics.
-
-        Args:
-            w: the tensor, any shape.
-            grad: its gradient, the same shape; not to be changed.
-            state: what is remembered about this tensor; empty before the first step.
-            h: the hyper-parameters in force. Unless the class says `needs_norms = False`, self.rho is the
-                norm of all trained weights before the step, and self.gradient_norm that of all gradients.
-        """
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step on all tensors that have a gradient; returns what the closure returned, if any."""
 
     @abstractmethod
     def geometry(self) -> Geometry:
@@ -101,19 +90,6 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
         On every scale-invariant loss and for every c > 0; None where no exponents do that.
         """
         return None
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step on all tensors that have a gradient; returns what the closure returned, if any."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._observe()
-        for w in self.weights:
-            if w.grad is not None:
-                self.update(w, w.grad, self.state[w], self.values)
-        return loss
 
     @property
     def values(self) -> Values:
@@ -144,6 +120,50 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
             )
         return flatten(torch.as_tensor(self.state[w][key]).expand_as(w) for w in self.weights)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse a second group: a rate that varies over the weights belongs in the metric P."""
+        if self.param_groups:
+            raise ValueError(
+                f"{type(self).__name__} has one learning rate and one decay for all weights, so that its "
+                "threshold is one number; give it one parameter group, and freeze what is not to be trained."
+            )
+        super().add_param_group(param_group)
+
+
+class FamilyOptimizer(Member, ABC):
+    """A member that moves one tensor at a time, in the lines of `update`."""
+
+    # Whether `update` reads self.rho and self.gradient_norm; they exist if so, and cost two passes a step.
+    needs_norms: ClassVar[bool] = True
+
+    rho: Tensor
+    gradient_norm: Tensor
+
+    @abstractmethod
+    def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
+        """Move one tensor in place: the algorithm, one line per line of mathematics.
+
+        Args:
+            w: the tensor, any shape.
+            grad: its gradient, the same shape; not to be changed.
+            state: what is remembered about this tensor; empty before the first step.
+            h: the hyper-parameters in force. Unless the class says `needs_norms = False`, self.rho is the
+                norm of all trained weights before the step, and self.gradient_norm that of all gradients.
+        """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step on all tensors that have a gradient; returns what the closure returned, if any."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._observe()
+        for w in self.weights:
+            if w.grad is not None:
+                self.update(w, w.grad, self.state[w], self.values)
+        return loss
+
     @torch.no_grad()
     def foresee(self, entry: Callable[[Tensor, Tensor, State, Values], Tensor]) -> Tensor:
         """An entry as the next step will use it, over all tensors, [d]; a scalar is repeated.
@@ -166,15 +186,6 @@ class FamilyOptimizer(torch.optim.Optimizer, ABC):
             entry(w, g, self.state.get(w, {}), self.values).expand_as(w)
             for w, g in zip(self.weights, gradients, strict=True)
         )
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refuse a second group: a rate that varies over the weights belongs in the metric P."""
-        if self.param_groups:
-            raise ValueError(
-                f"{type(self).__name__} has one learning rate and one decay for all weights, so that its "
-                "threshold is one number; give it one parameter group, and freeze what is not to be trained."
-            )
-        super().add_param_group(param_group)
 
     def _observe(self) -> None:
         """The norms as they are before any tensor moves."""

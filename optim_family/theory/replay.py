@@ -89,7 +89,7 @@ def _measured(
                 found.append(checkpoint(double, step, k))
         watcher.step(step + 1, loss)
     return Drift(
-        shrink=experiment.geometry().decay.shrink,
+        shrink=_shrink(run, experiment),
         steps=torch.tensor(list(readings)),
         sharpness=torch.tensor([reading.value for reading in readings.values()]),
         threshold=torch.tensor([reading.threshold or math.nan for reading in readings.values()]),
@@ -155,7 +155,7 @@ def checkpoint(objective: Objective, step: int, k: int) -> Checkpoint:
 def _shrink(run: Run, experiment: Experiment) -> float:
     """ηλ, if this is the run that the flow of gradient descent speaks of."""
     geometry, lr = experiment.geometry(), experiment.optimizer.values["lr"]
-    shrink = geometry.decay.shrink
+    shrink = geometry.decay.shrink if geometry.decay else 0.0
     plain = geometry.metric.scale == 1 and math.isclose(geometry.threshold, 2 * (1 - shrink) / lr)
     if not (plain and shrink > 0 and experiment.verdict.invariant and experiment.spec.batch_size is None):
         raise UsageError(

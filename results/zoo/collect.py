@@ -23,8 +23,9 @@ from optim_family.store import Run, read_run
 HERE = Path(__file__).parent
 OWN = ("spherical-preconditioned", "spherical")  # the view that has a threshold of its own
 BEGIN, END = "<!-- table: collect.py -->", "<!-- end -->"
-# Okabe and Ito's colours, by the kind of metric.
+# Okabe and Ito's colours, by the kind of metric; and shapes, for grey paper.
 COLORS = {"a number": "#0072B2", "diagonal": "#D55E00", "Kronecker": "#009E73", "none": "#777777"}
+SHAPES = {"a number": "o", "diagonal": "s", "Kronecker": "D", "none": "^"}
 
 
 @final
@@ -181,7 +182,8 @@ def draw(rows: Sequence[Row]) -> None:
     for tick, r in zip(axes[0].get_yticklabels(), order, strict=True):
         tick.set_color(COLORS[r.kind])
     for name, color in COLORS.items():
-        axes[2].plot([], [], "o", color=color, label="no metric" if name == "none" else f"metric: {name}")
+        label = "no metric" if name == "none" else f"metric: {name}"
+        axes[2].plot([], [], SHAPES[name], color=color, label=label)
     figure.legend(*axes[2].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     for form in ("svg", "png"):
         figure.savefig(HERE / f"edge.{form}", dpi=150, metadata={"Date": None} if form == "svg" else None)
@@ -198,7 +200,8 @@ def _dots(
         values = sorted(x for x in of(r) if math.isfinite(x))
         if values:
             ax.plot([values[0], values[-1]], [y, y], color=COLORS[r.kind], linewidth=1, alpha=0.5)
-            ax.plot(values, [y] * len(values), "o", color=COLORS[r.kind], markersize=4.5, alpha=0.8)
+            style = {"color": COLORS[r.kind], "markersize": 4.5, "alpha": 0.8}
+            ax.plot(values, [y] * len(values), SHAPES[r.kind], **style)
         else:
             at = 1.0 if line is None else line
             ax.annotate(
