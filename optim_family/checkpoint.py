@@ -1,9 +1,9 @@
 """Checkpoints: everything that a run needs to go on to the last bit, without pickle.
 
-    step-00000120.safetensors    the tensors
-    step-00000120.json           the rest, with the SHA-256 of both; written last: without it there is nothing
+step-00000120.safetensors holds the tensors, and in its metadata the rest as JSON, with the SHA-256 of the
+file, computed with zeros in its own place. One file is there or is not: there are no halves.
 
-In the JSON file a dict is {"dict": [[key, value], …]}, a tuple {"tuple": […]}, a tensor {"tensor": its name},
+In the JSON a dict is {"dict": [[key, value], …]}, a tuple {"tuple": […]}, a tensor {"tensor": its name},
 and a float that JSON cannot hold {"float": its eight bytes}; lists, strings and other numbers are themselves.
 """
 
@@ -21,10 +21,14 @@ import torch
 from torch import Tensor
 
 from optim_family.errors import CorruptError
-from optim_family.files import replace_atomically, seal, unseal, writing
+from optim_family.files import FORMAT, replace_atomically, writing
 
 _KEPT = 2
-_NAME = re.compile(r"step-(\d{8,})\.(json|safetensors)")
+_NAME = re.compile(r"step-(\d{8,})\.safetensors")
+_MARK, _BLANK = (
+    b'"sha256":"',
+    b"0" * 64,
+)  # a quote inside a name or a text is escaped: the mark stands there once
 _FORGED = (safetensors.SafetensorError, struct.error, ValueError, TypeError, KeyError, RecursionError)
 _DTYPES = frozenset(
     {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -42,78 +46,102 @@ def save(folder: Path, step: int, tree: dict[str, Any]) -> Path:
             any nesting. Tensors come back equal to the last bit, on the CPU, each with its own memory.
 
     Returns:
-        The JSON file.
+        The file.
 
     Raises:
         TypeError: there is something else in the tree; the message says where.
         CorruptError: the system refuses to write; the checkpoints before are intact.
     """
-    tensors: dict[str, Tensor] = {}
-    encoded = _encode(tree, "tree", tensors)
-    data = safetensors.torch.save(tensors)
-    manifest = _manifest(folder, step)
+    data = pack(tree, format=str(FORMAT), step=str(step), sha256=_BLANK.decode())
+    place, digest = _seal(data)
+    path = folder / f"step-{step:08d}.safetensors"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    replace_atomically(_tensors(manifest), data)
-    body = {"step": step, "tensors": hashlib.sha256(data).hexdigest(), "tree": encoded}
-    replace_atomically(manifest, seal(body))
+    replace_atomically(path, data[: place.start] + digest + data[place.stop :])
     _prune(folder, step)
-    return manifest
+    return path
 
 
-def load_latest(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
+def load_latest(
+    folder: Path, warn: Callable[[str], None], spec: str | None = None
+) -> tuple[int, dict[str, Any]] | None:
     """The newest checkpoint that is whole, as its step and its tree; None where there is none at all.
 
     Args:
         folder: where they were saved.
-        warn: told in one line of each damaged checkpoint that is passed over.
+        warn: told in one line of each checkpoint that is passed over.
+        spec: what the tree has under this name, unless it is of another run, and passed over.
 
     Raises:
-        CorruptError: there are checkpoints, and all are damaged.
+        CorruptError: there are checkpoints, and all are damaged or of other runs.
     """
     files = _files(folder)
-    for step in sorted({step for step, _ in files}, reverse=True):
+    for step, path in reversed(files):
         try:
-            return step, _load(_manifest(folder, step), step)
+            tree = _load(path, step)
+            if spec is not None and tree.get("spec") != spec:
+                raise CorruptError(f"{path} is the checkpoint of another run")
+            return step, tree
         except CorruptError as error:
             warn(f"{error}; this checkpoint is passed over")
-    if any(path.suffix == ".json" for _, path in files):
-        raise CorruptError(f"{folder} holds no checkpoint that is whole; repeat the run in a new folder")
+    if files:
+        raise CorruptError(f"{folder} holds no whole checkpoint of its run; repeat the run in a new folder")
     return None
 
 
-def pack(tree: dict[str, Any]) -> bytes:
+def pack(tree: dict[str, Any], **told: str) -> bytes:
     """A tree as bytes, to be sent to another process; what it may hold is as for `save`."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_encode(tree, "tree", tensors))
-    return safetensors.torch.save(tensors, {"tree": text})
+    return safetensors.torch.save(tensors, {**told, "tree": text})
 
 
 def unpack(data: bytes) -> dict[str, Any]:
     """The tree that `pack` was given, on the CPU."""
-    length = int.from_bytes(data[:8], "little")
-    text = json.loads(data[8 : 8 + length])["__metadata__"]["tree"]
-    tree: dict[str, Any] = _decode(json.loads(text), safetensors.torch.load(data))
+    tree: dict[str, Any] = _decode(json.loads(_told(data)["tree"]), safetensors.torch.load(data))
     return tree
 
 
-def _load(manifest: Path, step: int) -> dict[str, Any]:
-    body = unseal(manifest)
-    file = _tensors(manifest)
+def _told(data: bytes) -> dict[str, str]:
+    """What `pack` was told, and the tree as text."""
+    length = int.from_bytes(data[:8], "little")
+    told: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
+    return told
+
+
+def _seal(data: bytes) -> tuple[slice, bytes]:
+    """Where the SHA-256 of a file belongs, and what it is."""
+    begin = data.find(_MARK) + len(_MARK)
+    place, whole = slice(begin, begin + len(_BLANK)), memoryview(data)
+    digest = hashlib.sha256(whole[: place.start])
+    digest.update(_BLANK)
+    digest.update(whole[place.stop :])
+    return place, digest.hexdigest().encode()
+
+
+def _load(path: Path, step: int) -> dict[str, Any]:
     try:
-        data = file.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        raise CorruptError(f"{file} could not be read: {error.strerror}") from error
-    if body.get("step") != step:
-        raise CorruptError(f"{manifest} is the checkpoint of step {body.get('step')} under another name")
-    if body.get("tensors") != hashlib.sha256(data).hexdigest():
-        raise CorruptError(f"{file} is damaged: its contents do not match their SHA-256")
+        raise CorruptError(f"{path} could not be read: {error.strerror}") from error
     try:
-        tree = _decode(body["tree"], safetensors.torch.load(data))
+        told = _told(data)
+        version = int(told["format"])
+    except _FORGED:
+        told, version = {}, FORMAT
+    if version > FORMAT:
+        raise CorruptError(f"{path} has format {version}, newer than {FORMAT}; use a newer optim-family")
+    place, digest = _seal(data)
+    if data[place] != digest:
+        raise CorruptError(f"{path} is damaged: its contents do not match their SHA-256")
+    try:
+        if int(told["step"]) != step:
+            raise CorruptError(f"{path} is the checkpoint of step {told['step']} under another name")
+        tree = unpack(data)
     except _FORGED as error:
-        raise CorruptError(f"{manifest} was not made by this program") from error
+        raise CorruptError(f"{path} was not made by this program") from error
     if not isinstance(tree, dict):
-        raise CorruptError(f"{manifest} was not made by this program")
+        raise CorruptError(f"{path} was not made by this program")
     return tree
 
 
@@ -172,24 +200,14 @@ def _cannot(place: str, what: str) -> TypeError:
 
 
 def _files(folder: Path) -> list[tuple[int, Path]]:
-    """Step and path of every file of every checkpoint, half ones too; the JSON before the tensors."""
+    """Step and path of every checkpoint, the oldest first."""
     matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("step-*"))
     return sorted((int(match[1]), path) for match, path in matches if match)
 
 
-def _manifest(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:08d}.json"
-
-
-def _tensors(manifest: Path) -> Path:
-    return manifest.with_suffix(".safetensors")
-
-
 def _prune(folder: Path, step: int) -> None:
     """Keep the newest up to `step`; later ones, passed over as damaged, are overwritten in their turn."""
-    past = [(found, path) for found, path in _files(folder) if found <= step]
-    kept = sorted(found for found, path in past if path.suffix == ".json")[-_KEPT:]
+    past = [path for found, path in _files(folder) if found <= step]
     with writing(folder):
-        for found, path in past:
-            if found not in kept:
-                path.unlink()
+        for path in past[:-_KEPT]:
+            path.unlink()

@@ -38,7 +38,7 @@ def look(
         FloatingPointError: a product with the Hessian is not finite.
     """
     spec = RunSpec.model_validate(read_run(path).spec)
-    found = checkpoint.load_latest(path / "checkpoints", note)
+    found = checkpoint.load_latest(path / "checkpoints", note, spec.key)
     if found is None:
         raise UsageError(f"{path} has no checkpoint to look at; start it first")
     step, tree = found

@@ -229,7 +229,7 @@ class Training:
             UsageError: there is one, and `resume` is not set; or the data has changed since.
         """
         self.world.same("specification or data", [self.spec.key, self.objective.data.sha256])
-        latest = partial(checkpoint.load_latest, self.store.checkpoints, self.watcher.note)
+        latest = partial(checkpoint.load_latest, self.store.checkpoints, self.watcher.note, self.spec.key)
         found = self.world.told(latest() if self.world.leads else None)
         if found is None:
             return
@@ -239,9 +239,8 @@ class Training:
                 f"{self.store.path} holds this run up to step {self.step} of {self.spec.steps}; add --resume "
                 "to continue it"
             )
-        for what, known in (("spec", self.spec.key), ("data", self.objective.data.sha256)):
-            if tree[what] != known:
-                raise UsageError(f"{self.store.path} was begun with other {what}; use another --out")
+        if tree["data"] != self.objective.data.sha256:
+            raise UsageError(f"{self.store.path} was begun with other data; use another --out")
         self.objective.model.load_state_dict(tree["model"])
         with blamed(self.spec.optimizer, "load_state_dict()"):
             self.experiment.optimizer.load_state_dict(tree["optimizer"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from optim_family import checkpoint, registry
-from optim_family.errors import BusyError, PluginError, Stopped, UsageError
+from optim_family.errors import BusyError, CorruptError, PluginError, Stopped, UsageError
 from optim_family.experiment import assemble
 from optim_family.optimizers.gd import GD
 from optim_family.spec import RunSpec
@@ -279,5 +279,5 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path):
             train(spec(seed=seed, model="bn_mlp"), tmp_path / name, stop=StopAfter(12))
     (tmp_path / "a" / "checkpoints").rename(tmp_path / "old")
     (tmp_path / "b" / "checkpoints").rename(tmp_path / "a" / "checkpoints")
-    with pytest.raises(UsageError, match="begun with other spec"):
+    with pytest.raises(CorruptError, match="no whole checkpoint of its run"):
         train(spec(), tmp_path / "a", resume=True)

@@ -1,12 +1,13 @@
 """The table of what was tried and what held, printed at the end.
 
 Each fault is tried a few times by `make test`, and as often as its row says by `make faults`.
-OPTIM_FAMILY_FAULTS=0.1 is a tenth of that; OPTIM_FAMILY_FAULTS_TABLE=PATH writes the table as JSON too.
+OPTIM_FAMILY_FAULTS=0.1 is a tenth of that; OPTIM_FAMILY_FAULTS_TABLE=PATH puts its rows into a JSON file too.
 """
 
 import json
 import os
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,8 @@ def pytest_terminal_summary(terminalreporter):
     for fault in sorted(counts):
         terminalreporter.line(f"{counts[fault]:>6} of {targets[fault]:<6} {fault}")
     if path := os.environ.get("OPTIM_FAMILY_FAULTS_TABLE"):
-        table = {fault: {"held": counts[fault], "target": targets[fault]} for fault in sorted(counts)}
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(json.dumps(table, indent=2, ensure_ascii=False) + "\n")
+        table = Path(path)
+        rows = json.loads(table.read_text(encoding="utf-8")) if table.exists() else {}
+        rows |= {fault: {"held": counts[fault], "target": targets[fault]} for fault in counts}
+        text = json.dumps(rows, indent=2, ensure_ascii=False, sort_keys=True)
+        table.write_text(text + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """A flipped bit, a truncation, an exchange, a newer format: noticed, and never taken for a result."""
 
 import random
+import re
 import shutil
 
 import pytest
@@ -47,7 +48,7 @@ def lose(path, dice, other):
 
 
 def renew(path, dice, other):
-    path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format": 2'))
+    path.write_bytes(re.sub(b'("format": ?"?)1', rb"\g<1>2", path.read_bytes()))
 
 
 KINDS = {"bit": flip, "truncation": truncate, "exchange": exchange, "loss": lose, "newer format": renew}
@@ -56,18 +57,17 @@ KINDS = {"bit": flip, "truncation": truncate, "exchange": exchange, "loss": lose
 @pytest.mark.parametrize("group", range(-(-TRIES // 10)))
 def test_damage_to_a_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, stopped, held, group):
     whole, _, other = stopped
-    newest, older = (sorted((whole / "checkpoints").glob("*.json"))[n] for n in (-1, -2))
+    newest, older = (sorted((whole / "checkpoints").iterdir())[n] for n in (-1, -2))
     for number in range(5):
         dice = random.Random(10 * group + number)
         name, damage = dice.choice(list(KINDS.items()))
-        kind = ".json" if name == "newer format" else dice.choice([".json", ".safetensors"])
         shutil.copytree(whole, tmp_path / f"{number}")
-        path = tmp_path / f"{number}" / "checkpoints" / newest.with_suffix(kind).name
+        path = tmp_path / f"{number}" / "checkpoints" / newest.name
         damage(path, dice, other / "checkpoints" / path.name)
         notes = []
-        step, _ = checkpoint.load_latest(path.parent, notes.append)
-        assert step == int(older.stem.removeprefix("step-")), (name, path.name)
-        assert (kind == ".json" and name == "loss") or (len(notes) == 1 and path.stem in notes[0])
+        step, _ = checkpoint.load_latest(path.parent, notes.append, spec().key)
+        assert step == int(older.stem.removeprefix("step-")), name
+        assert name == "loss" or (len(notes) == 1 and path.stem in notes[0])
         held("a damaged, exchanged or newer checkpoint or record", of=TRIES)
 
 
@@ -91,11 +91,10 @@ def test_damage_to_records_and_specification_is_always_detected(tmp_path, stoppe
         held("a damaged, exchanged or newer checkpoint or record", of=TRIES)
 
 
-@pytest.mark.parametrize("kind", [".json", ".safetensors"])
-def test_a_run_whose_last_checkpoint_is_damaged_comes_to_the_same_end(tmp_path, stopped, kind):
+def test_a_run_whose_last_checkpoint_is_damaged_comes_to_the_same_end(tmp_path, stopped):
     whole, wanted, _ = stopped
     shutil.copytree(whole, tmp_path / "run")
-    newest = sorted((tmp_path / "run" / "checkpoints").glob(f"*{kind}"))[-1]
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
     flip(newest, random.Random(0), None)
     train(spec(), tmp_path / "run", resume=True)
     status, records, weights = result(tmp_path / "run")

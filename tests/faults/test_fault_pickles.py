@@ -67,9 +67,8 @@ def cifar(root, content):
         (folder / name).write_bytes(content)
 
 
-def checkpointed(root, suffix, content):
-    folder = root / "run" / "checkpoints"
-    for path in folder.glob(f"*{suffix}"):
+def checkpointed(root, content):
+    for path in (root / "run" / "checkpoints").iterdir():
         path.write_bytes(content)
     return ("run", "--resume", "--out", root / "run")
 
@@ -85,9 +84,8 @@ def written(root, name, content):
 
 
 KINDS = {
-    "a checkpoint's tensors": lambda r, t: checkpointed(r, ".safetensors", pickle.dumps(t)),
-    "a checkpoint's tensors by torch.save": lambda r, t: checkpointed(r, ".safetensors", pth(t)),
-    "a checkpoint's manifest": lambda r, t: checkpointed(r, ".json", pickle.dumps(t)),
+    "a checkpoint": lambda r, t: checkpointed(r, pickle.dumps(t)),
+    "a checkpoint by torch.save": lambda r, t: checkpointed(r, pth(t)),
     "the log": lambda r, t: logged(r, "metrics.jsonl", pickle.dumps(t)),
     "the specification": lambda r, t: logged(r, "spec.json", pickle.dumps(t)),
     "npz": lambda r, t: (*RUN, "--data", f"npz:{written(r, 'a.npz', npz(t))}"),
