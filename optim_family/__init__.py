@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 # Imported on first use: `optim-family --help` must not wait for torch.
 _HOMES = {
     "FamilyOptimizer": "optim_family.optimizers.base",
+    "Member": "optim_family.optimizers.base",
     "HyperParameters": "optim_family.optimizers.base",
     "Geometry": "optim_family.geometry",
     "SymmetricOperator": "optim_family.operators",

@@ -8,14 +8,14 @@ lost, is started again, and goes on from its checkpoint.
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, final
-
-import psutil
 
 from optim_family.errors import Stopped, UsageError, one_line
 from optim_family.launchers import WORKER, Ending, Job, Launcher, Worker
@@ -86,14 +86,16 @@ class Errand:
     def __call__(self) -> tuple[int, str]:
         """Exit code and last words of the run."""
         job = Job(RunSpec.model_validate_json(self.spec), Path(self.out))
-        if "SLURM_JOB_ID" in os.environ:
-            signal.signal(signal.SIGTERM, self._leave)
+        slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+        before = signal.signal(signal.SIGTERM, self._leave) if slurm else None
         self.worker = Worker(job, (sys.executable, *WORKER[1:]), self.threads)
         try:
             while not self.worker.ended:
                 time.sleep(_PAUSE)
         finally:  # cancelled: wait for its checkpoint
             self.worker.process.terminate()
+            if slurm:
+                signal.signal(signal.SIGTERM, before)
         ending = self.worker.ending()
         return ending.code, ending.words
 
@@ -106,7 +108,8 @@ class Errand:
         """The run leaves a checkpoint."""
         if self.worker is not None:
             self.worker.process.terminate()
-            psutil.wait_procs([psutil.Process(self.worker.process.pid)], timeout=_FAREWELL)
+            with suppress(subprocess.TimeoutExpired):
+                self.worker.process.wait(_FAREWELL)
 
     def checkpoint(self) -> Any:
         """What submitit calls before it has the job queued again."""

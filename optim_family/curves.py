@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
+from optim_family.series import series
 from optim_family.store import Run
-from optim_family.tables import series
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from optim_family import tables
-from optim_family.errors import OptimFamilyError, UsageError, one_line
+from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
 from optim_family.store import Run
 
 PROJECT: Final = "optim-family"
@@ -58,6 +58,7 @@ def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -
 
     Raises:
         UsageError: the extra is not installed, or the folder holds such an export already.
+        CorruptError: the folder cannot be written.
         OptimFamilyError: the tool fails.
     """
     target = TARGETS[to]
@@ -69,6 +70,9 @@ def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -
         return target.send(runs, folder, project)
     except OptimFamilyError:
         raise
+    except OSError as error:
+        where = error.filename or folder
+        raise CorruptError(f"{where} cannot be written ({error.strerror}); choose another folder") from error
     except Exception as error:
         raise OptimFamilyError(f"{to} failed: {type(error).__name__}: {one_line(error)}") from error
 

@@ -130,8 +130,8 @@ def _arm(spec: Spec, specs: Sequence[Spec]) -> str:
 
 
 def _text(spec: Spec, hyper: Iterable[str], fields: Iterable[str]) -> str:
-    parts = [_hyper_words(h, spec["hyper"][h]) for h in hyper]
-    return f"{spec['optimizer']}  {', '.join([*parts, *(_words(spec, field) for field in fields)])}".rstrip()
+    parts = [_hyper_words(h, spec["hyper"][h]) for h in hyper] + [_words(spec, field) for field in fields]
+    return f"{spec['optimizer']}  {', '.join(filter(None, parts))}".rstrip()
 
 
 def _hyper_words(name: str, value: Any) -> str:

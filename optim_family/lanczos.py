@@ -151,6 +151,7 @@ class _Krylov:
     """Remembers the basis Q [m, d], the projection T = Q A Qᵀ [m, m] and the next direction."""
 
     def __init__(self, operator: SymmetricOperator, start: Tensor, size: int, noise: float) -> None:
+        start = start.detach()
         norm = float(torch.linalg.vector_norm(start))
         if not 0 < norm < float("inf"):
             raise ValueError(f"the start vector has norm {norm}; it must be finite and above zero.")
@@ -166,7 +167,7 @@ class _Krylov:
         """One product: A q = Qᵀ t + β q₊, orthogonalised twice."""
         j = self.filled
         seen = self.basis[: j + 1]  #                                                   [j + 1, d]
-        product = self.operator @ self.basis[j]
+        product = (self.operator @ self.basis[j]).detach()
         column = seen @ product
         torch.addmv(product, seen.T, column, alpha=-1, out=self.rest)  # in place: a new [d] costs more
         again = seen @ self.rest

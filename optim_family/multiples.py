@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from optim_family import tables
 from optim_family.curves import Curve, cross, draw, log_axis
 from optim_family.plots import STYLE, WIDTH, literal
+from optim_family.series import fitted, last_step, series
 from optim_family.store import Run
 from optim_family.summary import OWN, first_view
 
@@ -62,7 +62,7 @@ def accuracy_multiples(runs: Sequence[Run], arms: Sequence[str], settings: Seque
         settings: likewise.
     """
     drawn = _multiples("Test accuracy, %; star: training reaches 100 %", runs, arms, settings, _accuracy)
-    late = np.concatenate([tables.series(run, "test_accuracy")[len(run.records) // 2 :] for run in runs])
+    late = np.concatenate([series(run, "test_accuracy")[len(run.records) // 2 :] for run in runs])
     low = min(late[np.isfinite(late)], default=0.0)
     for ax in drawn.axes:
         ax.set_ylim(max(0, 100 * low - 15), 101)
@@ -94,7 +94,7 @@ def _multiples(
         drawn, axes = _sheet(title, rows, columns, keys, tail)
         for ax, curves in zip(axes.flat, cells.values(), strict=True):
             draw_cell(ax, curves)
-        _frame(axes, [bool(curves) for curves in cells.values()], _end(runs))
+        _frame(axes, [bool(curves) for curves in cells.values()], last_step(runs))
         for cells_of_column, column, key in zip(axes.T, columns, keys, strict=True):
             _key([ax for ax in cells_of_column if ax.lines][-1:], column, key)
     return drawn
@@ -156,10 +156,6 @@ def _frame(axes: Any, filled: Sequence[bool], end: int) -> None:
             ax.set_yticks([])
 
 
-def _end(runs: Sequence[Run]) -> int:
-    return max(int(tables.series(run, "step").max(initial=0)) for run in runs) or 1
-
-
 def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
     shown = [replace(curve, view=first_view(curve.run, OWN)) for curve in curves]
     shown = [curve for curve in shown if curve.view]
@@ -180,6 +176,6 @@ def _accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
 
 def _fits(curve: Curve) -> Iterator[tuple[float, float]]:
     """The step at which training reaches 100 %, and the test accuracy there."""
-    if (at := tables.fitted(curve.run)) is not None:
+    if (at := fitted(curve.run)) is not None:
         record = curve.run.records[at]
         yield record["step"], record["test_accuracy"]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from optim_family.errors import UsageError, unknown
 from optim_family.predictions import mean_excess_loss, sharpness_floor
+from optim_family.series import first_index, fitted, series
 from optim_family.store import Run
-from optim_family.tables import first, fitted, series
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def chosen(text: str | None) -> tuple[str, ...]:
 def edge(run: Run) -> int | None:
     """The index of the first record at 100 % training accuracy and at or above the spherical threshold."""
     start = fitted(run)
-    at = None if start is None else first(series(run, "spherical.ratio")[start:] >= 1)
+    at = None if start is None else first_index(series(run, "spherical.ratio")[start:] >= 1)
     return None if start is None or at is None else start + at
 
 
@@ -63,7 +63,8 @@ def mean_loss(run: Run) -> Array:
 def two_over_l(run: Run, view: str) -> bool:
     """Whether the threshold of a view is 2/ℓ at every record."""
     limit, lr = series(run, f"{view}.threshold"), series(run, "effective_lr")
-    return bool(np.all(np.isnan(limit) | (np.abs(limit * lr - 2) <= 2e-4)))
+    with np.errstate(invalid="ignore"):  # ∞ · 0
+        return bool(np.all(np.isnan(limit) | (np.abs(limit * lr - 2) <= 2e-4)))
 
 
 def _at_the_edge(run: Run) -> Array:

@@ -23,8 +23,8 @@ from optim_family.curves import (
     thinned,
 )
 from optim_family.overlays import drift, mean_loss, two_over_l
+from optim_family.series import fitted, views
 from optim_family.spec import BATCH, MIDPOINT, parted
-from optim_family.tables import fitted, views
 
 PLAIN = ("spherical", "riemannian", "raw")
 METRIC = ("spherical-preconditioned", "preconditioned")

@@ -24,8 +24,9 @@ from optim_family.files import replace_atomically
 from optim_family.labels import setting
 from optim_family.overlays import NAMES
 from optim_family.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
+from optim_family.series import fitted, last_step
 from optim_family.store import Run
-from optim_family.tables import fitted, run_labels, series
+from optim_family.tables import run_labels
 
 # Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.
 WIDTH, LEFT, RIGHT, BETWEEN = 11.0, 0.65, 0.75, 0.75
@@ -177,7 +178,7 @@ def _panels(drawn: Figure, curves: Sequence[Curve], tau: float, overlays: Collec
 
 def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
     """The same steps in every panel; a single run has a line where it reaches 100 %."""
-    end = max(int(series(curve.run, "step").max(initial=0)) for curve in curves) or 1
+    end = last_step(curve.run for curve in curves)
     for ax in axes:
         ax.set_xlim(-0.02 * end, 1.02 * end)
         ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))

@@ -7,13 +7,10 @@ A model is adapted as every other: its read-out is called `fc`, or a card with `
 frozen. A data set holds what an npz file holds, and may name its classes in `class_names`.
 """
 
-import sys
-from contextlib import redirect_stdout
 from typing import Any
 
-from optim_family.errors import one_line
 from optim_family.readers import Arrays, checked
-from optim_family.registry import DATA, MODELS, broken, provided
+from optim_family.registry import DATA, MODELS, broken, guarded, provided
 
 
 def network(name: str, classes: int, channels: int, size: tuple[int, int], **kwargs: Any) -> Any:
@@ -25,11 +22,8 @@ def network(name: str, classes: int, channels: int, size: tuple[int, int], **kwa
     from torch import nn
 
     entry, build = provided(MODELS, name)
-    try:
-        with redirect_stdout(sys.stderr):
-            made = build(classes, channels, size, **kwargs)
-    except (Exception, SystemExit) as error:
-        raise broken(entry, f"cannot be built: {type(error).__name__}: {one_line(error)}") from error
+    with guarded(entry, "built"):
+        made = build(classes, channels, size, **kwargs)
     if not isinstance(made, nn.Module):
         raise broken(entry, f"builds no nn.Module, but {type(made).__name__}")
     return made
@@ -43,11 +37,8 @@ def arrays(name: str) -> Arrays:
         CorruptError: a shape, a type, a count or a label is wrong.
     """
     entry, load = provided(DATA, name)
-    try:
-        with redirect_stdout(sys.stderr):
-            found = dict(load())
+    with guarded(entry, "loaded"):
+        found = dict(load())
         names = found.pop("class_names", None)
         wanted = {key: found[key] for key in ("x_train", "y_train", "x_test", "y_test")}
-    except (Exception, SystemExit) as error:
-        raise broken(entry, f"cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
     return checked(f"{name} of {entry.source}", wanted, names and tuple(map(str, names)))

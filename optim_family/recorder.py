@@ -112,11 +112,11 @@ class Recorder:
         Raises:
             ValueError: test_accuracy is no fraction.
         """
-        self.tau += recording.rate(self.optimizer) * recording.decay(self.optimizer)
-        self.count += 1
         accuracy = None if test_accuracy is None else float(test_accuracy)
         if accuracy is not None and not 0 <= accuracy <= 1:
             raise ValueError(f"test_accuracy must be a fraction between 0 and 1; got {accuracy:g}.")
+        self.tau += recording.rate(self.optimizer) * recording.decay(self.optimizer)
+        self.count += 1
         self.peak = max(self.peak, -math.inf if loss is None else loss)
         if self.count % self.every == 0 and self.status == "running":
             self._write(self._measure(self._look()) | {"test_accuracy": accuracy})

@@ -3,6 +3,7 @@
 import itertools
 import platform
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,9 +41,9 @@ def check(
     own = {id(p) for p in model.parameters() if p.requires_grad}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise ValueError(f"{type(optimizer).__name__} trains no weight of {type(model).__name__}.")
-    if not (isinstance(every, int) and every >= 1):
+    if not (isinstance(every, Integral) and every >= 1):
         raise ValueError(f"every must be a whole number of steps, at least 1; got {every!r}.")
-    if not 0 < rtol < 1:
+    if not (isinstance(rtol, Real) and 0 < rtol < 1):
         raise ValueError(f"rtol must lie between 0 and 1; got {rtol!r}.")
     if isinstance(views, str):
         raise ValueError(f"views must be a list of names; write [{views!r}].")
@@ -70,9 +71,9 @@ def spec(
         "model": type(model).__name__,
         "data": "script",
         "loss": getattr(loss_fn, "__name__", type(loss_fn).__name__),
-        "every": every,
+        "every": int(every),
         "views": list(views),
-        "rtol": rtol,
+        "rtol": float(rtol),
     }
 
 
@@ -130,5 +131,7 @@ def folder(out: Path | str | None, title: str) -> Path:
     tried = (base if n == 1 else base.with_name(f"{base.name}-{n}") for n in itertools.count(1))
     path = next(path for path in tried if not path.exists()) if out is None else Path(out)
     if (path / "spec.json").exists():
-        raise UsageError(f"{path} holds a run already; choose another folder")
+        raise UsageError(
+            f"{path} holds a run already; choose another folder, or leave out `out` for a new one"
+        )
     return path

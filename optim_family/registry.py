@@ -4,8 +4,8 @@ import configparser
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -126,13 +126,10 @@ def _sole(entry: Entry) -> Any:
 
 def _import(entry: Entry) -> Any:
     module, _, path = entry.target.partition(":")
-    try:
-        with redirect_stdout(sys.stderr):  # stdout is for the answer
-            found: Any = importlib.import_module(module)
-            for part in path.split("."):
-                found = getattr(found, part)
-    except (Exception, SystemExit) as error:
-        raise broken(entry, f"cannot be imported: {type(error).__name__}: {one_line(error)}") from error
+    with guarded(entry, "imported"):
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
     return found
 
 
@@ -140,11 +137,21 @@ def _checked(found: Any, entry: Entry) -> "type[Member]":
     from optim_family.optimizers.base import Member
 
     if not (isinstance(found, type) and issubclass(found, Member)):
-        raise broken(entry, f"is not a subclass of optim_family.FamilyOptimizer: {entry.target}")
+        raise broken(entry, f"is not a subclass of optim_family.FamilyOptimizer or Member: {entry.target}")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise broken(entry, f"does not define {missing}, which every family optimizer must")
     return found
+
+
+@contextmanager
+def guarded(entry: Entry, what: str) -> Iterator[None]:
+    """An exception inside is the plugin's, which cannot be so; its prints go to stderr, not stdout."""
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except (Exception, SystemExit) as error:
+        raise broken(entry, f"cannot be {what}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def broken(entry: Entry, reason: str) -> PluginError:

@@ -43,7 +43,7 @@ class Torch(Schedule):
             raise UsageError(unknown("schedule", f"torch:{self.name}", [f"torch:{name}" for name in TORCH]))
         try:
             return self._advanced(moment) / moment.lr
-        except (TypeError, ValueError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
             raise UsageError(f"torch:{self.name}: {one_line(error)}") from error
 
     def _advanced(self, moment: Moment) -> float:

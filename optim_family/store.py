@@ -32,7 +32,7 @@ _BAD_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno
 @final
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds: `records`, those of its log in order; remembers what is `known` of them."""
+    """What a run directory holds; `records` are those of its log, in order. None changes, or `known` errs."""
 
     path: Path
     spec: dict[str, Any]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from optim_family import tables
 from optim_family.labels import ARM, SETTING, arms, compact
+from optim_family.series import column, fitted, series, views
 from optim_family.spec import BATCH, MIDPOINT
 from optim_family.store import Run
 
@@ -104,9 +105,9 @@ def _line(run: Run, view: str) -> tuple[float | None, float | None]:
     """d log S / dτ, and the factor by which the line through log S over the steps falls from then on."""
     import numpy as np
 
-    if (then := tables.fitted(run)) is None:
+    if (then := fitted(run)) is None:
         return None, None
-    columns = [tables.column(run, name)[then:] for name in ("step", "tau", f"{view}.value")]
+    columns = [column(run, name)[then:] for name in ("step", "tau", f"{view}.value")]
     table = np.array(columns)  #                                              [3, records]
     step, tau, value = table[:, np.isfinite(table).all(0) & (table[2] > 0)]
     if len(step) < 3:
@@ -117,7 +118,7 @@ def _line(run: Run, view: str) -> tuple[float | None, float | None]:
 
 def spikes(run: Run) -> int:
     """How often training was destabilised: the loss rose tenfold above the median of nine records before."""
-    peaks, losses = tables.column(run, "peak_loss"), tables.column(run, "train_loss")
+    peaks, losses = column(run, "peak_loss"), column(run, "train_loss")
     high = [False] * _BEFORE
     for i in range(_BEFORE, len(peaks)):
         high.append(peaks[i] > _SPIKE * median(losses[i - _BEFORE : i]))
@@ -126,12 +127,12 @@ def spikes(run: Run) -> int:
 
 def first_view(run: Run, order: Iterable[str]) -> str:
     """The first of these views that was measured."""
-    return next((view for view in order if any(map(math.isfinite, tables.column(run, f"{view}.value")))), "")
+    return next((view for view in order if any(map(math.isfinite, column(run, f"{view}.value")))), "")
 
 
 def _edge(run: Run, view: str) -> int | None:
     """The first step at which the sharpness is at its threshold or above."""
-    ratios = tables.column(run, f"{view}.ratio")
+    ratios = column(run, f"{view}.ratio")
     return next((r["step"] for r, ratio in zip(run.records, ratios, strict=True) if ratio >= 1), None)
 
 
@@ -173,16 +174,16 @@ def readings(runs: Sequence[Run]) -> "pandas.DataFrame":
     import numpy as np
     import pandas
 
-    parts = [(run, view) for run in runs for view in tables.views(run)]
+    parts = [(run, view) for run in runs for view in views(run)]
     lengths = [len(run.records) for run, _ in parts]
 
-    def column(of: str, name: str) -> Any:
-        return np.concatenate([[], *(tables.series(run, of.format(view) + name) for run, view in parts)])
+    def joined(of: str, name: str) -> Any:
+        return np.concatenate([[], *(series(run, of.format(view) + name) for run, view in parts)])
 
     columns = {
         "run": np.repeat([run.path.name for run, _ in parts], lengths),
-        **{name: column("", name) for name in tables.RECORD_FIELDS},
+        **{name: joined("", name) for name in tables.RECORD_FIELDS},
         "view": np.repeat([view for _, view in parts], lengths),
-        **{name: column("{}.", name) for name in tables.READING_FIELDS},
+        **{name: joined("{}.", name) for name in tables.READING_FIELDS},
     }
     return pandas.DataFrame(columns)

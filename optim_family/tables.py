@@ -1,72 +1,27 @@
 """Runs read back: one row a reading, one summary a run, one table of several runs.
 
-fitted  = the first record at 100 % training accuracy
-ratio   = median of value / threshold from there on; over the last half of the records if never fitted
+A ratio is the median of value / threshold from 100 % training accuracy on, or over the last half of a run.
 """
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from optim_family.labels import label, labels
+from optim_family.series import column, fitted, views
 from optim_family.spec import without_scale
 from optim_family.store import Run, find_runs, read_run
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas
-    from numpy.typing import NDArray
-
-T = TypeVar("T")
 
 RECORD_FIELDS = (
     "step tau train_loss peak_loss train_accuracy test_accuracy "
     "weight_norm gradient_norm effective_lr lr elapsed"
 ).split()
 READING_FIELDS = "value threshold ratio residual error bound products seconds converged".split()
-
-
-def views(run: Run) -> list[str]:
-    """The views of a run, those that do not apply included, in the order of its records."""
-    names = (name for record in run.records for name in record.get("views") or {})
-    return list(_once(run, "views", lambda: dict.fromkeys(names)))
-
-
-def column(run: Run, name: str) -> list[float]:
-    """One quantity at every record, `train_loss` or `spherical.ratio`; NaN where there is none."""
-    return list(series(run, name).tolist())
-
-
-def series(run: Run, name: str) -> "NDArray[np.float64]":
-    """`column` as an array, [records]."""
-    return _once(run, name, lambda: _read(run, *name.rpartition(".")[::2]))
-
-
-def _once(run: Run, what: str, find: Callable[[], T]) -> T:
-    """What is found in a run, which may have a million records: looked for once."""
-    if what not in run.known:
-        run.known[what] = find()
-    found: T = run.known[what]
-    return found
-
-
-def _read(run: Run, view: str, field: str) -> "NDArray[np.float64]":
-    import numpy as np
-
-    if view and view not in views(run):
-        return np.full(len(run.records), math.nan)
-    sources = _once(run, f"{view}.", lambda: _readings(run, view)) if view else run.records
-    try:
-        return np.fromiter(map(itemgetter(field), sources), np.float64, len(sources))
-    except (KeyError, TypeError):  # absent, or null
-        return np.array([source.get(field) for source in sources], dtype=np.float64)
-
-
-def _readings(run: Run, view: str) -> list[dict[str, Any]]:
-    return [(record.get("views") or {}).get(view) or {} for record in run.records]
 
 
 def load_runs(path: str | Path) -> "pandas.DataFrame":
@@ -113,16 +68,6 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
         numbers |= {name: column(run, f"{view}.{name}") for name in READING_FIELDS}
         for row in zip(*numbers.values(), strict=True):
             yield {**_told(run), "view": view, **dict(zip(numbers, row, strict=True))}
-
-
-def fitted(run: Run) -> int | None:
-    """The index of the first record at 100 % training accuracy."""
-    return first(series(run, "train_accuracy") >= 1)
-
-
-def first(there: "NDArray[np.bool_]") -> int | None:
-    """The first index at which something is so."""
-    return int(there.argmax()) if there.any() else None
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -205,15 +150,19 @@ def summary_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     return headers, rows
 
 
+def _fit(s: Mapping[str, Any]) -> str:
+    if s["fit_step"] is None:
+        return "–" if s["train_accuracy"] is None else "never"
+    return f"step {s['fit_step']:,} (τ {s['fit_tau']:.3g})"
+
+
 def _cells(text: str, s: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
     accuracies = [s["test_accuracy_at_fit"], s["test_accuracy"], s["test_accuracy_best"]]
     return {
         "run": text,
         "status": s["status"] or "–",
         "steps": f"{s['steps']:,}",
-        "100 % training accuracy at": "never"
-        if s["fit_step"] is None
-        else f"step {s['fit_step']:,} (τ {s['fit_tau']:.3g})",
+        "100 % training accuracy at": _fit(s),
         "test accuracy, %: then → end (best)": _course([a and 100 * a for a in accuracies], ".1f"),
         "training loss": _number(s["train_loss"], ".3g"),
         **{k: v for name in names for k, v in _view_cells(name, s["views"].get(name)).items()},

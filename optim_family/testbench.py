@@ -14,8 +14,9 @@ from optim_family.optimizers.base import Member
 from optim_family.space import ParameterSpace, unflatten
 
 LR = 0.1
-# Share removed in a step. Decay that passes through a momentum begins to oscillate itself where it is large.
-DECOUPLED_SHRINK, COUPLED_SHRINK = 0.05, 0.001
+# Share s removed in a step. A momentum β > 1 − s outlasts the weights; coupled decay itself oscillates in it
+# where s > (1 − √β)².
+DECOUPLED_SHRINK, COUPLED_SHRINK = 0.02, 1e-5
 WARM_UP = 200  # steps after which bias corrections have died out
 
 

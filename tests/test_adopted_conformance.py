@@ -2,7 +2,7 @@
 
 import pytest
 
-from optim_family import testing
+from optim_family import registry, testing
 from optim_family.conformance import judged
 from optim_family.optimizers.adopted import adopt
 from optim_family.promises import NO_METRIC
@@ -36,3 +36,13 @@ def test_only_lamb_announces_any():
 def test_what_takes_matrices_only_is_tried_on_matrices():
     assert {len(shape) for shape in adopt("torch:Muon").tried_on} == {2}
     assert {len(shape) for shape in adopt("torch:SGD").tried_on} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "beta"),
+    [("gd", "momentum", 0.97), ("adamw", "beta1", 0.97), ("torch:SGD", "momentum", 0.99)],
+)
+def test_a_strong_momentum_has_its_threshold_too(name, field, beta):
+    optimizer = registry.load(name)
+    hyper = type("Hyper", (optimizer.Hyper,), {"__annotations__": {field: float}, field: beta})
+    assert testing.check_threshold_is_sharp(type("Strong", (optimizer,), {"Hyper": hyper})).startswith("×")

@@ -14,6 +14,7 @@ from optim_family.cli.compare import beside
         (["runs/a/gd", "runs/b/gd"], "runs"),
         (["."], ".."),
         (["/elsewhere/gd", "/elsewhere/more/gd"], "/elsewhere"),
+        (["/one/gd", "/another/gd"], "."),
     ],
 )
 def test_a_comparison_lies_beside_what_it_compares(runs, folder, tmp_path, monkeypatch):

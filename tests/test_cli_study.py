@@ -180,7 +180,7 @@ def test_status_says_how_far_every_run_is(mine, plain_report):
 
 def test_a_report_of_nothing_is_refused(mine):
     answer = mine("report")
-    assert answer.code == 2 and "no run of mine has a record in runs/mine" in answer.err
+    assert answer.code == 2 and "no run of mine with these settings has a record in runs/mine" in answer.err
 
 
 def test_the_report_goes_where_it_is_asked_to(mine, plain_report, tmp_path):

@@ -26,6 +26,20 @@ def test_it_is_said_once_when_the_module_is_looked_for(slow):
     assert said == [False] and sys.meta_path == finders
 
 
+def test_the_finders_behind_it_are_still_asked(slow, monkeypatch):
+    asked = []
+
+    class Behind:
+        def find_spec(self, name, *_):
+            asked.append(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "meta_path", [Behind(), *sys.meta_path])
+        with noticed("slow_thing", lambda: None):
+            importlib.import_module("slow_thing")
+    assert asked == ["slow_thing"]
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_terminal_is_told_and_nobody_else(there, capsys, monkeypatch):
     monkeypatch.setattr(type(sys.stderr), "isatty", lambda self: there)

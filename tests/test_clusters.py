@@ -74,6 +74,20 @@ def test_asked_to_stop_it_cancels_and_waits_for_what_is_under_way():
     assert cluster.cancelled == [1, 2] and cluster.script == {0: [], 1: [], 2: []}
 
 
+@pytest.mark.parametrize("executor", ["slurm", "local", ""])
+def test_an_errand_leaves_the_signals_as_they_were(tmp_path, monkeypatch, executor):
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+    before, seen = signal.getsignal(signal.SIGTERM), []
+    monkeypatch.setattr(time, "sleep", lambda _: seen.append(signal.getsignal(signal.SIGTERM)))
+    spec = RunSpec(optimizer="gdd", hyper={}).model_dump_json().replace("gdd", "nobody")
+    errand = Errand(spec, str(tmp_path / "run"), 1)
+    assert errand()[0] == 2
+    assert (seen[0] != before) == (executor == "slurm") and signal.getsignal(signal.SIGTERM) == before
+    with pytest.raises(SystemExit) as left:
+        errand._leave()  # the worker has ended, its job not yet
+    assert left.value.code == Stopped.exit_code
+
+
 def test_an_errand_is_one_worker_and_says_how_it_ended(tmp_path):
     spec = RunSpec(optimizer="gdd", hyper={}).model_dump_json()
     code, words = Errand(spec.replace("gdd", "nobody"), str(tmp_path / "run"), 1)()
@@ -84,7 +98,7 @@ def test_a_job_that_slurm_ends_gives_no_answer_and_leaves_a_checkpoint(tmp_path)
     """SLURM may queue it again by itself; submitit takes any answer for the end of the job."""
     spec = RunSpec(optimizer="gd", hyper={}, model="bn_mlp", limit=20, steps=10**6, every=1)
     code = f"from optim_family.clusters import Errand; print(Errand({spec.model_dump_json()!r}, 'run', 1)())"
-    environment = {**os.environ, "SLURM_JOB_ID": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "SUBMITIT_EXECUTOR": "slurm", "OMP_NUM_THREADS": "1"}
     path = os.pathsep.join(sys.path)
     errand = subprocess.Popen(
         [sys.executable, "-c", code],

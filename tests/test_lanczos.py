@@ -27,6 +27,16 @@ class Counting(SymmetricOperator):
         return product
 
 
+class Trained(SymmetricOperator):
+    """A metric that is made of trained weights."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights, self.dim = weights, len(weights)
+
+    def apply(self, v: Tensor) -> Tensor:
+        return self.weights * v
+
+
 def rotated(spectrum: Sequence[float], seed: int = 0) -> Tensor:
     """A dense symmetric matrix with this spectrum, in a random basis."""
     values, generator = torch.tensor(spectrum, dtype=torch.float64), torch.Generator().manual_seed(seed)
@@ -253,3 +263,9 @@ def test_a_start_without_direction_is_refused(entry: float) -> None:
 def test_k_must_fit_the_dimension(k: int) -> None:
     with pytest.raises(ValueError, match=f"between 1 and the dimension 3; got {k}"):
         top_eigenpairs(Scalar(3), torch.ones(3), k=k)
+
+
+def test_nothing_is_differentiated_through_a_search() -> None:
+    weights = torch.arange(1.0, 6.0, requires_grad=True)
+    found = top_eigenpairs(Trained(weights), weights + 1.0)
+    assert found.values[0] == pytest.approx(5.0) and not found.vectors.requires_grad

@@ -8,7 +8,7 @@ from synthetic import make_run
 
 from optim_family.errors import UsageError
 from optim_family.overlays import NAMES, chosen, drift, edge, mean_loss, two_over_l
-from optim_family.tables import fitted
+from optim_family.series import fitted
 
 SHRINK = 0.2 * 0.005  # of make_run()
 

@@ -281,6 +281,7 @@ def other(parameters):
         (None, None, {"every": 0}, "every must be a whole number of steps, at least 1; got 0"),
         (None, None, {"every": 1.5}, r"every must be a whole number of steps, at least 1; got 1\.5"),
         (None, None, {"rtol": math.nan}, "rtol must lie between 0 and 1; got nan"),
+        (None, None, {"rtol": "1e-3"}, "rtol must lie between 0 and 1; got '1e-3'"),
         (None, None, {"rtol": 0}, "rtol must lie between 0 and 1; got 0"),
         (None, None, {"views": "raw"}, r"views must be a list of names; write \['raw'\]"),
         (1, None, {}, "the optimizer must be one of torch's kind; got NoneType"),
@@ -308,6 +309,7 @@ def test_accuracy_is_a_fraction(tmp_path):
         recorder.step(test_accuracy=torch.tensor(0.0))
         with pytest.raises(ValueError, match="test_accuracy must be a fraction between 0 and 1; got 95"):
             recorder.step(test_accuracy=95)
+        assert recorder.count == 1
     assert [record["test_accuracy"] for record in read_run(tmp_path / "a").records] == [None, 0.0]
 
 

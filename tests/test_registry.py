@@ -99,7 +99,7 @@ def test_one_distribution_that_is_on_the_path_twice_is_no_clash(install, version
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("raise SystemExit('line one\\n  line two')", "SystemExit: line one line two"),
         ("class Tiger: pass", "AttributeError: module 'lion_plugin' has no attribute 'Lion'"),
-        ("class Lion: pass", "is not a subclass of optim_family.FamilyOptimizer: lion_plugin:Lion"),
+        ("class Lion: pass", "is not a subclass of optim_family.FamilyOptimizer or Member: lion_plugin:Lion"),
         ("def Lion(): pass", "is not a subclass of optim_family.FamilyOptimizer"),
         (PLUGIN.replace("geometry(self)", "metric(self)"), "does not define geometry"),
     ],

@@ -176,6 +176,7 @@ def test_the_threshold_follows_the_schedule():
         ("warmup:steps=3:steps=4", "schedule 'warmup:steps=3:steps=4' gives a parameter twice"),
         ("torch:StepLR:step_size=0", "torch:StepLR: integer .*modulo by zero"),
         ("torch:StepLR:step_size=often", "torch:StepLR: unsupported operand"),
+        ("torch:StepLR:step_size=3:last_epoch=5", "torch:StepLR: .*param 'initial_lr' is not specified"),
         ("torch:ExponentialLR:gamma=0.9:name=3", "torch:ExponentialLR: .*unexpected keyword argument 'name'"),
         ("torch:ExponentialLR:gamma=-1", "by -1 at step 1; it must stay above 0"),
     ],

@@ -10,6 +10,7 @@ from optim_family import checkpoint, world
 from optim_family.errors import OptimFamilyError, Stopped, UsageError
 from optim_family.experiment import assemble
 from optim_family.hessian import Hessian
+from optim_family.instruments import Instruments
 from optim_family.minibatch import batch_sharpness
 from optim_family.space import flatten
 from optim_family.store import read_run
@@ -47,6 +48,16 @@ def test_one_process_alone_has_all_shares_and_its_own_sums():
     assert alone.told({"a": 1}) == {"a": 1}
     with pytest.raises(Stopped):
         alone.check(StopAfter(1))
+
+
+def test_a_record_adds_up_what_the_processes_found_in_their_mini_batches():
+    wanted = spec("sgd", batch_size=20, ghost_batch=10, limit=20, batch_sharpness=3, precision="float64")
+    experiment = assemble(wanted, Fake())
+    objective = experiment.objective
+    objective.gradient(0)
+    found = Instruments(experiment, lambda: None, pytest.fail)(0)["spherical-batch"]["value"]
+    own = batch_sharpness(objective.sample_batches(3, 0), objective.space.tensors, view="spherical")
+    assert found == pytest.approx(2 * own.value, rel=1e-12)  # ĝᵀHĝ with H the sum of both
 
 
 def test_more_processes_than_ghost_batches_are_refused(tmp_path):

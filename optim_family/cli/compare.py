@@ -34,6 +34,8 @@ def command(output: Output, runs: tuple[Path, ...], out: Path | None, overlay: s
 
 
 def beside(runs: Sequence[Path]) -> Path:
-    """The innermost folder that holds all runs, as it is called from here."""
+    """The innermost folder that holds all runs, as it is called from here; here, if only the root does."""
     folder = Path(os.path.commonpath([Path(os.path.abspath(run)).parent for run in runs]))
+    if folder == Path(folder.anchor):
+        return Path()
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

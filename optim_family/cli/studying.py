@@ -57,7 +57,8 @@ def write_report(
     runs = [run for run in under_way.runs(under_way.jobs(study, folder)) if run.records]
     if not runs:
         raise UsageError(
-            f"no run of {study.name} has a record in {folder}; begin with `optim-family study run`"
+            f"no run of {study.name} with these settings has a record in {folder}; begin with "
+            "`optim-family study run`, or give the --set and --only of those that have"
         )
     given = answers.answer(study.claims, runs)
     page = report.write(study, given, to)

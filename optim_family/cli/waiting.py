@@ -14,14 +14,14 @@ class Notice(MetaPathFinder):
     """Finds no module; says once that one is looked for."""
 
     def __init__(self, module: str, say: Callable[[], None]) -> None:
-        self.module, self.say = module, say
+        self.module, self.say, self.said = module, say, False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """None: the others find it."""
-        if fullname == self.module:
-            sys.meta_path.remove(self)
+        if fullname == self.module and not self.said:
+            self.said = True
             self.say()
         return None
 
@@ -34,5 +34,4 @@ def noticed(module: str, say: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        if notice in sys.meta_path:
-            sys.meta_path.remove(notice)
+        sys.meta_path.remove(notice)

@@ -128,6 +128,26 @@ def test_a_study_on_a_ray_cluster_that_loses_a_node(tmp_path, held):
     held("a node of a Ray cluster killed in the middle of a study", of=1)
 
 
+def test_a_study_on_a_ray_cluster_whose_head_is_lost_and_started_again(tmp_path, held):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    jobs, ended = written(tmp_path, 4000, 2), []
+    for lost in (True, False):
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        try:
+            process = start(tmp_path, command("--launcher", "ray", "--address", cluster.address))
+            if lost:
+                waiting_for(lambda: all(map(writer, jobs)), process)
+                cluster.shutdown()
+            ended.append((*process.communicate(timeout=280), process.returncode))
+        finally:
+            cluster.shutdown()
+    assert ended[0][-1] != 0 and ended[1][-1] == 0, ended
+    is_complete(jobs, 4000)
+    held("the head of a Ray cluster lost in the middle of a study, and started again", of=1)
+
+
 def start(folder, words):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(words, cwd=folder, env=ENVIRONMENT, **pipes)

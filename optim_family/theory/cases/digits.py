@@ -28,9 +28,9 @@ from matplotlib.ticker import NullFormatter
 
 from optim_family import registry
 from optim_family.curves import GREY
+from optim_family.series import column, fitted
 from optim_family.spec import RunSpec
 from optim_family.store import Run, read_run
-from optim_family.tables import column, fitted
 from optim_family.theory.drawing import dots
 from optim_family.theory.verify import Case, Finding
 
