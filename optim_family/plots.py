@@ -22,6 +22,7 @@ from optim_family.curves import GREY, Curve
 from optim_family.errors import UsageError
 from optim_family.files import replace_atomically
 from optim_family.labels import setting
+from optim_family.log import without_garbage_collection
 from optim_family.overlays import NAMES
 from optim_family.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
 from optim_family.series import fitted, last_step
@@ -56,6 +57,7 @@ STYLE: dict[str, Any] = {
 }
 
 
+@without_garbage_collection()
 def figure(
     runs: Sequence[Run],
     *,
@@ -90,6 +92,7 @@ def figure(
     return drawn
 
 
+@without_garbage_collection()
 def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
     """Write <stem>.svg and <stem>.png into a folder, the same bytes every time.
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,8 +27,7 @@ def first_index(there: "NDArray[np.bool_]") -> int | None:
 
 def views(run: Run) -> list[str]:
     """The views of a run, those that do not apply included, in the order of its records."""
-    names = (name for record in run.records for name in record.get("views") or {})
-    return list(_once(run, "views", lambda: dict.fromkeys(names)))
+    return list(_once(run, "names", lambda: _names(run)))
 
 
 def column(run: Run, name: str) -> list[float]:
@@ -67,5 +67,14 @@ def _read(run: Run, view: str, field: str) -> "NDArray[np.float64]":
     return found
 
 
+def _views(run: Run) -> list[dict[str, Any] | None]:
+    return _once(run, "views", lambda: [record.get("views") for record in run.records])
+
+
+def _names(run: Run) -> dict[str, None]:
+    kinds = dict.fromkeys(map(tuple, filter(None, _views(run))))  # a handful of different ones
+    return dict.fromkeys(chain.from_iterable(kinds))
+
+
 def _readings(run: Run, view: str) -> list[dict[str, Any]]:
-    return [(record.get("views") or {}).get(view) or {} for record in run.records]
+    return [(views or {}).get(view) or {} for views in _views(run)]

@@ -91,7 +91,7 @@ MAY_IMPORT = {
     "predictions": "",
     "overlays": "predictions store series",
     "panels": "overlays spec store labels series curves",
-    "plots": "files store labels overlays series tables curves panels",
+    "plots": "files log store labels overlays series tables curves panels",
     "spectra": "curves labels plots quadrature",
     "summary": "labels spec store series tables",
     "exporting": "store tables",

@@ -12,6 +12,8 @@ import json
 import resource
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -91,13 +93,20 @@ def records(count: int, folder: Path) -> dict[str, Any]:
             store.append({"step": step, **numbers, **accuracies, "views": {"spherical": view}})
         store.write("status.json", {"status": "done", "step": count - 1, "steps": count})
     written = clock.lap()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+        found = fresh.submit(shown, folder).result()
+    size = (folder / "run" / "metrics.jsonl").stat().st_size
+    return {"bytes": size, "to write": written, **found}
+
+
+def shown(folder: Path) -> dict[str, Any]:
+    """Seconds and memory of reading that run and drawing it."""
+    clock = _Clock()
     run = read_run(folder / "run")
     loaded = clock.lap()
     plots.save(plots.figure([run]), folder)
     return {
         "records": len(run.records),
-        "bytes": (folder / "run" / "metrics.jsonl").stat().st_size,
-        "to write": written,
         "to load": loaded,
         "the figure": clock.lap(),
         "peak memory, bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
