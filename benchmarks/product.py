@@ -1,4 +1,4 @@
-"""A Hessian product and a warm reading, as multiples of a gradient: bn_cnn on 200 digits."""
+"""A Hessian product and a reading, as multiples of a gradient: bn_cnn on 200 digits."""
 
 import statistics
 
@@ -23,7 +23,7 @@ def main() -> None:
         "gradient": lambda: objective.gradient(0),
         "product, graph retained": lambda: retained @ v,
         "product, graph rebuilt": lambda: rebuilt @ v,
-        "reading, warm": lambda: probe(objective.hessian(), objective.space.weights()),
+        "reading": lambda: probe(objective.hessian(), objective.space.weights()),
     }
     for work in sides.values():
         work()

@@ -12,35 +12,17 @@ The last but one is a combination of s, u, x̂ and 1 with one coefficient each a
 takes some thirty passes. The mathematics and, to rounding, the numbers are the same.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 Statistics = tuple[Tensor, Tensor, Tensor]
 
 
-@contextmanager
-def second_order_batch_norm() -> Iterator[None]:
-    """Every `batch_norm` in training mode that runs inside is differentiated twice by these formulas.
-
-    Value, gradient and running statistics are bitwise those of torch. The function is replaced, rather than
-    a mode entered, because checkpointed parts run a second time from inside a backward pass.
-    """
-    torchs = functional.batch_norm
-    functional.batch_norm = partial(_batch_norm, torchs)
-    try:
-        yield
-    finally:
-        functional.batch_norm = torchs
-
-
-def _batch_norm(
+def batch_norm(
     torchs: Callable[..., Tensor],
     input: Tensor,
     running_mean: Tensor | None,
@@ -51,6 +33,10 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
+    """`torchs`, differentiated twice by these formulas in training mode.
+
+    Value, gradient and running statistics are bitwise those of torch.
+    """
     if not training:
         return torchs(input, running_mean, running_var, weight, bias, False, momentum, eps)
     y: Tensor = _BatchNorm.apply(input, weight, bias, running_mean, running_var, momentum, eps)
@@ -90,16 +76,17 @@ class _Gradient(torch.autograd.Function):
         u, x, gamma, mu, r, u_normed, u_sum = ctx.saved_tensors  #                    a channel each: [c]
         m, g = u.numel() // r.numel(), r if gamma is None else gamma * r
         s = torch.zeros_like(u) if s is None else s
-        p = torch.zeros_like(r) if p is None else p
         du, s_normed, s_sum = _project(s, x, gamma, mu, r)
         uh, u1, sh, s1 = u_normed / m, u_sum / m, s_normed / m, s_sum / m  #   ⟨u x̂⟩, ⟨u⟩, ⟨s x̂⟩, ⟨s⟩
         covariance = (s * u).sum([0, *range(2, u.ndim)]) / m - u1 * s1 - uh * sh
-        normed = (x - _wide(mu, x)) * _wide(r, x)  #                                    x̂, [n, c, ...]
-        dx = s * _wide(-r * g * uh, x)
+        normed = (x - _wide(mu, x)).mul_(_wide(r, x))  #                                x̂, [n, c, ...]
+        if p is not None:
+            du.addcmul_(normed, _wide(p, x))
+        p = torch.zeros_like(r) if p is None else p
+        dx = normed.mul_(_wide(r * (2 * g * uh * sh - p * uh - g * covariance), x))
+        dx.addcmul_(s, _wide(-r * g * uh, x))
         dx.addcmul_(u, _wide(r * (p - g * sh), x))
-        dx.addcmul_(normed, _wide(r * (2 * g * uh * sh - p * uh - g * covariance), x))
         dx.add_(_wide(r * (g * (uh * s1 + sh * u1) - p * u1), x))
-        du.addcmul_(normed, _wide(p, x))
         if q is not None:
             du.add_(_wide(q, x))
         return du, dx, None if gamma is None else r * m * covariance, None, None

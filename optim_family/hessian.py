@@ -1,10 +1,10 @@
 """The Hessian of a loss over fixed chunks, as an operator: exact products by double backward.
 
 L(w) = Σ_c L_c(w) with one closure for each chunk. Differentiating ⟨∇L_c, v⟩ once more gives ∇²L_c v.
-The graph of ∇L_c is kept between products where memory allows (a product then costs about two
-gradients), or built again for each product (about three). Double backward is the one composition that
-torch gets right through a BatchNorm in training mode with trained affine parameters; that of
-`batchnorm` is the same in fewer passes.
+The graph of ∇L_c is kept between products where memory allows (a product then costs between one and
+two gradients), or built again for each product (one more). Double backward is the one composition that
+torch gets right through a BatchNorm in training mode with trained affine parameters; those of
+`second_order` are the same in fewer passes.
 
 Source: B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994).
 """
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 from torch.func import functional_call
 
-from optim_family.batchnorm import second_order_batch_norm
 from optim_family.operators import SymmetricOperator
+from optim_family.second_order import fast_second_derivatives
 from optim_family.space import flatten, unflatten
 
 ChunkLoss = Callable[[], Tensor]
@@ -54,6 +54,7 @@ class Hessian(SymmetricOperator):
         self.dim = sum(p.numel() for p in self.params)
         self.mode, self.total = mode or plan(self.chunks, self.params), total
         self._graphs: list[list[GradientEdge | None]] | None = None
+        self._slope: Tensor | None = None
         if self.mode == "retained":
             self._thriftily(self._retain)
 
@@ -61,6 +62,12 @@ class Hessian(SymmetricOperator):
         """∇²L v, [d] → [d]."""
         product = self._thriftily(partial(self._product, v))
         return self.total(product) if self.total else product
+
+    def gradient(self) -> Tensor:
+        """∇L, [d]; where graphs are kept it came with them."""
+        if self._slope is None:
+            self._slope = self._descent()
+        return self.total(self._slope) if self.total else self._slope
 
     def _thriftily(self, work: Callable[[], T]) -> T:
         """Do it; if that takes more memory than there is, drop the graphs for good and do it again."""
@@ -76,18 +83,28 @@ class Hessian(SymmetricOperator):
 
     def _retain(self) -> None:
         if self.mode == "retained":
-            self._graphs = [self._gradient(c) for c in self.chunks]
+            graphs: list[list[GradientEdge | None]] = []
+            self._slope = self._descent(graphs)
+            self._graphs = graphs
+
+    def _descent(self, graphs: list[list[GradientEdge | None]] | None = None) -> Tensor:
+        """∇L over the chunks here, [d]; its graphs are put into the list, if there is one."""
+        slope = torch.zeros(self.dim, dtype=self.params[0].dtype, device=self.params[0].device)
+        for chunk in self.chunks:
+            gradient = self._gradient(chunk)
+            slope += flatten(g.detach() for g in gradient)
+            if graphs is not None:
+                graphs.append(_edges(gradient))
+        return slope
 
     def _product(self, v: Tensor) -> Tensor:
         vs = unflatten(v, self.params)
-        parts = (self._differentiate(g, vs) for g in self._graphs or map(self._gradient, self.chunks))
-        return reduce(Tensor.add_, parts)
+        graphs = self._graphs or (_edges(self._gradient(chunk)) for chunk in self.chunks)
+        return reduce(Tensor.add_, (self._differentiate(graph, vs) for graph in graphs))
 
-    def _gradient(self, chunk: ChunkLoss) -> list[GradientEdge | None]:
-        with second_order_batch_norm():  # around the backward as well: checkpointed parts run again there
-            gradient = torch.autograd.grad(chunk(), self.params, create_graph=True, materialize_grads=True)
-        # The numbers are not needed. What is constant in w, as for an unused tensor, has no graph.
-        return [get_gradient_edge(g) if g.requires_grad else None for g in gradient]
+    def _gradient(self, chunk: ChunkLoss) -> tuple[Tensor, ...]:
+        with fast_second_derivatives():  # around the backward as well: checkpointed parts run again there
+            return torch.autograd.grad(chunk(), self.params, create_graph=True, materialize_grads=True)
 
     def _differentiate(self, gradient: list[GradientEdge | None], vs: Sequence[Tensor]) -> Tensor:
         pairs = [(g, v) for g, v in zip(gradient, vs, strict=True) if g is not None]
@@ -95,10 +112,15 @@ class Hessian(SymmetricOperator):
             return torch.zeros(self.dim, dtype=vs[0].dtype, device=vs[0].device)
         outputs, seeds = zip(*pairs, strict=True)
         retain = self._graphs is not None
-        with second_order_batch_norm():
+        with fast_second_derivatives():
             return flatten(
                 torch.autograd.grad(outputs, self.params, seeds, retain_graph=retain, materialize_grads=True)
             )
+
+
+def _edges(gradient: Sequence[Tensor]) -> list[GradientEdge | None]:
+    """The graph of each without the numbers; what is constant in w, as for an unused tensor, has none."""
+    return [get_gradient_edge(g) if g.requires_grad else None for g in gradient]
 
 
 def plan(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> Mode:
@@ -115,7 +137,7 @@ def graph_bytes(chunk: ChunkLoss, params: Sequence[Tensor]) -> int:
         sizes[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t.detach()  # keeping the tensor itself would make a reference cycle
 
-    with saved_tensors_hooks(pack, lambda t: t):
+    with fast_second_derivatives(), saved_tensors_hooks(pack, lambda t: t):
         torch.autograd.grad(chunk(), tuple(params), create_graph=True, materialize_grads=True)
     weights = {p.untyped_storage().data_ptr() for p in params}
     return sum(size for pointer, size in sizes.items() if pointer not in weights)

@@ -8,8 +8,8 @@ The value is far better than the vector. For every j ≥ i, with μ above A on a
 clustered values included. μ is not known; θⱼ₊₁ + rⱼ₊₁ is taken for it, so that an estimate counts only once
 the Ritz value below it has been resolved. To this comes the growth of θᵢ that its last two rounds let expect,
 long where a cluster is still being separated. A member that the Krylov space has hardly met can break the
-estimate, by about the width of the cluster: a start must lean to no member of it. What it could have missed
-is said by a bound of its own, from `certificate`.
+estimate, by about the width of the cluster. What it could have missed is said by a bound of its own, from
+`certificate`.
 
 Source: K. Wu, H. Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIAM J.
 Matrix Anal. Appl. 22 (2000); B. Parlett, "The Symmetric Eigenvalue Problem" (1998), chapters 10 and 11.
@@ -28,10 +28,7 @@ from optim_family import certificate
 from optim_family.operators import SymmetricOperator
 
 # With fewer products than this and two more for each further value, an eigenvalue may not have shown at all.
-MIN_PRODUCTS = 5
-
-# Ritz values in this upper part of their range count as near the top.
-TOP = 0.2
+MIN_PRODUCTS = 7
 
 Array = NDArray[np.float64]
 
@@ -43,7 +40,6 @@ class Eigenpairs:
 
     values: tuple[float, ...]
     vectors: Tensor  #                                                            [k, d], orthonormal
-    start: Tensor  # where a later search nearby should begin, [d], of norm 1
     residuals: tuple[float, ...]  # ‖A v − θ v‖
     errors: tuple[float, ...]  # |λ − θ| at most, if no eigenvalue near the top has been missed
     bound: float  # λ₁ − θ₁ at most, whatever the spectrum, but for the risk of `certificate`
@@ -65,8 +61,8 @@ def top_eigenpairs(
 
     Args:
         operator: the symmetric map A on ℝᵈ.
-        start: where the Krylov space begins, [d]; mix noise into a warm start, or an eigenvalue that has
-            risen elsewhere stays unseen.
+        start: where the Krylov space begins, [d]; mix noise into what is known to lean to some eigenvectors,
+            or a larger eigenvalue elsewhere stays unseen.
         k: how many eigenvalues, at most d; of exact multiples one space from one vector meets one copy.
         rtol: stop when every error is below rtol · |θ|.
         max_products: give up after so many products, with `converged=False`.
@@ -98,7 +94,6 @@ def top_eigenpairs(
     return Eigenpairs(
         values=tuple(theta[:k].tolist()),
         vectors=krylov.lift(vectors[:, :k]),
-        start=krylov.lift(_flat_over_the_top(theta, vectors))[0],
         residuals=tuple(residuals[:k].tolist()),
         errors=tuple(errors.tolist()),
         bound=max(0.0, krylov.upper_bound() - theta[0]) + krylov.rounding,
@@ -120,16 +115,6 @@ def value_errors(theta: Array, residuals: Array) -> Array:
     bounds = np.divide(squares, gaps, out=np.full_like(gaps, np.inf), where=useful)
     best: Array = np.minimum(residuals, bounds.min(axis=1, initial=np.inf))
     return best
-
-
-def _flat_over_the_top(theta: Array, vectors: Array) -> Array:
-    """The sum of all Ritz vectors near the top, in the basis, [m] and [m, m] → [m, 1].
-
-    From the best one alone a later search would stay with it, and not see what has overtaken it.
-    """
-    top = theta >= theta[0] - TOP * (theta[0] - theta[-1])
-    total: Array = vectors[:, top].sum(axis=1, keepdims=True) / np.sqrt(top.sum())
-    return total
 
 
 def _growth(theta: Array, last: Array, before: Array, rounding: float) -> Array:
@@ -164,15 +149,17 @@ class _Krylov:
         self.rest, self.beta = torch.empty_like(start), 0.0
 
     def expand(self) -> None:
-        """One product: A q = Qᵀ t + β q₊, orthogonalised twice."""
+        """One product: A q = Qᵀ t + β q₊, orthogonalised against what it meets most, then against all."""
         j = self.filled
         seen = self.basis[: j + 1]  #                                                   [j + 1, d]
+        met = slice(max(j - 1, 0), j + 1)  # but for rounding and restarts, t has no other entries
         product = (self.operator @ self.basis[j]).detach()
-        column = seen @ product
-        torch.addmv(product, seen.T, column, alpha=-1, out=self.rest)  # in place: a new [d] costs more
+        column = seen[met] @ product
+        torch.addmv(product, seen[met].T, column, alpha=-1, out=self.rest)  # in place: a new [d] costs more
         again = seen @ self.rest
         self.rest.addmv_(seen.T, again, alpha=-1)
-        numbers = torch.cat([column + again, torch.linalg.vector_norm(self.rest)[None]])
+        again[met] += column
+        numbers = torch.cat([again, torch.linalg.vector_norm(self.rest)[None]])
         *entries, self.beta = numbers.tolist()  # the one wait for the device
         self.projection[: j + 1, j] = self.projection[j, : j + 1] = entries
         if not np.isfinite(self.projection[: j + 1, j]).all() or not np.isfinite(self.beta):

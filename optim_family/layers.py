@@ -45,6 +45,11 @@ class Block(SymmetricOperator):
             whole[part] = values
         return self.restrict(self.middle @ whole)
 
+    def gradient(self) -> Tensor | None:
+        """Rᵀg, from the gradient g of A."""
+        gradient = self.middle.gradient()
+        return None if gradient is None else self.restrict(gradient)
+
 
 def layers(space: ParameterSpace, depth: int | None = None) -> dict[str, list[slice]]:
     """The coordinates of every layer, by its name.
@@ -68,7 +73,7 @@ def layers(space: ParameterSpace, depth: int | None = None) -> dict[str, list[sl
 
 @final
 class LayerPanel:
-    """Measures every layer again and again, each from its last eigenvectors; remembers one probe a layer.
+    """Measures every layer again and again; remembers one probe a layer.
 
     Args:
         space: the trained tensors.

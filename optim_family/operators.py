@@ -20,6 +20,10 @@ class SymmetricOperator(ABC):
     def apply(self, v: Tensor) -> Tensor:
         """The product with one vector, [d] → [d]."""
 
+    def gradient(self) -> Tensor | None:
+        """Of the function whose second derivative this is, [d], if it is known to be one."""
+        return None
+
     def __matmul__(self, v: Tensor) -> Tensor:
         """The product with one vector, [d] → [d].
 
@@ -103,7 +107,14 @@ class Sandwich(SymmetricOperator):
         """The product A₁ ⋯ Aₙ H Aₙ ⋯ A₁ v."""
         for factor in self.factors:  # the rightmost factor is A₁
             v = factor @ v
-        v = self.middle @ v
+        return self._from_the_middle(self.middle @ v)
+
+    def gradient(self) -> Tensor | None:
+        """A₁ ⋯ Aₙ g, from the gradient g of the middle: that in the coordinates of this operator."""
+        gradient = self.middle.gradient()
+        return None if gradient is None else self._from_the_middle(gradient)
+
+    def _from_the_middle(self, v: Tensor) -> Tensor:
         for factor in reversed(self.factors):
             v = factor @ v
         return v
@@ -120,3 +131,7 @@ class Watched(SymmetricOperator):
         """The product of the middle."""
         self.before()
         return self.middle @ v
+
+    def gradient(self) -> Tensor | None:
+        """That of the middle."""
+        return self.middle.gradient()

@@ -47,3 +47,17 @@ class Reads(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         self.count += func in self.WAITING
         return func(*args, **(kwargs or {}))
+
+
+class Sloping(SymmetricOperator):
+    """An operator that knows the gradient of its function."""
+
+    def __init__(self, middle: SymmetricOperator, gradient: Tensor) -> None:
+        self.middle, self.slope, self.dim = middle, gradient, middle.dim
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The product of the middle."""
+        return self.middle @ v
+
+    def gradient(self) -> Tensor:
+        return self.slope

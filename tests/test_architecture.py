@@ -18,7 +18,9 @@ MAY_IMPORT = {
     "space": "",
     "geometry": "operators",
     "batchnorm": "",
-    "hessian": "batchnorm operators space",
+    "convolution": "",
+    "second_order": "batchnorm convolution",
+    "hessian": "operators second_order space",
     "certificate": "",
     "lanczos": "certificate operators",
     "sharpness": "operators geometry hessian lanczos space",
@@ -111,8 +113,8 @@ MAY_IMPORT = {
     "report": "answers files labels multiples pages plots store study_spec summary tables",
 }
 CORE = set(
-    "operators space geometry batchnorm hessian lanczos sharpness arithmetic measuring "
-    "quadrature density hutchinson minibatch layers midpoint examining".split()
+    "operators space geometry batchnorm convolution second_order hessian lanczos sharpness arithmetic "
+    "measuring quadrature density hutchinson minibatch layers midpoint examining".split()
 )
 CORE_LIBRARIES = {"torch", "scipy", "numpy", "psutil"}  # numpy is what scipy speaks
 READERS = {

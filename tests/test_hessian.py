@@ -118,6 +118,26 @@ def test_the_chunks_add_up_to_the_loss_on_all_examples() -> None:
     torch.testing.assert_close(total, F.mse_loss(model(x), y), rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
+@pytest.mark.parametrize("sizes", [(N,), (8, 2)])
+def test_the_gradient_is_that_of_the_whole_loss_once_for_all(sizes: tuple[int, ...], mode: str) -> None:
+    x, y, model = draw(N, 3), draw(N, 2, seed=1), mlp()
+    hessian = operator(model, F.mse_loss, split(x, y, *sizes), mode)
+    want = flatten(torch.autograd.grad(F.mse_loss(model(x), y), tuple(model.parameters())))
+    first = hessian.gradient()
+    torch.testing.assert_close(first, want, rtol=EXACT, atol=1e-14)
+    hessian @ torch.ones_like(first)
+    assert torch.equal(hessian.gradient(), want if len(sizes) == 1 else first) and not first.requires_grad
+
+
+def test_shares_of_a_gradient_are_added_up_as_products_are() -> None:
+    x, y, model = draw(N, 3), draw(N, 2, seed=1), mlp()
+    chunks, params = chunk_losses(model, F.mse_loss, [(x, y)]), ParameterSpace.of(model).tensors
+    alone, shared = Hessian(chunks, params), Hessian(chunks, params, total=lambda v: 3 * v)
+    for _ in range(2):
+        torch.testing.assert_close(shared.gradient(), 3 * alone.gradient())
+
+
 def test_float32_products_are_float32_and_right_to_its_rounding() -> None:
     x, y, model = draw(N, 3), draw(N, 2, seed=1), mlp()
     exact = operator(model, F.mse_loss, [(x, y)]).dense()
@@ -138,6 +158,7 @@ def test_retained_graphs_give_bitwise_the_products_of_rebuilt_ones() -> None:
     )
     assert torch.equal(retained @ v, rebuilt @ v)
     assert torch.equal(retained @ v, retained @ v)
+    assert torch.equal(retained.gradient(), rebuilt.gradient())
 
 
 def test_an_unused_parameter_has_zero_curvature() -> None:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from matrices import Counting, rotated
+from matrices import Counting, Sloping, rotated
 from torch import Tensor, nn
 
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, ScalarMetric
@@ -51,6 +51,8 @@ def test_a_block_is_the_submatrix_and_takes_one_product(parts):
     assert whole.count == block.dim == len(index)
     v = draw(D)
     assert torch.equal(block.restrict(v), v[index])
+    gradient = Block(Sloping(whole, v), parts).gradient()
+    assert gradient is not None and torch.equal(gradient, v[index]) and block.gradient() is None
 
 
 def test_layers_are_tensors_or_share_the_beginning_of_their_names(space):

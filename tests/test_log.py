@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optim_family import log as module
 from optim_family.errors import CorruptError
 from optim_family.log import Log, finite, read_log
 
@@ -38,6 +39,11 @@ def opened(tmp_path):
             return log
 
         yield opened
+
+
+@pytest.fixture(autouse=True, params=[2, 1000], ids=["two lines at once", "a thousand"])
+def _block(request, monkeypatch):
+    monkeypatch.setattr(module, "_BLOCK", request.param)
 
 
 def written(path, steps):
@@ -108,6 +114,25 @@ def test_a_torn_last_line_is_left_out_wherever_it_is_torn(tmp_path):
     for length in range(first, len(whole)):
         path.write_bytes(whole[:length])
         assert read_log(path, START) == [record(0)]
+
+
+def test_a_line_that_its_writer_completes_meanwhile_is_left_for_the_next_time(tmp_path, monkeypatch):
+    path = written(tmp_path / "log", [0, 10])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    torn = module._torn
+    monkeypatch.setattr(module, "_torn", lambda *args: path.write_bytes(whole) and torn(*args))
+    assert read_log(path, START) == [record(0)]
+    assert read_log(path, START) == [record(0), record(10)]
+
+
+def test_the_number_of_a_damaged_line_is_named(tmp_path):
+    path = written(tmp_path / "log", range(2500))
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1700] = lines[1700].replace(b'"check":"', b'"check":"g')
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(CorruptError, match="damaged in line 1701,"):
+        read_log(path, START)
 
 
 def test_the_writer_cuts_a_torn_line_off_and_goes_on(tmp_path):

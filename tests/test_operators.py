@@ -1,5 +1,6 @@
 import pytest
 import torch
+from matrices import Sloping
 from torch import Tensor
 
 from optim_family.operators import (
@@ -103,8 +104,17 @@ def test_a_new_operator_is_one_class_with_one_method() -> None:
             return -(self.inner @ v)
 
     assert torch.equal(Negated(Matrix(symmetric())).dense(), -symmetric())
+    assert Negated(Matrix(symmetric())).gradient() is None
     with pytest.raises(TypeError, match="abstract"):
         SymmetricOperator()  # type: ignore[abstract]
+
+
+def test_a_gradient_passes_outwards_through_what_stands_around_its_operator() -> None:
+    one, other, slope = Matrix(symmetric(1)), Matrix(symmetric(2)), draw(D, seed=3)
+    inner = Sloping(Matrix(symmetric()), slope)
+    around = Sandwich((one, other), Watched(inner, lambda: None)).gradient()
+    assert around is not None and torch.equal(around, one @ (other @ slope))
+    assert Sandwich((one,), Watched(Matrix(symmetric()), lambda: None)).gradient() is None
 
 
 def test_a_watched_operator_calls_before_every_product_and_may_refuse_it() -> None:
