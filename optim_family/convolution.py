@@ -7,7 +7,7 @@ For y = x * w, with u the gradient of y, ⊛ the transposed convolution and ⋆ 
 
 du is one convolution of the channels [s, x] with [w, v], and the rest one backward pass. torch's own formula
 takes four convolutions and copies to and fro. On a CPU everything is kept with the channels last, where its
-kernels are up to ten times faster, those of batch normalisation too.
+kernels are faster, those of batch normalisation too.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from torch.nn import functional
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 # ⋆ is a matrix product of our own up to so many places for each output channel, or numbers in all patches:
-# there the library's kernel on a CPU takes up to sixteen times as long.
+# there the library's kernel on a CPU is slower.
 PLACES, PATCHES = 8, 2**20
 
 

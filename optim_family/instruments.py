@@ -25,7 +25,7 @@ Batch = list[ChunkLoss]
 
 @final
 class Instruments:
-    """Measures a run again and again; remembers where the readings ended, and the last three weights.
+    """Measures a run again and again; remembers how many readings there were, and the last three weights.
 
     Args:
         experiment: what is measured, at its present weights.

@@ -129,8 +129,8 @@ def mark(ax: Axes, record: Record) -> None:
 def _sheet(title: str, subtitle: str, view: str, body: float) -> Figure:
     """A figure with its heading, and room for panels so many inches high."""
     height = HEAD + body
-    drawn = Figure(figsize=(WIDTH, height), layout="constrained")
-    drawn.get_layout_engine().set(rect=(0, 0, 1, 1 - HEAD / height))  # type: ignore[call-arg, union-attr]
+    drawn = Figure(figsize=(WIDTH, height))
+    drawn.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEAD / height))
     below = ", ".join([*([subtitle] if subtitle else []), f"{view.replace('-', ' ')} view"])
     drawn.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=12, fontweight="bold")
     drawn.text(0.012, 1 - 0.36 / height, below, va="top", color=GREY)
