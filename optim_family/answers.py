@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from optim_family import claims, comparing, summary
 from optim_family.claims import CLAIMS, Finding
-from optim_family.store import Run
+from optim_family.runs import Run
 
 if TYPE_CHECKING:
     import pandas

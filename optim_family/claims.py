@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from optim_family.comparing import COMPARED, Difference, Quantity, difference, matched
 from optim_family.labels import compact
-from optim_family.store import Run
+from optim_family.runs import Run
 
 if TYPE_CHECKING:
     import pandas

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final, final
 
-from optim_family.store import Run
+from optim_family.runs import Run
 
 if TYPE_CHECKING:
     import pandas

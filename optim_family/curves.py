@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
+from optim_family.runs import Run
 from optim_family.series import series
-from optim_family.store import Run
 
 Array = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ class Curve:
             "linestyle": DASHES[self.look % len(DASHES)],
             "marker": MARKERS[self.look % len(MARKERS)],
             "markersize": 4,
-            "markevery": self.marks(len(self.run.records)),
+            "markevery": self.marks(self.run.columns.count),
         }
 
     def marks(self, points: int) -> tuple[int, int]:
@@ -111,7 +111,7 @@ def draw(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any
     points = curve.points(field)
     steps, values = thinned(points)
     share = len(steps) / max(1, points.shape[1])
-    marks = curve.marks(round(share * len(curve.run.records)))
+    marks = curve.marks(round(share * curve.run.columns.count))
     look = {**curve.style, "markevery": marks, **style}
     if len(steps) == 1 and not look["marker"]:
         look |= {"marker": "_", "markersize": 12}
@@ -148,14 +148,15 @@ def log_axis(ax: Axes, series: Iterable[ArrayLike]) -> None:
     """
     lists = [np.asarray(values, dtype=np.float64) for values in series]
     whole = np.concatenate([np.empty(0), *lists])
-    positive = np.sort(whole[whole > 0]).tolist()
+    positive = np.sort(whole[whole > 0])
     if hidden := len(whole) - len(positive):
-        ax.set_title(f"{hidden} values ≤ 0 not shown" if positive else "nothing above 0", **ASIDE)
-    if not positive:
+        ax.set_title(f"{hidden} values ≤ 0 not shown" if positive.size else "nothing above 0", **ASIDE)
+    if not positive.size:
         return
     firsts = [float(values[0]) for values in lists if len(values) and values[0] > 0]
-    low = min(max(positive[0], positive[len(positive) // 50] / 10), *firsts, positive[-1])
-    high = min(positive[-1], 1000 * max(positive[len(positive) // 2], *firsts, low))
+    least, second, middle, most = positive[[0, len(positive) // 50, len(positive) // 2, -1]].tolist()
+    low = min(max(least, second / 10), *firsts, most)
+    high = min(most, 1000 * max(middle, *firsts, low))
     bottom, top = (min(max(math.log10(end), -200.0), 200.0) for end in (low, high))
     margin = max(0.02, 0.05 * (top - bottom))
     ax.set_yscale("log", nonpositive="mask")

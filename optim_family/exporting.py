@@ -13,7 +13,7 @@ from typing import Any, Final, final
 
 from optim_family import tables
 from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
-from optim_family.store import Run
+from optim_family.runs import Run
 
 PROJECT: Final = "optim-family"
 _RECORD: Final = [name for name in tables.RECORD_FIELDS if name not in ("step", "elapsed")]
@@ -48,7 +48,7 @@ def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -
     """Hand runs over to a tool.
 
     Args:
-        runs: as `store.read_run` gives them.
+        runs: as `runs.read_run` gives them.
         to: a name out of `TARGETS`.
         folder: for TensorBoard and Parquet; the others go where their own settings say.
         project: of W&B; the experiment of MLflow.

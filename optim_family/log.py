@@ -1,18 +1,17 @@
 """The log of a run: one record a line, one write a record; it only grows, and any damage to it shows.
 
-Every line ends with a check, c ← CRC-32(line, c), which starts at a number of the run's own: a flipped bit,
-a lost line or a line from elsewhere breaks the chain. Only a torn last line, which a kill leaves, is dropped.
+Every line ends with a check, the CRC-32 of all that stands before it, which starts at a number of the run's
+own: a flipped bit, a lost line or a line from elsewhere shows. Only a torn last line, which a kill leaves, is
+dropped.
 """
 
-import gc
-import itertools
 import json
 import math
 import os
-import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, final
 
@@ -22,10 +21,10 @@ from optim_family.errors import CorruptError
 from optim_family.files import writing
 from optim_family.spec import difference
 
-_PATTERN = b',"check":"01234567"}\n'
-_ENDING, _DIGITS = len(_PATTERN), _PATTERN.index(b"0")
+_PATTERN = b',"check":"%08x"}\n'
+_ENDING = len(_PATTERN % 0)
 _TIMING = frozenset({"elapsed", "seconds"})
-_BLOCK = 1000  # lines read at once: many enough to be fast, few enough for the processor's cache
+_BLOCK = 2**16  # bytes read at once: many enough to be fast, few enough for the processor's cache
 
 
 @final
@@ -47,17 +46,16 @@ class Log:
             CorruptError: it cannot be written, or is damaged.
         """
         self.path, self.count, self._size, self._check = path, 0, 0, start
-        last = b'{"step":-1'
+        self._last = -1
         with writing(path), ExitStack() as held:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
             self._descriptor = os.open(path, flags, 0o666)
             held.callback(os.close, self._descriptor)
             self._replay = held.enter_context(path.open("rb"))
-            for heads, self._check in _verified(path, start):
-                last, self.count = heads[-1], self.count + len(heads)
-                self._size += sum(map(len, heads)) + len(heads) * _ENDING
+            for lines, self._check in _verified(path, start):
+                self.count, self._size = self.count + lines.count(b"\n"), self._size + len(lines)
+                self._last = _parsed(lines[lines.rfind(b"\n", 0, -1) + 1 :], path)[0]["step"]
             os.ftruncate(self._descriptor, self._size)
-            self._last: int = _parsed([last], path)[0]["step"]
             self._held = held.pop_all()
         self._stored: dict[str, Any] = {"step": -1}
 
@@ -69,9 +67,10 @@ class Log:
                 self._compare(plain)
             return False
         head = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()[:-1]
-        check = zlib.crc32(head, self._check)
-        self._extend(head + _ending(check))
-        self._check, self._last, self.count = check, plain["step"], self.count + 1
+        ending = _ending(head, self._check)
+        self._extend(head + ending)
+        self._check = zlib.crc32(head + ending, self._check)
+        self._last, self.count = plain["step"], self.count + 1
         return True
 
     def sync(self) -> None:
@@ -103,7 +102,7 @@ class Log:
 
     def _compare(self, record: dict[str, Any]) -> None:
         while self._stored["step"] < record["step"]:
-            self._stored = _parsed([self._replay.readline()[:-_ENDING]], self.path)[0]
+            self._stored = _parsed(self._replay.readline(), self.path)[0]
         ours, theirs = _timeless(record), _timeless(self._stored)
         if json.dumps(ours, sort_keys=True) != json.dumps(theirs, sort_keys=True):
             fields = "; ".join(difference(theirs, ours)) or "a missing field or the sign of a zero"
@@ -114,17 +113,14 @@ class Log:
             )
 
 
-def read_log(path: Path, start: int) -> list[dict[str, Any]]:
-    """All records, without their checks; also while the log is being written. No file, no records.
+def read_log(path: Path, start: int) -> Iterator[list[dict[str, Any]]]:
+    """All records, without their checks, many at a time; also while it is being written. No file, no records.
 
     Raises:
         CorruptError: a line is damaged.
     """
-    records: list[dict[str, Any]] = []
-    with without_garbage_collection():
-        for heads, _ in _verified(path, start):
-            records += _parsed(heads, path)
-    return records
+    for lines, _ in _verified(path, start):
+        yield _parsed(lines, path)
 
 
 def finite(value: Any) -> Any:
@@ -138,62 +134,63 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _verified(path: Path, check: int) -> Iterator[tuple[list[bytes], int]]:
-    """The whole lines up to their checks, at least one, and the last check: again and again, many at once."""
+def _verified(path: Path, check: int) -> Iterator[tuple[bytes, int]]:
+    """Whole lines, at least one, and the CRC-32 up to their end: again and again, many at once."""
     if not path.exists():
         return
     with path.open("rb") as file:
         number = 1
-        while lines := list(itertools.islice(file, _BLOCK)):
-            heads = [line[:-_ENDING] for line in lines]
-            checks = list(itertools.accumulate(heads, _next_check, initial=check))
-            good = len(lines)
-            if b"".join([line[-_ENDING:] for line in lines]) != _endings(checks[1:]):
-                good = next(i for i, line in enumerate(lines) if line[-_ENDING:] != _ending(checks[i + 1]))
-                if not _torn(lines[good], checks[good]):
-                    raise CorruptError(
-                        f"{path} is damaged in line {number + good}, which does not match its check; "
-                        "repeat the run in a new folder"
-                    )
-            if good:
-                yield heads[:good], checks[good]
-            if good < len(lines):
+        while block := file.read(_BLOCK) + file.readline():
+            lines = block[: block.rfind(b"\n") + 1]
+            torn, ending = block[len(lines) :], lines[-_ENDING:]
+            inner = zlib.crc32(lines[:-_ENDING], check)
+            after = zlib.crc32(ending, inner)
+            if ending not in (_PATTERN % inner, b"") or (torn and not _torn(torn, after)):
+                raise CorruptError(
+                    f"{path} is damaged in line {number + _first_bad(block, check)}, which does not match "
+                    "its check; repeat the run in a new folder"
+                )
+            if lines:
+                yield lines, after
+            if torn:
                 return  # a torn line is the last one, even if its writer completes it meanwhile
-            number, check = number + good, checks[good]
+            number, check = number + lines.count(b"\n"), after
 
 
-def _next_check(check: int, head: bytes) -> int:
-    return zlib.crc32(head, check)
+def _first_bad(block: bytes, check: int) -> int:
+    """The index of the first line that does not match its check."""
+    index = 0
+    for line in block.splitlines(keepends=True):
+        if not line.endswith(_ending(line[:-_ENDING], check)):
+            break
+        index, check = index + 1, zlib.crc32(line, check)
+    return index
 
 
-def _parsed(heads: list[bytes], path: Path) -> list[dict[str, Any]]:
+def _parsed(lines: bytes, path: Path) -> list[dict[str, Any]]:
     """The records; orjson reads the same numbers as Python's parser, and is faster."""
     try:
-        records: list[dict[str, Any]] = orjson.loads(b"[" + b"},".join(heads) + b"}]")
+        records: list[dict[str, Any]] = orjson.loads(b"[" + lines[:-1].replace(b"\n", b",") + b"]")
+        kinds = set(map(type, map(itemgetter("step"), records)))
+        for record in records:
+            del record["check"]
     except ValueError as error:
         raise CorruptError(f"{path} holds lines that are not JSON: {error}") from error
-    if not all(type(record) is dict and type(record.get("step")) is int for record in records):
+    except (KeyError, TypeError):
+        kinds = set()
+    if kinds != {int}:
         raise CorruptError(f"{path} holds lines that are not records, for they have no step")
     return records
 
 
-def _ending(check: int) -> bytes:
-    return _endings([check])
-
-
-def _endings(checks: list[int]) -> bytes:
-    """The ends of so many lines, one after the other, column by column."""
-    endings = bytearray(_PATTERN * len(checks))
-    digits = struct.pack(f">{len(checks)}I", *checks).hex().encode()
-    for place in range(8):
-        endings[_DIGITS + place :: _ENDING] = digits[place::8]
-    return bytes(endings)
+def _ending(head: bytes, check: int) -> bytes:
+    """The end of a line, with the CRC-32 of its head and all before it; `check` is that of all before it."""
+    return _PATTERN % zlib.crc32(head, check)
 
 
 def _torn(line: bytes, check: int) -> bool:
     """No newline, and not because the newline itself was changed."""
-    whole = line[-_ENDING:-1] == _ending(zlib.crc32(line[:-_ENDING], check))[:-1]
-    return not line.endswith(b"\n") and not whole
+    return line[-_ENDING:-1] != _ending(line[:-_ENDING], check)[:-1]
 
 
 def _timeless(value: Any) -> Any:
@@ -201,15 +198,3 @@ def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _timeless(item) for key, item in value.items() if key not in _TIMING}
     return value
-
-
-@contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """Looking through millions of small live objects in vain costs time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

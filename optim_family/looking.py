@@ -11,8 +11,8 @@ from optim_family.errors import UsageError
 from optim_family.examining import examine
 from optim_family.experiment import assemble
 from optim_family.files import replace_atomically, writing
+from optim_family.runs import read_run
 from optim_family.spec import RunSpec
-from optim_family.store import read_run
 
 
 def look(

@@ -18,8 +18,8 @@ from matplotlib.ticker import MaxNLocator
 
 from optim_family.curves import Curve, cross, draw, log_axis
 from optim_family.plots import STYLE, WIDTH, literal
+from optim_family.runs import Run
 from optim_family.series import fitted, last_step, series
-from optim_family.store import Run
 from optim_family.summary import OWN, first_view
 
 # Inches, fixed for the same reasons as in `plots`.
@@ -62,7 +62,7 @@ def accuracy_multiples(runs: Sequence[Run], arms: Sequence[str], settings: Seque
         settings: likewise.
     """
     drawn = _multiples("Test accuracy, %; star: training reaches 100 %", runs, arms, settings, _accuracy)
-    late = np.concatenate([series(run, "test_accuracy")[len(run.records) // 2 :] for run in runs])
+    late = np.concatenate([series(run, "test_accuracy")[run.columns.count // 2 :] for run in runs])
     low = min(late[np.isfinite(late)], default=0.0)
     for ax in drawn.axes:
         ax.set_ylim(max(0, 100 * low - 15), 101)
@@ -177,5 +177,5 @@ def _accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
 def _fits(curve: Curve) -> Iterator[tuple[float, float]]:
     """The step at which training reaches 100 %, and the test accuracy there."""
     if (at := fitted(curve.run)) is not None:
-        record = curve.run.records[at]
-        yield record["step"], record["test_accuracy"]
+        step, accuracy = (series(curve.run, name)[at] for name in ("step", "test_accuracy"))
+        yield step, accuracy

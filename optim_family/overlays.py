@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from optim_family.errors import UsageError, unknown
 from optim_family.predictions import mean_excess_loss, sharpness_floor
+from optim_family.runs import Run
 from optim_family.series import first_index, fitted, series
-from optim_family.store import Run
 
 Array = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ from optim_family.curves import (
     thinned,
 )
 from optim_family.overlays import drift, mean_loss, two_over_l
-from optim_family.series import fitted, views
+from optim_family.series import fitted, series, views
 from optim_family.spec import BATCH, MIDPOINT, parted
 
 PLAIN = ("spherical", "riemannian", "raw")
@@ -65,7 +65,7 @@ def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
         draw(ax, curve, "train_accuracy", scale=100, **TRAIN)
         draw(ax, curve, "test_accuracy", scale=100, **TEST)
         if (at := fitted(curve.run)) is not None:
-            ax.plot(curve.run.records[at]["step"], 100, color=curve.color, zorder=5, **STAR)
+            ax.plot(series(curve.run, "step")[at], 100, color=curve.color, zorder=5, **STAR)
     values = [c.points(f"{f}_accuracy")[1] for c in curves for f in ("train", "test")]
     ax.set_ylim(100 * min([ys.min() for ys in values if ys.size], default=0.0) - 4, 104)
     cross(ax, curves, "test_accuracy", scale=100)

@@ -22,11 +22,10 @@ from optim_family.curves import GREY, Curve
 from optim_family.errors import UsageError
 from optim_family.files import replace_atomically
 from optim_family.labels import setting
-from optim_family.log import without_garbage_collection
 from optim_family.overlays import NAMES
 from optim_family.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
-from optim_family.series import fitted, last_step
-from optim_family.store import Run
+from optim_family.runs import Run
+from optim_family.series import fitted, last_step, series
 from optim_family.tables import run_labels
 
 # Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.
@@ -57,7 +56,6 @@ STYLE: dict[str, Any] = {
 }
 
 
-@without_garbage_collection()
 def figure(
     runs: Sequence[Run],
     *,
@@ -68,7 +66,7 @@ def figure(
     """Draw one run, or several in comparison.
 
     Args:
-        runs: as `store.read_run` gives them.
+        runs: as `runs.read_run` gives them.
         title: instead of the optimizer of the run, or the number of runs.
         names: of the runs, instead of labels from their specifications.
         overlays: which predictions to draw, of `overlays.NAMES`.
@@ -92,7 +90,6 @@ def figure(
     return drawn
 
 
-@without_garbage_collection()
 def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
     """Write <stem>.svg and <stem>.png into a folder, the same bytes every time.
 
@@ -186,7 +183,7 @@ def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
         ax.set_xlim(-0.02 * end, 1.02 * end)
         ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
         if len(curves) == 1 and (at := fitted(curves[0].run)) is not None:
-            ax.axvline(curves[0].run.records[at]["step"], color=GREY, linewidth=0.8, alpha=0.6, zorder=1)
+            ax.axvline(series(curves[0].run, "step")[at], color=GREY, linewidth=0.8, alpha=0.6, zorder=1)
 
 
 def _tau_rate(curves: Sequence[Curve]) -> float:

@@ -16,7 +16,7 @@ from optim_family import multiples, pages, plots, summary, tables
 from optim_family.answers import Answer, Cell, Table, difference_table, group_tables, verdicts
 from optim_family.files import replace_atomically, writing
 from optim_family.labels import compact
-from optim_family.store import Run
+from optim_family.runs import Run
 from optim_family.study_spec import StudySpec
 
 if TYPE_CHECKING:

@@ -15,31 +15,17 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, final
 
 from optim_family.errors import BusyError, CorruptError, UsageError
 from optim_family.files import is_leftover, remove_leftovers, replace_atomically, seal, unseal, writing
-from optim_family.log import Log, finite, read_log
+from optim_family.log import Log, finite
 from optim_family.spec import difference
 
-_SPEC, _STATUS, _PROVENANCE = "spec.json", "status.json", "provenance.json"
-_LOG, _LOCK, _CHECKPOINTS = "metrics.jsonl", "lock", "checkpoints"
+SPEC, STATUS, PROVENANCE = "spec.json", "status.json", "provenance.json"
+LOG, _LOCK, _CHECKPOINTS = "metrics.jsonl", "lock", "checkpoints"
 _BAD_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL}
-
-
-@final
-@dataclass(frozen=True)
-class Run:
-    """What a run directory holds; `records` are those of its log, in order. None changes, or `known` errs."""
-
-    path: Path
-    spec: dict[str, Any]
-    status: dict[str, Any]
-    provenance: dict[str, Any]
-    records: list[dict[str, Any]]
-    known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 class Store(ABC):
@@ -122,10 +108,10 @@ class RunStore(Store):
             )
         with writing(path), ExitStack() as held:
             held.callback(os.close, _lock(path / _LOCK))
-            _settle(path / _SPEC, json.loads(json.dumps(finite(spec))))
-            log = Log(path / _LOG, _start(path))
+            _settle(path / SPEC, json.loads(json.dumps(finite(spec))))
+            log = Log(path / LOG, start(path))
             held.callback(log.close)
-            _require(path, _unseal_if_any(path / _STATUS), log.count)
+            require(path, unseal_if_any(path / STATUS), log.count)
             for folder in (path, path / _CHECKPOINTS):
                 remove_leftovers(folder)
             return cls(path, log, held.pop_all())
@@ -157,40 +143,12 @@ class RunStore(Store):
             CorruptError: the system refuses.
         """
         self._log.sync()
-        count = {"records": self._log.count} if name == _STATUS else {}
+        count = {"records": self._log.count} if name == STATUS else {}
         replace_atomically(self.path / name, seal(finite({**value, **count})))
 
     def close(self) -> None:
         """Free the lock. Closing twice is harmless."""
         self._held.close()
-
-
-def read_run(path: Path) -> Run:
-    """Read a run directory, also while it is being written: no lock is needed.
-
-    Raises:
-        UsageError: it is not a run directory.
-        CorruptError: something in it is damaged; the message names the file, and the line of the log.
-    """
-    if not (path / _SPEC).is_file():
-        raise UsageError(f"{path} is not a run directory, for it has no {_SPEC}; name a folder made by `run`")
-    spec, provenance = unseal(path / _SPEC), _unseal_if_any(path / _PROVENANCE)
-    status = _unseal_if_any(path / _STATUS)  # before the log, which may grow meanwhile
-    records = read_log(path / _LOG, _start(path))
-    _require(path, status, len(records))
-    return Run(path, spec, status, provenance, records)
-
-
-def find_runs(path: Path) -> list[Path]:
-    """The run directories in a folder and below it, itself included, sorted.
-
-    Raises:
-        UsageError: there are none.
-    """
-    found = sorted(file.parent for file in path.rglob(_SPEC))
-    if not found:
-        raise UsageError(f"there is no run directory in {path}; name a folder in which `run` has written")
-    return found
 
 
 def _enter(path: Path) -> None:
@@ -203,7 +161,7 @@ def _enter(path: Path) -> None:
         kind = UsageError if number in _BAD_PATH else CorruptError
         line = f"{str(path)!r} cannot be a run directory: {reason}; choose another folder"
         raise kind(line) from error
-    if names and _SPEC not in names:
+    if names and SPEC not in names:
         raise UsageError(f"{path} is neither empty nor a run directory; choose another folder")
 
 
@@ -232,19 +190,20 @@ def _settle(path: Path, spec: dict[str, Any]) -> None:
         raise UsageError(f"{path.parent} holds a different run ({'; '.join(fields)}); choose another folder")
 
 
-def _start(path: Path) -> int:
+def start(path: Path) -> int:
     """Where the checks of the log start: another run's log does not fit."""
-    return zlib.crc32((path / _SPEC).read_bytes())
+    return zlib.crc32((path / SPEC).read_bytes())
 
 
-def _unseal_if_any(path: Path) -> dict[str, Any]:
+def unseal_if_any(path: Path) -> dict[str, Any]:
+    """What `files.seal` wrote; nothing if there is no file."""
     return unseal(path) if path.exists() else {}
 
 
-def _require(path: Path, status: Mapping[str, Any], count: int) -> None:
+def require(path: Path, status: Mapping[str, Any], count: int) -> None:
     """At least as many records as were safe when the status was written."""
     if count < status.get("records", 0):
         raise CorruptError(
-            f"{path / _LOG} has lost its end: {count} records where {_STATUS} counts {status['records']}; "
+            f"{path / LOG} has lost its end: {count} records where {STATUS} counts {status['records']}; "
             "repeat the run in a new folder"
         )

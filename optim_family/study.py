@@ -15,7 +15,7 @@ from typing import Any, Final, final
 from optim_family.errors import BusyError, CorruptError
 from optim_family.files import unseal
 from optim_family.launchers import Ending, Job, Launcher
-from optim_family.store import Run, read_run
+from optim_family.runs import Run, read_run
 from optim_family.study_spec import StudySpec
 from optim_family.watching import Stop
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from optim_family import tables
 from optim_family.labels import ARM, SETTING, arms, compact
-from optim_family.series import column, fitted, series, views
+from optim_family.runs import Run
+from optim_family.series import column, first_index, fitted, series, views
 from optim_family.spec import BATCH, MIDPOINT
-from optim_family.store import Run
 
 if TYPE_CHECKING:
     import pandas
@@ -132,8 +132,8 @@ def first_view(run: Run, order: Iterable[str]) -> str:
 
 def _edge(run: Run, view: str) -> int | None:
     """The first step at which the sharpness is at its threshold or above."""
-    ratios = column(run, f"{view}.ratio")
-    return next((r["step"] for r, ratio in zip(run.records, ratios, strict=True) if ratio >= 1), None)
+    at = first_index(series(run, f"{view}.ratio") >= 1)
+    return None if at is None else int(series(run, "step")[at])
 
 
 def _settings(runs: Sequence[Run]) -> list[str]:
@@ -175,7 +175,7 @@ def readings(runs: Sequence[Run]) -> "pandas.DataFrame":
     import pandas
 
     parts = [(run, view) for run in runs for view in views(run)]
-    lengths = [len(run.records) for run, _ in parts]
+    lengths = [run.columns.count for run, _ in parts]
 
     def joined(of: str, name: str) -> Any:
         return np.concatenate([[], *(series(run, of.format(view) + name) for run, view in parts)])

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optim_family.labels import label, labels
-from optim_family.series import column, fitted, views
+from optim_family.runs import Run, find_runs, read_run
+from optim_family.series import column, fitted, series, views
 from optim_family.spec import without_scale
-from optim_family.store import Run, find_runs, read_run
 
 if TYPE_CHECKING:
     import pandas
@@ -82,10 +82,10 @@ def summary(run: Run) -> dict[str, Any]:
     return {
         "label": label(run.spec),
         "status": run.status.get("status"),
-        "steps": run.status.get("step", run.records[-1]["step"] if run.records else 0),
-        "records": len(run.records),
-        "fit_step": None if at is None else run.records[at]["step"],
-        "fit_tau": None if at is None else run.records[at]["tau"],
+        "steps": run.status.get("step", int(series(run, "step").max(initial=0))),
+        "records": run.columns.count,
+        "fit_step": None if at is None else int(series(run, "step")[at]),
+        "fit_tau": _at(column(run, "tau"), at),
         "test_accuracy_at_fit": _at(test, at),
         "test_accuracy": _last(test),
         "test_accuracy_best": max(_finite(test), default=None),

@@ -16,8 +16,9 @@ from optim_family.blame import blamed
 from optim_family.errors import OptimFamilyError, Stopped, UsageError
 from optim_family.experiment import Experiment, assemble
 from optim_family.instruments import Instruments
+from optim_family.runs import read_run
 from optim_family.spec import RunSpec, difference
-from optim_family.store import Elsewhere, RunStore, Store, read_run
+from optim_family.store import Elsewhere, RunStore, Store
 from optim_family.watching import Stop, Watcher
 from optim_family.world import Alone, World
 

@@ -2,11 +2,13 @@
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from optim_family.columns import Columns
+from optim_family.runs import Run
 from optim_family.spec import RunSpec
-from optim_family.store import Run
 
 GD = {"lr": 0.2, "weight_decay": 0.005, "momentum": 0.0}
 RMSPROP = {
@@ -40,7 +42,12 @@ def make_run(
     noise = random.Random(seed)
     log = [record(i, records, every, optimizer, hyper, edge_at, noise) for i in range(records)]
     state = {"status": status, "step": log[-1]["step"], "seconds": 12.5} if log else {"status": status}
-    return Run(Path(path), whole.model_dump(mode="json"), state, {}, log)
+    return holding(Run(Path(path), whole.model_dump(mode="json"), state, {}, Columns([]), list), log)
+
+
+def holding(run: Run, records: list[dict[str, Any]]) -> Run:
+    """The run, with other records, which may be changed until a column is looked at."""
+    return replace(run, columns=Columns([records]), read=lambda: records)
 
 
 def record(

@@ -9,7 +9,7 @@ import pytest
 from command import optim_family
 from test_packaging import call
 
-from optim_family.store import read_run
+from optim_family.runs import read_run
 
 DOCS = Path(__file__).parent.parent / "docs"
 TEXT = (DOCS / "adding-an-optimizer.md").read_text(encoding="utf-8")

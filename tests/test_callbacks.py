@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from optim_family.store import read_run
+from optim_family.runs import read_run
 
 X, Y = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
 

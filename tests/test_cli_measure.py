@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from optim_family import backbones, cli, data
 from optim_family.measuring import measure
 from optim_family.objective import half_squared_error
-from optim_family.store import read_run
+from optim_family.runs import read_run
 
 cli.SENTENCES.setdefault("measure", "Measure the sharpness of a model at weights from a file.")
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from optim_family import report, study
 from optim_family.cli import board, studying
 from optim_family.launchers import Ending, Job, Launcher
+from optim_family.runs import read_run
 from optim_family.spec import RunSpec
-from optim_family.store import read_run
 from optim_family.study_spec import StudySpec
 from optim_family.training import train
 from optim_family.trial import Cost

@@ -14,8 +14,8 @@ from optim_family.cli import launching
 from optim_family.clusters import Cluster, Errand, Ray, Submitit
 from optim_family.errors import Stopped, UsageError
 from optim_family.launchers import Job
+from optim_family.runs import read_run
 from optim_family.spec import RunSpec
-from optim_family.store import read_run
 from optim_family.watching import Stop
 
 JOBS = [Job(RunSpec(optimizer="gd", hyper={}, seed=seed), Path(f"runs/{seed}")) for seed in range(3)]

@@ -13,7 +13,7 @@ from command import optim_family
 from test_packaging import call, copy_sources
 
 from optim_family import registry, testing
-from optim_family.store import read_run
+from optim_family.runs import read_run
 
 PLUGIN = Path(__file__).parent.parent / "examples" / "plugin"
 TINY = "--limit", "20", "--steps", "3", "--every", "1"

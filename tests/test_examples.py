@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_packaging import ROOT, call
 
-from optim_family.store import read_run
+from optim_family.runs import read_run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = {

@@ -10,8 +10,9 @@ from test_training import StopAfter, spec, untimed, weights_hash
 from optim_family.errors import Stopped
 from optim_family.experiment import assemble
 from optim_family.hessian import Hessian
+from optim_family.runs import read_run
 from optim_family.sharpness import Panel
-from optim_family.store import RunStore, read_run
+from optim_family.store import RunStore
 from optim_family.training import Training, train
 from optim_family.watching import Stop, Watcher
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command import optim_family
 
-from optim_family.store import read_run
+from optim_family.runs import read_run
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

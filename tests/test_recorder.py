@@ -15,8 +15,9 @@ from optim_family.optimizers.adopted import adopt
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
 from optim_family.recorder import Recorder
+from optim_family.runs import read_run
 from optim_family.spec import RunSpec
-from optim_family.store import RunStore, read_run
+from optim_family.store import RunStore
 from optim_family.training import train as train_run
 
 

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from synthetic import holding
 
 from optim_family.arithmetic import full_precision
 from optim_family.errors import UsageError
 from optim_family.experiment import assemble
+from optim_family.runs import read_run
 from optim_family.spec import RunSpec
-from optim_family.store import read_run
 from optim_family.theory import replay
 from optim_family.theory.drift import CUTS, window
 from optim_family.theory.primitive import third_derivative
@@ -65,7 +66,7 @@ def test_a_log_that_it_does_not_meet_is_refused(run):
     records = [dict(record) for record in run.records]
     records[3]["weight_norm"] *= 1 + 1e-6
     with pytest.raises(UsageError, match=r"cannot be repeated here: at step 30 .* on this machine"):
-        list(steps_of(replace(run, records=records), assemble(SPEC)))
+        list(steps_of(holding(run, records), assemble(SPEC)))
 
 
 def test_a_visit_leaves_no_trace():
@@ -134,4 +135,4 @@ def test_short_runs_and_calm_ones_are_refused(run):
         follow(short)
     calm = [r | {"train_accuracy": 0.9} for r in run.records]
     with pytest.raises(UsageError, match="never comes to its edge"):
-        follow(replace(run, records=calm))
+        follow(holding(run, calm))

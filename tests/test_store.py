@@ -11,7 +11,8 @@ import time
 import pytest
 
 from optim_family.errors import BusyError, CorruptError, UsageError
-from optim_family.store import RunStore, find_runs, read_run
+from optim_family.runs import find_runs, read_run
+from optim_family.store import RunStore
 
 SPEC = {"optimizer": "gd", "hyper": {"lr": 0.1, "beta": 0.0}, "views": ("raw",), "limit": None}
 

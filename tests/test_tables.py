@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from synthetic import make_run
+from synthetic import holding, make_run
 
 import optim_family
 from optim_family.errors import UsageError
@@ -82,7 +82,7 @@ def test_no_record_is_lost_for_want_of_a_view(tmp_path):
     ending = {"step": 45, "tau": 0.1, "train_loss": None, "views": {}, "elapsed": 1.0}
     run.records.append(ending)
     stored(tmp_path / "late", run)
-    stored(tmp_path / "at once", replace(run, records=[ending]))
+    stored(tmp_path / "at once", holding(run, [ending]))
     stored(tmp_path / "empty", make_run(records=0))
     table = load_runs(tmp_path)
     late, once = (table[table["run"] == str(tmp_path / name)] for name in ("late", "at once"))

@@ -11,8 +11,9 @@ from optim_family import checkpoint, registry
 from optim_family.errors import BusyError, CorruptError, PluginError, Stopped, UsageError
 from optim_family.experiment import assemble
 from optim_family.optimizers.gd import GD
+from optim_family.runs import read_run
 from optim_family.spec import RunSpec
-from optim_family.store import RunStore, read_run
+from optim_family.store import RunStore
 from optim_family.training import train
 from optim_family.watching import Stop, Watcher
 

@@ -2,8 +2,9 @@ import subprocess
 
 from optim_family import worker
 from optim_family.launchers import WORKER
+from optim_family.runs import read_run
 from optim_family.spec import RunSpec
-from optim_family.store import RunStore, read_run
+from optim_family.store import RunStore
 from optim_family.training import train
 
 SPEC = RunSpec(

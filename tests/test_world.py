@@ -12,8 +12,8 @@ from optim_family.experiment import assemble
 from optim_family.hessian import Hessian
 from optim_family.instruments import Instruments
 from optim_family.minibatch import batch_sharpness
+from optim_family.runs import read_run
 from optim_family.space import flatten
-from optim_family.store import read_run
 from optim_family.training import train
 from optim_family.watching import Stop
 

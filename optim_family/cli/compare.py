@@ -24,7 +24,7 @@ def command(output: Output, runs: tuple[Path, ...], out: Path | None, overlay: s
     """Draw several runs in one figure, and list them in one table."""
     from optim_family.cli.showing import attest, draw, show
     from optim_family.overlays import chosen
-    from optim_family.store import read_run
+    from optim_family.runs import read_run
 
     shown, found = chosen(overlay), [read_run(path) for path in runs]
     folder = out or beside(runs)

@@ -23,7 +23,7 @@ TARGETS = ("tensorboard", "mlflow", "wandb", "parquet")
 def command(output: Output, runs: tuple[Path, ...], to: str, out: Path | None, project: str) -> None:
     """Hand runs over to another tool; RUNS are run directories, or folders above them."""
     from optim_family.exporting import export
-    from optim_family.store import find_runs, read_run
+    from optim_family.runs import find_runs, read_run
 
     found = [read_run(folder) for path in runs for folder in find_runs(path)]
     places = export(found, to, out or Path("exports") / to, project)

@@ -13,7 +13,7 @@ from optim_family.errors import UsageError, unknown
 from optim_family.files import replace_atomically, writing
 from optim_family.log import finite
 from optim_family.resources import version
-from optim_family.store import read_run
+from optim_family.runs import read_run
 from optim_family.theory.subjects import SUBJECTS, Shown, network
 
 LIBRARIES = ("optim-family", "torch", "numpy", "scipy", "matplotlib")

@@ -127,7 +127,7 @@ def saved_spec(out: Path) -> dict[str, Any]:
         UsageError: it is none.
         CorruptError: it is damaged.
     """
-    from optim_family.store import read_run
+    from optim_family.runs import read_run
 
     return read_run(out).spec
 

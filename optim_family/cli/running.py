@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from optim_family import store, tables
+from optim_family import tables
 from optim_family.cli import display
 from optim_family.cli.looks import Looks
 from optim_family.cli.looks import draw as draw_look
@@ -15,6 +15,7 @@ from optim_family.cli.showing import draw, paths, show
 from optim_family.files import replace_atomically
 from optim_family.labels import label, setting
 from optim_family.overlays import NAMES
+from optim_family.runs import Run, read_run
 from optim_family.spec import RunSpec
 from optim_family.watching import Stop
 
@@ -37,7 +38,7 @@ def carry_out(
         output.say(f"{out} holds this run already, finished; nothing is computed again")
     elif not _train(spec, out, resume, output):
         return 0
-    run = store.read_run(out)
+    run = read_run(out)
     summary, figure = out / "summary.json", paths(out, "figure")
     if overlays is not None or not all(path.exists() for path in (summary, *figure)):
         replace_atomically(summary, json.dumps(tables.summary(run), indent=2) + "\n")
@@ -51,7 +52,7 @@ def carry_out(
     return DIVERGED if diverged else 0
 
 
-def _look(run: store.Run, looks: Looks, output: Output) -> None:
+def _look(run: Run, looks: Looks, output: Output) -> None:
     """More than one number at the last record, into looks/; with --json the words go to stderr."""
     from optim_family.looking import look
 
@@ -85,7 +86,7 @@ def preview(spec: RunSpec, out: Path, output: Output) -> int:
 def _finished(spec: RunSpec, out: Path) -> bool:
     if not (out / "spec.json").exists():
         return False
-    run = store.read_run(out)
+    run = read_run(out)
     return run.spec == spec.model_dump(mode="json") and run.status.get("status") in _FINISHED
 
 

@@ -9,7 +9,7 @@ import rich_click as click
 from optim_family import overlays, tables
 from optim_family.cli.output import Output
 from optim_family.files import replace_atomically
-from optim_family.store import Run
+from optim_family.runs import Run
 
 FORMS = ("svg", "png")
 

@@ -54,7 +54,7 @@ def write_report(
     """Write the report on the runs that have begun, and say what it says."""
     from optim_family import answers, report
 
-    runs = [run for run in under_way.runs(under_way.jobs(study, folder)) if run.records]
+    runs = [run for run in under_way.runs(under_way.jobs(study, folder)) if run.columns.count]
     if not runs:
         raise UsageError(
             f"no run of {study.name} with these settings has a record in {folder}; begin with "

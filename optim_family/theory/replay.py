@@ -24,10 +24,11 @@ from optim_family.lanczos import top_eigenpairs
 from optim_family.objective import Objective
 from optim_family.overlays import edge
 from optim_family.predictions import modulation_period
+from optim_family.runs import Run
+from optim_family.series import column, series
 from optim_family.sharpness import Probe, Reading
 from optim_family.space import ParameterSpace
 from optim_family.spec import RunSpec
-from optim_family.store import Run
 from optim_family.theory.drift import CUTS, Checkpoint, Drift, window
 from optim_family.theory.primitive import third_derivative
 from optim_family.watching import Watcher
@@ -104,7 +105,7 @@ def steps_of(run: Run, experiment: Experiment) -> Iterator[tuple[float, Tensor]]
     Raises:
         UsageError: the weights are not those of the run's log, to the last bit.
     """
-    log = {record["step"]: record.get("weight_norm") for record in run.records}
+    log = dict(zip(column(run, "step"), column(run, "weight_norm"), strict=True))
     before = now = experiment.objective.space.weights()
     for step in range(experiment.spec.steps):
         if log.get(step, norm := float(torch.linalg.vector_norm(now))) != norm:
@@ -172,4 +173,4 @@ def _edge(run: Run) -> int:
             f"{run.path} never comes to its edge of stability with 100 % training accuracy, where the flow "
             "begins; make the run longer"
         )
-    return max(1, int(run.records[index]["step"]))
+    return max(1, int(series(run, "step")[index]))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from optim_family.labels import label, setting
 from optim_family.predictions import modulation_period
-from optim_family.store import Run
+from optim_family.runs import Run
 from optim_family.theory.comparison import SETTINGS, Comparison, compare, distances, exponent
 from optim_family.theory.drift import CUTS, Drift
 from optim_family.theory.figures import convergence_figure, network_figure, toy_figure

@@ -22,8 +22,9 @@ import psutil
 
 from optim_family import answers, plots, report, study
 from optim_family.launchers import Local
+from optim_family.runs import read_run
 from optim_family.spec import RunSpec
-from optim_family.store import RunStore, read_run
+from optim_family.store import RunStore
 from optim_family.study_spec import StudySpec
 from optim_family.watching import Stop
 
@@ -106,7 +107,7 @@ def shown(folder: Path) -> dict[str, Any]:
     loaded = clock.lap()
     plots.save(plots.figure([run]), folder)
     return {
-        "records": len(run.records),
+        "records": run.columns.count,
         "to load": loaded,
         "the figure": clock.lap(),
         "peak memory, bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,

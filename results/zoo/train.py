@@ -13,8 +13,8 @@ from members import EVERY, MEMBERS, RATES, SEEDS, STEPS, SUBJECT, TUNING_SEED, T
 
 from optim_family import registry
 from optim_family.errors import PluginError
+from optim_family.runs import Run, read_run
 from optim_family.spec import RunSpec
-from optim_family.store import Run, read_run
 from optim_family.training import train
 
 FINISHED = ("done", "diverged", "failed")  # failed: numbers beyond float32 in the optimizer

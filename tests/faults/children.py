@@ -12,8 +12,9 @@ from optim_family import checkpoint, training
 from optim_family.errors import OptimFamilyError
 from optim_family.log import Log
 from optim_family.operators import Watched
+from optim_family.runs import read_run
 from optim_family.spec import RunSpec
-from optim_family.store import RunStore, read_run
+from optim_family.store import RunStore
 from optim_family.training import train
 from optim_family.watching import Stop
 

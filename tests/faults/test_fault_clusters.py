@@ -14,7 +14,7 @@ from counts import SHARE
 
 import optim_family
 from optim_family import study
-from optim_family.store import read_run
+from optim_family.runs import read_run
 from optim_family.study_spec import load
 
 pytestmark = pytest.mark.skipif(SHARE is None, reason="a minute each: they are part of `make faults`")

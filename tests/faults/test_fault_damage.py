@@ -10,7 +10,8 @@ from counts import tries
 
 from optim_family import checkpoint, training
 from optim_family.errors import CorruptError
-from optim_family.store import RunStore, read_run
+from optim_family.runs import read_run
+from optim_family.store import RunStore
 from optim_family.training import train
 
 TRIES = tries(50, 1000)

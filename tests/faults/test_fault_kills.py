@@ -7,7 +7,7 @@ import pytest
 from children import PHASES, ended, result, signalled, spec, start, telling, untimed, work
 from counts import tries
 
-from optim_family.store import read_run
+from optim_family.runs import read_run
 
 KILLS, STOPS = tries(10, 300), tries(10, 100)
 SPECS = {

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from optim_family.errors import CorruptError, UsageError
+from optim_family.runs import read_run
 from optim_family.spec import file_name
-from optim_family.store import RunStore, read_run
+from optim_family.store import RunStore
 
 EXAMPLES = tries(200, 5000)
 names = st.text(max_size=300) | st.sampled_from(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from optim_family import plots, sharpness
 from optim_family.hessian import Hessian
 from optim_family.objective import Objective
-from optim_family.store import read_run
+from optim_family.runs import read_run
 from optim_family.study_spec import load
 
 STUDY = """

@@ -10,7 +10,7 @@ import pytest
 from counts import SHARE
 from test_fault_clusters import ENVIRONMENT
 
-from optim_family.store import find_runs, read_run
+from optim_family.runs import find_runs, read_run
 
 TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\.venv/bin/((?:torchrun|optim-family study run) .*)$", TEXT, flags=re.MULTILINE)

@@ -12,7 +12,7 @@ from counts import tries
 from matplotlib.figure import Figure
 
 from optim_family import checkpoint, plots
-from optim_family.store import read_run
+from optim_family.runs import read_run
 
 CALLS = ("open", "write", "fsync", "replace", "ftruncate", "mkdir", "unlink")
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)

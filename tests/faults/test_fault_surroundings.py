@@ -9,7 +9,7 @@ import pytest
 from counts import tries
 
 import optim_family
-from optim_family.store import read_run
+from optim_family.runs import read_run
 
 # What is done to the surroundings before the command runs, in its process.
 KINDS = {

@@ -16,7 +16,7 @@ from test_world import free_port
 import optim_family
 from optim_family import checkpoint
 from optim_family.errors import Stopped
-from optim_family.store import read_run
+from optim_family.runs import read_run
 from optim_family.training import train
 
 full = pytest.mark.skipif(SHARE is None, reason="each process takes its time to start: part of `make faults`")

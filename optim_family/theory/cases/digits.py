@@ -28,9 +28,9 @@ from matplotlib.ticker import NullFormatter
 
 from optim_family import registry
 from optim_family.curves import GREY
+from optim_family.runs import Run, read_run
 from optim_family.series import column, fitted
 from optim_family.spec import RunSpec
-from optim_family.store import Run, read_run
 from optim_family.theory.drawing import dots
 from optim_family.theory.verify import Case, Finding
 
@@ -65,7 +65,7 @@ class Course:
         """Empty where training accuracy never was 100 %."""
         view = "raw" if run.spec["norm"] == "none" else "spherical"
         at = fitted(run)
-        begin = len(run.records) if at is None else at
+        begin = run.columns.count if at is None else at
         values, ratios = (column(run, f"{view}.{field}")[begin:] for field in ("value", "ratio"))
         return cls(
             [value / values[0] for value in values],
