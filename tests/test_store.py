@@ -93,7 +93,9 @@ def test_a_run_can_be_read_before_its_first_record_and_while_it_is_written(tmp_p
     with RunStore.open(tmp_path, SPEC) as store:
         assert read_run(tmp_path).records == [] and read_run(tmp_path).status == {}
         store.append(record(0))
-        assert read_run(tmp_path).records == [record(0)]
+        found = read_run(tmp_path)
+        store.append(record(10))
+        assert found.records == [record(0)] and found.columns.count == 1
     (tmp_path / "metrics.jsonl").unlink()
     assert read_run(tmp_path).records == []
 
