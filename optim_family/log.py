@@ -52,8 +52,10 @@ class Log:
             self._descriptor = os.open(path, flags, 0o666)
             held.callback(os.close, self._descriptor)
             self._replay = held.enter_context(path.open("rb"))
+            lines = b""
             for lines, self._check in _verified(path, start):
                 self.count, self._size = self.count + lines.count(b"\n"), self._size + len(lines)
+            if lines:
                 self._last = _parsed(lines[lines.rfind(b"\n", 0, -1) + 1 :], path)[0]["step"]
             os.ftruncate(self._descriptor, self._size)
             self._held = held.pop_all()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 from optim_family.errors import UsageError
 from optim_family.files import unseal
 from optim_family.log import read_log
-from optim_family.store import LOG, PROVENANCE, SPEC, STATUS, require, start, unseal_if_any
+from optim_family.store import LOG, PROVENANCE, SPEC, STATUS, log_start, require_records, unseal_if_any
 
 if TYPE_CHECKING:
     from optim_family.columns import Columns
@@ -47,9 +47,9 @@ def read_run(path: Path) -> Run:
         raise UsageError(f"{path} is not a run directory, for it has no {SPEC}; name a folder made by `run`")
     spec, provenance = unseal(path / SPEC), unseal_if_any(path / PROVENANCE)
     status = unseal_if_any(path / STATUS)  # before the log, which may grow meanwhile
-    read = partial(read_log, path / LOG, start(path))
+    read = partial(read_log, path / LOG, log_start(path))
     columns = Columns(read())
-    require(path, status, columns.count)
+    require_records(path, status, columns.count)
     return Run(path, spec, status, provenance, columns, partial(_first, columns.count, read))
 
 

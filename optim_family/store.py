@@ -109,9 +109,9 @@ class RunStore(Store):
         with writing(path), ExitStack() as held:
             held.callback(os.close, _lock(path / _LOCK))
             _settle(path / SPEC, json.loads(json.dumps(finite(spec))))
-            log = Log(path / LOG, start(path))
+            log = Log(path / LOG, log_start(path))
             held.callback(log.close)
-            require(path, unseal_if_any(path / STATUS), log.count)
+            require_records(path, unseal_if_any(path / STATUS), log.count)
             for folder in (path, path / _CHECKPOINTS):
                 remove_leftovers(folder)
             return cls(path, log, held.pop_all())
@@ -190,7 +190,7 @@ def _settle(path: Path, spec: dict[str, Any]) -> None:
         raise UsageError(f"{path.parent} holds a different run ({'; '.join(fields)}); choose another folder")
 
 
-def start(path: Path) -> int:
+def log_start(path: Path) -> int:
     """Where the checks of the log start: another run's log does not fit."""
     return zlib.crc32((path / SPEC).read_bytes())
 
@@ -200,7 +200,7 @@ def unseal_if_any(path: Path) -> dict[str, Any]:
     return unseal(path) if path.exists() else {}
 
 
-def require(path: Path, status: Mapping[str, Any], count: int) -> None:
+def require_records(path: Path, status: Mapping[str, Any], count: int) -> None:
     """At least as many records as were safe when the status was written."""
     if count < status.get("records", 0):
         raise CorruptError(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from command import optim_family
-from wild import GEOMETRY, GOOD, HYPER, SCALAR, UPDATE, broken, plugin_fixture  # noqa: F401
+from wild import GEOMETRY, GOOD, HYPER, SCALAR, UPDATE, broken
 
 TINY = "--limit", "20", "--steps", "2", "--every", "1"
 INIT = HYPER + "    def __init__(self, *a, **k):\n        sys.exit(1)\n"

@@ -2,7 +2,7 @@
 
 import pytest
 from command import optim_family
-from wild import GEOMETRY, GOOD, HYPER, SCALAR, UPDATE, broken, plugin_fixture  # noqa: F401
+from wild import GEOMETRY, GOOD, HYPER, SCALAR, UPDATE, broken
 
 from optim_family import conformance, registry, testing
 from optim_family.conformance import examine
