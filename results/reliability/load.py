@@ -4,12 +4,14 @@
     python results/reliability/load.py records 1000000
 
 The runs are written by a stand-in for training that takes a second and imports no torch: what is loaded here
-is launcher, store, and report. One JSON object is printed.
+is launcher, store, and report. The records are read and drawn by several processes, one after the other; of
+each number the median is given, and the lowest and highest. One JSON object is printed.
 """
 
 import itertools
 import json
 import resource
+import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import orjson
 import psutil
 
 from optim_family import answers, plots, report, study
@@ -27,6 +30,8 @@ from optim_family.spec import RunSpec
 from optim_family.store import RunStore
 from optim_family.study_spec import StudySpec
 from optim_family.watching import Stop
+
+REPEATS = 7
 
 STAND_IN = """
 import json, sys, time
@@ -94,24 +99,41 @@ def records(count: int, folder: Path) -> dict[str, Any]:
             store.append({"step": step, **numbers, **accuracies, "views": {"spherical": view}})
         store.write("status.json", {"status": "done", "step": count - 1, "steps": count})
     written = clock.lap()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-        found = fresh.submit(shown, folder).result()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:
+        found = list(fresh.map(shown, [folder] * REPEATS))
     size = (folder / "run" / "metrics.jsonl").stat().st_size
-    return {"bytes": size, "to write": written, **found}
+    return {"bytes": size, "to write": written, "repeats": REPEATS} | {
+        name: _spread([one[name] for one in found]) for name in found[0]
+    }
 
 
 def shown(folder: Path) -> dict[str, Any]:
-    """Seconds and memory of reading that run and drawing it."""
+    """Seconds and memory of reading that run and drawing it; and of parsing its lines, for comparison."""
     clock = _Clock()
     run = read_run(folder / "run")
     loaded = clock.lap()
     plots.save(plots.figure([run]), folder)
+    drawn = clock.lap()
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with (folder / "run" / "metrics.jsonl").open("rb") as lines:
+        for line in lines:
+            orjson.loads(line)
     return {
         "records": run.columns.count,
         "to load": loaded,
-        "the figure": clock.lap(),
-        "peak memory, bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "the figure": drawn,
+        "peak memory, bytes": peak,
+        "to parse each line and forget it": clock.lap(),
     }
+
+
+def _spread(found: list[Any]) -> Any:
+    """The median with the lowest and highest; of one value alone that value, of several numbers each."""
+    if isinstance(found[0], dict):
+        return {name: _spread([one[name] for one in found]) for name in found[0]}
+    if len(set(found)) == 1:
+        return found[0]
+    return {"median": statistics.median(found), "from": min(found), "to": max(found)}
 
 
 class _Clock:
