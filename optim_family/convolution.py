@@ -1,13 +1,13 @@
-"""Two-dimensional convolution whose second derivative takes three calls, in the layout that suits the device.
+"""Two-dimensional convolution whose second derivative takes few calls, in the layout that suits the device.
 
 For y = x * w, with u the gradient of y, ⊛ the transposed convolution and ⋆ the gradient in the weights:
 
     dx = u ⊛ w,            dw = x ⋆ u                   first
     du = s * w + x * v,    dx = u ⊛ v,    dw = s ⋆ u    second, given those s, v of dx, dw
 
-du is one convolution of the channels [s, x] with [w, v], and the rest one backward pass. torch's own formula
-takes four convolutions and copies to and fro. On a CPU everything is kept with the channels last, where its
-kernels are faster, those of batch normalisation too.
+du is one convolution of [s, x] with [w, v] as channels, or two where the weights are many; the rest is one
+backward pass. torch's own formula takes four convolutions and copies to and fro. On a CPU everything is
+kept with the channels last, where its kernels are faster, those of batch normalisation too.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,14 +80,15 @@ class _Gradient(torch.autograd.Function):
         pairs = [(a, b) for a, b in ((s, w), (x, v)) if a is not None and b is not None]
         du = None if q is None else q.view(-1, 1, 1).expand_as(u)
         for part in _convolved(pairs, ctx.options):
-            du = part if du is None else part + du
+            du = part if du is None else part.add_(du)
         return du, dx, dw, None, None
 
 
 def _convolved(pairs: Sequence[tuple[Tensor, Tensor]], options: Any) -> list[Tensor]:
-    """The terms of Σ a * b, as a single one unless the channels are in groups."""
-    if options[-1] == 1 and pairs:
-        pairs = [(torch.cat([a for a, _ in pairs], 1), torch.cat([b for _, b in pairs], 1))]
+    """The terms of Σ a * b; two become one, unless the weights are many to copy or the channels in groups."""
+    if len(pairs) == 2 and options[-1] == 1 and pairs[0][0].numel() >= pairs[0][1].numel():
+        (s, w), (x, v) = pairs
+        pairs = [(torch.cat([s, x], 1), torch.cat([w, v], 1))]
     return [torch.conv2d(a, b, None, *options) for a, b in pairs]
 
 
@@ -124,7 +125,11 @@ def _weights(u: Tensor, x: Tensor, w: Tensor, stride: Any, padding: Any, dilatio
 
 
 def _laid_out(t: Tensor) -> Tensor:
-    return t.contiguous(memory_format=torch.channels_last) if t.device.type == "cpu" else t
+    if t.device.type != "cpu":
+        return t
+    if t.shape[1] == 1 and t.stride(1) != 1:  # lies either way, but its strides tell torch how to lay out y
+        return t.clone(memory_format=torch.channels_last)
+    return t.contiguous(memory_format=torch.channels_last)
 
 
 def _pair(n: int | Sequence[int]) -> list[int]:

@@ -69,9 +69,10 @@ class Log:
                 self._compare(plain)
             return False
         head = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()[:-1]
-        ending = _ending(head, self._check)
+        inner = zlib.crc32(head, self._check)
+        ending = _PATTERN % inner
         self._extend(head + ending)
-        self._check = zlib.crc32(head + ending, self._check)
+        self._check = zlib.crc32(ending, inner)
         self._last, self.count = plain["step"], self.count + 1
         return True
 

@@ -87,6 +87,7 @@ def test_a_unit_that_is_constant_has_finite_second_derivatives() -> None:
 CONVOLUTIONS = {
     "plain": ((3, 2, 3, 3), {}),
     "padded": ((3, 2, 3, 3), {"padding": 1}),
+    "wide": ((16, 2, 3, 3), {"padding": 1}),  # more weights than numbers in the images
     "strided": ((3, 2, 3, 3), {"stride": (2, 1), "padding": (0, 2)}),
     "dilated": ((2, 2, 2, 3), {"dilation": (2, 1), "padding": 1}),
     "one by one": ((4, 2, 1, 1), {"stride": 2}),
@@ -126,6 +127,13 @@ def test_convolution_is_that_of_torch_with_two_derivatives(
         got = found(flat)
     for ours, torchs in zip(got, want, strict=True):
         torch.testing.assert_close(ours, torchs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_channels_are_last_on_a_cpu(channels: int) -> None:
+    x, w = torch.randn(2, channels, 5, 5), torch.randn(3, channels, 3, 3, requires_grad=True)
+    with fast_second_derivatives():
+        assert functional.conv2d(x, w).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_convolution_without_a_bias_of_a_linear_loss_has_a_hessian_in_weights_and_input_only() -> None:
