@@ -35,6 +35,7 @@ NARROWEST, WIDEST, HEIGHT, LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = (
     0.5,
     0.19,
 )
+CROWD: Final = 50  # curves in a cell
 _THRESHOLD: Final[dict[str, Any]] = {"linewidth": 1.0, "linestyle": ":", "marker": ""}
 _STAR: Final[dict[str, Any]] = {"marker": "*", "markersize": 11, "mec": "white", "linestyle": "", "zorder": 5}
 Cells = dict[tuple[str, str], list[Curve]]  # by setting and optimizer
@@ -161,17 +162,22 @@ def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
     shown = [curve for curve in shown if curve.view]
     for curve in shown:
         draw(ax, curve, "threshold", **_THRESHOLD)
-        draw(ax, curve, "value", markersize=3)
+        draw(ax, curve, "value", **_marks(shown))
     log_axis(ax, [c.points(field)[1] for c in shown for field in ("value", "threshold")])
     cross(ax, shown, "value")
 
 
 def _accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
     for curve in curves:
-        draw(ax, curve, "test_accuracy", scale=100, markersize=3)
+        draw(ax, curve, "test_accuracy", scale=100, **_marks(curves))
         for step, accuracy in _fits(curve):
             ax.plot(step, 100 * accuracy, color=curve.color, **_STAR)
     cross(ax, curves, "test_accuracy", scale=100)
+
+
+def _marks(curves: Sequence[Curve]) -> dict[str, Any]:
+    """Small markers; none in a crowd, which they would only cover."""
+    return {"markersize": 3} if len(curves) <= CROWD else {"marker": ""}
 
 
 def _fits(curve: Curve) -> Iterator[tuple[float, float]]:

@@ -2,7 +2,7 @@ import matplotlib.text
 import pytest
 from synthetic import make_run
 
-from optim_family import summary
+from optim_family import multiples, summary
 from optim_family.multiples import accuracy_multiples, sharpness_multiples
 
 RUNS = [make_run(limit=n, seed=seed, records=12) for n in (100, 200) for seed in (0, 1)] + [
@@ -56,6 +56,16 @@ def test_an_arm_has_one_look_in_all_cells(draw):
     }
     assert keys == set(frame["arm"])
     assert [bool(ax.get_legend()) for ax in figure.axes] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(("draw", "drawn_lines"), [(sharpness_multiples, 6), (accuracy_multiples, 3)])
+@pytest.mark.parametrize("crowd", [2, 3])
+def test_a_crowd_has_no_markers(draw, drawn_lines, crowd, monkeypatch):
+    monkeypatch.setattr(multiples, "CROWD", crowd)
+    (ax,) = drawn(draw, [make_run(seed=seed, records=12) for seed in range(3)]).axes
+    lines = [line for line in ax.lines if len(line.get_xdata()) == 12]
+    assert len(lines) == drawn_lines
+    assert any(line.get_marker() for line in lines) == (crowd == 3)
 
 
 def test_thresholds_are_dotted_and_those_of_the_own_metric():
