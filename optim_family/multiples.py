@@ -35,7 +35,7 @@ NARROWEST, WIDEST, HEIGHT, LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = (
     0.5,
     0.19,
 )
-CROWD: Final = 50  # curves in a cell
+CROWD: Final = 50  # with more curves than this a cell has no markers
 _THRESHOLD: Final[dict[str, Any]] = {"linewidth": 1.0, "linestyle": ":", "marker": ""}
 _STAR: Final[dict[str, Any]] = {"marker": "*", "markersize": 11, "mec": "white", "linestyle": "", "zorder": 5}
 Cells = dict[tuple[str, str], list[Curve]]  # by setting and optimizer

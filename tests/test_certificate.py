@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,17 +124,17 @@ class Reflected(SymmetricOperator):
         return v - 2 * (self.normal @ v) * self.normal
 
 
-def reading(kind: str, seed: int, **options: float) -> tuple[float, Eigenpairs]:
+def reading(kind: str, seed: int, **options: Any) -> tuple[float, Eigenpairs]:
     """The true λ₁ and what is found, in up to 3,000 dimensions; every other operator in float32."""
     rng, dtype = np.random.default_rng([seed, len(kind)]), (torch.float64, torch.float32)[seed % 2]
     dim = int(10 ** rng.uniform(0, 3.5))
     spectrum = torch.from_numpy(KINDS[kind](rng, dim)).to(dtype)
     normal, start = (torch.from_numpy(rng.standard_normal(dim)).to(dtype) for _ in range(2))
-    found = top_eigenpairs(Reflected(spectrum, normal), start, rtol=1e-3, **options)  # type: ignore[arg-type]
+    found = top_eigenpairs(Reflected(spectrum, normal), start, rtol=1e-3, **options)
     return float(spectrum.double().max()), found
 
 
-def violations(kind: str, **options: float) -> list[tuple[float, float, float]]:
+def violations(kind: str, **options: Any) -> list[tuple[float, float, float]]:
     """Where the true value lies outside [value − rounding, value + bound]."""
     found = [reading(kind, seed, **options) for seed in range(SEEDS)]
     rows = [(true, p.values[0], p.bound) for true, p in found]
