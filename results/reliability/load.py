@@ -4,8 +4,9 @@
     python results/reliability/load.py records 1000000
 
 The runs are written by a stand-in for training that takes a second and imports no torch: what is loaded here
-is launcher, store, and report. The records are read and drawn by several processes, one after the other; of
-each number the median is given, and the lowest and highest. One JSON object is printed.
+is launcher, store, and report. The report is written, and the records are read and drawn, by several
+processes, one after the other; of each number the median is given, and the lowest and highest. One JSON
+object is printed.
 """
 
 import itertools
@@ -14,7 +15,9 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,8 +53,8 @@ with RunStore.open(Path(sys.argv[1]), spec) as store:
 """
 
 
-def runs(count: int, folder: Path) -> dict[str, Any]:
-    """Seconds and memory of a study of so many runs, and of its report."""
+def crowd(count: int) -> StudySpec:
+    """A study of so many runs."""
     specs = tuple(
         RunSpec(
             optimizer="gd",
@@ -62,8 +65,12 @@ def runs(count: int, folder: Path) -> dict[str, Any]:
         )
         for i in range(count)
     )
-    wanted = StudySpec("load", "Does it bear the load?", ("edge",), specs, "")
-    jobs, memory, ticks = study.jobs(wanted, folder), [], itertools.count()
+    return StudySpec("load", "Does it bear the load?", ("edge",), specs, "")
+
+
+def runs(count: int, folder: Path) -> dict[str, Any]:
+    """Seconds and memory of a study of so many runs, and of its report."""
+    jobs, memory, ticks = study.jobs(crowd(count), folder), [], itertools.count()
 
     def look() -> None:
         if next(ticks) % 100 == 0:
@@ -74,17 +81,22 @@ def runs(count: int, folder: Path) -> dict[str, Any]:
         jobs, Local(16, (sys.executable, "-c", STAND_IN)), stop=Stop(), tell=lambda ending: None, tick=look
     )
     carried = clock.lap()
-    present = study.runs(jobs)
-    report.write(wanted, answers.answer(wanted.claims, present), folder / "report")
     return {
         "runs": count,
-        "present and done": sum(run.status["status"] == "done" for run in present),
         "failed": len(failed),
         "the runs": carried,
-        "the report": clock.lap(),
         "memory after a tenth, bytes": memory[len(memory) // 10],
         "memory at the end, bytes": memory[-1],
-    }
+    } | _repeated(partial(reported, count), folder)
+
+
+def reported(count: int, folder: Path) -> dict[str, Any]:
+    """Seconds to read so many runs and to write their report, as `study report` does."""
+    wanted, clock = crowd(count), _Clock()
+    present = study.runs(study.jobs(wanted, folder))
+    report.write(wanted, answers.answer(wanted.claims, present), folder / "report")
+    done = sum(run.status["status"] == "done" for run in present)
+    return {"present and done": done, "the report": clock.lap()}
 
 
 def records(count: int, folder: Path) -> dict[str, Any]:
@@ -99,12 +111,8 @@ def records(count: int, folder: Path) -> dict[str, Any]:
             store.append({"step": step, **numbers, **accuracies, "views": {"spherical": view}})
         store.write("status.json", {"status": "done", "step": count - 1, "steps": count})
     written = clock.lap()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:
-        found = list(fresh.map(shown, [folder] * REPEATS))
     size = (folder / "run" / "metrics.jsonl").stat().st_size
-    return {"bytes": size, "to write": written, "repeats": REPEATS} | {
-        name: _spread([one[name] for one in found]) for name in found[0]
-    }
+    return {"bytes": size, "to write": written} | _repeated(shown, folder)
 
 
 def shown(folder: Path) -> dict[str, Any]:
@@ -125,6 +133,13 @@ def shown(folder: Path) -> dict[str, Any]:
         "peak memory, bytes": peak,
         "to parse each line and forget it": clock.lap(),
     }
+
+
+def _repeated(work: Callable[[Path], dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """What several processes found, one after the other."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:
+        found = list(fresh.map(work, [folder] * REPEATS))
+    return {"repeats": REPEATS} | {name: _spread([one[name] for one in found]) for name in found[0]}
 
 
 def _spread(found: list[Any]) -> Any:
