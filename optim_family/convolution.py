@@ -112,7 +112,7 @@ def _small(places: int, w: Tensor) -> bool:
 
 
 def _weights(u: Tensor, x: Tensor, w: Tensor, stride: Any, padding: Any, dilation: Any) -> Tensor:
-    """x ⋆ u as one product of matrices: u [n h w, c] with the patches of x [n h w, k k channels]."""
+    """x ⋆ u as one product of matrices: the patches of x [n h w, k k channels] with u [n h w, c]."""
     (n, _, *size), (*_, high, wide) = u.shape, w.shape
     padded = functional.pad(x, [padding[1]] * 2 + [padding[0]] * 2).permute(0, 2, 3, 1).contiguous()
     image, row, column, channel = padded.stride()
@@ -120,8 +120,10 @@ def _weights(u: Tensor, x: Tensor, w: Tensor, stride: Any, padding: Any, dilatio
         (n, *size, high, wide, x.shape[1]),
         (image, row * stride[0], column * stride[1], row * dilation[0], column * dilation[1], channel),
     ).reshape(u.numel() // len(w), -1)
-    product = u.permute(0, 2, 3, 1).reshape(-1, len(w)).T @ patches
-    return product.view(len(w), high, wide, -1).permute(0, 3, 1, 2)
+    product = patches.T @ u.permute(0, 2, 3, 1).reshape(
+        -1, len(w)
+    )  # fast with one channel, unlike u.T @ patches
+    return product.view(high, wide, -1, len(w)).permute(3, 2, 0, 1)
 
 
 def _laid_out(t: Tensor) -> Tensor:

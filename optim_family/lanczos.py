@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-import scipy.linalg
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -147,6 +146,7 @@ class _Krylov:
         torch.div(start, norm, out=self.basis[0])
         self.projection = np.zeros((size, size))
         self.rest, self.beta = torch.empty_like(start), 0.0
+        self.rounding = 0.0  # the error that rounding alone can make
 
     def expand(self) -> None:
         """One product: A q = Qᵀ t + β q₊, orthogonalised against what it meets most, then against all."""
@@ -165,12 +165,8 @@ class _Krylov:
         if not np.isfinite(self.projection[: j + 1, j]).all() or not np.isfinite(self.beta):
             raise FloatingPointError("a product with the operator is not finite.")
         self.filled = j + 1
-
-    @property
-    def rounding(self) -> float:
-        """The error that rounding alone can make."""
-        scale = float(np.abs(self.projection[: self.filled, : self.filled]).max(initial=0.0))
-        return 32 * torch.finfo(self.basis.dtype).eps * scale
+        scale = float(np.abs(self.projection[: self.filled, : self.filled]).max())
+        self.rounding = 32 * torch.finfo(self.basis.dtype).eps * scale
 
     @property
     def complete(self) -> bool:
@@ -182,14 +178,14 @@ class _Krylov:
         if self.known_bound is None:
             t = self.projection[: self.filled, : self.filled]
             if self.complete:
-                return float(scipy.linalg.eigvalsh(t)[-1])
+                return float(np.linalg.eigvalsh(t)[-1])
             off_diagonal = np.append(np.diag(t, -1), self.beta)
             return certificate.upper_bound(np.diag(t), off_diagonal, self.component)
         return self.known_bound
 
     def ritz(self) -> tuple[Array, Array]:
         """Ritz values, largest first [m], and their coordinates in the basis [m, m]."""
-        theta, vectors = scipy.linalg.eigh(self.projection[: self.filled, : self.filled])
+        theta, vectors = np.linalg.eigh(self.projection[: self.filled, : self.filled])
         return theta[::-1].copy(), vectors[:, ::-1].copy()
 
     def lift(self, coordinates: Array) -> Tensor:
