@@ -120,9 +120,8 @@ def _weights(u: Tensor, x: Tensor, w: Tensor, stride: Any, padding: Any, dilatio
         (n, *size, high, wide, x.shape[1]),
         (image, row * stride[0], column * stride[1], row * dilation[0], column * dilation[1], channel),
     ).reshape(u.numel() // len(w), -1)
-    product = patches.T @ u.permute(0, 2, 3, 1).reshape(
-        -1, len(w)
-    )  # fast with one channel, unlike u.T @ patches
+    # The patches first: with one channel several times faster than the transpose of this.
+    product = patches.T @ u.permute(0, 2, 3, 1).reshape(-1, len(w))
     return product.view(high, wide, -1, len(w)).permute(3, 2, 0, 1)
 
 
