@@ -57,8 +57,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
     >>> unknown("optimizer", "rmsprob", ["gd", "rmsprop"])
     "there is no optimizer 'rmsprob'; did you mean 'rmsprop'? Known: gd, rmsprop"
+    >>> unknown("optimizer", "x", ["gd", "rmsprop"])
+    "there is no optimizer 'x'; known: gd, rmsprop"
     """
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"there is no {kind} {name!r}; {hint}Known: {', '.join(names) or 'none'}"
+    hint = f"did you mean {near[0]!r}? Known" if near else "known"
+    return f"there is no {kind} {name!r}; {hint}: {', '.join(names) or 'none'}"
