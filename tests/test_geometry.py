@@ -1,6 +1,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -169,7 +170,7 @@ def test_a_metric_must_be_positive_and_finite(bad: float) -> None:
 
 
 def test_a_geometry_cannot_be_changed_after_the_fact() -> None:
-    geometry = Geometry(ScalarMetric(3), 2.0, Decay(0.1))
+    geometry: Any = Geometry(ScalarMetric(3), 2.0, Decay(0.1))
     assert geometry.decay == Decay(0.1, coupled=False)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        geometry.threshold = 3.0  # type: ignore[misc]
+        geometry.threshold = 3.0
