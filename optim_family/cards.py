@@ -49,7 +49,7 @@ class Card:
     name: str  # of the file, unless the card says otherwise
     summary: str  # one line
     timm: str | None = None  # a timm architecture, or
-    builtin: Literal["bn_cnn", "bn_mlp", "resnet20"] | None = None  # a network of this package, or
+    builtin: Literal["bn_cnn", "bn_mlp", "resnet20", "vgg11"] | None = None  # a network of this package, or
     plugin: str | None = None  # the name of one that another distribution registers
     kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of its constructor
     adapt: Adapt = Adapt()

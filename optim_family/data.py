@@ -12,7 +12,8 @@ Nothing heavy is imported until a set is loaded, so that listing is instant.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -98,6 +99,7 @@ class Dataset:
         x_train, x_test: uint8 [n, c, h, w].
         y_train, y_test: int64 [n], in 0 … classes − 1.
         class_names: what the labels mean.
+        further_tests: name → x, y as of the test set: evaluated next to it.
         mean, std: float64 [c], of the training images in use, scaled to [0, 1]; a constant channel has std 1.
         sha256: of the images, labels and class names in use, in their order.
     """
@@ -111,6 +113,7 @@ class Dataset:
     mean: Tensor
     std: Tensor
     sha256: str
+    further_tests: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def classes(self) -> int:
@@ -130,7 +133,8 @@ class Dataset:
     def to(self, device: torch.device | str) -> Dataset:
         """The same data, held on `device`, still one byte a pixel and channel."""
         held = ("x_train", "y_train", "x_test", "y_test", "mean", "std")
-        return replace(self, **{field: getattr(self, field).to(device) for field in held})
+        further = {name: (x.to(device), y.to(device)) for name, (x, y) in self.further_tests.items()}
+        return replace(self, further_tests=further, **{name: getattr(self, name).to(device) for name in held})
 
     def images(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """What a network is given: (x/255 − mean)/std, uint8 [n, c, h, w] → dtype [n, c, h, w]."""
@@ -163,6 +167,7 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
     x_train, y_train = np.ascontiguousarray(arrays.x_train[order]), arrays.y_train[order]
     x_test, y_test = np.array(arrays.x_test, order="C"), np.array(arrays.y_test)
     mean, std = statistics(torch.from_numpy(x_train))
+    further = {name: (np.array(x, order="C"), y) for name, (x, y) in arrays.further_tests.items()}
     return Dataset(
         name=name,
         x_train=torch.from_numpy(x_train),
@@ -172,7 +177,12 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
         class_names=arrays.class_names,
         mean=mean,
         std=std,
-        sha256=readers.digest(arrays.class_names, x_train, y_train, x_test, y_test),
+        sha256=readers.digest(
+            arrays.class_names,
+            *(x_train, y_train, x_test, y_test),
+            *(array for name in sorted(further) for array in further[name]),
+        ),
+        further_tests={name: (torch.from_numpy(x), torch.from_numpy(y)) for name, (x, y) in further.items()},
     )
 
 

@@ -17,7 +17,7 @@ from optim_family.optimizers.base import Member
 from optim_family.resources import version
 from optim_family.scheduler import Scheduler
 from optim_family.sharpness import VIEWS
-from optim_family.spec import RunSpec, without_scale
+from optim_family.spec import MemoryFormat, RunSpec, without_scale
 from optim_family.world import World
 
 LIBRARIES = ("optim-family", "torch", "torchvision", "timm", "numpy", "scipy")
@@ -98,13 +98,16 @@ class Experiment:
                 "verdict": self.verdict.summary,
             },
             "ghost_batch": self.objective.ghost_batch,
+            "memory_format": self.objective.memory_format,
             "device": _device_name(space.tensors[0].device),
             "threads": torch.get_num_threads(),
             "processes": self.objective.world.size,
         }
 
 
-def assemble(spec: RunSpec, world: World | None = None) -> Experiment:
+def assemble(
+    spec: RunSpec, world: World | None = None, memory_format: MemoryFormat | None = None
+) -> Experiment:
     """Build everything, try it once, and write nothing.
 
     Raises:
@@ -113,7 +116,7 @@ def assemble(spec: RunSpec, world: World | None = None) -> Experiment:
         PluginError: the optimizer fails.
     """
     optimizer_class = registry.load(spec.optimizer)
-    objective = objective_of(spec, world)
+    objective = objective_of(spec, world, memory_format)
     space, verdict = objective.space, judged(objective)
     with blamed(spec.optimizer, "its constructor"):
         optimizer = optimizer_class(space.tensors, optimizer_class.Hyper.model_validate(spec.hyper))
@@ -132,7 +135,9 @@ def assemble(spec: RunSpec, world: World | None = None) -> Experiment:
     return Experiment(spec, objective, optimizer, verdict, views, absent, scheduler)
 
 
-def objective_of(spec: RunSpec, world: World | None = None) -> Objective:
+def objective_of(
+    spec: RunSpec, world: World | None = None, memory_format: MemoryFormat | None = None
+) -> Objective:
     """The loss that a specification is about, at its initial weights.
 
     Raises:
@@ -159,6 +164,7 @@ def objective_of(spec: RunSpec, world: World | None = None) -> Objective:
         seed=spec.seed,
         hvp=spec.hvp,
         world=world,
+        memory_format=memory_format,
     )
 
 

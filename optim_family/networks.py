@@ -1,4 +1,4 @@
-"""Three networks that timm does not have, in their plain form; `backbones` freezes and normalises them.
+"""Networks that timm does not have, or not at any width, in their plain form; `backbones` adapts them.
 
 Each maps [n, channels, height, width] → [n, classes] and calls its read-out `fc`.
 """
@@ -49,6 +49,27 @@ def resnet20(classes: int, channels: int, size: tuple[int, int], *, width: int =
     return _finish(layers, 4 * width, classes)
 
 
+def vgg11(classes: int, channels: int, size: tuple[int, int], *, width: int = 64) -> nn.Module:
+    """Eight times 3×3 convolution, BN, ReLU, with w, 2w, 4w, 4w, 8w, 8w, 8w, 8w channels; then the mean.
+
+    Max-pools follow the 1st, 2nd, 4th, 6th and 8th; they round up, so that one pixel stays one pixel.
+    Source: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+    table 1, column A; with BN, and one linear layer in place of three.
+    """
+    stages = [[_positive(width)], [2 * width], [4 * width] * 2, [8 * width] * 2, [8 * width] * 2]
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    inputs, i = channels, 0
+    for stage, widths in enumerate(stages, start=1):
+        for outputs in widths:
+            i += 1
+            layers[f"conv{i}"] = conv3x3(inputs, outputs)
+            layers[f"norm{i}"] = nn.BatchNorm2d(outputs)
+            layers[f"relu{i}"] = nn.ReLU()
+            inputs = outputs
+        layers[f"pool{stage}"] = nn.MaxPool2d(2, ceil_mode=True)
+    return _finish(layers, 8 * width, classes)
+
+
 @final
 class Block(nn.Module):
     """y = ReLU(BN(conv(ReLU(BN(conv(x))))) + x), where x is subsampled and padded with zeros if need be."""
@@ -95,6 +116,7 @@ BUILTIN: Final[dict[str, Callable[..., nn.Module]]] = {
     "bn_cnn": bn_cnn,
     "bn_mlp": bn_mlp,
     "resnet20": resnet20,
+    "vgg11": vgg11,
 }
 
 

@@ -8,9 +8,10 @@ several whole ghost batches.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import final
 
 import torch
@@ -22,7 +23,7 @@ from optim_family.data import Dataset
 from optim_family.errors import UsageError
 from optim_family.hessian import ChunkLoss, Hessian, Mode, plan
 from optim_family.space import ParameterSpace
-from optim_family.spec import Hvp
+from optim_family.spec import Hvp, MemoryFormat
 from optim_family.world import Alone, World
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -37,11 +38,17 @@ SMALLEST_GHOST_BATCH, LARGEST_GHOST_BATCH = 16, 1000
 @final
 @dataclass(frozen=True)
 class Evaluation:
-    """How good the weights are; accuracies are fractions."""
+    """How good the weights are; accuracies are fractions.
+
+    Attributes:
+        further: `test_loss_NAME` and `test_accuracy_NAME` of each further test set.
+    """
 
     train_loss: float
     train_accuracy: float
+    test_loss: float
     test_accuracy: float
+    further: Mapping[str, float]
 
 
 @final
@@ -58,9 +65,12 @@ class Objective:
         seed: of the order of the mini-batches.
         hvp: keep the gradient's graph between Hessian products, rebuild it, or whichever the memory allows.
         world: the processes that share the ghost batches; this one alone if None.
+        memory_format: how images lie in memory, and with them what convolutions make of them; if None, as the
+            device is fastest: channels last on a CPU, where the network has convolutions and can take it.
 
     Attributes:
         mode: which of the two; None until the first Hessian, or where it must be planned again.
+        memory_format: the one in use; another one changes sums by rounding, and nothing else.
 
     Raises:
         UsageError: no ghost batch fits, or a mini-batch is larger than the training set.
@@ -77,6 +87,7 @@ class Objective:
         seed: int = 0,
         hvp: Hvp = "auto",
         world: World | None = None,
+        memory_format: MemoryFormat | None = None,
     ) -> None:
         self.model, self.data, self.space = model.train(), data, ParameterSpace.of(model)
         self.loss_fn: LossFunction = (
@@ -96,8 +107,12 @@ class Objective:
                 "start fewer, or choose a smaller --ghost-batch"
             )
         self._dtype = self.space.tensors[0].dtype
+        self.memory_format: MemoryFormat = memory_format or "channels-last"
         kept = data.x_train.numel() * self._dtype.itemsize <= KEPT_BYTES
-        self._kept = data.images(data.x_train, self._dtype) if kept else None
+        self._kept = self._images(data.x_train) if kept else None
+        if memory_format is None and not self._takes_channels_last():
+            self.memory_format = "contiguous"
+            self._kept = self._images(data.x_train) if kept else None
         self.mode: Mode | None = None if hvp == "auto" else hvp
         self._epoch, self._order = -1, torch.empty(0)
 
@@ -154,17 +169,25 @@ class Objective:
     def evaluate(self) -> Evaluation:
         """Loss and accuracy; the test set with statistics recomputed over the training set."""
         starts = range(0, self.size, self.ghost_batch)
-        mine, loss, right = self.world.share(starts), 0.0, 0
+        share, loss, right = self.world.share(starts), 0.0, 0
         with recomputing_statistics(self.model):
-            for start in mine:
+            for start in share:
                 part = slice(start, start + self.ghost_batch)
                 logits, labels = self._logits(self._inputs(part)), self.data.y_train[part]
                 loss += float(self.loss_fn(logits, labels)) * len(labels)
                 right += int((logits.argmax(1) == labels).sum())
-        self._average_statistics(len(mine) / len(starts))
-        sums = self.space.tensors[0].new_tensor([loss, right, self._right_in_test()], dtype=torch.float64)
-        loss, right, right_in_test = self.world.total(sums).tolist()
-        return Evaluation(loss / self.size, right / self.size, right_in_test / len(self.data.y_test))
+        self._average_statistics(len(share) / len(starts))
+        tests = {"": (self.data.x_test, self.data.y_test)}
+        tests |= {f"_{name}": pair for name, pair in self.data.further_tests.items()}
+        mine = [loss, right, *(number for pair in tests.values() for number in self._tested(*pair))]
+        sums = self.space.tensors[0].new_tensor(mine, dtype=torch.float64)
+        loss, right, *tested = self.world.total(sums).tolist()
+        further = {
+            f"test_{what}{name}": total / len(tests[name][1])
+            for (name, what), total in zip(product(tests, ("loss", "accuracy")), tested, strict=True)
+        }
+        loss_in_test, accuracy = further.pop("test_loss"), further.pop("test_accuracy")
+        return Evaluation(loss / self.size, right / self.size, loss_in_test, accuracy, further)
 
     def _average_statistics(self, share: float) -> None:
         """The mean over all ghost batches, out of the mean over those of each process."""
@@ -175,17 +198,19 @@ class Objective:
             for buffer, total in zip(buffers, self.world.sum(*(share * b for b in buffers)), strict=True):
                 buffer.copy_(total)
 
-    def _right_in_test(self) -> int:
-        right, images = 0, torch.split(self.data.x_test, self.ghost_batch)
-        chunks = list(zip(images, torch.split(self.data.y_test, self.ghost_batch), strict=True))
+    def _tested(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
+        """Sum of the losses and number of right answers, of the share of this process."""
+        loss, right, size = 0.0, 0, self.ghost_batch
+        chunks = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
         self.model.eval()
         try:
             for x, y in self.world.share(chunks):
-                logits = self._logits(self.data.images(x, self._dtype))
+                logits = self._logits(self._images(x))
+                loss += float(self.loss_fn(logits, y)) * len(y)
                 right += int((logits.argmax(1) == y).sum())
         finally:
             self.model.train()
-        return right
+        return loss, right
 
     def _logits(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.model(inputs)
@@ -194,8 +219,31 @@ class Objective:
     def _inputs(self, part: slice | Tensor) -> Tensor:
         """Normalised training images, the same to the last bit whether they are kept or not."""
         if self._kept is None:
-            return self.data.images(self.data.x_train[part], self._dtype)
-        return self._kept[part]
+            return self._images(self.data.x_train[part])
+        if self.memory_format == "contiguous":
+            return self._kept[part]
+        # An index would lay its result out anew: the channels are put last for it.
+        return self._kept.permute(0, 2, 3, 1)[part].permute(0, 3, 1, 2)
+
+    def _images(self, x: Tensor) -> Tensor:
+        """Normalised images, uint8 [n, c, h, w] → [n, c, h, w], laid out as they are used."""
+        images = self.data.images(x, self._dtype)
+        # A clone, since the strides of one channel lie either way, and tell torch how to lay out the rest.
+        return (
+            images.clone(memory_format=torch.channels_last) if self.memory_format != "contiguous" else images
+        )
+
+    def _takes_channels_last(self) -> bool:
+        """Whether that is the faster layout, and no layer of the network needs the other one."""
+        convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
+        if not convolves or self.data.x_train.device.type != "cpu":
+            return False
+        try:
+            with torch.no_grad():
+                self.sample_loss()
+        except RuntimeError:  # of a `view` that crosses the strides
+            return False
+        return True
 
     def _loss(self, part: slice | Tensor) -> Tensor:
         return self.loss_fn(self._logits(self._inputs(part)), self.data.y_train[part])

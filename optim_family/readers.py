@@ -6,7 +6,7 @@ Every source ends in `Arrays`: images as bytes, channels first, labels counted f
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, final
 
@@ -18,17 +18,24 @@ from optim_family.errors import CorruptError, UsageError, one_line
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _MOST_CHANNELS = 4
 
+Pairs = Mapping[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
+
 
 @final
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """What a source holds: x uint8 [n, c, h, w], y int64 [n] in 0 … len(class_names) − 1."""
+    """What a source holds: x uint8 [n, c, h, w], y int64 [n] in 0 … len(class_names) − 1.
+
+    Attributes:
+        further_tests: name → images and labels of a test set that is evaluated next to the first.
+    """
 
     x_train: npt.NDArray[np.uint8]
     y_train: npt.NDArray[np.int64]
     x_test: npt.NDArray[np.uint8]
     y_test: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
+    further_tests: Pairs = field(default_factory=dict)
 
 
 def digits() -> Arrays:
@@ -47,7 +54,7 @@ def npz(path: Path) -> Arrays:
     """The arrays x_train, y_train, x_test, y_test of an .npz file, which is never unpickled.
 
     Images are uint8 [n, h, w, c], [n, c, h, w] (c ≤ 4) or [n, h, w]; labels are integers 0 … classes − 1, and
-    y_train has each of them.
+    y_train has each of them. Arrays x_test_NAME and y_test_NAME are a further test set.
 
     Raises:
         UsageError: there is no such file.
@@ -59,7 +66,8 @@ def npz(path: Path) -> Arrays:
         if missing := [name for name in _NAMES if name not in archive]:
             there = ", ".join(archive) or "nothing"
             raise CorruptError(f"{path} has no {', '.join(missing)}; it holds {there}")
-        arrays = {name: _member(path, archive, name) for name in _NAMES}
+        further = [name for name in archive if name.startswith(("x_test_", "y_test_"))]
+        arrays = {name: _member(path, archive, name) for name in (*_NAMES, *further)}
     return checked(str(path), arrays)
 
 
@@ -110,28 +118,36 @@ def checked(
 
     Args:
         source: what to call them in an error.
-        arrays: x_train, x_test uint8 [n, h, w, c], [n, c, h, w] or [n, h, w]; y_train, y_test integer [n].
+        arrays: x_train, x_test uint8 [n, h, w, c], [n, c, h, w] or [n, h, w]; y_train, y_test integer [n];
+            x_test_NAME, y_test_NAME likewise, for each further test set.
         class_names: one a label; if None, the labels in y_train, which must be 0 … classes − 1.
 
     Raises:
         CorruptError: a shape, a type, a count or a label is wrong.
     """
-    x_train, x_test = (_images(source, name, arrays[name]) for name in ("x_train", "x_test"))
-    y_train, y_test = (_labels(source, name, arrays[name]) for name in ("y_train", "y_test"))
-    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
-        if len(x) != len(y):
-            raise CorruptError(f"{source}: x_{part} has {len(x)} images and y_{part} {len(y)} labels")
-    if x_train.shape[1:] != x_test.shape[1:]:
-        shapes = f"{_shape(x_train)} for training and {_shape(x_test)} for testing"
-        raise CorruptError(f"{source}: images are {shapes}; they must be of one size")
+    parts = sorted({name[2:] for name in arrays}, key=lambda part: (part != "train", part))
+    if missing := [f"{axis}_{part}" for part in parts for axis in "xy" if f"{axis}_{part}" not in arrays]:
+        raise CorruptError(f"{source} has no {', '.join(missing)}")
+    x = {part: _images(source, f"x_{part}", arrays[f"x_{part}"]) for part in parts}
+    labels = {part: _labels(source, f"y_{part}", arrays[f"y_{part}"]) for part in parts}
+    for part in parts:
+        if len(x[part]) != len(labels[part]):
+            raise CorruptError(
+                f"{source}: x_{part} has {len(x[part])} images and y_{part} {len(labels[part])} labels"
+            )
+        if x[part].shape[1:] != x["train"].shape[1:]:
+            shapes = f"{_shape(x['train'])} for training and {_shape(x[part])} for testing"
+            raise CorruptError(f"{source}: images are {shapes}; they must be of one size")
     if class_names is None:
-        class_names = tuple(map(str, range(_count_classes(source, y_train))))
-    for part, y in (("train", y_train), ("test", y_test)):
+        class_names = tuple(map(str, range(_count_classes(source, labels["train"]))))
+    for part, y in labels.items():
         if outside := sorted({int(label) for label in np.unique(y)} - set(range(len(class_names)))):
             raise CorruptError(
                 f"{source}: y_{part} holds the label {outside[0]}; y_train has 0 … {len(class_names) - 1}"
             )
-    return Arrays(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64), class_names)
+    pairs = {part: (x[part], labels[part].astype(np.int64)) for part in parts}
+    further = {part.removeprefix("test_"): pairs[part] for part in parts if part.startswith("test_")}
+    return Arrays(*pairs["train"], *pairs["test"], class_names, further)
 
 
 def _images(source: str, name: str, x: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

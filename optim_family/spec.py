@@ -10,6 +10,8 @@ Norm = Literal["frozen-affine", "affine", "none"]
 Loss = Literal["mse", "cross-entropy"]
 ViewName = Literal["raw", "spherical", "riemannian", "preconditioned", "spherical-preconditioned"]
 Hvp = Literal["auto", "retained", "rebuilt"]
+# Of the images in memory; it changes sums by rounding, and so is no part of what a run is.
+MemoryFormat = Literal["channels-last", "contiguous"]
 
 # What is measured beside a view, under the view's name and one of these.
 MIDPOINT, BATCH = "-midpoint", "-batch"

@@ -17,7 +17,7 @@ from optim_family.errors import OptimFamilyError, Stopped, UsageError
 from optim_family.experiment import Experiment, assemble
 from optim_family.instruments import Instruments
 from optim_family.runs import read_run
-from optim_family.spec import RunSpec, difference
+from optim_family.spec import MemoryFormat, RunSpec, difference
 from optim_family.store import Elsewhere, RunStore, Store
 from optim_family.watching import Stop, Watcher
 from optim_family.world import Alone, World
@@ -45,6 +45,7 @@ def train(
     watcher: Watcher | None = None,
     stop: Stop | None = None,
     world: World | None = None,
+    memory_format: MemoryFormat | None = None,
 ) -> Outcome:
     """Carry out a run, or what is left of it.
 
@@ -55,6 +56,7 @@ def train(
         watcher: told what happens.
         stop: asked before every step and every Hessian product.
         world: the processes that share the run, all of which call this; the first of them writes.
+        memory_format: how images lie in memory; if None, as when the run began, or as is fastest here.
 
     Raises:
         UsageError: the specification cannot be carried out, or `out` holds another run, or part of this
@@ -67,7 +69,8 @@ def train(
     """
     watcher, stop, world = watcher or Watcher(), stop or Stop(), world or Alone()
     with memory.explained(), full_precision(), repeatable():
-        experiment = assemble(spec, world)
+        chosen = memory_format or world.told(_memory_format_of(out) if world.leads else None)
+        experiment = assemble(spec, world, chosen)
         plain = spec.model_dump(mode="json")
         with RunStore.open(out, plain) if world.leads else Elsewhere(out) as store:
             training = Training(experiment, store, watcher, stop)
@@ -76,6 +79,14 @@ def train(
                 return Outcome(training.go(), out)
             finally:
                 watcher.end()
+
+
+def _memory_format_of(out: Path) -> MemoryFormat | None:
+    """The layout in which the run in `out` began, if there is one; contiguous, before there was a choice."""
+    if not (out / "provenance.json").exists():
+        return None
+    begun: MemoryFormat = read_run(out).provenance.get("memory_format", "contiguous")
+    return begun
 
 
 @final
@@ -152,6 +163,8 @@ class Training:
             peak_loss=self.peak,
             train_accuracy=evaluation.train_accuracy,
             test_accuracy=evaluation.test_accuracy,
+            test_loss=evaluation.test_loss,
+            **evaluation.further,
             weight_norm=norm,
             gradient_norm=gradient_norm,
             effective_lr=values["lr"] / ((1 - shrink) * norm**2),

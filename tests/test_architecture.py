@@ -231,7 +231,7 @@ def test_what_reads_results_does_without_torch(module):
 
 @every_module
 def test_a_module_fits_on_a_few_screens(module):
-    assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= 250
+    assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= 300
 
 
 @every_module

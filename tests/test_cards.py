@@ -12,7 +12,8 @@ from optim_family.resources import folder
 
 PACKAGED = [
     *("bn_cnn", "bn_mlp", "densenet121", "mobilenetv2_100", "resnet18"),
-    *("resnet20", "resnet20_narrow", "resnet34", "vgg11_bn", "wide_resnet50_2"),
+    *("resnet20", "resnet20_narrow", "resnet34"),
+    *("vgg11_bn", "vgg11_narrow", "wide_resnet50_2"),
 ]
 
 
@@ -96,7 +97,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(written):
     for part in (
         "a card has either timm or builtin or plugin",
         "summary: input should be a valid string, not 3",
-        "builtin: input should be 'bn_cnn', 'bn_mlp' or 'resnet20', not 'bn_cn'",
+        "builtin: input should be 'bn_cnn', 'bn_mlp', 'resnet20' or 'vgg11', not 'bn_cn'",
         "there is no field 'kwarg'; did you mean 'kwargs'?",
         "adapt: there is no field 'steem'; did you mean 'stem'?",
         "adapt.stem: input should be 'conv3x3', not 'conv7x7'",

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from optim_family.cards import Card
-from optim_family.networks import BUILTIN, Block, bn_cnn, bn_mlp, resnet20
+from optim_family.networks import BUILTIN, Block, bn_cnn, bn_mlp, resnet20, vgg11
 
 
 def trace(network, x):
@@ -40,6 +40,36 @@ def test_resnet20_has_twenty_layers_three_stages_and_its_papers_number_of_weight
     shapes = trace(network, torch.randn(2, 3, 32, 32))
     assert [shapes[f"stage{i}"] for i in (1, 2, 3)] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
     assert round(weights(network), -4) == 270_000  # table 6 of the paper: 0.27 million
+
+
+def test_vgg11_at_full_width_is_timms_layer_by_layer():
+    import timm
+
+    def layers(network):
+        kinds = nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d
+        return [module for module in network.modules() if isinstance(module, kinds)]
+
+    theirs = timm.create_model("vgg11_bn", mlp_ratio=0.001)
+    ours = vgg11(10, 3, (32, 32), width=64)
+    pairs = list(zip(layers(ours), layers(theirs.features), strict=True))
+    assert [type(a) for a, _ in pairs] == [type(b) for _, b in pairs]
+    with torch.no_grad():
+        for a, b in pairs:
+            if isinstance(a, nn.Conv2d):
+                b.bias.zero_()  # ours has none
+            a.load_state_dict(b.state_dict(), strict=not isinstance(a, nn.Conv2d))
+        x = torch.randn(4, 3, 64, 64)
+        y = x
+        for layer in layers(ours):
+            y = layer(y)
+        assert torch.equal(y, theirs.features(x))
+
+
+def test_vgg11_doubles_its_channels_and_halves_the_image_five_times():
+    shapes = trace(vgg11(10, 3, (32, 32), width=8), torch.randn(2, 3, 32, 32))
+    pools = [shapes[f"pool{i}"] for i in range(1, 6)]
+    assert pools == [(8, 16, 16), (16, 8, 8), (32, 4, 4), (64, 2, 2), (64, 1, 1)]
+    assert weights(vgg11(10, 3, (32, 32), width=8)) == 144_216 + 640  # and the read-out
 
 
 @pytest.mark.parametrize("build", [bn_cnn, resnet20])

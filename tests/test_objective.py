@@ -1,5 +1,7 @@
 """The loss over ghost batches: value, gradient and Hessian are those of one function."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.nn import functional
@@ -195,3 +197,63 @@ def test_how_the_hessian_multiplies_is_planned_once_or_chosen():
     assert objective.mode in ("retained", "rebuilt")
     for hvp in ("retained", "rebuilt"):
         assert make(hvp=hvp).hessian().mode == hvp
+
+
+def layouts(objective):
+    """The layout of the input of every convolution in one forward pass."""
+    seen = []
+    for module in objective.model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, x: seen.append(x[0].stride(1) == 1))
+    objective.gradient(0)
+    return seen
+
+
+@pytest.mark.parametrize("batch_size", [None, 20])
+@pytest.mark.parametrize("kept", [True, False])
+def test_on_a_cpu_every_convolution_sees_the_channels_last(monkeypatch, kept, batch_size):
+    if not kept:
+        monkeypatch.setattr("optim_family.objective.KEPT_BYTES", 0)
+    objective = make(model="bn_cnn", ghost_batch=20, batch_size=batch_size)
+    assert objective.memory_format == "channels-last"
+    seen = layouts(objective)
+    assert seen and all(seen)
+
+
+def test_the_layout_changes_the_loss_by_rounding_alone():
+    first, last = (make(model="bn_cnn", memory_format=f) for f in ("contiguous", "channels-last"))
+    assert not any(layouts(first))
+    assert float(first.gradient(0)) == pytest.approx(float(last.gradient(0)), rel=1e-12)
+    torch.testing.assert_close(first.space.gradient(), last.space.gradient(), rtol=1e-9, atol=1e-12)
+    assert first.evaluate().test_loss == pytest.approx(last.evaluate().test_loss, rel=1e-9)
+
+
+def test_a_network_that_cannot_take_channels_last_is_given_the_other_layout():
+    class Views(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = torch.nn.Conv2d(1, 4, 3), torch.nn.Linear(4 * 36, 10)
+
+        def forward(self, x):
+            return self.fc(self.conv(x).view(len(x), -1))
+
+    digits = data.load("digits", limit=20)
+    objective = Objective(Views(), digits)
+    assert objective.memory_format == "contiguous"
+    objective.gradient(0)
+
+
+def test_further_test_sets_are_evaluated_beside_the_first():
+    digits = data.load("digits", limit=60)
+    half = len(digits.y_test) // 2
+    parts = {"a": slice(None, half), "b": slice(half, None)}
+    digits = dataclasses.replace(
+        digits, further_tests={name: (digits.x_test[p], digits.y_test[p]) for name, p in parts.items()}
+    )
+    network = backbones.build("bn_mlp", classes=10, channels=1, size=digits.size)
+    found = Objective(network, digits, ghost_batch=20).evaluate()
+    assert set(found.further) == {f"test_{what}_{name}" for what in ("loss", "accuracy") for name in "ab"}
+    for what, whole in (("loss", found.test_loss), ("accuracy", found.test_accuracy)):
+        mean = (found.further[f"test_{what}_a"] + found.further[f"test_{what}_b"]) / 2
+        assert mean == pytest.approx(whole, rel=1e-6)
+    assert found.test_loss > 0

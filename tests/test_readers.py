@@ -52,6 +52,28 @@ def test_grey_images_need_no_channel_axis(tmp_path):
     assert read.class_names == ("0", "1", "2")
 
 
+def test_an_npz_file_may_hold_further_test_sets(tmp_path):
+    x, y = arrays()["x_test"][:4], arrays()["y_test"][:4]
+    read = readers.npz(save(tmp_path / "a.npz", x_test_clear=x, y_test_clear=y))
+    assert set(read.further_tests) == {"clear"}
+    assert (read.further_tests["clear"][0][:, 0] == x).all() and (read.further_tests["clear"][1] == y).all()
+    assert readers.npz(save(tmp_path / "b.npz")).further_tests == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"x_test_more": arrays()["x_test"]}, "has no y_test_more"),
+        ({"x_test_more": arrays()["x_test"], "y_test_more": arrays()["y_test"][:3]}, "x_test_more has 6"),
+        ({"x_test_more": arrays()["x_test"][:, :4], "y_test_more": arrays()["y_test"]}, "of one size"),
+        ({"x_test_more": arrays()["x_test"], "y_test_more": arrays()["y_test"] + 1}, "y_test_more holds"),
+    ],
+)
+def test_a_further_test_set_is_held_to_the_same_rules(tmp_path, changed, message):
+    with pytest.raises(CorruptError, match=message):
+        readers.npz(save(tmp_path / "a.npz", **changed))
+
+
 @pytest.mark.parametrize("kind", ["uint8", "int8", ">i4", "uint64"])
 def test_labels_may_be_any_integers(tmp_path, kind):
     read = readers.npz(save(tmp_path / "a.npz", y_train=arrays()["y_train"].astype(kind)))

@@ -70,8 +70,8 @@ def test_a_run_records_what_it_promises(tmp_path):
     assert [r["step"] for r in run.records] == [0, 2, 4, 6, 8]
     for record in run.records:
         assert set(record) == {
-            *("step", "tau", "train_loss", "peak_loss", "train_accuracy", "test_accuracy", "weight_norm"),
-            *("gradient_norm", "effective_lr", "lr", "hvp", "views", "elapsed"),
+            *("step", "tau", "train_loss", "peak_loss", "train_accuracy", "test_accuracy", "test_loss"),
+            *("weight_norm", "gradient_norm", "effective_lr", "lr", "hvp", "views", "elapsed"),
         }
         assert record["tau"] == pytest.approx(0.02 * 0.05 * record["step"])
         ell = 0.02 / ((1 - 0.02 * 0.05) * record["weight_norm"] ** 2)

@@ -1,7 +1,7 @@
 """`optim-family run`: one optimizer on one model, measured."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import rich_click as click
 
@@ -9,6 +9,7 @@ from optim_family.cli.looks import Looks, looking
 from optim_family.cli.output import Output, common
 from optim_family.cli.request import RunCommand, requested, run_fields, saved_spec
 from optim_family.cli.showing import overlaid
+from optim_family.spec import MemoryFormat
 
 
 @click.command(
@@ -22,6 +23,11 @@ from optim_family.cli.showing import overlaid
 )
 @click.option(
     "--resume", is_flag=True, help="Continue an unfinished run; with --out alone, the run in there."
+)
+@click.option(
+    "--memory-format",
+    type=click.Choice(get_args(MemoryFormat)),
+    help="Layout of images in memory (default as the run began; else channels-last on a CPU).",
 )
 @click.option("--dry-run", is_flag=True, help="Build everything, say what would be done, and write nothing.")
 @overlaid
@@ -37,6 +43,9 @@ def command(
 
     looks, shown = Looks.taken(given), None if overlay is None else chosen(overlay)
     inherited = saved_spec(out) if resume and out and not given["optimizer"] else {}
+    layout: MemoryFormat | None = given.pop("memory_format")
     spec = requested(given, inherited)
     out = out or Path("runs") / spec.title
-    return preview(spec, out, output) if dry_run else carry_out(spec, out, resume, looks, shown, output)
+    if dry_run:
+        return preview(spec, out, layout, output)
+    return carry_out(spec, out, resume, layout, looks, shown, output)

@@ -16,7 +16,7 @@ from optim_family.files import replace_atomically
 from optim_family.labels import label, setting
 from optim_family.overlays import NAMES
 from optim_family.runs import Run, read_run
-from optim_family.spec import RunSpec
+from optim_family.spec import MemoryFormat, RunSpec
 from optim_family.watching import Stop
 
 DIVERGED: Final = 3  # exit code: the result is kept
@@ -28,7 +28,13 @@ _WRITTEN: Final = [
 
 
 def carry_out(
-    spec: RunSpec, out: Path, resume: bool, looks: Looks, overlays: Collection[str] | None, output: Output
+    spec: RunSpec,
+    out: Path,
+    resume: bool,
+    memory_format: MemoryFormat | None,
+    looks: Looks,
+    overlays: Collection[str] | None,
+    output: Output,
 ) -> int:
     """Train, unless that was done before; then summary, figure and looks. Returns the exit code.
 
@@ -36,7 +42,7 @@ def carry_out(
     """
     if _finished(spec, out):
         output.say(f"{out} holds this run already, finished; nothing is computed again")
-    elif not _train(spec, out, resume, output):
+    elif not _train(spec, out, resume, memory_format, output):
         return 0
     run = read_run(out)
     summary, figure = out / "summary.json", paths(out, "figure")
@@ -64,13 +70,13 @@ def _look(run: Run, looks: Looks, output: Output) -> None:
     output.say(f"looks: {'  '.join(map(str, [file, *figure]))}")
 
 
-def preview(spec: RunSpec, out: Path, output: Output) -> int:
+def preview(spec: RunSpec, out: Path, memory_format: MemoryFormat | None, output: Output) -> int:
     """Build everything, and say what would be done; nothing is written. Returns the exit code."""
     from optim_family.arithmetic import full_precision
     from optim_family.experiment import assemble
 
     with full_precision():
-        experiment = assemble(spec)
+        experiment = assemble(spec, memory_format=memory_format)
     plan = {
         "spec": spec.model_dump(mode="json") | {"views": list(experiment.views)},
         "provenance": experiment.provenance(),
@@ -90,7 +96,9 @@ def _finished(spec: RunSpec, out: Path) -> bool:
     return run.spec == spec.model_dump(mode="json") and run.status.get("status") in _FINISHED
 
 
-def _train(spec: RunSpec, out: Path, resume: bool, output: Output) -> bool:
+def _train(
+    spec: RunSpec, out: Path, resume: bool, memory_format: MemoryFormat | None, output: Output
+) -> bool:
     """Train; whether it is this process that shows the result."""
     from optim_family.training import train
     from optim_family.world import joined
@@ -100,5 +108,5 @@ def _train(spec: RunSpec, out: Path, resume: bool, output: Output) -> bool:
     title = f"{spec.optimizer} on {spec.model}, {spec.data}: {spec.steps} steps, written to {out}"
     with Stop().install() as stop, joined() as world:
         watcher = display.watcher(title, output.quiet or not world.leads)
-        train(spec, out, resume=resume, watcher=watcher, stop=stop, world=world)
+        train(spec, out, resume=resume, watcher=watcher, stop=stop, world=world, memory_format=memory_format)
     return world.leads
