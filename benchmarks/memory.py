@@ -15,9 +15,11 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from optim_family import backbones, data, measure
-from optim_family.objective import Objective
-from optim_family.sharpness import Probe
+from optim_family import measure
+from optim_family.data import datasets
+from optim_family.networks import build
+from optim_family.sharpness.probe import Probe
+from optim_family.training.objective import Objective
 
 READINGS, EDGE = 100, 10
 CHUNK, CHUNKS = 64, 2
@@ -34,8 +36,8 @@ def tensors() -> int:
 
 
 def readings() -> None:
-    dataset = data.load("digits", limit=200)
-    model = backbones.build("bn_cnn", classes=10, channels=1, size=dataset.size)
+    dataset = datasets.load("digits", limit=200)
+    model = build.build("bn_cnn", classes=10, channels=1, size=dataset.size)
     objective, probe = Objective(model, dataset), Probe("spherical")
     memory, alive = [], []
     for _ in range(READINGS):
@@ -50,7 +52,7 @@ def readings() -> None:
 
 def peak(mode: Literal["retained", "rebuilt"], chunks: int) -> float:
     """MiB of tensors that one reading has at once, beyond model and data."""
-    model = backbones.build("bn_cnn", classes=10, channels=3, size=(32, 32)).train()
+    model = build.build("bn_cnn", classes=10, channels=3, size=(32, 32)).train()
     pairs = [(torch.randn(CHUNK, 3, 32, 32), torch.randint(10, (CHUNK,))) for _ in range(chunks)]
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         measure(model, nn.functional.cross_entropy, pairs, views=("raw",), rtol=ROUGH, mode=mode)

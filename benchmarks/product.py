@@ -5,17 +5,18 @@ import statistics
 import torch
 
 from benchmarks import seconds
-from optim_family import backbones, data
-from optim_family.hessian import Hessian
-from optim_family.objective import Objective
-from optim_family.sharpness import Probe
+from optim_family.curvature.hessian import Hessian
+from optim_family.data import datasets
+from optim_family.networks import build
+from optim_family.sharpness.probe import Probe
+from optim_family.training.objective import Objective
 
 ROUNDS = 15
 
 
 def main() -> None:
-    dataset = data.load("digits", limit=200)
-    objective = Objective(backbones.build("bn_cnn", classes=10, channels=1, size=dataset.size), dataset)
+    dataset = datasets.load("digits", limit=200)
+    objective = Objective(build.build("bn_cnn", classes=10, channels=1, size=dataset.size), dataset)
     chunks, weights = objective.chunk_losses(), objective.space.tensors
     retained, rebuilt = (Hessian(chunks, weights, mode) for mode in ("retained", "rebuilt"))
     v, probe = torch.randn(objective.space.dim), Probe("spherical")

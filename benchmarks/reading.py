@@ -24,12 +24,13 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
 from benchmarks import seconds
-from optim_family import backbones, data
-from optim_family.lanczos import top_eigenpairs
-from optim_family.objective import Objective
+from optim_family.curvature.lanczos import top_eigenpairs
+from optim_family.data import datasets
+from optim_family.networks import build
 from optim_family.operators import SymmetricOperator
-from optim_family.sharpness import Probe
+from optim_family.sharpness.probe import Probe
 from optim_family.space import flatten, unflatten
+from optim_family.training.objective import Objective
 
 LR, DECAY, ROUNDS = 0.5, 2e-3, 3
 CARD = 'summary = "as bn_cnn, of twice the width"\nbuiltin = "bn_cnn"\nkwargs = {{ width = 16 }}\n{rest}'
@@ -166,8 +167,8 @@ def turns(sides: dict[str, Solver], objective: Objective, step: int) -> tuple[Si
 
 
 def compare(title: str, card: str, limit: int, points: list[int]) -> None:
-    digits = data.load("digits", limit=limit)
-    model = backbones.build(card, classes=10, channels=1, size=digits.size)
+    digits = datasets.load("digits", limit=limit)
+    model = build.build(card, classes=10, channels=1, size=digits.size)
     objective, sides = Objective(model, digits, ghost_batch=limit), solvers()
     costs: Sided = {name: [] for name in sides}
     beside: Sided = {name: [] for name in sides}

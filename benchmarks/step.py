@@ -12,13 +12,14 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from optim_family import backbones, data
-from optim_family.experiment import assemble
-from optim_family.objective import half_squared_error
-from optim_family.spec import RunSpec
-from optim_family.store import RunStore
-from optim_family.training import Training
-from optim_family.watching import Stop, Watcher
+from optim_family.data import datasets
+from optim_family.networks import build
+from optim_family.runs.store import RunStore
+from optim_family.training.experiment import assemble
+from optim_family.training.loop import Training
+from optim_family.training.objective import half_squared_error
+from optim_family.training.spec import RunSpec
+from optim_family.training.stop_signal import Stop, Watcher
 
 BLOCKS, STEPS = 40, 25
 LR, DECAY, LIMIT = 0.5, 2e-3, 200
@@ -32,8 +33,8 @@ def ours(folder: str) -> Callable[[], object]:
     return training.advance
 
 
-def bare(dataset: data.Dataset) -> Callable[[], object]:
-    model = backbones.build("bn_cnn", classes=10, channels=1, size=dataset.size)
+def bare(dataset: datasets.Dataset) -> Callable[[], object]:
+    model = build.build("bn_cnn", classes=10, channels=1, size=dataset.size)
     weights = [p for p in model.parameters() if p.requires_grad]
     x, y = dataset.images(dataset.x_train, torch.float32), dataset.y_train
 
@@ -58,7 +59,7 @@ def seconds(step: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    dataset = data.load("digits", limit=LIMIT)
+    dataset = datasets.load("digits", limit=LIMIT)
     folder = TemporaryDirectory()
     sides = {"bare torch loop": bare(dataset), "optim-family": ours(folder.name)}
     for step in sides.values():

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from optim_family.experiment import assemble
-from optim_family.sharpness import Panel
-from optim_family.spec import RunSpec
-from optim_family.world import Torchrun, World, joined
+from optim_family.sharpness.probe import Panel
+from optim_family.training.experiment import assemble
+from optim_family.training.process_group import Torchrun, World, joined
+from optim_family.training.spec import RunSpec
 
 STEPS, READINGS = 20, 3
 SPEC = RunSpec(

@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits
 from torch.utils.data import Dataset
 from transformers import GPT2Config, GPT2ForSequenceClassification, Trainer, TrainingArguments
 
-from optim_family import invariance
 from optim_family.callbacks.transformers import RecorderCallback
+from optim_family.networks import scale_invariance
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100
 WRITERS = ("wte", "wpe", "attn.c_proj", "mlp.c_proj")
@@ -55,7 +55,7 @@ exact = small(layer_norm_epsilon=torch.finfo(torch.float64).tiny).double()
 everything = dict(exact.named_parameters())
 writers = {name: p for name, p in everything.items() if any(word in name for word in WRITERS)}
 for title, named in (("all weights", everything), ("what writes to the stream", writers)):
-    print(f"{title}: {invariance.check(lambda: exact(**batch).loss, named).summary}")
+    print(f"{title}: {scale_invariance.check(lambda: exact(**batch).loss, named).summary}")
 
 with tempfile.TemporaryDirectory() as folder:
     arguments = TrainingArguments(

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from optim_family import registry
+from optim_family.curvature.hessian import out_of_memory
 from optim_family.errors import OptimFamilyError, PluginError, one_line
-from optim_family.hessian import out_of_memory
 
 
 @contextmanager

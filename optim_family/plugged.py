@@ -9,7 +9,7 @@ frozen. A data set holds what an npz file holds, and may name its classes in `cl
 
 from typing import Any
 
-from optim_family.readers import Arrays, checked
+from optim_family.data.arrays import Arrays, checked
 from optim_family.registry import DATA, MODELS, broken, guarded, provided
 
 

@@ -64,7 +64,7 @@ def entry(name: str) -> Entry:
     """
     package = name.partition(":")[0]
     if package in ADOPTED and package != name:
-        return Entry(name, "optim_family.optimizers.adopted:adopt", package, version(package) or "")
+        return Entry(name, "optim_family.optimizers.external.wrapper:adopt", package, version(package) or "")
     known = entries()
     if name not in known:
         raise UsageError(unknown("optimizer", name, [*known, *(f"{package}:NAME" for package in ADOPTED)]))

@@ -17,7 +17,7 @@ them all.
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from optim_family.conduct import (
+from optim_family.conformance.behaviour_checks import (
     check_geometry_changes_nothing,
     check_geometry_follows_a_schedule,
     check_is_deterministic,
@@ -25,14 +25,14 @@ from optim_family.conduct import (
     check_state_can_be_saved,
     check_state_is_complete,
 )
-from optim_family.optimizers.base import Member
-from optim_family.promises import (
+from optim_family.conformance.geometry_checks import (
     check_decay_is_as_declared,
     check_freeze_holds_the_metric,
     check_metric_is_that_of_the_step,
     check_rescaling,
     check_threshold_is_sharp,
 )
+from optim_family.optimizers.base import Member
 
 Check = Callable[[type[Member]], str]
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "optim_family"
+from tests.helpers import ROOT
+
+PACKAGE = ROOT / "optim_family"
 
 # Module → what it may import of this package. Every module but the core may import `errors` as well;
 # `cli` may import everything but a plugin, `theory` everything but those two.

@@ -2,11 +2,12 @@
 
 import doctest
 import importlib
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "optim_family"
+from tests.helpers import ROOT
+
+PACKAGE = ROOT / "optim_family"
 EXAMPLES = [path for path in sorted(PACKAGE.rglob("*.py")) if ">>>" in path.read_text(encoding="utf-8")]
 
 

@@ -2,7 +2,6 @@ from typing import Any
 
 import pytest
 import torch
-from matrices import Sloping
 from torch import Tensor
 
 from optim_family.operators import (
@@ -14,6 +13,7 @@ from optim_family.operators import (
     TangentProjection,
     Watched,
 )
+from tests.helpers.operators_for_tests import Sloping
 
 D = 7
 

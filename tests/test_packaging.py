@@ -1,9 +1,7 @@
 """A wheel in a new environment, and a bare copy of the checkout: each finds its own models, not these."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import venv
@@ -12,34 +10,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "optim_family", "models", "studies")
+from tests.helpers import ROOT
+from tests.helpers.environments import call, copy_sources
+
 CARDS = {path.stem for path in (ROOT / "models").glob("*.toml")}
 WHERE = (
     "import optim_family, optim_family.resources; "
     "print(optim_family.__file__, optim_family.resources.folder('models'), sep='\\n')"
 )
-
-
-def copy_sources(target: Path) -> Path:
-    """The files that the project is built from, and nothing that a build has left in them."""
-    target.mkdir(exist_ok=True)
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, target / name)
-    return target
-
-
-def call(*command, cwd, **env):
-    """Stdout of a command that knows nothing of this checkout."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    done = subprocess.run(
-        list(map(str, command)), cwd=cwd, env=inherited | env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +53,7 @@ def test_the_wheel_holds_every_module_card_study_and_template_and_nothing_else(w
         for folder in ("models", "studies")
         for path in (ROOT / folder).glob("*.toml")
     }
-    found = (ROOT / "optim_family" / "templates").rglob("*")
+    found = (ROOT / "optim_family").rglob("templates/**/*")
     templates = {str(path.relative_to(ROOT)) for path in found if path.is_file()}
     assert inside == modules | tables | templates | {"optim_family/py.typed"}
 

@@ -3,10 +3,11 @@
 import sys
 
 import pytest
-from command import optim_family
 
-from optim_family import backbones, cards, data
+from optim_family.data import datasets
 from optim_family.errors import CorruptError, PluginError, UsageError
+from optim_family.networks import build, cards
+from tests.helpers.cli_runner import optim_family
 
 SOURCE = """
 import sys
@@ -51,13 +52,13 @@ def test_a_model_and_a_data_set_are_used_by_their_names(plugin, capsys, tmp_path
     words = "--optimizer", "gd", "--model", "tiny", "--data", "stripes", "--steps", "2", "--every", "1"
     told = optim_family(capsys, "run", *words, "--out", tmp_path / "out", "--json")
     assert told.code == 0, told.err
-    assert data.load("stripes").class_names == ("lying", "up")
+    assert datasets.load("stripes").class_names == ("lying", "up")
 
 
 def test_a_model_is_adapted_as_every_other(plugin):
     """BatchNorm without a trained γ, a fixed read-out: what is trained is one matrix."""
     plugin()
-    network = backbones.build("tiny", classes=3, channels=1, size=(4, 4))
+    network = build.build("tiny", classes=3, channels=1, size=(4, 4))
     trained = {name: tuple(p.shape) for name, p in network.named_parameters() if p.requires_grad}
     assert trained == {"linear.weight": (8, 16)}
 
@@ -66,7 +67,7 @@ def test_a_card_may_name_it(plugin, tmp_path):
     plugin()
     card = tmp_path / "wide.toml"
     card.write_text('summary = "wide"\nplugin = "tiny"\nkwargs = { width = 11 }\n')
-    network = backbones.build(str(card), classes=3, channels=1, size=(4, 4))
+    network = build.build(str(card), classes=3, channels=1, size=(4, 4))
     assert network.linear.weight.shape == (11, 16)
 
 
@@ -80,13 +81,13 @@ def test_listing_imports_nothing(plugin, capsys):
 def test_a_packaged_name_is_not_taken_over(plugin):
     plugin(model="bn_cnn", images="digits")
     assert cards.load("bn_cnn").builtin == "bn_cnn" and "bn_cnn" not in cards.plugged()
-    assert data.load("digits").classes == 10 and "digits" not in data.plugged()
+    assert datasets.load("digits").classes == 10 and "digits" not in datasets.plugged()
 
 
 def test_what_they_print_does_not_mix_with_the_answer(plugin, capsys):
     plugin(SOURCE.replace("flat =", "print('b'); flat =").replace("x = np", "print('l'); x = np"))
-    backbones.build("tiny", classes=3, channels=1, size=(4, 4))
-    data.load("stripes")
+    build.build("tiny", classes=3, channels=1, size=(4, 4))
+    datasets.load("stripes")
     assert capsys.readouterr() == ("", "b\nl\n")
 
 
@@ -101,7 +102,7 @@ def test_what_they_print_does_not_mix_with_the_answer(plugin, capsys):
 def test_a_broken_model_is_named(plugin, old, new, says):
     plugin(SOURCE.replace(old, new, 1))
     with pytest.raises(PluginError) as caught:
-        backbones.build("tiny", classes=3, channels=1, size=(4, 4))
+        build.build("tiny", classes=3, channels=1, size=(4, 4))
     assert str(caught.value).startswith("model 'tiny' of shapes 2.0 ") and says in str(caught.value)
 
 
@@ -126,14 +127,14 @@ def test_a_broken_model_is_named(plugin, old, new, says):
 def test_a_broken_data_set_is_named(plugin, old, new, kind, says):
     plugin(SOURCE.replace(old, new, 1))
     with pytest.raises(kind, match=says):
-        data.load("stripes")
+        datasets.load("stripes")
 
 
 def test_two_distributions_with_one_name_clash(plugin):
     plugin()
     plugin(name="forms")
     with pytest.raises(PluginError, match=r"model 'tiny' is registered by forms 2\.0 and by shapes 2\.0"):
-        backbones.build("tiny", classes=3, channels=1, size=(4, 4))
+        build.build("tiny", classes=3, channels=1, size=(4, 4))
 
 
 def test_an_unknown_name_is_told_what_there_is(plugin):
@@ -141,4 +142,4 @@ def test_an_unknown_name_is_told_what_there_is(plugin):
     with pytest.raises(UsageError, match="no model 'tinny'; did you mean 'tiny'"):
         cards.load("tinny")
     with pytest.raises(UsageError, match="no data set 'stripe'; did you mean 'stripes'"):
-        data.load("stripe")
+        datasets.load("stripe")

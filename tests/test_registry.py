@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from optim_family import __version__, registry
 from optim_family.errors import PluginError, UsageError
 from optim_family.optimizers.base import FamilyOptimizer
+from tests.helpers import ROOT
 
 
 @pytest.fixture
@@ -140,6 +140,6 @@ def test_without_metadata_the_setup_file_beside_the_package_is_read(monkeypatch)
 
 def test_importing_the_registry_imports_no_torch():
     code = "import sys, optim_family.registry as r; r.entries(); print('torch' in sys.modules)"
-    root = Path(__file__).parent.parent
+    root = ROOT
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from optim_family.recorder import Recorder
+from optim_family.callbacks.recorder import Recorder
 
 
 @final

@@ -13,7 +13,7 @@ from typing import Any, final
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from optim_family.recorder import Recorder
+from optim_family.callbacks.recorder import Recorder
 
 
 @final

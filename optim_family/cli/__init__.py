@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 import rich_click as click
 
 from optim_family import __version__
-from optim_family.cli.lazy import LazyGroup
+from optim_family.cli.lazy_groups import LazyGroup
 from optim_family.cli.output import Output
 from optim_family.cli.waiting import noticed
 from optim_family.errors import OptimFamilyError, one_line
@@ -33,7 +33,7 @@ SENTENCES: Final = {
 
 @click.group(
     cls=LazyGroup,
-    package=__name__,
+    package=f"{__name__}.commands",
     sentences=SENTENCES,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: optim-family run --optimizer rmsprop --model resnet18",

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from optim_family.clusters import Ray, Submitit
 from optim_family.errors import UsageError
-from optim_family.launchers import Launcher
+from optim_family.study.clusters import Ray, Submitit
+from optim_family.study.launchers import Launcher
 
 _LOGS = ".submitit"  # in the folder of the study: the scripts and logs of its jobs
 

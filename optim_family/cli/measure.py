@@ -1,36 +1,120 @@
-"""`optim-family measure`: the sharpness of weights that the user brings."""
+"""What `optim-family measure` does once it knows what is wanted."""
 
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import rich_click as click
+from optim_family.cli.output import Output
+from optim_family.cli.spectrum import Looks, draw, readings, show
+from optim_family.curvature.precision import full_precision, repeatable
+from optim_family.errors import UsageError
+from optim_family.networks.pretrained import load_weights
+from optim_family.runs.atomic_files import replace_atomically, writing
+from optim_family.runs.labels import setting
+from optim_family.sharpness.probe import VIEWS, Panel
+from optim_family.sharpness.spectrum import examine
+from optim_family.training.experiment import applicable, judged, objective_of
+from optim_family.training.objective import Objective
+from optim_family.training.spec import RunSpec
 
-from optim_family.cli.looks import Looks, looking
-from optim_family.cli.output import Output, common
-from optim_family.cli.request import loss_fields, subject
+_USUAL: Final = ("raw", "spherical")
 
 
-@click.command(
-    "measure",
-    params=[field.option(field.name, "Loss and views") for field in loss_fields()],
-    epilog="Such as: measure --model bn_cnn --weights mine.safetensors --density --out looked",
-)
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    help="A safetensors file with the tensors of the model, or of a checkpoint of `run`; "
-    "the initial weights if not given.",
-)
-@click.option(
-    "--k", type=click.IntRange(1), default=1, help="How many of the largest eigenvalues (default 1)."
-)
-@looking
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for measurement.json and the figure.")
-@common
-@click.pass_obj
-def command(output: Output, /, weights: Path | None, k: int, out: Path | None, **given: Any) -> int:
-    """Measure the sharpness of a model on data, at weights from a file; nothing is trained."""
-    from optim_family.cli.measuring import carry_out
+def carry_out(
+    spec: RunSpec, weights: Path | None, k: int, looks: Looks, out: Path | None, output: Output
+) -> int:
+    """Measure, show, and write what is to be written. Returns the exit code."""
+    with full_precision(), repeatable():
+        found = measured(spec, weights, k, looks, output)
+    figure = _write(found, out) if out else []
+    if output.json:
+        output.data(found | {"figure": {path.suffix[1:]: str(path) for path in figure}})
+    else:
+        _show(found, figure, output)
+    return 0
 
-    looks = Looks.taken(given)
-    return carry_out(subject(given), weights, k, looks, out, output)
+
+def measured(spec: RunSpec, weights: Path | None, k: int, looks: Looks, output: Output) -> dict[str, Any]:
+    """Everything that is asked for, as JSON.
+
+    Raises:
+        UsageError: a name, a view or a device that cannot be, or weights of another network.
+        CorruptError: the data or the weights are damaged.
+    """
+    _refuse_metrics(spec)
+    objective = objective_of(spec)
+    sha256 = load_weights(objective.model, weights, spec.model) if weights else None
+    verdict = judged(objective)
+    views, absent = applicable(spec, _USUAL, verdict)
+    if absent:
+        output.say(f"{' and '.join(absent)} sharpness: not applicable, the loss is {verdict.summary}")
+    found = {
+        "spec": spec.model_dump(mode="json", exclude={"optimizer", "hyper", "steps", "every"}),
+        "weights": weights and {"path": str(weights), "sha256": sha256},
+        "model": {"trained": objective.space.dim, "verdict": verdict.summary},
+        "data": {"sha256": objective.data.sha256, "train": objective.size},
+        "ghost_batch": objective.ghost_batch,
+    }
+    options = {"rtol": spec.rtol, "seed": spec.seed, "k": k}
+    return found | asdict(objective.evaluate()) | _readings(objective, views, looks, options, output)
+
+
+def _refuse_metrics(spec: RunSpec) -> None:
+    if wrong := [view for view in spec.views or () if VIEWS[view].preconditioned]:
+        plain = ", ".join(name for name, view in VIEWS.items() if not view.preconditioned)
+        raise UsageError(
+            f"the view {wrong[0]!r} needs an optimizer's metric, which weights alone do not have; "
+            f"choose {plain}, or measure while it trains: optim-family run"
+        )
+
+
+def _readings(
+    objective: Objective,
+    views: tuple[str, ...],
+    looks: Looks,
+    options: Mapping[str, Any],
+    output: Output,
+) -> dict[str, Any]:
+    hessian, space = objective.hessian(), objective.space
+    readings = Panel(views, **options)(hessian, space.weights())
+    found: dict[str, Any] = {"views": {name: reading.as_record() for name, reading in readings.items()}}
+    if looks.names:
+        view = "spherical" if "spherical" in views else views[0]
+        found["looks"] = examine(hessian, space, view=view, looks=looks.names, depth=looks.depth, **options)
+    if hessian.mode != objective.mode:
+        output.say("the gradients' graphs do not fit the memory; they were rebuilt for every product")
+    return {"hvp": hessian.mode} | found
+
+
+def _write(found: Mapping[str, Any], folder: Path) -> list[Path]:
+    """measurement.json, and spectrum.svg and .png where there is something to draw; their paths."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
+    replace_atomically(folder / "measurement.json", text + "\n")
+    return draw(found.get("looks", {}), folder, "spectrum", _name(found), _setting(found))
+
+
+def _name(found: Mapping[str, Any]) -> str:
+    weights = found["weights"]
+    return f"{found['spec']['model']}, {Path(weights['path']).name if weights else 'initial weights'}"
+
+
+def _setting(found: Mapping[str, Any]) -> str:
+    return setting([{"hyper": {}, **found["spec"]}])
+
+
+def _show(found: Mapping[str, Any], figure: Iterable[Path], output: Output) -> None:
+    model = found["model"]
+    output.say(
+        f"{_name(found)}: {model['trained']:,} weights, {model['verdict']}; Hessian {found['hvp']}\n"
+        f"{_setting(found)}: loss {found['train_loss']:.4g}, accuracy "
+        f"{found['train_accuracy']:.1%} in training, {found['test_accuracy']:.1%} in test\n"
+    )
+    readings("view", found["views"], output)
+    if "looks" in found:
+        show(found["looks"], output)
+    if paths := "  ".join(map(str, figure)):
+        print(f"\nfigure: {paths}")

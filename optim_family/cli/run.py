@@ -1,51 +1,112 @@
-"""`optim-family run`: one optimizer on one model, measured."""
+"""What `optim-family run` does once it knows what is wanted."""
 
+import json
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, get_args
+from typing import Final
 
-import rich_click as click
+from optim_family.cli import run_progress
+from optim_family.cli.output import Output, flat
+from optim_family.cli.run_results import draw, paths, show
+from optim_family.cli.spectrum import Looks
+from optim_family.cli.spectrum import draw as draw_look
+from optim_family.cli.spectrum import show as show_look
+from optim_family.figures.overlays import NAMES
+from optim_family.runs import readings_table
+from optim_family.runs.atomic_files import replace_atomically
+from optim_family.runs.labels import label, setting
+from optim_family.runs.run import Run, read_run
+from optim_family.training.spec import MemoryFormat, RunSpec
+from optim_family.training.stop_signal import Stop
 
-from optim_family.cli.looks import Looks, looking
-from optim_family.cli.output import Output, common
-from optim_family.cli.request import RunCommand, requested, run_fields, saved_spec
-from optim_family.cli.showing import overlaid
-from optim_family.spec import MemoryFormat
+DIVERGED: Final = 3  # exit code: the result is kept
+_FINISHED: Final = ("done", "diverged")
+_WRITTEN: Final = [
+    *("spec.json", "provenance.json", "metrics.jsonl", "status.json", "checkpoints/"),
+    *("summary.json", "figure.svg", "figure.png"),
+]
 
 
-@click.command(
-    "run",
-    cls=RunCommand,
-    params=[field.option(field.name, "Run") for field in run_fields()],
-    epilog="With --optimizer NAME, --help lists its hyper-parameters too: run --optimizer rmsprop --help",
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Run directory (default runs/ and the run's name)."
-)
-@click.option(
-    "--resume", is_flag=True, help="Continue an unfinished run; with --out alone, the run in there."
-)
-@click.option(
-    "--memory-format",
-    type=click.Choice(get_args(MemoryFormat)),
-    help="Layout of images in memory (default as the run began; else channels-last on a CPU).",
-)
-@click.option("--dry-run", is_flag=True, help="Build everything, say what would be done, and write nothing.")
-@overlaid
-@looking
-@common
-@click.pass_obj
-def command(
-    output: Output, /, out: Path | None, resume: bool, dry_run: bool, overlay: str | None, **given: Any
+def carry_out(
+    spec: RunSpec,
+    out: Path,
+    resume: bool,
+    memory_format: MemoryFormat | None,
+    looks: Looks,
+    overlays: Collection[str] | None,
+    output: Output,
 ) -> int:
-    """Train one optimizer on one model, and measure its sharpness in its own geometry."""
-    from optim_family.cli.running import carry_out, preview
-    from optim_family.overlays import chosen
+    """Train, unless that was done before; then summary, figure and looks. Returns the exit code.
 
-    looks, shown = Looks.taken(given), None if overlay is None else chosen(overlay)
-    inherited = saved_spec(out) if resume and out and not given["optimizer"] else {}
-    layout: MemoryFormat | None = given.pop("memory_format")
-    spec = requested(given, inherited)
-    out = out or Path("runs") / spec.title
-    if dry_run:
-        return preview(spec, out, layout, output)
-    return carry_out(spec, out, resume, layout, looks, shown, output)
+    A figure that is there stays, unless its overlays are chosen anew.
+    """
+    if _finished(spec, out):
+        output.say(f"{out} holds this run already, finished; nothing is computed again")
+    elif not _train(spec, out, resume, memory_format, output):
+        return 0
+    run = read_run(out)
+    summary, figure = out / "summary.json", paths(out, "figure")
+    if overlays is not None or not all(path.exists() for path in (summary, *figure)):
+        replace_atomically(summary, json.dumps(readings_table.summary(run), indent=2) + "\n")
+        draw([run], out, "figure", NAMES if overlays is None else overlays)
+    show([run], figure, output)
+    diverged = run.status.get("status") == "diverged"
+    if looks.names and diverged:
+        output.say(f"{out} diverged: there is nothing to look at where it ended")
+    elif looks.names:
+        _look(run, looks, output)
+    return DIVERGED if diverged else 0
+
+
+def _look(run: Run, looks: Looks, output: Output) -> None:
+    """More than one number at the last record, into looks/; with --json the words go to stderr."""
+    from optim_family.training.checkpoint_spectrum import look
+
+    file, record = look(run.path, looks.names, looks.depth, output.say)
+    title = f"{label(run.spec)}, step {record['step']:,}"
+    figure = draw_look(record, file.parent, file.stem, title, setting([run.spec]))
+    if not output.json:
+        show_look(record, output)
+    output.say(f"looks: {'  '.join(map(str, [file, *figure]))}")
+
+
+def preview(spec: RunSpec, out: Path, memory_format: MemoryFormat | None, output: Output) -> int:
+    """Build everything, and say what would be done; nothing is written. Returns the exit code."""
+    from optim_family.curvature.precision import full_precision
+    from optim_family.training.experiment import assemble
+
+    with full_precision():
+        experiment = assemble(spec, memory_format=memory_format)
+    plan = {
+        "spec": spec.model_dump(mode="json") | {"views": list(experiment.views)},
+        "provenance": experiment.provenance(),
+        "writes": {"folder": str(out), "files": _WRITTEN},
+    }
+    if output.json:
+        output.data(plan)
+    else:
+        output.table(["", "would run"], [list(pair) for pair in flat(plan)])
+    return 0
+
+
+def _finished(spec: RunSpec, out: Path) -> bool:
+    if not (out / "spec.json").exists():
+        return False
+    run = read_run(out)
+    return run.spec == spec.model_dump(mode="json") and run.status.get("status") in _FINISHED
+
+
+def _train(
+    spec: RunSpec, out: Path, resume: bool, memory_format: MemoryFormat | None, output: Output
+) -> bool:
+    """Train; whether it is this process that shows the result."""
+    from optim_family.training.loop import train
+    from optim_family.training.process_group import joined
+
+    if output.verbose:
+        output.say("\n".join(f"{key}: {value}" for key, value in flat(spec.model_dump(mode="json"))))
+    title = f"{spec.optimizer} on {spec.model}, {spec.data}: {spec.steps} steps, written to {out}"
+    with Stop().install() as stop, joined() as world:
+        watcher = run_progress.watcher(title, output.quiet or not world.leads)
+        train(spec, out, resume=resume, watcher=watcher, stop=stop, world=world, memory_format=memory_format)
+    return world.leads

@@ -6,9 +6,9 @@ from pathlib import Path
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from optim_family.files import replace_atomically, writing
-from optim_family.pages import inline_svg, render
-from optim_family.plots import STYLE, save
+from optim_family.figures.html import inline_svg, render
+from optim_family.figures.run_figure import STYLE, save
+from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.theory.verify import Verdict
 
 

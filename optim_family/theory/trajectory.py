@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from optim_family import registry
-from optim_family.hessian import Hessian
-from optim_family.scheduler import Scheduler
-from optim_family.sharpness import Probe
+from optim_family.curvature.hessian import Hessian
+from optim_family.sharpness.probe import Probe
 from optim_family.theory.flow import Loss, Minimisers
 from optim_family.theory.toys import unit
+from optim_family.training.lr_scheduler import Scheduler
 
 
 @final

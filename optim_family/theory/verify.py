@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
-from optim_family.arithmetic import full_precision
+from optim_family.curvature.precision import full_precision
 from optim_family.errors import one_line
-from optim_family.log import finite
+from optim_family.runs.record_log import finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

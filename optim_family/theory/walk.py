@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from optim_family import registry
+from optim_family.curvature.hessian import Hessian
 from optim_family.geometry import Geometry
-from optim_family.hessian import Hessian
-from optim_family.sharpness import Probe
+from optim_family.sharpness.probe import Probe
 
 Loss = Callable[[Tensor], Tensor]
 

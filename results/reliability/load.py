@@ -26,13 +26,15 @@ from typing import Any
 import orjson
 import psutil
 
-from optim_family import answers, plots, report, study
-from optim_family.launchers import Local
-from optim_family.runs import read_run
-from optim_family.spec import RunSpec
-from optim_family.store import RunStore
-from optim_family.study_spec import StudySpec
-from optim_family.watching import Stop
+from optim_family.analysis import study_results
+from optim_family.figures import run_figure
+from optim_family.runs.run import read_run
+from optim_family.runs.store import RunStore
+from optim_family.study import execution, report
+from optim_family.study.launchers import Local
+from optim_family.study.spec import StudySpec
+from optim_family.training.spec import RunSpec
+from optim_family.training.stop_signal import Stop
 
 REPEATS = 7
 
@@ -70,14 +72,14 @@ def crowd(count: int) -> StudySpec:
 
 def runs(count: int, folder: Path) -> dict[str, Any]:
     """Seconds and memory of a study of so many runs, and of its report."""
-    jobs, memory, ticks = study.jobs(crowd(count), folder), [], itertools.count()
+    jobs, memory, ticks = execution.jobs(crowd(count), folder), [], itertools.count()
 
     def look() -> None:
         if next(ticks) % 100 == 0:
             memory.append(psutil.Process().memory_info().rss)
 
     clock = _Clock()
-    failed = study.carry_out(
+    failed = execution.carry_out(
         jobs, Local(16, (sys.executable, "-c", STAND_IN)), stop=Stop(), tell=lambda ending: None, tick=look
     )
     carried = clock.lap()
@@ -93,8 +95,8 @@ def runs(count: int, folder: Path) -> dict[str, Any]:
 def reported(count: int, folder: Path) -> dict[str, Any]:
     """Seconds to read so many runs and to write their report, as `study report` does."""
     wanted, clock = crowd(count), _Clock()
-    present = study.runs(study.jobs(wanted, folder))
-    report.write(wanted, answers.answer(wanted.claims, present), folder / "report")
+    present = execution.runs(execution.jobs(wanted, folder))
+    report.write(wanted, study_results.answer(wanted.claims, present), folder / "report")
     done = sum(run.status["status"] == "done" for run in present)
     return {"present and done": done, "the report": clock.lap()}
 
@@ -120,7 +122,7 @@ def shown(folder: Path) -> dict[str, Any]:
     clock = _Clock()
     run = read_run(folder / "run")
     loaded = clock.lap()
-    plots.save(plots.figure([run]), folder)
+    run_figure.save(run_figure.figure([run]), folder)
     drawn = clock.lap()
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with (folder / "run" / "metrics.jsonl").open("rb") as lines:

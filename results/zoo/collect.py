@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from members import MEMBERS, SEEDS, STEPS, TUNING_SEED, Member
 from train import FINISHED, slug
 
-from optim_family.runs import Run, read_run
+from optim_family.runs.run import Run, read_run
 
 HERE = Path(__file__).parent
 OWN = ("spherical-preconditioned", "spherical")  # the view that has a threshold of its own

@@ -13,9 +13,9 @@ from members import EVERY, MEMBERS, RATES, SEEDS, STEPS, SUBJECT, TUNING_SEED, T
 
 from optim_family import registry
 from optim_family.errors import PluginError
-from optim_family.runs import Run, read_run
-from optim_family.spec import RunSpec
-from optim_family.training import train
+from optim_family.runs.run import Run, read_run
+from optim_family.training.loop import train
+from optim_family.training.spec import RunSpec
 
 FINISHED = ("done", "diverged", "failed")  # failed: numbers beyond float32 in the optimizer
 

@@ -6,16 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from counts import SHARE
 
-import optim_family
-from optim_family import study
-from optim_family.runs import read_run
-from optim_family.study_spec import load
+from optim_family.runs.run import read_run
+from optim_family.study import execution
+from optim_family.study.spec import load
+from tests.helpers.counts import SHARE
+from tests.helpers.environments import ENVIRONMENT
 
 pytestmark = pytest.mark.skipif(SHARE is None, reason="a minute each: they are part of `make faults`")
 STUDY = """
@@ -27,17 +26,12 @@ measure = { every = 20, rtol = 1e-2 }
 [[grid]]
 optimizer = "gd"
 """
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(Path(optim_family.__file__).parents[1]),
-}
 
 
 def written(folder, steps, seeds):
     text = STUDY.replace("STEPS", str(steps)).replace("SEEDS", str(list(range(seeds))))
     (folder / "mine.toml").write_text(text, encoding="utf-8")
-    return study.jobs(load(str(folder / "mine.toml")), folder / "runs" / "mine")
+    return execution.jobs(load(str(folder / "mine.toml")), folder / "runs" / "mine")
 
 
 def command(*options):
@@ -159,4 +153,4 @@ def writer(job):
     if not (log.exists() and log.stat().st_size):
         return None
     holder = (job.out / "lock").read_text().split()
-    return int(holder[1]) if study.state(job).status == "running" else None
+    return int(holder[1]) if execution.state(job).status == "running" else None

@@ -4,8 +4,9 @@ import random
 import time
 
 import pytest
-from children import ended, hold, start
-from counts import tries
+
+from tests.helpers.counts import tries
+from tests.helpers.subprocesses import ended, hold, start
 
 TRIES = tries(20, 200)
 

@@ -5,14 +5,14 @@ import re
 import shutil
 
 import pytest
-from children import result, spec, untimed
-from counts import tries
 
-from optim_family import checkpoint, training
 from optim_family.errors import CorruptError
-from optim_family.runs import read_run
-from optim_family.store import RunStore
-from optim_family.training import train
+from optim_family.runs.run import read_run
+from optim_family.runs.store import RunStore
+from optim_family.training import checkpoint, loop
+from optim_family.training.loop import train
+from tests.helpers.counts import tries
+from tests.helpers.subprocesses import result, spec, untimed
 
 TRIES = tries(50, 1000)
 LOG_AND_SPEC = ("metrics.jsonl", "spec.json", "status.json")
@@ -23,7 +23,7 @@ def stopped(tmp_path_factory):
     """A run with two checkpoints, its checkpoint trees by step, and another such run beside it."""
     folders = [tmp_path_factory.mktemp("damage") / name for name in ("run", "other")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
         for seed, folder in enumerate(folders):
             train(spec(seed=seed), folder)
     return folders[0], result(folders[0]), folders[1]

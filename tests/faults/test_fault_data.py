@@ -6,8 +6,9 @@ import tarfile
 
 import numpy as np
 import pytest
-from command import optim_family
 from PIL import Image
+
+from tests.helpers.cli_runner import optim_family
 
 X, Y = np.zeros((12, 8, 8), np.uint8), np.arange(12) % 3
 GOOD = {"x_train": X, "y_train": Y, "x_test": X[:6], "y_test": Y[:6]}

@@ -4,10 +4,10 @@ import random
 import signal
 
 import pytest
-from children import PHASES, ended, result, signalled, spec, start, telling, untimed, work
-from counts import tries
 
-from optim_family.runs import read_run
+from optim_family.runs.run import read_run
+from tests.helpers.counts import tries
+from tests.helpers.subprocesses import PHASES, ended, result, signalled, spec, start, telling, untimed, work
 
 KILLS, STOPS = tries(10, 300), tries(10, 100)
 SPECS = {

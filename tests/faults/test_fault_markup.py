@@ -2,13 +2,13 @@
 
 import pytest
 from matplotlib.figure import Figure
-from synthetic import make_run
 
-from optim_family import report
-from optim_family.answers import answer
-from optim_family.cli import display
-from optim_family.spec import RunSpec
-from optim_family.study_spec import StudySpec
+from optim_family.analysis.study_results import answer
+from optim_family.cli import run_progress
+from optim_family.study import report
+from optim_family.study.spec import StudySpec
+from optim_family.training.spec import RunSpec
+from tests.helpers.fake_runs import make_run
 
 TEXTS = (
     "<script>alert(1)</script>",
@@ -54,7 +54,7 @@ def named_figure(runs, title=None, names=None):
 
 
 def test_the_markup_of_the_terminal_is_text_too(capsys):
-    bar = display.Bar("[red]title[/red]")
+    bar = run_progress.Bar("[red]title[/red]")
     bar.begin(2, 0)
     bar.note("[bold]note[/bold]")
     bar.end()

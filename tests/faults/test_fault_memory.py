@@ -4,13 +4,13 @@ import resource
 
 import pytest
 import torch
-from children import ended, result, spec, start, work
-from command import optim_family
 
-from optim_family.hessian import Hessian
-from optim_family.objective import Objective
+from optim_family.curvature.hessian import Hessian
 from optim_family.optimizers.gd import GD
-from optim_family.training import train
+from optim_family.training.loop import train
+from optim_family.training.objective import Objective
+from tests.helpers.cli_runner import optim_family
+from tests.helpers.subprocesses import ended, result, spec, start, work
 
 COMMAND = ("run", "--optimizer", "gd", "--model", "bn_mlp", "--limit", 20, "--steps", 4, "--every", 2)
 OPTIONS = ("--device", "cpu", "--rtol", 0.01, "--resume", "--hvp", "rebuilt")

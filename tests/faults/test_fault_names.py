@@ -3,15 +3,15 @@
 import os
 
 import pytest
-from children import spec
-from counts import tries
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from optim_family.errors import CorruptError, UsageError
-from optim_family.runs import read_run
-from optim_family.spec import file_name
-from optim_family.store import RunStore
+from optim_family.runs.run import read_run
+from optim_family.runs.store import RunStore
+from optim_family.training.spec import file_name
+from tests.helpers.counts import tries
+from tests.helpers.subprocesses import spec
 
 EXAMPLES = tries(200, 5000)
 names = st.text(max_size=300) | st.sampled_from(

@@ -3,14 +3,15 @@
 import json
 
 import torch
-from command import optim_family
 from matplotlib.figure import Figure
 
-from optim_family import plots, sharpness
-from optim_family.hessian import Hessian
-from optim_family.objective import Objective
-from optim_family.runs import read_run
-from optim_family.study_spec import load
+from optim_family.curvature.hessian import Hessian
+from optim_family.figures import run_figure
+from optim_family.runs.run import read_run
+from optim_family.sharpness import probe
+from optim_family.study.spec import load
+from optim_family.training.objective import Objective
+from tests.helpers.cli_runner import optim_family
 
 STUDY = """
 question = "What is left of it?"
@@ -68,7 +69,7 @@ KINDS = {
     "Inf product": (product_becomes(lambda hv: hv * float("inf")), 3, "diverged"),
     "zero Hessian": (product_becomes(torch.zeros_like), 0, "done"),
     "solver that does not converge": (
-        lambda patch: patch.setattr(sharpness.Probe, "__init__", impatient(sharpness.Probe.__init__)),
+        lambda patch: patch.setattr(probe.Probe, "__init__", impatient(probe.Probe.__init__)),
         0,
         "done",
     ),
@@ -91,7 +92,7 @@ def strictly(text):
 
 def test_what_is_not_finite_is_kept_as_it_is_and_the_report_renders(tmp_path, capsys, monkeypatch, held):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plots, "figure", lambda *_args, **_options: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(run_figure, "figure", lambda *_args, **_options: Figure(figsize=(1, 1)))
     seeds = list(range(len(KINDS)))
     (tmp_path / "mine.toml").write_text(STUDY.replace("SEEDS", str(seeds)), encoding="utf-8")
     runs = load("mine.toml").runs

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from children import spec
-from command import optim_family
 
 import optim_family as package
-from optim_family.files import seal
-from optim_family.training import train
+from optim_family.runs.atomic_files import seal
+from optim_family.training.loop import train
+from tests.helpers.cli_runner import optim_family
+from tests.helpers.subprocesses import spec
 
 RUN = ("run", "--optimizer", "gd", "--model", "bn_mlp", "--steps", 1, "--device", "cpu")
 

@@ -4,15 +4,15 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from counts import SHARE
-from test_fault_clusters import ENVIRONMENT
 
-from optim_family.runs import find_runs, read_run
+from optim_family.runs.run import find_runs, read_run
+from tests.helpers import ROOT
+from tests.helpers.counts import SHARE
+from tests.helpers.environments import ENVIRONMENT
 
-TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\.venv/bin/((?:torchrun|optim-family study run) .*)$", TEXT, flags=re.MULTILINE)
 SMALL = {
     "optim-family": "--set train.steps=4 --set measure.every=2 --set data.limit=100 --set train.model=bn_mlp "

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-from children import untimed
-from command import optim_family
-from counts import tries
 from matplotlib.figure import Figure
 
-from optim_family import checkpoint, plots
-from optim_family.runs import read_run
+from optim_family.figures import run_figure
+from optim_family.runs.run import read_run
+from optim_family.training import checkpoint
+from tests.helpers.cli_runner import optim_family
+from tests.helpers.counts import tries
+from tests.helpers.subprocesses import untimed
 
 CALLS = ("open", "write", "fsync", "replace", "ftruncate", "mkdir", "unlink")
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -53,8 +54,8 @@ class Calls:
 
 @pytest.fixture
 def fast(monkeypatch):
-    monkeypatch.setattr(plots, "figure", lambda *_args, **_options: Figure(figsize=(1, 1)))
-    monkeypatch.setattr("optim_family.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run_figure, "figure", lambda *_args, **_options: Figure(figsize=(1, 1)))
+    monkeypatch.setattr("optim_family.training.loop.CHECKPOINT_SECONDS", 0.0)
 
 
 def test_a_refusal_at_every_write_site(tmp_path, capsys, monkeypatch, fast, held):

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from counts import tries
 
 import optim_family
-from optim_family.runs import read_run
+from optim_family.runs.run import read_run
+from tests.helpers.counts import tries
 
 # What is done to the surroundings before the command runs, in its process.
 KINDS = {

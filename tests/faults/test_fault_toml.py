@@ -3,21 +3,22 @@
 import random
 
 import pytest
-from command import optim_family
-from counts import tries
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optim_family import cards, study_spec
 from optim_family.errors import UsageError
+from optim_family.networks import cards
 from optim_family.resources import folder
+from optim_family.study import spec
+from tests.helpers.cli_runner import optim_family
+from tests.helpers.counts import tries
 
 EXAMPLES = tries(100, 5000)
 SOURCES = {
     "study": (folder("studies") / "digits.toml").read_bytes(),
     "card": (folder("models") / "resnet18.toml").read_bytes(),
 }
-LOAD = {"study": study_spec.load, "card": cards.load}
+LOAD = {"study": spec.load, "card": cards.load}
 pieces = st.sampled_from(
     [b"[", b"]", b'"', b"=", b"\n", b"{", b"lr = ", b"\xff", b"\0", b"[[grid]]\n", b"nan", b"-"]
 )
@@ -78,7 +79,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     text = SOURCES["study"].decode() + '\n[[grid]]\noptimizer = "gdd"\n[[grid]]\noptimizer = "gd"\nlrr = 1\n'
     (tmp_path / "mine.toml").write_text("colour = 1\n" + text, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
-        study_spec.load(str(tmp_path / "mine.toml"))
+        spec.load(str(tmp_path / "mine.toml"))
     assert all(word in str(caught.value) for word in ("colour", "gdd", "lrr"))
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from counts import SHARE
-from test_training import StopAfter, spec
-from test_world import free_port
 
 import optim_family
-from optim_family import checkpoint
 from optim_family.errors import Stopped
-from optim_family.runs import read_run
-from optim_family.training import train
+from optim_family.runs.run import read_run
+from optim_family.training import checkpoint
+from optim_family.training.loop import train
+from tests.helpers.counts import SHARE
+from tests.helpers.environments import free_port
+from tests.helpers.training_runs import StopAfter, spec
 
 full = pytest.mark.skipif(SHARE is None, reason="each process takes its time to start: part of `make faults`")
 RUN = (

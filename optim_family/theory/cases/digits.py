@@ -27,12 +27,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from optim_family import registry
-from optim_family.curves import GREY
-from optim_family.runs import Run, read_run
-from optim_family.series import column, fitted
-from optim_family.spec import RunSpec
+from optim_family.figures.curves import GREY
+from optim_family.runs.run import Run, read_run
+from optim_family.runs.series import column, fitted
 from optim_family.theory.drawing import dots
 from optim_family.theory.verify import Case, Finding
+from optim_family.training.spec import RunSpec
 
 SEEDS, STEPS, EVERY = (0, 1, 2), 3000, 50
 FULL, NO_DECAY, NO_NORM = "BN and weight decay", "no weight decay", "no BN"
@@ -100,7 +100,7 @@ def observe() -> Courses:
 
 def run(setting: Mapping[str, Any], seed: int, folder: Path) -> Run:
     """One run of the real training."""
-    from optim_family.training import train  # which imports timm: not for listing the cases
+    from optim_family.training.loop import train  # which imports timm: not for listing the cases
 
     hyper = registry.load("gd").Hyper(lr=setting["lr"], weight_decay=setting["weight_decay"])
     spec = RunSpec(

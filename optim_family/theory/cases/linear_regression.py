@@ -25,7 +25,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from optim_family.curves import log_axis
+from optim_family.figures.curves import log_axis
 from optim_family.theory.drawing import EXPECTED, dots, largest, line
 from optim_family.theory.toys import Regression
 from optim_family.theory.trajectory import at_the_edge, descend, midpoints, sharpness_along

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from optim_family.theory.drawing import draw_errors, draw_tolerance, largest
-from optim_family.theory.network import gradients, scale_invariant
+from optim_family.theory.small_networks import gradients, scale_invariant
 from optim_family.theory.toys import unit
 from optim_family.theory.trajectory import descend
 from optim_family.theory.verify import Case, Finding

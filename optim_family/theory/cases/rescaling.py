@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from optim_family.theory.drawing import draw_errors, draw_tolerance, largest
-from optim_family.theory.network import scale_invariant
+from optim_family.theory.small_networks import scale_invariant
 from optim_family.theory.trajectory import descend
 from optim_family.theory.verify import Case, Finding
 

@@ -12,7 +12,7 @@ from typing import Final
 from matplotlib.axes import Axes
 
 from optim_family.theory.drawing import draw_edge, line
-from optim_family.theory.network import Network
+from optim_family.theory.small_networks import Network
 from optim_family.theory.verify import Case, Finding
 from optim_family.theory.walk import Course, watch
 

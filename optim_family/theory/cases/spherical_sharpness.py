@@ -17,11 +17,11 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from optim_family.curves import GREY
-from optim_family.hessian import Hessian
-from optim_family.sharpness import Probe
+from optim_family.curvature.hessian import Hessian
+from optim_family.figures.curves import GREY
+from optim_family.sharpness.probe import Probe
 from optim_family.theory.drawing import dots, largest, line
-from optim_family.theory.network import Loss, gradients, scale_invariant
+from optim_family.theory.small_networks import Loss, gradients, scale_invariant
 from optim_family.theory.toys import unit
 from optim_family.theory.verify import Case, Finding
 

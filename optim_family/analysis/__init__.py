@@ -1,0 +1,1 @@
+"""Numbers out of runs: summaries, differences of paired seeds, claims and verdicts; without torch."""

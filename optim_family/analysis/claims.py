@@ -1,0 +1,228 @@
+"""What a study claims, and whether its runs bear it out: holds, does not hold, or cannot tell.
+
+A claim about single runs holds of a group of seeds if it does of every one, and does not if it does of none.
+A claim about pairs of runs that differ in one thing holds if the interval of their differences says so.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, final
+
+from optim_family.analysis.paired_differences import COMPARED, Difference, Quantity, difference, matched
+from optim_family.runs.labels import compact
+from optim_family.runs.run import Run
+
+if TYPE_CHECKING:
+    import pandas
+
+Verdict = Literal["holds", "does not hold", "cannot tell"]
+Evidence = tuple[str, Verdict, str]  # subject, verdict, numbers
+Evaluation = Callable[[Sequence[Run], "pandas.DataFrame"], Iterator[Evidence]]
+
+# Full-batch training at its edge: the iterate reads high, and Adam cycles below its frozen limit.
+EDGE: Final = (0.8, 1.6)
+FALL: Final = 1.1  # factor
+RISE: Final = 0.01  # of the test images
+SIGNIFICANT: Final = 0.05
+_BY_COLUMN = {quantity.column: quantity for quantity in COMPARED}
+_FALL, _GAIN = _BY_COLUMN["sharpness_fitted_reduction"], _BY_COLUMN["test_accuracy_gain"]
+
+
+@final
+@dataclass(frozen=True)
+class Finding:
+    """One verdict: of what, on what, and the numbers it rests on."""
+
+    claim: str
+    subject: str
+    verdict: Verdict
+    evidence: str
+
+
+@final
+@dataclass(frozen=True)
+class Claim:
+    """A statement, and how it is evaluated on runs and their rows of `summary.rows`."""
+
+    statement: str
+    evaluate: Evaluation
+
+
+def findings(names: Iterable[str], runs: Sequence[Run], frame: "pandas.DataFrame") -> list[Finding]:
+    """Every claim by its verdicts: of the whole first, then of its parts.
+
+    Args:
+        names: out of `CLAIMS`.
+        runs: of a study, finished or not; only those that are done count.
+        frame: `summary.rows(runs)`.
+    """
+    done = [run.status.get("status") == "done" for run in runs]
+    kept = [run for run, ok in zip(runs, done, strict=True) if ok]
+    rows = frame[done].reset_index(drop=True)
+    nothing: Evidence = ("no runs", "cannot tell", "nothing of the kind is finished")
+    return [
+        Finding(name, *found)
+        for name in names
+        for found in list(CLAIMS[name].evaluate(kept, rows) if kept else ()) or [nothing]
+    ]
+
+
+def _each(
+    column: str, form: str, judge: Callable[[float], bool | None], full_batch: bool = False
+) -> Evaluation:
+    """A claim about every normalised network that is trained with weight decay."""
+
+    def evaluate(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
+        chosen = frame[(frame["weight_decay"] > 0) & (frame["norm"] != "none")]
+        if full_batch:
+            chosen = chosen[chosen["batch_size"].isna()]
+        parts = [
+            (f"{arm}; {setting}", *_group(group[column].tolist(), form, judge))
+            for (setting, arm), group in chosen.groupby(["setting", "arm"], sort=False)
+        ]
+        if len(parts) > 1:
+            verdicts, known = [verdict for _, verdict, _ in parts], chosen[column].dropna()
+            between = f"; {known.min():{form}} to {known.max():{form}}" if len(known) else ""
+            yield f"all {len(parts)} groups", _together(verdicts), _count(verdicts) + between
+        yield from parts
+
+    return evaluate
+
+
+def _group(values: Sequence[float], form: str, judge: Callable[[float], bool | None]) -> tuple[Verdict, str]:
+    known = [value for value in values if math.isfinite(value)]
+    answers = {judge(value) for value in known}
+    verdict: Verdict = "cannot tell"
+    if answers in ({True}, {False}):
+        verdict = "holds" if True in answers else "does not hold"
+    missing = f", no number from {len(values) - len(known)}" if len(known) < len(values) else ""
+    return verdict, f"{', '.join(format(value, form) for value in known) or '–'} (n = {len(known)}{missing})"
+
+
+def _together(verdicts: Sequence[Verdict]) -> Verdict:
+    """A claim about all holds if it does of every one, and does not if it does not of some one."""
+    if "does not hold" in verdicts:
+        return "does not hold"
+    return "holds" if set(verdicts) == {"holds"} else "cannot tell"
+
+
+def _count(verdicts: Sequence[Verdict]) -> str:
+    """`4 of 6 hold, 1 does not, 1 cannot be told`."""
+    holding, failing, open_ones = (verdicts.count(v) for v in ("holds", "does not hold", "cannot tell"))
+    told = [f"{holding} of {len(verdicts)} hold"]
+    told += [f"{failing} do{'es' * (failing == 1)} not"] * bool(failing)
+    return ", ".join(told + [f"{open_ones} cannot be told"] * bool(open_ones))
+
+
+def _pairs(of: Callable[[Any], Any], a: Callable[[Any], bool]) -> Evaluation:
+    """A claim that sharpness falls more, and test accuracy gains more, on side `a` of matched runs."""
+
+    def evaluate(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
+        pairs = [(i, j) for i, j in matched(runs, of, a) if _decaying_and_normalised(runs[i])]
+        if not pairs:
+            return
+        optimizers = dict.fromkeys(runs[i].spec["optimizer"] for i, _ in pairs)
+        groups = {"all optimizers": pairs} | {
+            name: [(i, j) for i, j in pairs if runs[i].spec["optimizer"] == name] for name in optimizers
+        }
+        parts = [
+            (f"{quantity.words}; {name}", *_contrasted(frame, chosen, quantity))
+            for quantity in (_FALL, _GAIN)
+            for name, chosen in groups.items()
+        ]
+        (_, fall, falls), (_, gain, gains) = parts[:: len(groups)]
+        yield "all pairs", _together([fall, gain]), f"sharpness {falls}; test accuracy {gains}"
+        yield from parts
+
+    return evaluate
+
+
+def _decaying_and_normalised(run: Run) -> bool:
+    return bool(run.spec["hyper"]["weight_decay"]) and run.spec["norm"] != "none"
+
+
+def _contrasted(
+    frame: "pandas.DataFrame", pairs: Sequence[tuple[int, int]], quantity: Quantity
+) -> tuple[Verdict, str]:
+    values = frame[quantity.column]
+    a, b = [values[i] for i, _ in pairs], [values[j] for _, j in pairs]
+    found = difference(a, b, ratio=quantity.ratio)
+    verdicts: tuple[Verdict, ...] = ("cannot tell", "holds", "does not hold")  # by the sign
+    more = sum(x > y for x, y in zip(a, b, strict=True))
+    return verdicts[found.sign], _told(found, more, len(pairs), quantity)
+
+
+def _told(found: Difference, more: int, pairs: int, quantity: Quantity) -> str:
+    if not found.pairs:
+        return f"by no number: in none of {pairs} pairs both runs have one"
+    scale, form, what, unit = (
+        (1, ".3g", "a factor of ", "") if quantity.ratio else (100, "+.1f", "", " points")
+    )
+    mean, low, high = (format(scale * x, form) for x in (found.mean, found.low, found.high))
+    interval = f" ({low} to {high})" if math.isfinite(found.low) else ""
+    missing = f", no number from {pairs - found.pairs}" if found.pairs < pairs else ""
+    return f"by {what}{mean}{unit}{interval}, more in {more} of {found.pairs} pairs{missing}"
+
+
+def _batches(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
+    """Kendall's rank correlation of batch size and ratio, over all runs of one optimizer and setting."""
+    import pandas
+    from scipy import stats
+
+    images = [run.provenance.get("data", {}).get("train") for run in runs]
+    sizes = frame["batch_size"].fillna(pandas.Series(images, dtype=float))
+    for (setting, optimizer), group in frame.groupby(["setting", "optimizer"], sort=False):
+        size = sizes[group.index]
+        if size.nunique() < 3:
+            continue
+        tau, p = stats.kendalltau(size, group["ratio"], nan_policy="omit")
+        means = group["ratio"].groupby(size).mean()
+        told = ", ".join(f"batch {compact(b)}: {ratio:.2f}" for b, ratio in means.items())
+        verdict: Verdict = "cannot tell"
+        if p < SIGNIFICANT:
+            verdict = "holds" if tau > 0 else "does not hold"
+        yield f"{optimizer}; {setting}", verdict, f"{told}; Kendall's τ {tau:.2f}, p = {p:.2g}"
+
+
+def _decay(spec: dict[str, Any]) -> Any:
+    return spec["hyper"].pop("weight_decay")
+
+
+def _within(value: float) -> bool:
+    return EDGE[0] <= value <= EDGE[1]
+
+
+def _beyond(limit: float, neutral: float) -> Callable[[float], bool | None]:
+    return lambda value: True if value >= limit else None if value > neutral else False
+
+
+CLAIMS: Final[Mapping[str, Claim]] = {
+    "edge": Claim(
+        "Every full-batch optimizer with weight decay trains a normalised network at its own edge of "
+        f"stability: the median of sharpness / threshold is {EDGE[0]} to {EDGE[1]}.",
+        _each("ratio", ".2f", _within, full_batch=True),
+    ),
+    "sharpness-falls": Claim(
+        "With normalisation and weight decay the spherical sharpness falls after 100 % training accuracy, "
+        f"fitted by a factor of {FALL} or more.",
+        _each(_FALL.column, ".2f", _beyond(FALL, 1.0)),
+    ),
+    "accuracy-rises": Claim(
+        "With normalisation and weight decay the test accuracy rises after 100 % training accuracy, by "
+        f"{100 * RISE:.0f} % of the test images or more.",
+        _each(_GAIN.column, "+.1%", _beyond(RISE, 0.0)),
+    ),
+    "decay-matters": Claim(
+        "With weight decay sharpness falls more, and test accuracy gains more, than without it.",
+        _pairs(_decay, lambda decay: decay > 0),
+    ),
+    "norm-matters": Claim(
+        "With normalisation sharpness falls more, and test accuracy gains more, than without it.",
+        _pairs(lambda spec: spec.pop("norm"), lambda norm: norm != "none"),
+    ),
+    "smaller-batch-flatter": Claim(
+        "The smaller the mini-batch, the lower the sharpness settles against the full-batch threshold.",
+        _batches,
+    ),
+}

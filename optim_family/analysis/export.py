@@ -1,0 +1,178 @@
+"""Runs for the tools that people have already: TensorBoard, MLflow, Weights & Biases, Parquet.
+
+Every tool is told the same: what a run was asked, `hyper.lr`; its records by step and seconds since the
+start, `train_loss` and `spherical/ratio`; and what came out, `result/test_accuracy`.
+"""
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
+from optim_family.runs import readings_table
+from optim_family.runs.run import Run
+
+PROJECT: Final = "optim-family"
+_RECORD: Final = [name for name in readings_table.RECORD_FIELDS if name not in ("step", "elapsed")]
+_READING: Final = ("value", "threshold", "ratio", "error", "products")
+_MOST_METRICS: Final = 1000  # in one call of MLflow
+
+
+@final
+@dataclass(frozen=True)
+class Point:
+    """What was recorded at a step, finite numbers by name."""
+
+    step: int
+    seconds: float
+    numbers: Mapping[str, float]
+
+
+@final
+@dataclass(frozen=True)
+class Target:
+    """A tool: the module it needs, which the extra of its name installs, and how runs get into it.
+
+    Attributes:
+        send: takes runs, a folder and the name of a project, and returns where they are now.
+    """
+
+    module: str
+    send: Callable[[Sequence[Run], Path, str], list[str]]
+
+
+def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -> list[str]:
+    """Hand runs over to a tool.
+
+    Args:
+        runs: as `runs.read_run` gives them.
+        to: a name out of `TARGETS`.
+        folder: for TensorBoard and Parquet; the others go where their own settings say.
+        project: of W&B; the experiment of MLflow.
+
+    Returns:
+        Where they are now, in the tool's words.
+
+    Raises:
+        UsageError: the extra is not installed, or the folder holds such an export already.
+        CorruptError: the folder cannot be written.
+        OptimFamilyError: the tool fails.
+    """
+    target = TARGETS[to]
+    if importlib.util.find_spec(target.module) is None:
+        raise UsageError(
+            f"--to {to} needs {target.module}, which is not installed; pip install 'optim-family[{to}]'"
+        )
+    try:
+        return target.send(runs, folder, project)
+    except OptimFamilyError:
+        raise
+    except OSError as error:
+        where = error.filename or folder
+        raise CorruptError(f"{where} cannot be written ({error.strerror}); choose another folder") from error
+    except Exception as error:
+        raise OptimFamilyError(f"{to} failed: {type(error).__name__}: {one_line(error)}") from error
+
+
+def asked(run: Run) -> dict[str, Any]:
+    """What a run was asked, flat; without what it left open."""
+    hyper = {f"hyper.{name}": value for name, value in run.spec["hyper"].items()}
+    flat = {**run.spec, "hyper": None, **hyper}
+    return {k: "+".join(v) if isinstance(v, list) else v for k, v in flat.items() if v is not None}
+
+
+def points(run: Run) -> Iterator[Point]:
+    """Every record of a run."""
+    for record in run.records:
+        numbers = {name: record.get(name) for name in _RECORD}
+        for view, reading in (record.get("views") or {}).items():
+            numbers |= {f"{view}/{name}": (reading or {}).get(name) for name in _READING}
+        yield Point(record["step"], record["elapsed"], _finite(numbers))
+
+
+def results(run: Run) -> dict[str, float]:
+    """What came out of a run: the numbers of its summary."""
+    told = readings_table.summary(run)
+    views = {f"{view}/{name}": x for view, s in told["views"].items() for name, x in s.items()}
+    return {f"result/{name}": x for name, x in _finite({**told, **views}).items()}
+
+
+def _finite(numbers: Mapping[str, Any]) -> dict[str, float]:
+    return {k: x for k, x in numbers.items() if isinstance(x, int | float) and math.isfinite(x)}
+
+
+def _tensorboard(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
+    """One folder a run, the hyper-parameters and results as HPARAMS; wall time counts from its start."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    places = _places(runs, folder)
+    if taken := [str(place) for place in places if place.exists()]:
+        raise UsageError(f"{taken[0]} exists already; TensorBoard would mix the two: choose another --out")
+    for run, place in zip(runs, places, strict=True):
+        with SummaryWriter(str(place)) as writer:
+            for point in points(run):
+                for name, number in point.numbers.items():
+                    writer.add_scalar(name, number, point.step, point.seconds)
+            writer.add_hparams(asked(run), results(run), run_name=".")
+    return list(map(str, places))
+
+
+def _places(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """A folder for each run, by its name; numbered where two have one name."""
+    names = [run.path.name for run in runs]
+    return [folder / (f"{n}-{i}" if names.count(n) > 1 else n) for i, n in enumerate(names)]
+
+
+def _mlflow(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
+    """A run each in one experiment, at MLFLOW_TRACKING_URI."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+
+    client = MlflowClient()
+    known = client.get_experiment_by_name(project)
+    experiment = known.experiment_id if known else client.create_experiment(project)
+    there = []
+    for run in runs:
+        made = client.create_run(experiment, run_name=run.path.name).info.run_id
+        client.log_batch(made, params=[Param(name, str(value)) for name, value in asked(run).items()])
+        last = run.records[-1]["step"] if run.records else 0
+        every = [*points(run), Point(last, run.status.get("seconds", 0.0), results(run))]
+        metrics = [Metric(k, x, int(1000 * p.seconds), p.step) for p in every for k, x in p.numbers.items()]
+        for i in range(0, len(metrics), _MOST_METRICS):
+            client.log_batch(made, metrics=metrics[i : i + _MOST_METRICS])
+        client.set_terminated(made, "FINISHED" if run.status.get("status") == "done" else "FAILED")
+        there.append(f"{project}/{made}")
+    return there
+
+
+def _wandb(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
+    """A run each in one project, wherever `wandb login` or WANDB_MODE=offline says."""
+    import wandb
+
+    there, quiet = [], wandb.Settings(console="off")  # our words are not the run's
+    for run in runs:
+        with wandb.init(project=project, name=run.path.name, config=asked(run), settings=quiet) as tracked:
+            for point in points(run):
+                tracked.log({**point.numbers, "seconds": point.seconds}, step=point.step)
+            tracked.summary.update(results(run))
+            there.append(tracked.url or str(Path(tracked.dir).parent))
+    return there
+
+
+def _parquet(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
+    """All of them in one file: the table of `load_runs`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "runs.parquet"
+    readings_table.frame(runs).to_parquet(path, engine="pyarrow", index=False)
+    return [str(path)]
+
+
+TARGETS: Final[Mapping[str, Target]] = {
+    "tensorboard": Target("tensorboard", _tensorboard),
+    "mlflow": Target("mlflow", _mlflow),
+    "wandb": Target("wandb", _wandb),
+    "parquet": Target("pyarrow", _parquet),
+}

@@ -1,0 +1,131 @@
+"""Optimizers at matched conditions: differences of runs that are the same in all else, and their noise."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Final, final
+
+from optim_family.runs.run import Run
+
+if TYPE_CHECKING:
+    import pandas
+
+FEWEST: Final = 3  # pairs from which an interval is drawn
+_RESAMPLES: Final = 9999
+
+
+@final
+@dataclass(frozen=True)
+class Quantity:
+    """A column of `summary.rows`, and how two of its numbers are compared.
+
+    Attributes:
+        ratio: by a / b instead of a − b.
+    """
+
+    column: str
+    ratio: bool
+    words: str
+
+
+COMPARED: Final = (
+    Quantity("test_accuracy", False, "test accuracy at the end"),
+    Quantity("test_accuracy_gain", False, "test accuracy gained after 100 %"),
+    Quantity("sharpness_end", True, "sharpness at the end"),
+    Quantity("sharpness_fitted_reduction", True, "fall of the sharpness after 100 %"),
+    Quantity("own_fitted_reduction", True, "fall of the sharpness in its own metric"),
+    Quantity("ratio", True, "sharpness / threshold after 100 %"),
+)
+
+
+@final
+@dataclass(frozen=True)
+class Difference:
+    """Between paired runs: the mean and its 95 % interval, bootstrapped over the pairs.
+
+    Of ratios it is the geometric mean. From fewer than three pairs there is no interval.
+    """
+
+    pairs: int
+    mean: float
+    low: float
+    high: float
+    neutral: float  # 0 of differences, 1 of ratios
+
+    @property
+    def sign(self) -> int:
+        """1 or −1 where the interval excludes no difference, else 0."""
+        return (self.low > self.neutral) - (self.high < self.neutral)
+
+
+def difference(a: Sequence[float], b: Sequence[float], *, ratio: bool = False) -> Difference:
+    """Compare two equally long lists; pairs are left out where a number is missing, or has no logarithm."""
+    import numpy as np
+    from scipy import stats
+
+    x, y = (np.asarray(values, dtype=float) for values in (a, b))
+    if ratio:
+        x, y = (np.log(np.where(values > 0, values, np.nan)) for values in (x, y))
+    d = (x - y)[np.isfinite(x - y)]
+    ends = (math.nan, math.nan)
+    if len(d) >= FEWEST:
+        found = stats.bootstrap((d,), np.mean, method="percentile", n_resamples=_RESAMPLES, rng=0)
+        ends = tuple(found.confidence_interval)
+    mean, low, high = (float(v) for v in (d.mean() if len(d) else math.nan, *ends))
+    if ratio:
+        mean, low, high = map(math.exp, (mean, low, high))
+    return Difference(len(d), mean, low, high, float(ratio))
+
+
+def matched(
+    runs: Sequence[Run], of: Callable[[Mapping[str, Any]], Any], a: Callable[[Any], bool]
+) -> Iterator[tuple[int, int]]:
+    """Positions of every two runs that are the same but in one thing, which `a` holds of for the first alone.
+
+    Args:
+        runs: of a study.
+        of: takes the thing out of a specification, a deep copy, and returns it.
+        a: tells the two sides apart.
+    """
+    sides: dict[str, tuple[list[int], list[int]]] = {}
+    for position, run in enumerate(runs):
+        spec = json.loads(json.dumps(run.spec))
+        thing = of(spec)
+        key = json.dumps(spec, sort_keys=True)
+        sides.setdefault(key, ([], []))[0 if a(thing) else 1].append(position)
+    for first, second in sides.values():
+        yield from ((i, j) for i in first for j in second)
+
+
+def comparisons(frame: "pandas.DataFrame") -> "pandas.DataFrame":
+    """Every two arms that both decay their weights, or neither, where they share settings and seeds.
+
+    Columns: `quantity`, `a`, `b`, `pairs`, then `difference`, `low` and `high` (a − b, or a / b where `ratio`
+    is true), and `beyond_noise`: whether the interval excludes no difference.
+    """
+    import pandas
+
+    decays = frame.groupby("arm", sort=False)["weight_decay"].first() > 0
+    found = [
+        {"quantity": quantity.words, "ratio": quantity.ratio, "a": a, "b": b, **_row(frame, a, b, quantity)}
+        for a, b in combinations(decays.index, 2)
+        if decays[a] == decays[b]
+        for quantity in COMPARED
+    ]
+    return pandas.DataFrame([row for row in found if row["pairs"]])
+
+
+def _row(frame: "pandas.DataFrame", a: str, b: str, quantity: Quantity) -> dict[str, Any]:
+    keys = ["setting", "seed"]
+    left, right = (frame[frame["arm"] == arm].set_index(keys)[quantity.column] for arm in (a, b))
+    shared = left.index.intersection(right.index)
+    found = difference(left[shared].tolist(), right[shared].tolist(), ratio=quantity.ratio)
+    return {
+        "pairs": found.pairs,
+        "difference": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "beyond_noise": bool(found.sign),
+    }

@@ -1,0 +1,180 @@
+"""The answer of a study, computed once, and its tables as cells of text."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+from optim_family.analysis import claims, paired_differences, study_table
+from optim_family.analysis.claims import CLAIMS, Finding
+from optim_family.runs.run import Run
+
+if TYPE_CHECKING:
+    import pandas
+
+MISSING: Final = "–"
+
+
+@final
+class Cell(NamedTuple):
+    """What a reader sees, and what a table sorts by: a number, nothing where there is none, or the text."""
+
+    text: str
+    number: float | None = None
+
+    @property
+    def value(self) -> str:
+        """To sort by."""
+        if self.number is None:
+            return "" if self.text == MISSING else self.text
+        return repr(self.number)
+
+
+@final
+class Column(NamedTuple):
+    """A quantity of `summary.rows` in a table."""
+
+    header: str
+    quantity: str
+    form: str
+    scale: float = 1.0
+
+
+@final
+class Table(NamedTuple):
+    """A table as it is read: a heading, headers, and rows of cells."""
+
+    heading: str
+    headers: list[str]
+    rows: list[list[Cell]]
+
+
+@final
+@dataclass(frozen=True)
+class Answer:
+    """What the runs of a study say: rows of runs, of groups of seeds, of differences, and the verdicts."""
+
+    runs: Sequence[Run]
+    rows: "pandas.DataFrame"
+    groups: "pandas.DataFrame"
+    differences: "pandas.DataFrame"
+    findings: Sequence[Finding]
+
+
+_COURSE: Final = tuple(
+    Column(f"{name}{header}", f"{prefix}_{quantity}", form)
+    for prefix, name in (("sharpness", ""), ("own", "own metric: "))
+    for header, quantity, form in (
+        ("then", "at_fit", ".4g"),
+        ("peak", "peak", ".4g"),
+        ("end", "end", ".4g"),
+        ("then / end", "reduction", ".2f"),
+        ("d log S / dτ", "slope", ".2f"),
+    )
+)
+TABLES: Final[Mapping[str, Sequence[Column]]] = {
+    "After 100 % training accuracy": (
+        Column("100 % at step", "fit_step", ",.0f"),
+        Column("test accuracy then, %", "test_accuracy_at_fit", ".1f", 100),
+        Column("at the end, %", "test_accuracy", ".1f", 100),
+        Column("gained, points", "test_accuracy_gain", "+.1f", 100),
+        Column("sharpness then", "sharpness_at_fit", ".4g"),
+        Column("sharpness at the end", "sharpness_end", ".4g"),
+        Column("fell by a factor of", "sharpness_fitted_reduction", ".2f"),
+        Column("in the own metric", "own_fitted_reduction", ".2f"),
+        Column("sharpness / threshold", "ratio", ".2f"),
+        Column("at the midpoint", "ratio_midpoint", ".2f"),
+        Column("along mini-batch gradients", "ratio_batch", ".2f"),
+    ),
+    "Sharpness: spherical, or raw without scale invariance; and in the own metric": _COURSE,
+    "Training and cost": (
+        Column("τ = ηλt at 100 %", "fit_tau", ".3g"),
+        Column("best test accuracy, %", "test_accuracy_best", ".1f", 100),
+        Column("training loss", "train_loss", ".2g"),
+        Column("at the edge from step", "edge_step", ",.0f"),
+        Column("loss spikes", "spikes", ".3g"),
+        Column("Hessian products", "products", ",.0f"),
+        Column("readings not converged", "unconverged", ".3g"),
+        Column("seconds", "seconds", ",.0f"),
+        Column("of which measuring", "measuring_seconds", ",.0f"),
+    ),
+}
+
+
+def answer(names: Iterable[str], runs: Sequence[Run]) -> Answer:
+    """Evaluate the runs of a study, and the claims of these names; at least one run has a record."""
+    rows = study_table.rows(runs)
+    found = claims.findings(names, runs, rows)
+    return Answer(runs, rows, study_table.groups(rows), paired_differences.comparisons(rows), found)
+
+
+def group_tables(given: Answer) -> list[Table]:
+    """One row for each arm in each setting: mean ± standard deviation over the seeds."""
+    return [_table(given, heading, columns) for heading, columns in TABLES.items()]
+
+
+def difference_table(given: Answer) -> Table:
+    """Arms in pairs, at matched conditions; no rows if there are too few seeds to judge a single one."""
+    headers = ["quantity", "a", "b", "a − b, or a / b", "95 % interval", "pairs", "beyond seed noise"]
+    rows = given.differences.to_dict("records")
+    beyond = sum(row["beyond_noise"] for row in rows)
+    known = sum(math.isfinite(row["low"]) for row in rows)
+    heading = f"Differences: {beyond} of {known} are larger than the noise of the seeds"
+    if not rows:
+        heading = "Differences: no two arms share a setting, a seed and whether they decay"
+    elif not known:
+        heading = f"Differences: none of {len(rows)} is from {paired_differences.FEWEST} seeds or more, so none is judged"
+    return Table(heading, headers, [_difference(row) for row in rows if known])
+
+
+def verdicts(given: Answer) -> dict[str, tuple[str, list[Finding]]]:
+    """Claim → its statement and its verdicts, that of the whole first."""
+    names = dict.fromkeys(finding.claim for finding in given.findings)
+    return {n: (CLAIMS[n].statement, [f for f in given.findings if f.claim == n]) for n in names}
+
+
+def _table(given: Answer, heading: str, columns: Iterable[Column]) -> Table:
+    """Without the columns of which nothing was measured."""
+    known = [column for column in columns if given.groups[f"{column.quantity}.n"].any()]
+    headers = ["optimizer", "setting", "runs", *(column.header for column in known)]
+    rows = given.groups.to_dict("records")
+    return Table(heading, headers, [[*_names(row), *(_cell(row, c) for c in known)] for row in rows])
+
+
+def _names(row: Mapping[str, Any]) -> list[Cell]:
+    return [Cell(row["arm"]), Cell(row["setting"]), Cell(str(row["runs"]), row["runs"])]
+
+
+def _cell(row: Mapping[str, Any], column: Column) -> Cell:
+    mean, sd, n = (row[f"{column.quantity}.{kind}"] for kind in ("mean", "sd", "n"))
+    if not n:
+        return Cell(MISSING)
+    text = _number(column.scale * mean, column.form)
+    spread = f" ± {_spread(column.scale * sd, column.form)}" if math.isfinite(sd) else ""
+    return Cell(text + spread + f" (n = {n})" * (n < row["runs"]), float(mean))
+
+
+def _spread(x: float, form: str) -> str:
+    """To as many decimals as the number, or two digits where these vary."""
+    if not form.endswith("g"):
+        return _number(x, form.lstrip("+"))
+    return format(x, ",.0f" if 99.5 <= x < 1e7 else ".2g")
+
+
+def _number(x: float, form: str) -> str:
+    """With a true minus, and thousands instead of a small exponent."""
+    text = format(x, ",.0f" if form == ".4g" and 1e3 <= abs(x) < 1e7 else form)
+    return text.replace("-", "−") if "e" not in text else text
+
+
+def _difference(row: Mapping[str, Any]) -> list[Cell]:
+    scale, form, unit = (1.0, ".3g", "×") if row["ratio"] else (100.0, "+.2f", " points")
+    middle, low, high = (_number(scale * row[name], form) for name in ("difference", "low", "high"))
+    known = math.isfinite(row["low"])
+    return [
+        *(Cell(row[name]) for name in ("quantity", "a", "b")),
+        Cell(middle + unit, float(row["difference"])),
+        Cell(f"{low} to {high}", float(row["low"])) if known else Cell(MISSING),
+        Cell(str(row["pairs"]), row["pairs"]),
+        Cell("yes" if row["beyond_noise"] else "no" if known else "too few pairs"),
+    ]

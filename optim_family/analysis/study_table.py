@@ -1,0 +1,189 @@
+"""What a study answers: one row a run, and one row a group of seeds.
+
+arm        = optimizer, hyper-parameters and batch size: what is compared
+setting    = model, normalisation, data, …: what is held equal
+then       = the first record at 100 % training accuracy
+reduction  = S then / S at the end; fitted: of the line through log S from then on
+slope      = d log S / dτ of that line, τ = ηλt; the sharpness-reduction flow allows −2 at most
+own        = the sharpness in the optimizer's metric; for P = I the same
+ratio      = own sharpness / threshold; at the midpoint of three weights, along mini-batch gradients
+spike      = the loss rises tenfold above the median of the records before
+
+Source: for the rate −2, K. Lyu, Z. Li, S. Arora, NeurIPS 2022.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from optim_family.runs import readings_table
+from optim_family.runs.labels import ARM, SETTING, arms, compact
+from optim_family.runs.run import Run
+from optim_family.runs.series import column, first_index, fitted, series, views
+from optim_family.training.spec import BATCH, MIDPOINT
+
+if TYPE_CHECKING:
+    import pandas
+
+PLAIN: Final = ("spherical", "raw")
+OWN: Final = ("spherical-preconditioned", "preconditioned", *PLAIN)
+_NOT_SETTING: Final = (*ARM, "seed", "device", "views", "every", "rtol")
+TEXT: Final = "setting arm optimizer model norm data status sharpness_view own_view run".split()
+_ACCURACIES: Final = "test_accuracy_at_fit test_accuracy test_accuracy_best train_accuracy".split()
+_NOTHING: Final[Mapping[str, Any]] = dict.fromkeys(("at_fit", "peak", "last", "ratio")) | {
+    "ratio_quartiles": [None, None],
+    "ratio_readings": 0,
+}
+_GIVEN: Final = ["seed", "lr", "weight_decay", "limit", "batch_size"]
+_SPIKE: Final = 10.0
+_BEFORE: Final = 9  # records
+
+
+def rows(runs: Sequence[Run]) -> "pandas.DataFrame":
+    """One row a run; accuracies are fractions, sharpness is in the unit of its view, NaN is no number."""
+    import pandas
+
+    found = [
+        {"setting": setting, "arm": arm, "seed": run.spec["seed"], **_row(run)}
+        for run, arm, setting in zip(runs, arms([run.spec for run in runs]), _settings(runs), strict=True)
+    ]
+    frame = pandas.DataFrame(found)
+    return frame.astype({name: float for name in frame if name not in TEXT})
+
+
+def _row(run: Run) -> dict[str, Any]:
+    told, hyper = readings_table.summary(run), run.spec["hyper"]
+    plain, own = first_view(run, PLAIN), first_view(run, OWN)
+    reading = told["views"].get(own, _NOTHING)
+    return {
+        **{name: run.spec[name] for name in ("optimizer", "model", "norm", "data", "limit", "batch_size")},
+        **{name: hyper[name] for name in ("lr", "weight_decay")},
+        **{
+            name: told[name]
+            for name in ("status", "steps", "fit_step", "fit_tau", *_ACCURACIES, "train_loss")
+        },
+        "test_accuracy_gain": _difference(told["test_accuracy"], told["test_accuracy_at_fit"]),
+        **_course("sharpness", run, plain, told["views"].get(plain, _NOTHING)),
+        **_course("own", run, own, reading),
+        "ratio": reading["ratio"],
+        "ratio_low": reading["ratio_quartiles"][0],
+        "ratio_high": reading["ratio_quartiles"][1],
+        "ratio_readings": reading["ratio_readings"],
+        "ratio_midpoint": told["views"].get(own + MIDPOINT, _NOTHING)["ratio"],
+        "ratio_batch": told["views"].get(own + BATCH, _NOTHING)["ratio"],
+        "edge_step": _edge(run, own),
+        "spikes": spikes(run),
+        "products": told["products"],
+        "unconverged": told["unconverged"],
+        "measuring_seconds": told["seconds"],
+        "seconds": run.status.get("seconds"),
+        "run": run.path.name,
+    }
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _course(name: str, run: Run, view: str, told: Mapping[str, Any]) -> dict[str, Any]:
+    """One sharpness: its view; its value then, at its peak and at the end; and how it fell between."""
+    at, end = told["at_fit"], told["last"]
+    slope, fall = _line(run, view)
+    return {
+        f"{name}_view": view,
+        f"{name}_at_fit": at,
+        f"{name}_peak": told["peak"],
+        f"{name}_end": end,
+        f"{name}_reduction": at / end if at is not None and end else None,
+        f"{name}_fitted_reduction": fall,
+        f"{name}_slope": slope,
+    }
+
+
+def _line(run: Run, view: str) -> tuple[float | None, float | None]:
+    """d log S / dτ, and the factor by which the line through log S over the steps falls from then on."""
+    import numpy as np
+
+    if (then := fitted(run)) is None:
+        return None, None
+    columns = [column(run, name)[then:] for name in ("step", "tau", f"{view}.value")]
+    table = np.array(columns)  #                                              [3, records]
+    step, tau, value = table[:, np.isfinite(table).all(0) & (table[2] > 0)]
+    if len(step) < 3:
+        return None, None
+    fall = math.exp(-np.polyfit(step, np.log(value), 1)[0] * np.ptp(step))
+    return (float(np.polyfit(tau, np.log(value), 1)[0]) if np.ptp(tau) else None), fall
+
+
+def spikes(run: Run) -> int:
+    """How often training was destabilised: the loss rose tenfold above the median of nine records before."""
+    peaks, losses = column(run, "peak_loss"), column(run, "train_loss")
+    high = [False] * _BEFORE
+    for i in range(_BEFORE, len(peaks)):
+        high.append(peaks[i] > _SPIKE * median(losses[i - _BEFORE : i]))
+    return sum(now and not before for before, now in zip([False, *high], high, strict=False))
+
+
+def first_view(run: Run, order: Iterable[str]) -> str:
+    """The first of these views that was measured."""
+    return next((view for view in order if any(map(math.isfinite, column(run, f"{view}.value")))), "")
+
+
+def _edge(run: Run, view: str) -> int | None:
+    """The first step at which the sharpness is at its threshold or above."""
+    at = first_index(series(run, f"{view}.ratio") >= 1)
+    return None if at is None else int(series(run, "step")[at])
+
+
+def _settings(runs: Sequence[Run]) -> list[str]:
+    """What is held equal: the model, whether it is normalised, and what else differs between the runs."""
+    specs = [{k: v for k, v in run.spec.items() if k not in _NOT_SETTING} for run in runs]
+    others = dict.fromkeys(k for spec in specs for k in spec if k not in ("model", "norm"))
+    varying = [k for k in others if any(spec.get(k) != specs[0].get(k) for spec in specs)]
+    return [", ".join([spec["model"], *_norm(spec), *(_said(spec, k) for k in varying)]) for spec in specs]
+
+
+def _norm(spec: Mapping[str, Any]) -> list[str]:
+    return {"none": ["no normalisation"], "affine": ["trained affine"]}.get(spec["norm"], [])
+
+
+def _said(spec: Mapping[str, Any], field: str) -> str:
+    given, absent = SETTING.get(field, (f"{field} {{}}", f"no {field}"))
+    return absent if spec.get(field) is None else given.format(compact(spec[field]))
+
+
+def groups(frame: "pandas.DataFrame") -> "pandas.DataFrame":
+    """One row for each arm in each setting: mean, standard deviation and number of every quantity.
+
+    Columns are `<quantity>.mean`, `.sd` and `.n`; an sd of one number is NaN.
+    """
+    import pandas
+
+    keys = ["setting", "arm"]
+    whole = frame.drop(columns=[*_GIVEN, *(set(TEXT) - set(keys))]).groupby(keys, sort=False)
+    table = whole.agg(["mean", "std", "count"])
+    endings = {"mean": "mean", "std": "sd", "count": "n"}
+    table.columns = pandas.Index([f"{quantity}.{endings[kind]}" for quantity, kind in table.columns])
+    table.insert(0, "runs", whole.size())
+    return table.reset_index()
+
+
+def readings(runs: Sequence[Run]) -> "pandas.DataFrame":
+    """One row for each record and view: `run`, the record, `view`, the reading; NaN where there is none."""
+    import numpy as np
+    import pandas
+
+    parts = [(run, view) for run in runs for view in views(run)]
+    lengths = [run.columns.count for run, _ in parts]
+
+    def joined(of: str, name: str) -> Any:
+        return np.concatenate([[], *(series(run, of.format(view) + name) for run, view in parts)])
+
+    columns = {
+        "run": np.repeat([run.path.name for run, _ in parts], lengths),
+        **{name: joined("", name) for name in readings_table.RECORD_FIELDS},
+        "view": np.repeat([view for _, view in parts], lengths),
+        **{name: joined("{}.", name) for name in readings_table.READING_FIELDS},
+    }
+    return pandas.DataFrame(columns)

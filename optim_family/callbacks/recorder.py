@@ -1,0 +1,221 @@
+"""Measure in somebody else's training loop, and leave a run directory that `compare` reads.
+
+recorder = Recorder(model, optimizer, loss_fn, chunks, every=50)
+for x, y in loader:
+    ...                     # the script as it was, up to optimizer.step()
+    recorder.step()
+"""
+
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optim_family.callbacks import recorder_metadata
+from optim_family.curvature.hessian import ChunkLoss, Hessian, chunk_losses
+from optim_family.curvature.precision import full_precision
+from optim_family.geometry import Geometry, UnknownMetric
+from optim_family.optimizers.external import inferred_geometry
+from optim_family.runs.store import RunStore
+from optim_family.sharpness.probe import Panel
+from optim_family.space import ParameterSpace
+
+# A loss whose gradient has less of the direction of the weights counts as scale-invariant: BatchNorm's ε
+# leaves some 1e-5, a network without normalisation has far more.
+RADIAL = 1e-3
+
+
+@final
+@dataclass(frozen=True)
+class Point:
+    """The loss over all chunks where the weights are, and the optimizer's geometry with its gradient.
+
+    There is no geometry where the loss or the gradient is not finite.
+    """
+
+    loss: float
+    accuracy: float | None
+    gradient_norm: float
+    radial: float  # |⟨g, w⟩| / ‖g‖‖w‖, 0 for a scale-invariant loss
+    shares: Sequence[ChunkLoss]
+    geometry: Geometry | None
+
+
+@final
+class Recorder:
+    """Records a run while a script trains it; a context manager, or close it at the end.
+
+    Weights, gradients, buffers and random state stay as they are. Remembers the step, τ = Σ ηλ, the highest
+    loss that it was told of and the probes. After a loss that is not finite it records no more.
+
+    Args:
+        model: as for `measure`; in its present mode at each record.
+        optimizer: any; its geometry is that of a step with the gradient over all chunks.
+        loss_fn: the mean loss of one chunk, a scalar.
+        chunks: pairs (x, y), which are kept: the loss is Σ (n_chunk/n) · loss_fn(model(x), y).
+        every: steps between two records; the first is made at once.
+        out: a new folder; the first free one of runs/NAME, runs/NAME-2, … if None.
+        views: which sharpnesses. If None, raw; spherical if ⟨g, w⟩ is nearly 0, as for a scale-invariant
+            loss; preconditioned if there is a metric beyond a number.
+        rtol: relative error at which a reading stops.
+
+    Raises:
+        UsageError: the folder is taken.
+        ValueError: an argument is not what it is said to be above, no trained weights of the model, or a view
+            whose metric is not known.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        loss_fn: Callable[[Any, Any], Tensor],
+        chunks: Iterable[tuple[Any, Any]],
+        *,
+        every: int = 50,
+        out: Path | str | None = None,
+        views: Sequence[str] | None = None,
+        rtol: float = 1e-3,
+    ) -> None:
+        self.model, self.optimizer, self.loss_fn, self.chunks = model, optimizer, loss_fn, list(chunks)
+        recorder_metadata.check(model, optimizer, self.chunks, every=every, views=views, rtol=rtol)
+        held = (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+        self.space = ParameterSpace({str(index): p for index, p in enumerate(held)})
+        self.every, self.count, self.tau, self.peak = every, 0, 0.0, -math.inf
+        self._begin, path = (
+            time.perf_counter(),
+            recorder_metadata.folder(out, recorder_metadata.name(optimizer)),
+        )
+        point = self._look()
+        self.panel = Panel(views or _fitting(point), rtol=rtol)
+        first = self._measure(point)  # before anything is written: a wrong view leaves no folder behind
+        views = [view.name for view in self.panel.views]
+        spec = recorder_metadata.spec(model, optimizer, loss_fn, every=every, views=views, rtol=rtol)
+        self.store = RunStore.open(path, spec)
+        weakref.finalize(self, self.store.close)
+        examples = [len(y) for _, y in self.chunks]
+        self.store.write("provenance.json", recorder_metadata.provenance(optimizer, self.space, examples))
+        self._write(first)
+
+    def step(self, *, loss: float | None = None, test_accuracy: float | None = None) -> None:
+        """Call after each `optimizer.step()`.
+
+        Args:
+            loss: of this step; the record holds the highest since the last one.
+            test_accuracy: a fraction, for the record of this step, if it makes one.
+
+        Raises:
+            ValueError: test_accuracy is no fraction.
+        """
+        accuracy = None if test_accuracy is None else float(test_accuracy)
+        if accuracy is not None and not 0 <= accuracy <= 1:
+            raise ValueError(f"test_accuracy must be a fraction between 0 and 1; got {accuracy:g}.")
+        self.tau += recorder_metadata.rate(self.optimizer) * recorder_metadata.decay(self.optimizer)
+        self.count += 1
+        self.peak = max(self.peak, -math.inf if loss is None else loss)
+        if self.count % self.every == 0 and self.status == "running":
+            self._write(self._measure(self._look()) | {"test_accuracy": accuracy})
+
+    def close(self, status: str = "done") -> None:
+        """Nothing more will come; closing twice is harmless."""
+        if self.status == "running":
+            self._mark(status)
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.close("failed" if kind else "done")
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self.store.append(record)
+        self.peak = -math.inf
+        self._mark("running" if record["views"] else "diverged")
+
+    def _measure(self, point: Point) -> dict[str, Any]:
+        """A record of the present step, in the fields of those of `run`."""
+        weights, lr = self.space.weights(), recorder_metadata.rate(self.optimizer)
+        norm = float(torch.linalg.vector_norm(weights))
+        readings = {}
+        if point.geometry:
+            with full_precision(), torch.enable_grad():
+                readings = self.panel(Hessian(point.shares, self.space.tensors), weights, point.geometry)
+        return {
+            "step": self.count,
+            "tau": self.tau,
+            "train_loss": point.loss,
+            "peak_loss": max(self.peak, point.loss),
+            "train_accuracy": point.accuracy,
+            "test_accuracy": None,
+            "weight_norm": norm,
+            "gradient_norm": point.gradient_norm,
+            "effective_lr": lr / ((1 - lr * recorder_metadata.decay(self.optimizer)) * norm**2),
+            "lr": lr,
+            "views": {name: reading.as_record() for name, reading in readings.items()},
+            "elapsed": time.perf_counter() - self._begin,
+        }
+
+    def _look(self) -> Point:
+        """The loss and, with its own gradient in the place of the script's, the geometry."""
+        right: list[Tensor] = []
+
+        def counted(outputs: Any, y: Any) -> Tensor:
+            logits = getattr(outputs, "logits", outputs)  # the models of transformers answer with more
+            labelled = isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point()
+            if labelled and isinstance(logits, Tensor) and logits.ndim == 2:
+                right.append(logits.detach().argmax(1) == y)
+            return self.loss_fn(outputs, y)
+
+        params, total, loss = self.space.tensors, [torch.zeros_like(p) for p in self.space.tensors], 0.0
+        with full_precision(), torch.enable_grad():
+            for share in chunk_losses(self.model, counted, self.chunks):
+                value = share()
+                loss += float(value.detach())
+                gradient = torch.autograd.grad(value, params, materialize_grads=True)
+                total = [a + b for a, b in zip(total, gradient, strict=True)]
+        accuracy = float(torch.cat(right).double().mean()) if right else None
+        shares = chunk_losses(self.model, self.loss_fn, self.chunks)
+        with _lent(params, total):
+            g, w = self.space.gradient(), self.space.weights()
+            norm = float(torch.linalg.vector_norm(g))
+            radial = float((g @ w).abs() / torch.linalg.vector_norm(w)) / (norm or 1.0)
+            geometry = (
+                inferred_geometry.describe(self.optimizer)
+                if math.isfinite(loss) and math.isfinite(norm)
+                else None
+            )
+            return Point(loss, accuracy, norm, radial, shares, geometry)
+
+    def _mark(self, status: str) -> None:
+        self.status, seconds = status, time.perf_counter() - self._begin
+        self.store.write("status.json", {"status": status, "step": self.count, "seconds": seconds})
+
+
+@contextmanager
+def _lent(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Iterator[None]:
+    """Other gradients in `.grad` for a while."""
+    before = [p.grad for p in params]
+    try:
+        for p, gradient in zip(params, gradients, strict=True):
+            p.grad = gradient
+        yield
+    finally:
+        for p, gradient_before in zip(params, before, strict=True):
+            p.grad = gradient_before
+
+
+def _fitting(point: Point) -> tuple[str, ...]:
+    """The views that say something here."""
+    metric = point.geometry.metric if point.geometry else None
+    adaptive = metric is not None and metric.scale is None and not isinstance(metric, UnknownMetric)
+    spherical = ("spherical",) if point.radial < RADIAL else ()
+    return ("raw", *spherical, *(("preconditioned",) if adaptive else ()))

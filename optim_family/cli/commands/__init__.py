@@ -1,0 +1,1 @@
+"""One click command a file: it declares the options and calls the work."""

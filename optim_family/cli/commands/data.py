@@ -1,0 +1,72 @@
+"""`optim-family data`: the list of data sets, one of them, and fetching it."""
+
+from dataclasses import asdict
+from typing import Any
+
+from optim_family.cli.lazy_groups import listing
+from optim_family.cli.output import Output
+from optim_family.data import datasets
+
+
+@listing("data")
+def command(output: Output) -> None:
+    """List the data sets that are known by name."""
+    known = datasets.catalogue()
+    if output.json:
+        return output.data([asdict(entry) for entry in known])
+    rows = [_row(entry) for entry in known]
+    output.table(["data", "train + test", "size", "classes", "on this machine", ""], rows)
+    others = "".join(f" {name} of {entry.source}," for name, entry in datasets.plugged().items())
+    output.say(
+        f"\nAlso{others} npz:PATH (x_train, y_train, x_test, y_test) "
+        "and folder:PATH (train/CLASS/*.png, test/…)."
+    )
+
+
+def _row(entry: datasets.Entry) -> list[str]:
+    return [
+        entry.name,
+        f"{entry.train_images} + {entry.test_images}",
+        f"{entry.size[0]}×{entry.size[1]}×{entry.channels}",
+        str(entry.classes),
+        "yes" if entry.present else f"optim-family data fetch {entry.name}",
+        entry.description,
+    ]
+
+
+@command.named("fetch")
+def fetch(output: Output, name: str) -> None:
+    """Download a published data set, once."""
+    folder = str(datasets.fetch(name))
+    if output.json:
+        return output.data({"name": name, "folder": folder})
+    print(folder)
+
+
+@command.named("show")
+def show(output: Output, name: str) -> None:
+    """Read a data set, and say what is in it: NAME, npz:PATH or folder:PATH."""
+    facts = _facts(name)
+    if output.json:
+        return output.data(facts)
+    output.table(["", name], [[key, _text(value)] for key, value in facts.items()])
+
+
+def _facts(name: str) -> dict[str, Any]:
+    loaded = datasets.load(name)
+    counts = loaded.y_train.bincount(minlength=loaded.classes).tolist()
+    return {
+        "train images": len(loaded.y_train),
+        "test images": len(loaded.y_test),
+        "size": [*loaded.size, loaded.channels],
+        "classes": dict(zip(loaded.class_names, counts, strict=True)),
+        "mean": [round(value, 4) for value in loaded.mean.tolist()],
+        "standard deviation": [round(value, 4) for value in loaded.std.tolist()],
+        "sha256": loaded.sha256,
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {count}" for key, count in value.items())
+    return "×".join(map(str, value)) if isinstance(value, list) else str(value)

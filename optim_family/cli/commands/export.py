@@ -1,0 +1,32 @@
+"""`optim-family export`: runs for TensorBoard, MLflow, Weights & Biases, or as one Parquet file."""
+
+from pathlib import Path
+
+import rich_click as click
+
+from optim_family.cli.output import Output, common
+
+TARGETS = ("tensorboard", "mlflow", "wandb", "parquet")
+
+
+@click.command("export")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--to", required=True, type=click.Choice(TARGETS), help="The tool; an extra of its name.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for tensorboard and parquet (default: exports/ and the tool's name).",
+)
+@click.option("--project", default="optim-family", show_default=True, help="Of wandb; experiment of mlflow.")
+@common
+@click.pass_obj
+def command(output: Output, runs: tuple[Path, ...], to: str, out: Path | None, project: str) -> None:
+    """Hand runs over to another tool; RUNS are run directories, or folders above them."""
+    from optim_family.analysis.export import export
+    from optim_family.runs.run import find_runs, read_run
+
+    found = [read_run(folder) for path in runs for folder in find_runs(path)]
+    places = export(found, to, out or Path("exports") / to, project)
+    if output.json:
+        return output.data({"to": to, "runs": len(found), "places": places})
+    print("\n".join(places))

@@ -1,0 +1,36 @@
+"""`optim-family measure`: the sharpness of weights that the user brings."""
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from optim_family.cli.output import Output, common
+from optim_family.cli.run_options import loss_fields, subject
+from optim_family.cli.spectrum import Looks, looking
+
+
+@click.command(
+    "measure",
+    params=[field.option(field.name, "Loss and views") for field in loss_fields()],
+    epilog="Such as: measure --model bn_cnn --weights mine.safetensors --density --out looked",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="A safetensors file with the tensors of the model, or of a checkpoint of `run`; "
+    "the initial weights if not given.",
+)
+@click.option(
+    "--k", type=click.IntRange(1), default=1, help="How many of the largest eigenvalues (default 1)."
+)
+@looking
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for measurement.json and the figure.")
+@common
+@click.pass_obj
+def command(output: Output, /, weights: Path | None, k: int, out: Path | None, **given: Any) -> int:
+    """Measure the sharpness of a model on data, at weights from a file; nothing is trained."""
+    from optim_family.cli.measure import carry_out
+
+    looks = Looks.taken(given)
+    return carry_out(subject(given), weights, k, looks, out, output)

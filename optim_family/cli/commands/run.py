@@ -1,0 +1,51 @@
+"""`optim-family run`: one optimizer on one model, measured."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import rich_click as click
+
+from optim_family.cli.output import Output, common
+from optim_family.cli.run_options import RunCommand, requested, run_fields, saved_spec
+from optim_family.cli.run_results import overlaid
+from optim_family.cli.spectrum import Looks, looking
+from optim_family.training.spec import MemoryFormat
+
+
+@click.command(
+    "run",
+    cls=RunCommand,
+    params=[field.option(field.name, "Run") for field in run_fields()],
+    epilog="With --optimizer NAME, --help lists its hyper-parameters too: run --optimizer rmsprop --help",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run directory (default runs/ and the run's name)."
+)
+@click.option(
+    "--resume", is_flag=True, help="Continue an unfinished run; with --out alone, the run in there."
+)
+@click.option(
+    "--memory-format",
+    type=click.Choice(get_args(MemoryFormat)),
+    help="Layout of images in memory (default as the run began; else channels-last on a CPU).",
+)
+@click.option("--dry-run", is_flag=True, help="Build everything, say what would be done, and write nothing.")
+@overlaid
+@looking
+@common
+@click.pass_obj
+def command(
+    output: Output, /, out: Path | None, resume: bool, dry_run: bool, overlay: str | None, **given: Any
+) -> int:
+    """Train one optimizer on one model, and measure its sharpness in its own geometry."""
+    from optim_family.cli.run import carry_out, preview
+    from optim_family.figures.overlays import chosen
+
+    looks, shown = Looks.taken(given), None if overlay is None else chosen(overlay)
+    inherited = saved_spec(out) if resume and out and not given["optimizer"] else {}
+    layout: MemoryFormat | None = given.pop("memory_format")
+    spec = requested(given, inherited)
+    out = out or Path("runs") / spec.title
+    if dry_run:
+        return preview(spec, out, layout, output)
+    return carry_out(spec, out, resume, layout, looks, shown, output)

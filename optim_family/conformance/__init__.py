@@ -1,0 +1,1 @@
+"""The tests that hold an optimizer to the geometry it declares."""

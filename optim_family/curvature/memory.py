@@ -1,0 +1,31 @@
+"""What to say when the memory does not suffice."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from optim_family.curvature.hessian import out_of_memory
+from optim_family.errors import OptimFamilyError
+
+_WANTED: Final = re.compile(r"allocate (?:an array with shape .*|\d+(?:\.\d+)? ?(?:bytes|[KMGTPE]iB))", re.I)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Out of memory inside becomes one line: how much was wanted, and what needs less.
+
+    Raises:
+        OptimFamilyError: there was no memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not out_of_memory(error):
+            raise
+        wanted = _WANTED.search(str(error))
+        raise OptimFamilyError(
+            f"the memory does not suffice{f' to {wanted[0]}' if wanted else ''}; what was stored is intact. "
+            "Less is needed with --hvp rebuilt, a smaller --ghost-batch, --limit or --model, or float32; "
+            "what changes the result belongs in a new folder"
+        ) from error

@@ -1,0 +1,263 @@
+"""Data sets: named, measured, shuffled once, and held as bytes on the device that trains.
+
+    x̂ = (x/255 − μ_c) / σ_c        μ, σ: exact statistics of the training images in use, a channel at a time
+
+The training images always come in a random order drawn from the seed, with or without a limit: a folder is
+sorted by class, and consecutive examples share normalisation statistics. A limit keeps the first images of
+each class in that order, the classes taking turns: counts differ by at most one, unless a class has no more
+to give. The test images stay whole and in the order of their source.
+Nothing heavy is imported until a set is loaded, so that listing is instant.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from optim_family import registry
+from optim_family.data import torchvision_sets
+from optim_family.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+    from torch import Tensor
+
+    from optim_family.data.arrays import Arrays
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """One line of the catalogue: a set that is known by name. Sizes are in pixels, height first."""
+
+    name: str
+    train_images: int
+    test_images: int
+    size: tuple[int, int]
+    channels: int
+    classes: int
+    description: str
+    present: bool = True
+
+
+_ENTRIES = (
+    Entry("digits", 1437, 360, (8, 8), 1, 10, "handwritten digits, comes with scikit-learn"),
+    Entry("cifar10", 50_000, 10_000, (32, 32), 3, 10, "photographs of animals and vehicles"),
+    Entry("cifar100", 50_000, 10_000, (32, 32), 3, 100, "photographs of a hundred kinds of things"),
+    Entry("svhn", 73_257, 26_032, (32, 32), 3, 10, "house numbers in street views"),
+    Entry("mnist", 60_000, 10_000, (28, 28), 1, 10, "handwritten digits"),
+    Entry("fashion-mnist", 60_000, 10_000, (28, 28), 1, 10, "pieces of clothing"),
+)
+NAMES = tuple(entry.name for entry in _ENTRIES)
+FORMS = (*NAMES, "npz:PATH", "folder:PATH")
+
+
+def catalogue(root: Path | None = None) -> list[Entry]:
+    """The sets known by name, each with whether this machine has it (under `root`, as for `load`)."""
+    there = root or torchvision_sets.data_root()
+    return [
+        replace(
+            entry,
+            present=entry.name not in torchvision_sets.SETS or torchvision_sets.present(entry.name, there),
+        )
+        for entry in _ENTRIES
+    ]
+
+
+def plugged() -> dict[str, registry.Entry]:
+    """The sets of other distributions; a name of `NAMES` is taken."""
+    return {name: entry for name, entry in registry.entries(registry.DATA).items() if name not in NAMES}
+
+
+def fetch(name: str, root: Path | None = None) -> Path:
+    """Download a published set through torchvision and return the folder it is in.
+
+    Args:
+        name: one of `NAMES`, without digits.
+        root: where to put it; by default $OPTIM_FAMILY_DATA, else ~/.cache/optim-family/data.
+
+    Raises:
+        UsageError: there is nothing to fetch under this name, or the network does not give it.
+    """
+    if name in torchvision_sets.SETS:
+        return torchvision_sets.fetch(name, root or torchvision_sets.data_root())
+    if name in NAMES or name.startswith(("npz:", "folder:")):
+        raise UsageError(
+            f"{name} is read from this machine, there is nothing to fetch; use it with --data {name}"
+        )
+    raise UsageError(unknown("data set", name, torchvision_sets.SETS))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images and labels of one task, with the statistics that normalise them.
+
+    Attributes:
+        name: as it was asked for.
+        x_train, x_test: uint8 [n, c, h, w].
+        y_train, y_test: int64 [n], in 0 … classes − 1.
+        class_names: what the labels mean.
+        further_tests: name → x, y as of the test set: evaluated next to it.
+        mean, std: float64 [c], of the training images in use, scaled to [0, 1]; a constant channel has std 1.
+        sha256: of the images, labels and class names in use, in their order.
+    """
+
+    name: str
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    class_names: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+    sha256: str
+    further_tests: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return self.x_train.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, in pixels."""
+        return self.x_train.shape[2], self.x_train.shape[3]
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same data, held on `device`, still one byte a pixel and channel."""
+        held = ("x_train", "y_train", "x_test", "y_test", "mean", "std")
+        further = {name: (x.to(device), y.to(device)) for name, (x, y) in self.further_tests.items()}
+        return replace(self, further_tests=further, **{name: getattr(self, name).to(device) for name in held})
+
+    def images(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """What a network is given: (x/255 − mean)/std, uint8 [n, c, h, w] → dtype [n, c, h, w]."""
+        mean, std = (s.to(dtype)[:, None, None] for s in (self.mean, self.std))  # [c, 1, 1]
+        return x.to(dtype, copy=True).div_(255).sub_(mean).div_(std)
+
+
+def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | None = None) -> Dataset:
+    """Read a data set.
+
+    Args:
+        name: one of `NAMES`, of a plugin, npz:PATH (arrays x_train, y_train, x_test, y_test), or folder:PATH
+            (images train/CLASS/*.png, .jpg or .jpeg and test/…, in a folder or a .tar, .tar.gz, … file).
+        limit: how many training images to keep, balanced over the classes; the test set is always whole.
+        seed: decides the order of the training images, and with it which of them a limit keeps.
+        root: where published sets are; by default $OPTIM_FAMILY_DATA, else ~/.cache/optim-family/data.
+
+    Raises:
+        UsageError: no such set, not on this machine, or a limit that it cannot meet.
+        CorruptError: the data are there, and are not what they should be.
+    """
+    import numpy as np
+    import torch
+
+    from optim_family.data import arrays as readers
+
+    arrays = _read(name, root)
+    _check_limit(name, limit, arrays)
+    order = select(arrays.y_train, limit, seed)
+    x_train, y_train = np.ascontiguousarray(arrays.x_train[order]), arrays.y_train[order]
+    x_test, y_test = np.array(arrays.x_test, order="C"), np.array(arrays.y_test)
+    mean, std = statistics(torch.from_numpy(x_train))
+    further = {name: (np.array(x, order="C"), y) for name, (x, y) in arrays.further_tests.items()}
+    return Dataset(
+        name=name,
+        x_train=torch.from_numpy(x_train),
+        y_train=torch.from_numpy(y_train),
+        x_test=torch.from_numpy(x_test),
+        y_test=torch.from_numpy(y_test),
+        class_names=arrays.class_names,
+        mean=mean,
+        std=std,
+        sha256=readers.digest(
+            arrays.class_names,
+            *(x_train, y_train, x_test, y_test),
+            *(array for name in sorted(further) for array in further[name]),
+        ),
+        further_tests={name: (torch.from_numpy(x), torch.from_numpy(y)) for name, (x, y) in further.items()},
+    )
+
+
+def _read(name: str, root: Path | None) -> Arrays:
+    from optim_family.data import arrays as readers
+    from optim_family.data import image_folder
+
+    kind, colon, path = name.partition(":")
+    readable = {"npz": readers.npz, "folder": image_folder.folder}
+    if kind in readable and path:
+        return readable[kind](Path(os.path.expanduser(path)))
+    if kind in readable and colon:
+        raise UsageError(f"{name!r} names no file; write {kind}:PATH")
+    if name in torchvision_sets.SETS:
+        return torchvision_sets.read(name, root or torchvision_sets.data_root())
+    if name == "digits":
+        return readers.digits()
+    if name in plugged():
+        from optim_family.plugged import arrays
+
+        return arrays(name)
+    raise UsageError(unknown("data set", name, [*plugged(), *FORMS]))
+
+
+def _check_limit(name: str, limit: int | None, arrays: Arrays) -> None:
+    images, classes = len(arrays.y_train), len(arrays.class_names)
+    if limit is not None and not classes <= limit <= images:
+        raise UsageError(
+            f"{name} has {images} training images of {classes} classes: a limit of {limit} cannot be met; "
+            f"choose {classes} to {images}"
+        )
+
+
+def select(labels: npt.NDArray[np.int64], limit: int | None, seed: int) -> npt.NDArray[np.int64]:
+    """The training images in use: a random order drawn from `seed`, thinned out to `limit` by class.
+
+    Args:
+        labels: [n], in 0 … classes − 1.
+        limit: how many to keep, all of them if None.
+        seed: decides everything; a smaller limit keeps a subset of what a larger one keeps.
+
+    Returns:
+        Positions in `labels`, [limit].
+    """
+    import numpy as np
+
+    order = np.random.default_rng(seed).permutation(len(labels))
+    turn = np.empty_like(order)  # how many images of the same class come before
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels[order] == label)
+        turn[mine] = np.arange(len(mine))
+    return order[np.sort(np.argsort(turn, kind="stable")[:limit])]
+
+
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of x/255 for each channel, from exact counts of the 256 values.
+
+    Args:
+        x: uint8 [n, c, h, w].
+
+    Returns:
+        float64 [c] and [c]; a channel that is constant has standard deviation 1.
+    """
+    import torch
+
+    counts = torch.stack(
+        [torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)]
+    )  # [c, 256]
+    share = counts.double() / counts.sum(1, keepdim=True)
+    value = torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ value  #                                                 [c, 256] · [256] → [c]
+    variance = (share * (value - mean[:, None]) ** 2).sum(1)
+    constant = (counts > 0).sum(1) == 1
+    return mean, torch.where(constant, 1.0, variance.sqrt())

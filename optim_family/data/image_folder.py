@@ -1,0 +1,217 @@
+"""Read train/CLASS/IMAGE and test/CLASS/IMAGE, from a folder or from a tar file that is never unpacked.
+
+Images are PNG or JPEG by content, and *.png, *.jpg or *.jpeg by name. Hidden files, files of other kinds, and
+whatever lies beside train/ and test/ are passed over; an image or a folder in a wrong place is an error, so
+that nothing is left out in silence. Classes and images are in the order of their names, from either source.
+"""
+
+import io
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from optim_family.data.arrays import Arrays, require_file
+from optim_family.errors import CorruptError, UsageError
+
+_SPLITS = ("train", "test")
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"}  # transparency is ignored
+
+Pixels = npt.NDArray[np.uint8]
+Shelves = dict[str, dict[str, dict[str, Pixels]]]  # split, class, file → [c, h, w]
+
+
+@final
+@dataclass(frozen=True)
+class _Item:
+    """A folder, or a file and how to read it."""
+
+    path: PurePosixPath
+    read: Callable[[], bytes] | None = None
+
+
+def folder(path: Path) -> Arrays:
+    """The images below `path`, a folder or a .tar, .tar.gz, .tar.bz2 or .tar.xz file.
+
+    Raises:
+        UsageError: there is no such folder or file.
+        CorruptError: a split, a class or an image is missing, damaged, or unlike the others.
+    """
+    if not path.is_dir() and not path.is_file():
+        raise UsageError(f"there is no folder or tar file {path}")
+    shelves = _sort(path, _walk(path) if path.is_dir() else _unpack(path))
+    train, test = (set(shelves[split]) for split in _SPLITS)
+    if train != test:
+        lone = min(train ^ test)
+        has, lacks = _SPLITS if lone in train else _SPLITS[::-1]
+        raise CorruptError(f"{path}: {has}/ has a class {lone!r} and {lacks}/ has not")
+    if len(train) < 2:
+        raise CorruptError(f"{path} holds a single class, {min(train)!r}; two are needed")
+    return Arrays(*_stack(shelves["train"]), *_stack(shelves["test"]), tuple(sorted(train)))
+
+
+def _stack(classes: dict[str, dict[str, Pixels]]) -> tuple[Pixels, npt.NDArray[np.int64]]:
+    images = [files[name] for _, files in sorted(classes.items()) for name in sorted(files)]
+    counts = [len(files) for _, files in sorted(classes.items())]
+    return np.stack(images), np.repeat(np.arange(len(counts)), counts)
+
+
+def _sort(source: Path, items: Iterator[_Item]) -> Shelves:
+    """Every item to its split and class; all images must be of one shape."""
+    shelves: Shelves = {split: {} for split in _SPLITS}
+    first: tuple[PurePosixPath, Pixels] | None = None
+    for item in items:
+        if (place := _place(source, item)) is None:
+            continue
+        split, label, name = place
+        files = shelves[split].setdefault(label, {})
+        if item.read is None:
+            continue
+        if name in files:
+            raise CorruptError(f"{source} holds {item.path} twice")
+        files[name] = pixels = _decode(f"{source}: {item.path}", item.read())
+        first = first or (item.path, pixels)
+        if pixels.shape != first[1].shape:
+            raise CorruptError(
+                f"{source}: {item.path} is {_size(pixels)} and {first[0]} {_size(first[1])}; "
+                "images must be of one size and all grey or all colour"
+            )
+    _check_filled(source, shelves)
+    return shelves
+
+
+def _place(source: Path, item: _Item) -> tuple[str, str, str] | None:
+    """Split, class and file name (empty for a class folder); None for what is passed over."""
+    parts, is_folder = item.path.parts, item.read is None
+    ours = is_folder or item.path.suffix.lower() in _SUFFIXES
+    if not ours or len(parts) < 2 or parts[0] not in _SPLITS:
+        return None
+    if any(part.startswith(".") for part in parts):
+        return None
+    if len(parts) != (2 if is_folder else 3):
+        raise CorruptError(f"{source}: {item.path} is in a wrong place; images go to {parts[0]}/CLASS/IMAGE")
+    return parts[0], parts[1], "" if is_folder else parts[2]
+
+
+def _check_filled(source: Path, shelves: Shelves) -> None:
+    for split, classes in shelves.items():
+        if not classes:
+            raise CorruptError(f"{source} has no images {split}/CLASS/*{', *'.join(_SUFFIXES)}")
+        if empty := sorted(label for label, files in classes.items() if not files):
+            raise CorruptError(f"{source}: {split}/{empty[0]} holds no {', '.join(_SUFFIXES)} image")
+
+
+def _walk(root: Path) -> Iterator[_Item]:
+    """Three levels and no more, so that links may lead anywhere."""
+    for split in _SPLITS:
+        for entry in _entries(root / split) if (root / split).exists() else ():
+            yield _item(root, entry)
+            for inner in _entries(entry) if entry.is_dir() else ():
+                yield _item(root, inner)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise CorruptError(f"{folder} cannot be listed: {error.strerror}") from error
+
+
+def _item(root: Path, entry: Path) -> _Item:
+    path = PurePosixPath(entry.relative_to(root))
+    if entry.is_dir():
+        return _Item(path)
+    if not entry.is_file():
+        raise CorruptError(f"{entry} is neither a file nor a folder; is it a link that leads nowhere?")
+    return _Item(path, lambda: _read(entry))
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CorruptError(f"{file} cannot be read: {error.strerror}") from error
+
+
+@final
+class _Member(tarfile.TarInfo):
+    """A member whose damaged header is an error; the base class takes it for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):  # the mark at the end
+                raise
+            raise tarfile.ReadError(str(error)) from error
+
+
+def _unpack(path: Path) -> Iterator[_Item]:
+    """The members as they come: whoever reads each before asking for the next makes a single pass."""
+    require_file(path)
+    with _whole(path), tarfile.open(path, tarinfo=_Member) as archive:
+        for member in archive:
+            _check_member(path, member)
+            yield _Item(
+                PurePosixPath(member.name), _reader(path, archive, member) if member.isfile() else None
+            )
+        while archive.fileobj.read(1 << 20):  # up to the checksum of the compression
+            pass
+
+
+def _check_member(path: Path, member: tarfile.TarInfo) -> None:
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts:
+        raise CorruptError(f"{path}: {member.name} leads out of the archive; pack it with relative paths")
+    if not (member.isfile() or member.isdir()):
+        raise CorruptError(f"{path}: {member.name} is a link or a device; pack it with the files themselves")
+
+
+def _reader(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
+    def read() -> bytes:
+        with _whole(path):
+            file = archive.extractfile(member)
+            return file.read() if file else b""
+
+    return read
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise CorruptError(
+            f"{path} is not a whole tar file, plain or compressed by gzip, bzip2 or xz"
+        ) from error
+
+
+def _decode(name: str, content: bytes) -> Pixels:
+    """[c, h, w], c = 1 for grey and 3 for colour."""
+    if not content:
+        raise CorruptError(f"{name} is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+            image.load()
+    except Exception as error:  # Pillow speaks up in many ways about a damaged file
+        raise CorruptError(f"{name} is not a whole PNG or JPEG image") from error
+    if image.mode not in _MODES:
+        raise CorruptError(f"{name} has pixels of mode {image.mode}; save it as 8-bit grey or RGB")
+    image.info.pop("transparency", None)
+    pixels = np.asarray(image.convert(_MODES[image.mode]))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _size(pixels: Pixels) -> str:
+    channels, height, width = pixels.shape
+    return f"{height}×{width} {'grey' if channels == 1 else 'colour'}"

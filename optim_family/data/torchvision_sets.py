@@ -1,0 +1,165 @@
+"""The published sets, which torchvision knows how to download, verify and read."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, final
+
+from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from optim_family.data.arrays import Arrays
+
+_PATIENCE = 30.0  # seconds without a byte from the network
+
+
+@final
+@dataclass(frozen=True)
+class Published:
+    """How torchvision spells a set.
+
+    Attributes:
+        home: the class in torchvision.datasets.
+        files: what it reads, below the data root.
+        splits: the arguments that choose its training and its test half.
+        labels: the attribute that holds its labels.
+    """
+
+    home: str
+    files: tuple[str, ...]
+    splits: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
+    labels: str = "targets"
+
+    def tops(self, root: Path) -> str:
+        """The files and folders directly below `root` that belong to this set."""
+        return " and ".join(sorted({str(root / PurePosixPath(file).parts[0]) for file in self.files}))
+
+
+def _idx(home: str) -> tuple[str, ...]:
+    parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return tuple(f"{home}/raw/{part}-ubyte" for part in parts)
+
+
+def _batches(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}" for name in names)
+
+
+SETS = {
+    "cifar10": Published(
+        "CIFAR10",
+        _batches(
+            "cifar-10-batches-py", *(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"
+        ),
+    ),
+    "cifar100": Published("CIFAR100", _batches("cifar-100-python", "train", "test", "meta")),
+    "svhn": Published(
+        "SVHN",
+        ("train_32x32.mat", "test_32x32.mat"),
+        splits=({"split": "train"}, {"split": "test"}),
+        labels="labels",
+    ),
+    "mnist": Published("MNIST", _idx("MNIST")),
+    "fashion-mnist": Published("FashionMNIST", _idx("FashionMNIST")),
+}
+
+
+def data_root() -> Path:
+    """$OPTIM_FAMILY_DATA, else ~/.cache/optim-family/data; for a user without a home, a temporary folder."""
+    if chosen := os.environ.get("OPTIM_FAMILY_DATA"):
+        return Path(os.path.expanduser(chosen))
+    if (home := os.path.expanduser("~")) != "~":
+        return Path(home, ".cache", "optim-family", "data")
+    import tempfile
+
+    return Path(tempfile.gettempdir(), "optim-family", "data")
+
+
+def present(name: str, root: Path) -> bool:
+    """Whether every file of the set is below `root`; says nothing about what is in them."""
+    return all((root / file).is_file() for file in SETS[name].files)
+
+
+def read(name: str, root: Path) -> Arrays:
+    """Both halves of a published set.
+
+    Raises:
+        UsageError: it is not below `root`.
+        CorruptError: it is, but torchvision cannot read it, or what it reads is not images and labels.
+    """
+    from optim_family.data.arrays import checked
+
+    tops = SETS[name].tops(root)
+    if not present(name, root):
+        raise UsageError(
+            f"{name} is not on this machine (no {tops}); get it with: optim-family data fetch {name}"
+        )
+    try:
+        arrays, class_names = _arrays(SETS[name], root)
+    except OptimFamilyError:
+        raise
+    except Exception as error:  # pickle, zlib, torch and bare assertions all speak up about a damaged file
+        raise CorruptError(
+            f"{name} is damaged ({one_line(error)}); delete {tops} and run: optim-family data fetch {name}"
+        ) from error
+    return checked(f"{name} in {root}", arrays, class_names)
+
+
+def fetch(name: str, root: Path) -> Path:
+    """Download a published set into `root` and return `root`.
+
+    Raises:
+        UsageError: the network, or the file system, does not let it.
+    """
+    try:
+        with _patience():
+            _halves(SETS[name], root, download=True)
+    except OptimFamilyError:
+        raise
+    except Exception as error:  # of the network, the disk, the archive: each in its own way
+        raise UsageError(
+            f"{name} cannot be fetched into {root}: {one_line(error)}; check the network, "
+            f"and delete {SETS[name].tops(root)} if an earlier download broke off"
+        ) from error
+    return root
+
+
+def _arrays(published: Published, root: Path) -> tuple[dict[str, npt.NDArray[Any]], tuple[str, ...]]:
+    import numpy as np
+
+    train, test = _halves(published, root, download=False)
+    arrays = {
+        "x_train": np.asarray(train.data),
+        "y_train": np.asarray(getattr(train, published.labels)),
+        "x_test": np.asarray(test.data),
+        "y_test": np.asarray(getattr(test, published.labels)),
+    }
+    return arrays, tuple(getattr(train, "classes", map(str, range(10))))  # SVHN's are the digits
+
+
+def _halves(published: Published, root: Path, *, download: bool) -> list[Any]:
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:
+        raise OptimFamilyError(
+            f"torchvision cannot be imported ({one_line(error)}); see: optim-family doctor"
+        ) from error
+    make = getattr(datasets, published.home)
+    return [make(root, download=download, **split) for split in published.splits]
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """A network that went silent is an error, not a wait without end."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,189 @@
+"""Curves of runs, and how one is drawn: line, error band, marks, logarithmic axis, key.
+
+Every curve has a colour, a line style and a marker of its own, so that a figure can be read in grey. Of a
+curve with more points than a panel can show those are drawn that `thinned` keeps: no spike is lost.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike, NDArray
+
+from optim_family.runs.run import Run
+from optim_family.runs.series import series
+
+Array = NDArray[np.float64]
+
+# Okabe and Ito's colours without yellow. 7, 5 and 8 have no common factor: 280 looks, no two alike.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (7, 1.5, 1.5, 1.5)),
+    (0, (2.5, 1)),
+    (0, (6, 1.2, 1.2, 1.2, 1.2, 1.2)),
+)
+MARKERS = "osD^vP<>"
+GREY = "#595959"
+ASIDE: dict[str, Any] = {"loc": "right", "color": GREY, "fontsize": 8, "fontweight": "normal"}
+CROSS: dict[str, Any] = {"marker": "X", "markersize": 9, "mec": "white", "linestyle": ""}
+RING: dict[str, Any] = {"marker": "o", "markersize": 7, "mfc": "none", "linestyle": ""}
+INTERVALS = 1000  # of the steps that a panel tells apart; it is some 700 pixels wide
+
+
+@final
+@dataclass(frozen=True)
+class Curve:
+    """A run, or one view of it, with its name and the number of its look."""
+
+    run: Run
+    name: str
+    look: int
+    view: str = ""
+
+    @property
+    def color(self) -> str:
+        """The colour of its look."""
+        return COLOURS[self.look % len(COLOURS)]
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Colour, line style, and some eight markers, staggered."""
+        return {
+            "color": self.color,
+            "linestyle": DASHES[self.look % len(DASHES)],
+            "marker": MARKERS[self.look % len(MARKERS)],
+            "markersize": 4,
+            "markevery": self.marks(self.run.columns.count),
+        }
+
+    def marks(self, points: int) -> tuple[int, int]:
+        """The first of so many points that has a marker, and their distance."""
+        every = max(1, points // 8)
+        return self.look * 3 * every // 8 % every, every
+
+    @property
+    def diverged(self) -> bool:
+        """Training ended in a number that is not finite."""
+        return self.run.status.get("status") == "diverged"
+
+    def points(self, *fields: str) -> Array:
+        """(step, value, …) where all the fields, of the view if there is one, are finite: [1 + k, n]."""
+        table = np.array([series(self.run, "step"), *map(self._series, fields)])
+        there = np.isfinite(table).all(0)
+        return table if there.all() else table[:, there]
+
+    def has(self, field: str) -> bool:
+        """Whether there is a point of it."""
+        return bool(np.isfinite(self._series(field)).any())
+
+    def _series(self, field: str) -> Array:
+        return series(self.run, f"{self.view}.{field}" if self.view else field)
+
+
+def thinned(points: Array) -> Array:
+    """All that can be seen of points (x, y, …), [k, n] → [k, m]; x does not fall.
+
+    Of every interval of x the first and the last point are kept, and those where a y is lowest or highest: at
+    most 2 k INTERVALS. Where there are no more than that, all are kept.
+    """
+    x, *ys = points
+    if len(x) <= 2 * len(points) * INTERVALS:
+        return points
+    inner = np.linspace(x[0], x[-1], INTERVALS + 1)[1:-1]
+    kept = set[int]()
+    for begin, end in pairwise([0, *np.searchsorted(x, inner), len(x)]):
+        if begin < end:
+            kept |= {begin, end - 1}
+            kept |= {begin + at for y in ys for at in (y[begin:end].argmin(), y[begin:end].argmax())}
+    return points[:, sorted(kept)]
+
+
+def draw(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any) -> None:
+    """A line in the look of its curve, or as `style` says; a dash where there is a single point."""
+    points = curve.points(field)
+    steps, values = thinned(points)
+    share = len(steps) / max(1, points.shape[1])
+    marks = curve.marks(round(share * curve.run.columns.count))
+    look = {**curve.style, "markevery": marks, **style}
+    if len(steps) == 1 and not look["marker"]:
+        look |= {"marker": "_", "markersize": 12}
+    ax.plot(steps, scale * values, **look)
+
+
+def cross(ax: Axes, curves: Iterable[Curve], field: str, *, scale: float = 1.0) -> None:
+    """A cross at the end of every run that diverged, on the edge of the panel if that is where it left."""
+    low, high = ax.get_ylim()
+    for curve in curves:
+        for step, y in curve.points(field)[:, -1:].T if curve.diverged else []:
+            ax.plot(step, min(max(scale * y, low), high), color=curve.color, zorder=5, clip_on=False, **CROSS)
+
+
+def draw_reading(ax: Axes, curve: Curve, field: str) -> None:
+    """A line, with its error bound as a band, and a ring around every reading that did not converge."""
+    draw(ax, curve, field)
+    steps, y, error, value = curve.points(field, "error", "value")
+    with np.errstate(all="ignore"):
+        wide = np.abs(error / value * y)
+    # A band that reached zero would reach the bottom of a logarithmic axis.
+    band = np.array([steps, y - np.minimum(wide, 0.99 * np.abs(y)), y + wide])
+    ax.fill_between(*thinned(band[:, np.isfinite(wide)]), color=curve.color, alpha=0.18, linewidth=0)
+    steps, y, converged = curve.points(field, "converged")
+    rings = np.array([steps, y])[:, converged == 0]
+    ax.plot(*thinned(rings), color=curve.color, **RING)
+
+
+def log_axis(ax: Axes, series: Iterable[ArrayLike]) -> None:
+    """Make y logarithmic over all series, and say what it cannot show.
+
+    One exploding run must not flatten the others: the axis ends a thousand times above where the series
+    begin or their median, and ten times below their 2nd percentile. If nothing is above 0, y is linear.
+    """
+    lists = [np.asarray(values, dtype=np.float64) for values in series]
+    whole = np.concatenate([np.empty(0), *lists])
+    positive = np.sort(whole[whole > 0])
+    if hidden := len(whole) - len(positive):
+        ax.set_title(f"{hidden} values ≤ 0 not shown" if positive.size else "nothing above 0", **ASIDE)
+    if not positive.size:
+        return
+    firsts = [float(values[0]) for values in lists if len(values) and values[0] > 0]
+    least, second, middle, most = positive[[0, len(positive) // 50, len(positive) // 2, -1]].tolist()
+    low = min(max(least, second / 10), *firsts, most)
+    high = min(most, 1000 * max(middle, *firsts, low))
+    bottom, top = (min(max(math.log10(end), -200.0), 200.0) for end in (low, high))
+    margin = max(0.02, 0.05 * (top - bottom))
+    ax.set_yscale("log", nonpositive="mask")
+    ax.set_ylim(10 ** (bottom - margin), 10 ** (top + margin))
+    plain_ticks(ax, top - bottom)
+
+
+def plain_ticks(ax: Axes, decades: float) -> None:
+    """Plain numbers on a logarithmic y axis of up to three decades, more in a decade where it is short."""
+    if decades < 3:
+        # A label such as 1.5 × 10⁸ is too wide for the margin.
+        halves = (1.5,) if ax.get_ylim()[1] < 1e5 else ()
+        finer = LogLocator(subs=(1, *halves, 2, 3, 5, 7)) if decades > 0.45 else MaxNLocator(5)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.9 else finer)
+        ax.yaxis.set_major_formatter(FuncFormatter(_tick))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _tick(value: float, _: int | None = None) -> str:
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.6g}"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    factor = f"{float(mantissa):g}"
+    return rf"${'' if factor == '1' else factor + chr(92) + 'times'}10^{{{int(exponent)}}}$"
+
+
+def key(ax: Axes, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """A legend where it covers least, of grey handles: what styles and marks mean, whatever the colour."""
+    handles = [Line2D([], [], **{"color": GREY, **style}, label=name) for name, style in entries.items()]
+    ax.legend(handles=handles, loc="best")

@@ -1,0 +1,87 @@
+"""Pages that open anywhere: one HTML file with its style, script, figures and data inside, and no network.
+
+Everything that a template is given is escaped, and only the page's own script may run in it.
+"""
+
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+_HEAD: Final = re.compile(r"<\?xml.*?<svg ", re.DOTALL)
+_NOISE: Final = re.compile(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", re.DOTALL)
+_NAMED: Final = re.compile(r'(id="|href="#|url\(#)')
+_USED: Final = re.compile(r'(?:href="#|url\(#)([^")]+)')
+_TAG: Final = re.compile(r"<[^>]*>")
+_IDLE: Final = re.compile(r' transform="rotate\(-0 [^"]*"|font-family: [^;"]*; ')  # the font is the page's
+_ID: Final = re.compile(r' id="[^"]*"')
+_LONG: Final = re.compile(r"\d+\.\d{3,}")
+
+
+def render(template: str, **values: Any) -> str:
+    """An HTML page.
+
+    Args:
+        template: a file of `templates/`; it extends `page.html`, and its blocks are `title` and `body`.
+            Tables of class `sortable` sort by a click on a header: by `data-value` of a cell where it is set.
+        values: what the template speaks of; text is escaped, what is missing is an error.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template(template)
+    return page.render(**values, script=Markup(script), script_sha256=digest)
+
+
+def inline_svg(figure: "Figure", name: str) -> Markup:
+    """A figure as an SVG element, small and with text that can be searched.
+
+    Args:
+        figure: of matplotlib.
+        name: of letters and digits; keeps its ids apart from those of others.
+    """
+    from matplotlib import style
+
+    from optim_family.figures.run_figure import STYLE
+
+    text = io.StringIO()
+    with style.context(STYLE | {"svg.fonttype": "none"}, after_reset=True):
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+    bare = " ".join(_NOISE.sub("", _HEAD.sub("<svg ", text.getvalue(), count=1)).split())
+    used = {f' id="{name}"' for name in _USED.findall(bare)}
+    groups: list[bool] = []  # those that are open, and whether they are kept
+    small = _TAG.sub(lambda tag: _smaller(tag[0], used, groups), bare).replace("> <", "><")
+    return Markup(_NAMED.sub(rf"\g<1>{name}-", small))
+
+
+def _smaller(tag: str, used: Collection[str], groups: list[bool]) -> str:
+    """A tag without what says nothing: unused ids, groups without attributes, digits below 0.01 pt."""
+    if tag == "</g>":
+        return tag if groups.pop() else ""
+    tag = _ID.sub(lambda found: found[0] if found[0] in used else "", _IDLE.sub("", tag))
+    if tag.startswith("<g") and not tag.endswith("/>"):
+        groups.append(tag != "<g>")
+        return tag if groups[-1] else ""
+    return _LONG.sub(lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
+
+
+def download(text: str, kind: str = "text/csv") -> str:
+    """A data: URI that holds a text."""
+    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"

@@ -1,0 +1,78 @@
+"""What the theory predicts of a run, to be drawn over what was measured; each is wanted by its name.
+
+    edge    the threshold of each view; without momentum 2/ℓ where the view is spherical
+    drift   2/ℓ at the edge, times e^{−2τ} from there on: S falls no faster
+    loss    S ηλ / 4 with S = 2/ℓ, the most that the loss is above its minimum in the mean
+    tau     τ = ηλt, a second axis
+
+Drift and loss are those of full-batch gradient descent with weight decay at its edge of stability: from the
+first record on at 100 % training accuracy whose sharpness is at 2/ℓ or above.
+
+Source: `predictions`.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optim_family.analysis.predictions import mean_excess_loss, sharpness_floor
+from optim_family.errors import UsageError, unknown
+from optim_family.runs.run import Run
+from optim_family.runs.series import first_index, fitted, series
+
+Array = NDArray[np.float64]
+
+NAMES: Final = ("edge", "drift", "loss", "tau")
+
+
+def chosen(text: str | None) -> tuple[str, ...]:
+    """The overlays of a list such as `edge,tau`; `all`, which is what None means, or `none`.
+
+    Raises:
+        UsageError: a name is not known.
+    """
+    if text in (None, "all"):
+        return NAMES
+    names = () if text == "none" else tuple(str(text).replace(" ", "").split(","))
+    for name in names:
+        if name not in NAMES:
+            raise UsageError(unknown("overlay", name, (*NAMES, "all", "none")))
+    return names
+
+
+def edge(run: Run) -> int | None:
+    """The index of the first record at 100 % training accuracy and at or above the spherical threshold."""
+    start = fitted(run)
+    at = None if start is None else first_index(series(run, "spherical.ratio")[start:] >= 1)
+    return None if start is None or at is None else start + at
+
+
+def drift(run: Run) -> Array:
+    """(step, S) of the steepest drift, from the edge on, [2, n]; n = 0 where the theory does not apply."""
+    step, tau, limit, _ = _at_the_edge(run)
+    return np.array([step, [sharpness_floor(limit[0], t - tau[0]) for t in tau]])
+
+
+def mean_loss(run: Run) -> Array:
+    """(step, S ηλ / 4), from the edge on, [2, n]; n = 0 where the theory does not apply."""
+    step, _, limit, shrink = _at_the_edge(run)
+    return np.array([step, mean_excess_loss(limit, shrink)])
+
+
+def two_over_l(run: Run, view: str) -> bool:
+    """Whether the threshold of a view is 2/ℓ at every record."""
+    limit, lr = series(run, f"{view}.threshold"), series(run, "effective_lr")
+    with np.errstate(invalid="ignore"):  # ∞ · 0
+        return bool(np.all(np.isnan(limit) | (np.abs(limit * lr - 2) <= 2e-4)))
+
+
+def _at_the_edge(run: Run) -> Array:
+    """(step, τ, 2/ℓ, ηλ) of every record from the edge on, [4, n], if this is gradient descent with decay."""
+    decay, begin = run.spec["hyper"].get("weight_decay"), edge(run)
+    full = run.spec.get("batch_size") is None
+    if begin is None or not (decay and full and two_over_l(run, "spherical")):
+        return np.empty((4, 0))
+    rows = np.array([series(run, name)[begin:] for name in ("step", "tau", "spherical.threshold", "lr")])
+    rows[3] *= decay
+    return rows[:, np.isfinite(rows).all(0)]

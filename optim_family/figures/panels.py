@@ -1,0 +1,214 @@
+"""The four panels of a figure, each drawn by one routine for one run and for many."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from optim_family.figures.curves import (
+    ASIDE,
+    CROSS,
+    RING,
+    Array,
+    Curve,
+    cross,
+    draw,
+    draw_reading,
+    key,
+    log_axis,
+    plain_ticks,
+    thinned,
+)
+from optim_family.figures.overlays import drift, mean_loss, two_over_l
+from optim_family.runs.series import fitted, series, views
+from optim_family.training.spec import BATCH, MIDPOINT, parted
+
+PLAIN = ("spherical", "riemannian", "raw")
+METRIC = ("spherical-preconditioned", "preconditioned")
+# Views that differ by ρ² alone have the same ratio, and share a curve.
+KINDS = (("spherical", "raw"), METRIC, ("riemannian",))
+LOOKS = ("spherical", "spherical-preconditioned", "raw", "preconditioned", "riemannian")
+# What is measured beside a view: its word, and how far its look is from the view's; no two are alike.
+BESIDE = {"": ("", 0), MIDPOINT: (", midpoint", 52), BATCH: (", batch", 138)}
+
+TRAIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (4, 2)), "marker": ""}
+TEST: dict[str, Any] = {"linewidth": 1.7}
+PEAK: dict[str, Any] = {"linewidth": 0.7, "linestyle": "-", "alpha": 0.45, "marker": ""}
+LIMIT: dict[str, Any] = {"linewidth": 1.3, "linestyle": ":", "marker": ""}
+# Predictions: gradient descent's steepest drift, and the mean loss of its oscillation.
+DRIFT: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (8, 3)), "marker": ""}
+MEAN: dict[str, Any] = {"linewidth": 1.3, "linestyle": (0, (1, 1.2)), "marker": ""}
+STAR: dict[str, Any] = {"marker": "*", "markersize": 11, "mec": "white", "linestyle": ""}
+
+
+def draw_loss(ax: Axes, curves: Sequence[Curve], overlays: Collection[str] = ()) -> None:
+    """Training loss, faint what it rose to between two records, and what the theory says of its mean."""
+    ax.set_title("Training loss", loc="left")
+    for curve in curves:
+        draw(ax, curve, "peak_loss", **PEAK)
+        draw(ax, curve, "train_loss")
+    log_axis(ax, [c.points(field)[1] for c in curves for field in ("train_loss", "peak_loss")])
+    cross(ax, curves, "train_loss")
+    crosses = {"diverged": CROSS} if any(curve.diverged for curve in curves) else {}
+    means = [(curve, mean_loss(curve.run)) for curve in curves if "loss" in overlays]
+    predicted = _predict(ax, means, MEAN, "mean at the edge, at most S ηλ / 4 with S = 2/ℓ")
+    key(ax, {"at the record": {}, "peak since the previous record": PEAK, **crosses, **predicted})
+
+
+def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
+    """Test and training accuracy, with a star where training first reaches 100 %."""
+    ax.set_title("Accuracy, %", loc="left")
+    for curve in curves:
+        draw(ax, curve, "train_accuracy", scale=100, **TRAIN)
+        draw(ax, curve, "test_accuracy", scale=100, **TEST)
+        if (at := fitted(curve.run)) is not None:
+            ax.plot(series(curve.run, "step")[at], 100, color=curve.color, zorder=5, **STAR)
+    values = [c.points(f"{f}_accuracy")[1] for c in curves for f in ("train", "test")]
+    ax.set_ylim(100 * min([ys.min() for ys in values if ys.size], default=0.0) - 4, 104)
+    cross(ax, curves, "test_accuracy", scale=100)
+    stars = {"training reaches 100 %": STAR} if any(fitted(c.run) is not None for c in curves) else {}
+    key(ax, {"test": TEST, "training": TRAIN, **stars})
+
+
+def draw_sharpness(
+    axes: Sequence[Axes],
+    groups: Sequence[Sequence[Curve]],
+    curves: Sequence[Curve],
+    overlays: Collection[str] = ("edge",),
+) -> None:
+    """Sharpness, its threshold and its steepest drift, a group of `sharpness_groups` on each axis."""
+    axes[0].set_title(_sharpness_title(groups, curves), loc="left")
+    fields = ("value", "threshold") if "edge" in overlays else ("value",)
+    for ax, group in zip(axes, groups, strict=True):
+        for curve in _themselves(group) if "edge" in overlays else ():
+            draw(ax, curve, "threshold", **LIMIT)
+        for curve in group:
+            draw_reading(ax, curve, "value")
+        log_axis(ax, [c.points(field)[1] for c in group for field in fields])
+        cross(ax, group, "value")
+        _reading_key(ax, group, overlays, named=len(curves) == 1)
+        ax.tick_params(labelbottom=ax is axes[-1])
+
+
+def sharpness_groups(curves: Sequence[Curve]) -> list[list[Curve]]:
+    """What shares an axis: all runs; or in a single run each metric, for they lie decades apart."""
+    if len(curves) == 1:
+        found = [curve for order in (PLAIN, METRIC) for curve in _first(curves[0], order)]
+        families = ([c.view + beside for beside in BESIDE if _has(c, c.view + beside)] for c in found)
+        return [[_of_view(curves[0], view) for view in family] for family in families] or [[]]
+    common = [view for view in PLAIN + METRIC if all(_has(curve, view) for curve in curves)]
+    return [[found for curve in curves for found in _first(curve, (*common, *PLAIN, *METRIC))]]
+
+
+def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve]) -> str:
+    """What is drawn, and whether the spherical sharpness is missing because it does not apply."""
+    names = list(dict.fromkeys(_plain(curve.view) for group in groups for curve in _themselves(group)))
+    absent = [c for c in curves if "spherical" in views(c.run) and not _has(c, "spherical")]
+    if not names:
+        return "Sharpness: no readings"
+    if len(curves) > 1 and len(names) > 1 and "spherical" in names:
+        rest = [name for name in names if name != "spherical"]
+        return f"Spherical sharpness; {' or '.join(rest)} where that is missing"
+    title = f"{' and '.join(names)} sharpness".capitalize()
+    return f"{title} (spherical does not apply)" if absent and "spherical" not in names else title
+
+
+def _predict(
+    ax: Axes, found: Sequence[tuple[Curve, Array]], look: dict[str, Any], name: str
+) -> dict[str, dict[str, Any]]:
+    """What is predicted of some curves, within the axis as it is, and its entry in the key, if any."""
+    shown = [(curve, points) for curve, points in found if points.size]
+    for curve, points in shown:
+        ax.plot(*thinned(points), color=curve.color, scaley=False, zorder=3, **look)
+    return {name: look} if shown else {}
+
+
+def _reading_key(ax: Axes, group: Sequence[Curve], overlays: Collection[str], named: bool) -> None:
+    """Views by name in a single run; what the threshold, the drift and the rings are."""
+    entries = {_plain(curve.view): curve.style for curve in group if named}
+    themselves = _themselves(group)
+    colour = {"color": group[0].color} if named and group else {}
+    if "edge" in overlays and any(curve.has("threshold") for curve in themselves):
+        same = all(two_over_l(curve.run, curve.view) for curve in themselves)
+        entries["threshold 2/ℓ" if same else "threshold"] = LIMIT | colour
+    spherical = [curve for curve in themselves if curve.view == "spherical" and "drift" in overlays]
+    falls = [(curve, drift(curve.run)) for curve in spherical]
+    for name, look in _predict(ax, falls, DRIFT, "steepest drift from the edge, $e^{-2τ}$").items():
+        entries[name] = look | colour
+    if any((curve.points("converged")[1] == 0).any() for curve in group):
+        entries["not converged"] = RING
+    if entries:
+        key(ax, entries)
+
+
+def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
+    """Every view of a single run; of several, each run in its optimizer's own metric."""
+    shown = _ratio_curves(curves)
+    own = len(curves) > 1 and any(curve.view in METRIC for curve in shown)
+    ax.set_title("Sharpness / threshold" + (", each in its optimizer's metric" if own else ""), loc="left")
+    for curve in shown:
+        draw_reading(ax, curve, "ratio")
+    ax.axhline(1, color="black", linewidth=0.9, zorder=1.5)
+    ax.text(1.01, 1, "edge of\nstability", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
+    if not shown:
+        ax.set_title("no view has a threshold", **ASIDE)
+        ax.set_ylim(0, 2)
+    log_axis(ax, [curve.points("ratio")[1] for curve in shown])
+    if len(curves) == 1 and shown:
+        key(ax, {curve.name: curve.style for curve in shown})
+    if ax.get_yscale() == "log":
+        low, high = _ratio_range(shown)
+        ax.set_ylim(low, high)
+        plain_ticks(ax, math.log10(high / low))
+    cross(ax, shown, "ratio")
+
+
+def _ratio_curves(curves: Sequence[Curve]) -> list[Curve]:
+    if len(curves) > 1:
+        return [found for curve in curves for found in _first(curve, METRIC + PLAIN, "ratio")]
+    return [found for beside in BESIDE for kind in KINDS for found in _ratio_curve(curves[0], kind, beside)]
+
+
+def _ratio_curve(curve: Curve, kind: Sequence[str], beside: str) -> list[Curve]:
+    """The one curve of views that have the same ratio, or none."""
+    shown = [view for view in kind if _has(curve, view + beside, "ratio")]
+    name = " and ".join(map(_plain, shown)) + BESIDE[beside][0]
+    return [_of_view(replace(curve, name=name), view + beside) for view in shown[:1]]
+
+
+def _ratio_range(shown: Sequence[Curve]) -> tuple[float, float]:
+    """The readings within a decade of 1; more only where a run spends its second half beyond it."""
+    points = [curve.points("ratio")[1] for curve in shown]
+    ratios = [values[values > 0] for values in points if (values > 0).any()]
+    whole, late = np.concatenate(ratios), [np.median(values[len(values) // 2 :]) for values in ratios]
+    low = max(whole.min(), min(0.1, min(late) / 3))
+    high = min(whole.max(), max(10, max(late) * 3))
+    return min(0.5, low) / 1.1, max(2, high) * 1.1
+
+
+def _first(curve: Curve, order: Sequence[str], field: str = "value") -> list[Curve]:
+    """The first view of an order that the run has, as a list of one or none."""
+    return [replace(curve, view=view) for view in order if _has(curve, view, field)][:1]
+
+
+def _has(curve: Curve, view: str, field: str = "value") -> bool:
+    return replace(curve, view=view).has(field)
+
+
+def _of_view(curve: Curve, view: str) -> Curve:
+    """The view of a single run, in the colour of the view."""
+    base, beside = parted(view)
+    return replace(curve, view=view, look=LOOKS.index(base) + BESIDE[beside][1])
+
+
+def _themselves(group: Sequence[Curve]) -> list[Curve]:
+    """The views, without what is measured beside them."""
+    return [curve for curve in group if not parted(curve.view)[1]]
+
+
+def _plain(view: str) -> str:
+    base, beside = parted(view)
+    return base.replace("-", " ") + BESIDE[beside][0]

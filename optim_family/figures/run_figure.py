@@ -1,0 +1,197 @@
+"""One figure for one run or for many: loss, accuracies, sharpness, and sharpness over its threshold.
+
+A single run shows its views, each in a colour of its own; of several runs each has a colour, a line style
+and a marker of its own. The files are the same bytes every time, and need no display.
+"""
+
+import io
+import math
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from optim_family.errors import UsageError
+from optim_family.figures.curves import GREY, Curve
+from optim_family.figures.overlays import NAMES
+from optim_family.figures.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
+from optim_family.runs.atomic_files import replace_atomically
+from optim_family.runs.labels import setting
+from optim_family.runs.readings_table import run_labels
+from optim_family.runs.run import Run
+from optim_family.runs.series import fitted, last_step, series
+
+# Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.
+WIDTH, LEFT, RIGHT, BETWEEN = 11.0, 0.65, 0.75, 0.75
+HEAD, TITLE, TAU, PANEL, TICKS, STEPS, LINE = 0.55, 0.3, 0.36, 3.1, 0.36, 0.5, 0.19
+TAU_LABEL = "τ = ηλt, the time of the sharpness-reduction flow"
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.edgecolor": GREY,
+    "grid.color": "#e8e8e8",
+    "grid.linewidth": 0.6,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "axes.labelcolor": GREY,
+    "legend.fontsize": 8,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
+    "legend.handlelength": 3.2,
+    "lines.linewidth": 1.3,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "optim-family",
+}
+
+
+def figure(
+    runs: Sequence[Run],
+    *,
+    title: str | None = None,
+    names: Sequence[str] | None = None,
+    overlays: Collection[str] = NAMES,
+) -> Figure:
+    """Draw one run, or several in comparison.
+
+    Args:
+        runs: as `runs.read_run` gives them.
+        title: instead of the optimizer of the run, or the number of runs.
+        names: of the runs, instead of labels from their specifications.
+        overlays: which predictions to draw, of `overlays.NAMES`.
+
+    Raises:
+        UsageError: there is no run.
+    """
+    if not runs:
+        raise UsageError("there is nothing to draw; name at least one run directory")
+    names = [literal(name) for name in names or run_labels(runs)]
+    curves = [Curve(run, name, look) for look, (run, name) in enumerate(zip(runs, names, strict=True))]
+    columns = _columns(names)
+    lines = math.ceil(len(names) / columns) if len(names) > 1 else 0
+    with style.context(STYLE, after_reset=True):
+        tau = _tau_rate(curves) if "tau" in overlays else 0.0
+        drawn = _sheet(title or _title(runs, names), _subtitle(runs), tau, lines)
+        _panels(drawn, curves, tau, overlays)
+        if lines:
+            handles = [Line2D([], [], **curve.style, label=curve.name) for curve in curves]
+            drawn.legend(handles=handles, loc="lower center", ncols=columns, frameon=False)
+    return drawn
+
+
+def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
+    """Write <stem>.svg and <stem>.png into a folder, the same bytes every time.
+
+    Returns:
+        Both paths.
+
+    Raises:
+        CorruptError: the folder cannot be written.
+    """
+    paths = [folder / f"{stem}.svg", folder / f"{stem}.png"]
+    for path, metadata in zip(paths, ({"Date": None}, {"Software": None}), strict=True):
+        buffer = io.BytesIO()
+        with style.context(STYLE, after_reset=True):
+            figure.savefig(buffer, format=path.suffix[1:], dpi=150, metadata=metadata)
+        replace_atomically(path, buffer.getvalue())
+    return paths
+
+
+def _title(runs: Sequence[Run], names: Sequence[str]) -> str:
+    optimizers = dict.fromkeys(str(run.spec["optimizer"]) for run in runs)
+    return names[0] if len(runs) == 1 else f"{', '.join(optimizers)}: {len(runs)} runs"
+
+
+def _columns(names: Sequence[str]) -> int:
+    """As many columns in the legend as its names leave room for."""
+    width = 0.75 + 0.075 * max(map(len, names))  # inches, a little more than it takes
+    return min(len(names), 4, max(1, int(WIDTH / width)))
+
+
+def _sheet(title: str, subtitle: str, tau: float, lines: int) -> Figure:
+    """A figure of the right height with its heading; `lines` of legend will stand at the bottom."""
+    height = HEAD + 2 * (TITLE + PANEL) + TICKS + STEPS
+    height += (TAU if tau else 0) + (LINE * lines + 0.1 if lines else 0)
+    drawn = Figure(figsize=(WIDTH, height))
+    drawn.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=12, fontweight="bold")
+    drawn.text(0.012, 1 - 0.36 / height, subtitle, va="top", color=GREY)
+    return drawn
+
+
+def _grid(drawn: Figure, rows: int, top: float) -> GridSpec:
+    """Two panels side by side, their upper edge so many inches below that of the figure."""
+    height = drawn.get_figheight()
+    wide = (WIDTH - LEFT - RIGHT - BETWEEN) / 2
+    return drawn.add_gridspec(
+        rows,
+        2,
+        left=LEFT / WIDTH,
+        right=1 - RIGHT / WIDTH,
+        top=1 - top / height,
+        bottom=1 - (top + PANEL) / height,
+        wspace=BETWEEN / wide,
+        hspace=0.12,
+    )
+
+
+def _subtitle(runs: Sequence[Run]) -> str:
+    """What all runs have in common, and how a single run ended, if not as it should."""
+    status = str(runs[0].status.get("status"))
+    ending = [status] if len(runs) == 1 and status != "done" else []
+    return literal(", ".join([setting([run.spec for run in runs]), *ending]))
+
+
+def literal(text: str) -> str:
+    """Text that fits into a line, in which a dollar is a dollar and not mathematics."""
+    fitting = text if len(text) <= 140 else f"{text[:50]} … {text[-85:]}"
+    return fitting.replace("$", r"\$")
+
+
+def _panels(drawn: Figure, curves: Sequence[Curve], tau: float, overlays: Collection[str]) -> None:
+    groups = sharpness_groups(curves)
+    top = HEAD + TITLE + (TAU if tau else 0)
+    above, below = _grid(drawn, 1, top), _grid(drawn, len(groups), top + PANEL + TICKS + TITLE)
+    upper = [drawn.add_subplot(above[0, i]) for i in (0, 1)]
+    middle = [drawn.add_subplot(below[i, 0]) for i in range(len(groups))]
+    ratio = drawn.add_subplot(below[:, 1])
+    draw_loss(upper[0], curves, overlays)
+    draw_accuracy(upper[1], curves)
+    draw_sharpness(middle, groups, curves, overlays)
+    draw_ratio(ratio, curves)
+    _steps([*upper, *middle, ratio], curves)
+    for ax in (middle[-1], ratio):
+        ax.set_xlabel("step")
+    for ax in upper if tau else ():
+        ax.secondary_xaxis("top", functions=(_times(tau), _times(1 / tau))).set_xlabel(TAU_LABEL)
+
+
+def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
+    """The same steps in every panel; a single run has a line where it reaches 100 %."""
+    end = last_step(curve.run for curve in curves)
+    for ax in axes:
+        ax.set_xlim(-0.02 * end, 1.02 * end)
+        ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
+        if len(curves) == 1 and (at := fitted(curves[0].run)) is not None:
+            ax.axvline(series(curves[0].run, "step")[at], color=GREY, linewidth=0.8, alpha=0.6, zorder=1)
+
+
+def _tau_rate(curves: Sequence[Curve]) -> float:
+    """ηλ, of which τ is the multiple at every step of every run; 0 where there is no such number."""
+    steps, tau = np.concatenate([curve.points("tau") for curve in curves], axis=1)
+    rates = tau[steps > 0] / steps[steps > 0]
+    return float(rates[0]) if rates.size and np.allclose(rates, rates[0], rtol=1e-6, atol=0) else 0.0
+
+
+def _times(factor: float) -> Callable[[Any], Any]:
+    return lambda x: x * factor

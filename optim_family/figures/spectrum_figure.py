@@ -1,0 +1,156 @@
+"""One figure of one point in training: the whole spectrum, the layers, and the mini-batches.
+
+Three ways to look past λ₁, each drawn where it was measured, and each beside λ₁ and the stability threshold.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from optim_family.curvature.gauss_quadrature import SpectralDensity
+from optim_family.errors import UsageError
+from optim_family.figures.curves import ASIDE, COLOURS, GREY
+from optim_family.figures.run_figure import STYLE, WIDTH
+from optim_family.runs.labels import compact
+
+Record = Mapping[str, Any]
+
+# Inches.
+HEAD, PANEL, BAR, AXIS = 0.6, 3.5, 0.24, 0.9
+BODY, MEAN = COLOURS[0], COLOURS[2]
+TOP: dict[str, Any] = {"color": COLOURS[1], "linewidth": 1.4, "linestyle": "-"}
+LIMIT: dict[str, Any] = {"color": "black", "linewidth": 1.4, "linestyle": ":"}
+MIDDLE: dict[str, Any] = {"color": MEAN, "linewidth": 1.6, "linestyle": (0, (5, 1.5))}
+# A density below a tenth of that of one eigenvalue is the foot of a Gaussian.
+FAINTEST = 0.1
+POINTS = 2000
+
+
+def figure(record: Record, *, title: str = "", subtitle: str = "") -> Figure:
+    """Draw what was measured at one point: the density above, layers and mini-batches below.
+
+    Args:
+        record: as JSON: `view`, its name; `reading`, that of λ₁; and any of `density`, `trace`, `layers`,
+            `batch_sharpness`.
+        title: of the figure.
+        subtitle: one line below it.
+
+    Raises:
+        UsageError: the record has nothing to draw.
+    """
+    below = [name for name in ("layers", "batch_sharpness") if record.get(name)]
+    rows = [names for names in (["density"] if record.get("density") else [], below) if names]
+    if not rows:
+        raise UsageError(
+            "there is nothing to draw: the record has no density, no layers and no batch sharpness"
+        )
+    heights = [max(PANEL, AXIS + BAR * len(record["layers"] if "layers" in row else ())) for row in rows]
+    with style.context(STYLE, after_reset=True):
+        drawn = _sheet(title, subtitle, record["view"], sum(heights))
+        parts: Any = drawn.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)
+        for part, row in zip(parts[:, 0], rows, strict=True):
+            for name, ax in zip(row, part.subplots(1, len(row), squeeze=False)[0], strict=True):
+                DRAW[name](ax, record)
+                mark(ax, record)
+        named = {str(line.get_label()): line for ax in drawn.axes for line in ax.get_lines()}
+        handles = [line for label, line in named.items() if not label.startswith("_")]
+        drawn.legend(handles=handles, loc="upper right", ncols=3, frameon=False)
+    return drawn
+
+
+def draw_density(ax: Axes, record: Record) -> None:
+    """The density of all eigenvalues, with its standard error as a band, and how high a single one stands."""
+    density = SpectralDensity.from_record(record["density"])
+    sigma = density.width
+    grid = np.linspace(density.nodes.min() - 4 * sigma, density.nodes.max() + 4 * sigma, POINTS)
+    middle, error = density.at(grid, sigma)
+    single = 1 / (density.dim * sigma * np.sqrt(2 * np.pi))
+    ax.set_yscale("log", nonpositive="clip")
+    ax.set_ylim(FAINTEST * single, 3 * middle.max())
+    ax.fill_between(grid, middle - error, middle + error, color=BODY, alpha=0.2, linewidth=0)
+    ax.plot(grid, middle, color=BODY)
+    ax.axvline(0, color=GREY, linewidth=0.6)
+    ax.axhline(single, color=GREY, linewidth=0.8, linestyle=(0, (1, 3)))
+    ax.text(1.01, single, "one\neigenvalue", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
+    ax.set_title(f"Density of all {density.dim:,} eigenvalues", loc="left")
+    ax.set_title(_evidence(density, record), **ASIDE)
+    ax.set_xlabel("eigenvalue")
+
+
+def draw_layers(ax: Axes, record: Record) -> None:
+    """λ₁ of every layer's block as a bar with its error, the first layer on top."""
+    layers: Mapping[str, Record] = record["layers"]
+    values, errors = ([layer[field] for layer in layers.values()] for field in ("value", "error"))
+    places = range(len(layers))
+    ax.barh(places, values, xerr=errors, color=BODY, height=0.7, error_kw={"elinewidth": 1})
+    ax.set_yticks(places, list(layers))
+    ax.set_ylim(len(layers) - 0.4, -0.6)
+    ax.grid(visible=False, axis="y")
+    ax.set_title("Each layer by itself", loc="left")
+    ax.set_xlabel("λ₁ of the layer's block")
+
+
+def draw_batches(ax: Axes, record: Record) -> None:
+    """The quotients of the mini-batches, the lowest first, their mean and its confidence interval."""
+    batch: Record = record["batch_sharpness"]
+    quotients = sorted(batch["quotients"])
+    if batch["error"] is not None:
+        ax.axvspan(
+            batch["value"] - batch["error"],
+            batch["value"] + batch["error"],
+            color=MEAN,
+            alpha=0.2,
+            linewidth=0,
+        )
+        ax.set_title(f"band: {100 * batch['confidence']:g} % confidence", **ASIDE)
+    ax.axvline(batch["value"], label=f"batch sharpness {batch['value']:.4g}", **MIDDLE)
+    ax.plot(quotients, range(1, len(quotients) + 1), "o", color=BODY, markersize=4)
+    ax.axvline(0, color=GREY, linewidth=0.6)
+    ax.set_ylim(1 - 0.05 * len(quotients), 1.05 * len(quotients))
+    ax.yaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    ax.set_title("Each mini-batch along its gradient", loc="left")
+    ax.set_xlabel("gᵀHg / ‖g‖²")
+    ax.set_ylabel("mini-batch, in order of the quotient")
+
+
+def mark(ax: Axes, record: Record) -> None:
+    """λ₁ of the whole, and the threshold where there is one, as upright lines."""
+    reading: Record = record["reading"]
+    ax.axvline(reading["value"], label=f"λ₁ {reading['value']:.4g}", **TOP)
+    if reading["threshold"] is not None:
+        ax.axvline(reading["threshold"], label=f"threshold {reading['threshold']:.4g}", **LIMIT)
+
+
+def _sheet(title: str, subtitle: str, view: str, body: float) -> Figure:
+    """A figure with its heading, and room for panels so many inches high."""
+    height = HEAD + body
+    drawn = Figure(figsize=(WIDTH, height))
+    drawn.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEAD / height))
+    below = ", ".join([*([subtitle] if subtitle else []), f"{view.replace('-', ' ')} view"])
+    drawn.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=12, fontweight="bold")
+    drawn.text(0.012, 1 - 0.36 / height, below, va="top", color=GREY)
+    return drawn
+
+
+def _evidence(density: SpectralDensity, record: Record) -> str:
+    directions = len(density.nodes)
+    told = [f"width {density.width:.3g}", f"{directions} direction{'s' * (directions > 1)}"]
+    if trace := record.get("trace"):
+        told.insert(0, f"trace {_short(trace['value'], 4)} ± {_short(trace['standard_error'], 2)}")
+    return ", ".join(told)
+
+
+def _short(value: float, digits: int) -> str:
+    return compact(float(f"{value:.{digits}g}"))
+
+
+DRAW: dict[str, Callable[[Axes, Record], None]] = {
+    "density": draw_density,
+    "layers": draw_layers,
+    "batch_sharpness": draw_batches,
+}

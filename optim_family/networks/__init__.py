@@ -1,0 +1,1 @@
+"""Networks: model cards, how timm backbones are adapted, and the proof of scale invariance."""

@@ -1,0 +1,162 @@
+"""The geometry of optimizers that this project did not write: torch's own, and some of timm's.
+
+P is read from the state that the next step leaves behind, rehearsed on a copy: whatever way a variant
+(fused, foreach, capturable) goes about it, it ends in that state. Two things are not exact. Coupled decay
+through a P that is not one number pulls at some weights more than at others; λ is then taken at its mean over
+the weights, λ wᵀP⁻¹w / ‖w‖². And where tensors differ in their threshold T, by their group or by their number
+of steps, P is T times as large for each, which is exact if only learning rates differ.
+"""
+
+import copy
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric, UnknownMetric
+from optim_family.optimizers.external.update_rules import EXCUSES, MOTIONS, PECULIAR, WITHOUT_METRIC, Turn
+from optim_family.optimizers.motion import Motion
+from optim_family.space import flatten
+
+STANDSTILL = 1e20  # how much larger P can be for a tensor whose learning rate is zero beside others that move
+# β₂ = 1 would divide by its own bias correction; that of the next smaller number is 1 after so many steps.
+STILL, AGES = 1 - 2.0**-52, 1e18
+VAST = 1e5  # how much larger P is made where it is a sum or a maximum of squares, to which nothing adds then
+
+
+def describe(optimizer: Optimizer) -> Geometry:
+    """The geometry of any optimizer's next step: the one that it declares, or else what is known of it.
+
+    Raises:
+        ValueError: the metric depends on the gradient, and no tensor has one.
+    """
+    declared = getattr(optimizer, "geometry", None)
+    return geometry(optimizer) if declared is None else declared()
+
+
+@torch.no_grad()
+def geometry(optimizer: Optimizer) -> Geometry:
+    """The geometry of an optimizer's next step, with the gradients that stand in `.grad`; nothing changes.
+
+    A class that inherits its step from a known one has its geometry. For every other the metric is an
+    `UnknownMetric`, no decay, and an infinite threshold, which stands for none.
+
+    Raises:
+        ValueError: the metric depends on the gradient, and no tensor has one.
+    """
+    weights = [w for group in optimizer.param_groups for w in group["params"] if w.requires_grad]
+    reason = why_unknown(optimizer)
+    if reason is not None:
+        return Geometry(UnknownMetric(sum(w.numel() for w in weights), reason), math.inf, None)
+    found = motions(optimizer)
+    pull = _mean(weights, [1 / m.metric for m in found])
+    thresholds = [m.threshold(pull) for m in found]
+    lowest = min(thresholds)
+    stretch = [1.0 if t == lowest else min(t / lowest, STANDSTILL) for t in thresholds]
+    metric = _metric(optimizer, weights, [m.metric * x for m, x in zip(found, stretch, strict=True)])
+    shrink = _mean(weights, [m.lr * (m.decoupled + (m.coupled or 0.0)) for m in found])
+    return Geometry(metric, lowest, Decay(shrink, coupled=any(m.coupled is not None for m in found)))
+
+
+@torch.no_grad()
+def motions(optimizer: Optimizer) -> list[Motion]:
+    """How each trained tensor moves in the next step of an optimizer of which that is known, in order."""
+    describe = MOTIONS[_origin(type(optimizer))]
+    return [describe(turn) for turn in _rehearse(optimizer)]
+
+
+def hold_still(optimizer: Optimizer) -> None:
+    """Let the averages of a known optimizer's metric move no more: for tests of its threshold.
+
+    A sum, as Adagrad's, and a maximum, as Adamax's, become so large that a gradient does not matter to them.
+    """
+    for group in optimizer.param_groups:
+        group.update({key: 1.0 for key in group.keys() & {"alpha", "rho"}})
+        if "betas" in group:
+            group["betas"] = (group["betas"][0], STILL)
+    for memory in optimizer.state.values():
+        if memory.keys() & {"exp_avg", "sum"} and "step" in memory and float(memory["step"]) < AGES / 2:
+            memory["step"].fill_(AGES)
+            for key in memory.keys() & {"exp_avg", "sum", "exp_inf"}:
+                memory[key].mul_({"exp_avg": 0.0, "sum": VAST**2, "exp_inf": VAST}[key])
+        if "mu_product" in memory:
+            memory["mu_product"].zero_()
+
+
+def why_unknown(optimizer: Optimizer) -> str | None:
+    """Why no metric is known for an optimizer; None if one is."""
+    name, origin = type(optimizer).__name__, _origin(type(optimizer))
+    if origin in WITHOUT_METRIC:
+        return f"{name} has none, for {WITHOUT_METRIC[origin]}"
+    if origin not in MOTIONS:
+        return f"that of {name} has not been declared, as a FamilyOptimizer declares its own"
+    for setting in PECULIAR:
+        if any(group.get(setting) for group in optimizer.param_groups):
+            return f"{name} with {setting} has none, for {PECULIAR[setting]}"
+    return None
+
+
+def excuses(optimizer: type[Optimizer]) -> Mapping[str, str]:
+    """Promises of the conformance suite that a class does not keep, with the reason."""
+    return EXCUSES.get(_origin(optimizer), {})
+
+
+def _origin(optimizer: type[Optimizer]) -> str:
+    """The known class whose step this is; empty if there is none."""
+    step = inspect.unwrap(optimizer.step)  # torch wraps that of every class at its first use
+    for kind in (kind for kind in optimizer.__mro__ if issubclass(kind, Optimizer)):
+        name = f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
+        if name in MOTIONS or name in WITHOUT_METRIC:
+            return name if inspect.unwrap(kind.step) is step else ""
+    return ""
+
+
+def _rehearse(optimizer: Optimizer) -> Iterator[Turn]:
+    """Take the next step on a copy, which has the state but no hooks; tensors without gradient get zeros."""
+    twin, norm = copy.deepcopy(optimizer), 0.0
+    pairs = [
+        (w, moved, group)
+        for held, group in zip(optimizer.param_groups, twin.param_groups, strict=True)
+        for w, moved in zip(held["params"], group["params"], strict=True)
+        if w.requires_grad
+    ]
+    for w, moved, _ in pairs:  # a copy of an nn.Parameter comes without its gradient
+        moved.grad = torch.zeros_like(w) if w.grad is None else w.grad.clone()
+        norm = math.hypot(norm, float(torch.linalg.vector_norm(moved.grad)))
+    twin.step()
+    for w, moved, group in pairs:
+        values = {key: _plain(value) for key, value in group.items() if key != "params"}
+        yield Turn(w.detach(), optimizer.state.get(w, {}), twin.state[moved], values, norm)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers instead of tensors of one number, which capturable variants have."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+
+
+def _metric(optimizer: Optimizer, weights: Sequence[Tensor], parts: Sequence[Tensor | float]) -> Metric:
+    """P out of the P of each tensor."""
+    numbers = {part for part in parts if not isinstance(part, Tensor)}
+    if len(numbers) == 1 and not any(isinstance(part, Tensor) for part in parts):
+        return ScalarMetric(sum(w.numel() for w in weights), numbers.pop())
+    if all(w.grad is None for w in weights):
+        raise ValueError(
+            f"the metric of {type(optimizer).__name__}'s next step depends on the gradient; "
+            "call loss.backward() before asking for it."
+        )
+    return DiagonalMetric(
+        flatten(torch.as_tensor(p).to(w).expand_as(w) for p, w in zip(parts, weights, strict=True))
+    )
+
+
+def _mean(weights: Sequence[Tensor], parts: Sequence[Tensor | float]) -> float:
+    """Σ x w² / Σ w²: the mean of x over the weights, each counted by its square."""
+    squares = [w.double().square() for w in weights]
+    weighted = sum(float((part * square).sum()) for part, square in zip(parts, squares, strict=True))
+    return weighted / (sum(float(square.sum()) for square in squares) or 1.0)

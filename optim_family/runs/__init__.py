@@ -1,0 +1,1 @@
+"""The append-only store of runs, written and read without torch."""

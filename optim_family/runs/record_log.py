@@ -1,0 +1,203 @@
+"""The log of a run: one record a line, one write a record; it only grows, and any damage to it shows.
+
+Every line ends with a check, the CRC-32 of all that stands before it, which starts at a number of the run's
+own: a flipped bit, a lost line or a line from elsewhere shows. Only a torn last line, which a kill leaves, is
+dropped.
+"""
+
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, final
+
+import orjson
+
+from optim_family.errors import CorruptError
+from optim_family.runs.atomic_files import writing
+from optim_family.training.spec import difference
+
+_PATTERN = b',"check":"%08x"}\n'
+_ENDING = len(_PATTERN % 0)
+_TIMING = frozenset({"elapsed", "seconds"})
+_BLOCK = 2**16  # bytes read at once: many enough to be fast, few enough for the processor's cache
+
+
+@final
+class Log:
+    """The writing end of a log: remembers where it ends, and which of its records came again.
+
+    Attributes:
+        count: records in it.
+    """
+
+    def __init__(self, path: Path, start: int) -> None:
+        """Open `path`, or make it; a torn last line is cut off.
+
+        Args:
+            path: the file.
+            start: the number at which the chain of checks starts.
+
+        Raises:
+            CorruptError: it cannot be written, or is damaged.
+        """
+        self.path, self.count, self._size, self._check = path, 0, 0, start
+        self._last = -1
+        with writing(path), ExitStack() as held:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            self._descriptor = os.open(path, flags, 0o666)
+            held.callback(os.close, self._descriptor)
+            self._replay = held.enter_context(path.open("rb"))
+            lines = b""
+            for lines, self._check in _verified(path, start):
+                self.count, self._size = self.count + lines.count(b"\n"), self._size + len(lines)
+            if lines:
+                self._last = _parsed(lines[lines.rfind(b"\n", 0, -1) + 1 :], path)[0]["step"]
+            os.ftruncate(self._descriptor, self._size)
+            self._held = held.pop_all()
+        self._stored: dict[str, Any] = {"step": -1}
+
+    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
+        """Add a record, or compare it where its step is not new; see `RunStore.append`."""
+        plain: dict[str, Any] = finite(record)
+        if plain["step"] <= self._last:
+            if again:
+                self._compare(plain)
+            return False
+        head = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()[:-1]
+        inner = zlib.crc32(head, self._check)
+        ending = _PATTERN % inner
+        self._extend(head + ending)
+        self._check = zlib.crc32(ending, inner)
+        self._last, self.count = plain["step"], self.count + 1
+        return True
+
+    def sync(self) -> None:
+        """Return when all records are on the disk.
+
+        Raises:
+            CorruptError: the system refuses.
+        """
+        with writing(self.path):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Closing twice is harmless."""
+        self._held.close()
+
+    def _extend(self, line: bytes) -> None:
+        with writing(self.path):
+            if os.fstat(self._descriptor).st_size != self._size:
+                raise OSError("it has changed under its writer")
+            try:
+                written = os.write(self._descriptor, line)
+                if written < len(line):
+                    raise OSError(f"only {written} of {len(line)} bytes fitted")
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, self._size)
+                raise
+        self._size += len(line)
+
+    def _compare(self, record: dict[str, Any]) -> None:
+        while self._stored["step"] < record["step"]:
+            self._stored = _parsed(self._replay.readline(), self.path)[0]
+        ours, theirs = _timeless(record), _timeless(self._stored)
+        if json.dumps(ours, sort_keys=True) != json.dumps(theirs, sort_keys=True):
+            fields = "; ".join(difference(theirs, ours)) or "a missing field or the sign of a zero"
+            raise CorruptError(
+                f"{self.path} holds another record of step {self._stored['step']} than was now computed "
+                f"({fields}): the run was not continued exactly, perhaps on another machine or with other "
+                "libraries; repeat it in a new folder"
+            )
+
+
+def read_log(path: Path, start: int) -> Iterator[list[dict[str, Any]]]:
+    """All records, without their checks, many at a time; also while it is being written. No file, no records.
+
+    Raises:
+        CorruptError: a line is damaged.
+    """
+    for lines, _ in _verified(path, start):
+        yield _parsed(lines, path)
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN and no infinities: null stands for them, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def _verified(path: Path, check: int) -> Iterator[tuple[bytes, int]]:
+    """Whole lines, at least one, and the CRC-32 up to their end: again and again, many at once."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        number = 1
+        while block := file.read(_BLOCK) + file.readline():
+            lines = block[: block.rfind(b"\n") + 1]
+            torn, ending = block[len(lines) :], lines[-_ENDING:]
+            inner = zlib.crc32(lines[:-_ENDING], check)
+            after = zlib.crc32(ending, inner)
+            if ending not in (_PATTERN % inner, b"") or (torn and not _torn(torn, after)):
+                raise CorruptError(
+                    f"{path} is damaged in line {number + _first_bad(block, check)}, which does not match "
+                    "its check; repeat the run in a new folder"
+                )
+            if lines:
+                yield lines, after
+            if torn:
+                return  # a torn line is the last one, even if its writer completes it meanwhile
+            number, check = number + lines.count(b"\n"), after
+
+
+def _first_bad(block: bytes, check: int) -> int:
+    """The index of the first line that does not match its check."""
+    index = 0
+    for line in block.splitlines(keepends=True):
+        if not line.endswith(_ending(line[:-_ENDING], check)):
+            break
+        index, check = index + 1, zlib.crc32(line, check)
+    return index
+
+
+def _parsed(lines: bytes, path: Path) -> list[dict[str, Any]]:
+    """The records; orjson reads the same numbers as Python's parser, and is faster."""
+    try:
+        records: list[dict[str, Any]] = orjson.loads(b"[" + lines[:-1].replace(b"\n", b",") + b"]")
+        kinds = set(map(type, map(itemgetter("step"), records)))
+        for record in records:
+            del record["check"]
+    except ValueError as error:
+        raise CorruptError(f"{path} holds lines that are not JSON: {error}") from error
+    except (KeyError, TypeError):
+        kinds = set()
+    if kinds != {int}:
+        raise CorruptError(f"{path} holds lines that are not records, for they have no step")
+    return records
+
+
+def _ending(head: bytes, check: int) -> bytes:
+    """The end of a line, with the CRC-32 of its head and all before it; `check` is that of all before it."""
+    return _PATTERN % zlib.crc32(head, check)
+
+
+def _torn(line: bytes, check: int) -> bool:
+    """No newline, and not because the newline itself was changed."""
+    return line[-_ENDING:-1] != _ending(line[:-_ENDING], check)[:-1]
+
+
+def _timeless(value: Any) -> Any:
+    """What must come out the same when it is computed again."""
+    if isinstance(value, dict):
+        return {key: _timeless(item) for key, item in value.items() if key not in _TIMING}
+    return value

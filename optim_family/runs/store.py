@@ -1,0 +1,209 @@
+"""A run directory: one writer, a log that only grows, and files that are replaced whole.
+
+spec.json       written first: a folder is a run when it has one
+metrics.jsonl   the log of records
+status.json     how far it is, with the number of records that are safe on the disk
+lock            held by the writer
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self, final
+
+from optim_family.errors import BusyError, CorruptError, UsageError
+from optim_family.runs.atomic_files import is_leftover, remove_leftovers, replace_atomically, seal, unseal, writing
+from optim_family.runs.record_log import Log, finite
+from optim_family.training.spec import difference
+
+SPEC, STATUS, PROVENANCE = "spec.json", "status.json", "provenance.json"
+LOG, _LOCK, _CHECKPOINTS = "metrics.jsonl", "lock", "checkpoints"
+_BAD_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL}
+
+
+class Store(ABC):
+    """Where a run is kept, as the process sees it that carries it out; a context manager."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder for the checkpoints of this run; it need not exist."""
+        return self.path / _CHECKPOINTS
+
+    @abstractmethod
+    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
+        """Add one record to the log; whether it is new."""
+
+    @abstractmethod
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Replace one JSON file of the directory."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closing twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+@final
+class Elsewhere(Store):
+    """A run that another process keeps: nothing is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
+        """Do nothing."""
+        return True
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@final
+class RunStore(Store):
+    """The one writer of a run directory: remembers the lock it holds and its end of the log.
+
+    A context manager; leaving it frees the lock, and so does the death of the process.
+    """
+
+    def __init__(self, path: Path, log: Log, held: ExitStack) -> None:
+        """Use `open`."""
+        self.path, self._log, self._held = path, log, held
+
+    @classmethod
+    def open(cls, path: Path, spec: Mapping[str, Any]) -> Self:
+        """Become the writer of `path`, which is made if it does not exist.
+
+        A torn last record and unfinished files, which a kill leaves, are removed.
+
+        Args:
+            path: a new or empty folder, or the directory of this very run.
+            spec: what the run is, as JSON.
+
+        Raises:
+            BusyError: another process is the writer.
+            UsageError: the folder holds something else, or a run with another specification.
+            CorruptError: the folder cannot be written, or what it holds is damaged.
+        """
+        _enter(path)
+        if (path / _CHECKPOINTS).is_symlink():
+            raise UsageError(
+                f"{path / _CHECKPOINTS} is a link; a run keeps all of its own: choose another folder"
+            )
+        with writing(path), ExitStack() as held:
+            held.callback(os.close, _lock(path / _LOCK))
+            _settle(path / SPEC, json.loads(json.dumps(finite(spec))))
+            log = Log(path / LOG, log_start(path))
+            held.callback(log.close)
+            require_records(path, unseal_if_any(path / STATUS), log.count)
+            for folder in (path, path / _CHECKPOINTS):
+                remove_leftovers(folder)
+            return cls(path, log, held.pop_all())
+
+    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
+        """Add one record to the log by a single write; NaN and infinities become null.
+
+        A resumed run makes the records after its checkpoint again. Those are not written twice but
+        compared: equal in all but the timing, they prove that the run was continued exactly.
+
+        Args:
+            record: JSON, with an integer `step` that grows from record to record.
+            again: whether a record that comes a second time must be the same.
+
+        Returns:
+            Whether the record is new.
+
+        Raises:
+            CorruptError: the log cannot be written, or holds another record of this step.
+        """
+        return self._log.append(record, again=again)
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Replace one JSON file of the directory, once all records so far are safe on the disk.
+
+        `status.json` gets the number of `records` as well, so that a log which lost its end is noticed.
+
+        Raises:
+            CorruptError: the system refuses.
+        """
+        self._log.sync()
+        count = {"records": self._log.count} if name == STATUS else {}
+        replace_atomically(self.path / name, seal(finite({**value, **count})))
+
+    def close(self) -> None:
+        """Free the lock. Closing twice is harmless."""
+        self._held.close()
+
+
+def _enter(path: Path) -> None:
+    """Make the folder, or make sure that it is empty or a run."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        names = {name for name in os.listdir(path) if name != _LOCK and not is_leftover(name)}
+    except (ValueError, OSError) as error:
+        number, reason = getattr(error, "errno", errno.EINVAL), getattr(error, "strerror", error)
+        kind = UsageError if number in _BAD_PATH else CorruptError
+        line = f"{str(path)!r} cannot be a run directory: {reason}; choose another folder"
+        raise kind(line) from error
+    if names and SPEC not in names:
+        raise UsageError(f"{path} is neither empty nor a run directory; choose another folder")
+
+
+def _lock(path: Path) -> int:
+    """The descriptor that holds the lock, into which the holder writes its name."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+    except BaseException as error:
+        holder = os.pread(descriptor, 100, 0).decode(errors="replace")
+        os.close(descriptor)
+        if not isinstance(error, BlockingIOError):
+            raise
+        who = holder if re.fullmatch(r"process \d+ on [\w.-]+", holder) else "another process"
+        raise BusyError(f"{path.parent} is in use by {who}; wait for it, or choose another folder") from error
+    return descriptor
+
+
+def _settle(path: Path, spec: dict[str, Any]) -> None:
+    """Write the specification, or make sure that it is the one already there."""
+    if not path.exists():
+        replace_atomically(path, seal(spec))
+    if fields := difference(unseal(path), spec):
+        raise UsageError(f"{path.parent} holds a different run ({'; '.join(fields)}); choose another folder")
+
+
+def log_start(path: Path) -> int:
+    """Where the checks of the log start: another run's log does not fit."""
+    return zlib.crc32((path / SPEC).read_bytes())
+
+
+def unseal_if_any(path: Path) -> dict[str, Any]:
+    """What `files.seal` wrote; nothing if there is no file."""
+    return unseal(path) if path.exists() else {}
+
+
+def require_records(path: Path, status: Mapping[str, Any], count: int) -> None:
+    """At least as many records as were safe when the status was written."""
+    if count < status.get("records", 0):
+        raise CorruptError(
+            f"{path / LOG} has lost its end: {count} records where {STATUS} counts {status['records']}; "
+            "repeat the run in a new folder"
+        )

@@ -1,0 +1,1 @@
+"""What is measured of an optimizer's loss: views of the Hessian, each reading with its evidence."""

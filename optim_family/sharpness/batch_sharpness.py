@@ -1,0 +1,137 @@
+"""Batch sharpness: the curvature that a step of mini-batch training meets along its own gradient.
+
+    E_B[g_Bᵀ H_B g_B / ‖g_B‖²],    g_B = ∇L_B,  H_B = ∇²L_B
+
+It is what sits near the stability threshold where λ₁(∇²L) stays below it. With the full batch as the only
+one it is the Rayleigh quotient of the gradient, at most λ₁. In an optimizer's metric P the gradient is
+P^{-1/2} g_B and the Hessian P^{-1/2} H_B P^{-1/2}.
+
+Source: A. Andreyev, P. Beneventano, "Edge of stochastic stability: revisiting the edge of stability for SGD",
+arXiv:2412.20553.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import torch
+from scipy.special import stdtrit
+from torch import Tensor
+
+from optim_family.curvature.hessian import ChunkLoss, Hessian
+from optim_family.curvature.precision import full_precision
+from optim_family.geometry import Geometry
+from optim_family.sharpness.probe import VIEWS, View, named
+from optim_family.space import flatten
+
+
+@final
+@dataclass(frozen=True)
+class BatchSharpness:
+    """An estimate of the batch sharpness, with the evidence for it.
+
+    Attributes:
+        value: the mean of the quotients, in the unit of the view.
+        error: half the width of Student's confidence interval; None for a single batch.
+        standard_error: of the mean; None for a single batch.
+        confidence: the probability that value ± error covers the expectation, where the quotients are
+            independent and nearly normal.
+        threshold: the stability threshold of the same view, or None where it has none.
+        ratio: value / threshold.
+        quotients: g_Bᵀ H_B g_B / ‖g_B‖² of every batch, in order.
+        products: products with the Hessian of a batch, one each.
+        seconds: wall time that it took.
+    """
+
+    value: float
+    error: float | None
+    standard_error: float | None
+    confidence: float
+    threshold: float | None
+    ratio: float | None
+    quotients: tuple[float, ...]
+    products: int
+    seconds: float
+
+    def as_record(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def batch_sharpness(
+    batches: Iterable[Sequence[ChunkLoss]],
+    params: Sequence[Tensor],
+    geometry: Geometry | None = None,
+    *,
+    view: View | str = VIEWS["raw"],
+    confidence: float = 0.95,
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> BatchSharpness:
+    """Estimate E_B[g_Bᵀ H_B g_B / ‖g_B‖²] from some mini-batches, one gradient and one product each.
+
+    `[chunk_losses(model, loss_fn, [batch]) for batch in loader]` are the batches of any model.
+
+    Args:
+        batches: independent mini-batches, each as the closures whose sum is its loss. Batches that together
+            are the whole training set make the interval wider than it need be.
+        params: the tensors that w consists of, in order.
+        geometry: of the optimizer, for thresholds and for the preconditioned views.
+        view: which factors stand around g_B and H_B.
+        confidence: of the interval, between 0 and 1.
+        total: adds up what all have who hold a share of every batch, [d] → [d]; if None, all is here.
+
+    Raises:
+        ValueError: there is no batch, the confidence is not between 0 and 1, or the view is unknown or needs
+            a metric and there is none.
+        FloatingPointError: a batch has a gradient that is zero or not finite.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"a confidence lies between 0 and 1; got {confidence}.")
+    view, begin = named(view) if isinstance(view, str) else view, time.perf_counter()
+    weights = flatten(p.detach() for p in params)
+    with full_precision(), torch.enable_grad():
+        found = [_quotient(view, batch, params, weights, geometry, total) for batch in batches]
+    if not found:
+        raise ValueError("there is nothing to measure on: `batches` gave no mini-batch.")
+    scale = float(weights @ weights) if view.spherical else 1.0  # the first synchronisation
+    quotients = (scale * torch.stack(found).double()).tolist()
+    if bad := [i for i, q in enumerate(quotients) if not math.isfinite(q)]:
+        raise FloatingPointError(
+            f"the gradient of batch {bad[0]} is zero or not finite: it has no direction."
+        )
+    n, mean = len(quotients), math.fsum(quotients) / len(quotients)
+    threshold = view.threshold(geometry)
+    spread = statistics.stdev(quotients) / math.sqrt(n) if n > 1 else None
+    return BatchSharpness(
+        value=mean,
+        error=None if spread is None else spread * float(stdtrit(n - 1, (1 + confidence) / 2)),
+        standard_error=spread,
+        confidence=confidence,
+        threshold=None if threshold is None else scale * threshold,
+        ratio=None if threshold is None else mean / (scale * threshold),
+        quotients=tuple(quotients),
+        products=n,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _quotient(
+    view: View,
+    batch: Sequence[ChunkLoss],
+    params: Sequence[Tensor],
+    weights: Tensor,
+    geometry: Geometry | None,
+    total: Callable[[Tensor], Tensor] | None,
+) -> Tensor:
+    """gᵀ H g / ‖g‖² of one mini-batch in a view, a scalar on the device."""
+    operator = view.operator(Hessian(batch, params, "rebuilt", total), weights, geometry)  # used only once
+    g = torch.zeros_like(weights)
+    for chunk in batch:
+        g += flatten(torch.autograd.grad(chunk(), tuple(params), materialize_grads=True))
+    g = total(g) if total else g
+    for factor in reversed(operator.factors):  # ∇ at the preconditioned weights is A₁ ⋯ Aₙ ∇L
+        g = factor @ g
+    return g @ (operator @ g) / (g @ g)

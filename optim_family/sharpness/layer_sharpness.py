@@ -1,0 +1,140 @@
+"""Sharpness layer by layer: λ₁ of the diagonal blocks that belong to a tensor, or to a module.
+
+For the coordinates R of a layer the block is RᵀAR. Each λ₁(RᵀAR) is at most λ₁(A) (Cauchy), and shows how
+sharp the loss would be if that layer alone were trained.
+
+Source: R. Horn, C. Johnson, "Matrix Analysis" (2012), section 4.3.
+"""
+
+import time
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from optim_family.geometry import Geometry
+from optim_family.operators import SymmetricOperator
+from optim_family.sharpness.probe import Probe, Reading, View, named
+from optim_family.space import ParameterSpace
+
+
+@final
+class Block(SymmetricOperator):
+    """RᵀAR, the operator A seen on some coordinates only; a product takes one with A.
+
+    Args:
+        middle: A.
+        parts: the coordinates, as slices that do not overlap.
+    """
+
+    def __init__(self, middle: SymmetricOperator, parts: Sequence[slice]) -> None:
+        self.middle, self.parts = middle, tuple(parts)
+        self.sizes = [part.stop - part.start for part in self.parts]
+        self.dim = sum(self.sizes)
+
+    def restrict(self, v: Tensor) -> Tensor:
+        """Rᵀv: the coordinates of a whole vector, [d] → [dim]."""
+        return torch.cat([v[part] for part in self.parts])
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The product RᵀA(Rv)."""
+        whole = v.new_zeros(self.middle.dim)
+        for part, values in zip(self.parts, torch.split(v, self.sizes), strict=True):
+            whole[part] = values
+        return self.restrict(self.middle @ whole)
+
+    def gradient(self) -> Tensor | None:
+        """Rᵀg, from the gradient g of A."""
+        gradient = self.middle.gradient()
+        return None if gradient is None else self.restrict(gradient)
+
+
+def layers(space: ParameterSpace, depth: int | None = None) -> dict[str, list[slice]]:
+    """The coordinates of every layer, by its name.
+
+    Args:
+        space: the trained tensors.
+        depth: how many parts of a dotted name a layer shares: with 1 `stage1.0.conv1.weight` belongs to
+            `stage1`. If None every tensor is a layer.
+
+    Raises:
+        ValueError: depth is below 1.
+    """
+    if depth is not None and depth < 1:
+        raise ValueError(f"a layer shares at least one part of its tensors' names; got the depth {depth}.")
+    found: dict[str, list[slice]] = {}
+    ends = accumulate((t.numel() for t in space.tensors), initial=0)
+    for name, (start, end) in zip(space.names, pairwise(ends), strict=True):
+        found.setdefault(".".join(name.split(".")[:depth]), []).append(slice(start, end))
+    return found
+
+
+@final
+class LayerPanel:
+    """Measures every layer again and again; remembers one probe a layer.
+
+    Args:
+        space: the trained tensors.
+        view: which sharpness; ρ, the metric and the threshold are those of all weights together.
+        depth: as in `layers`.
+        options: of `Probe`: k, rtol, max_products, seed.
+    """
+
+    def __init__(
+        self, space: ParameterSpace, view: View | str = "raw", *, depth: int | None = None, **options: Any
+    ) -> None:
+        self.view = named(view) if isinstance(view, str) else view
+        self.layers = layers(space, depth)
+        self.probes = {name: Probe("raw", **options) for name in self.layers}
+
+    def __call__(
+        self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
+    ) -> dict[str, Reading]:
+        """One reading for each layer, by name, at the weights w [d]."""
+        operator, readings = self.view.operator(hessian, weights, geometry), {}
+        for name, probe in self.probes.items():
+            begin = time.perf_counter()
+            block = Block(operator, self.layers[name])
+            pairs = probe.solve(block, block.restrict(weights), None)
+            readings[name] = self.view.read(pairs, weights, geometry, time.perf_counter() - begin)
+        return readings
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next readings depend on."""
+        return {name: probe.state_dict() for name, probe in self.probes.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where another panel of the same layers stood."""
+        for name, probe in self.probes.items():
+            probe.load_state_dict(state[name])
+
+
+def layer_sharpness(
+    hessian: SymmetricOperator,
+    space: ParameterSpace,
+    geometry: Geometry | None = None,
+    *,
+    view: View | str = "raw",
+    depth: int | None = None,
+    **options: Any,
+) -> dict[str, Reading]:
+    """λ₁ of every layer's diagonal block in a view, each at most that of the whole.
+
+    Args:
+        hessian: ∇²L [d, d] at the present weights.
+        space: the trained tensors, whose names name the layers.
+        geometry: of the optimizer, for thresholds and for the preconditioned views.
+        view: which sharpness; ρ, the metric and the threshold are those of all weights together.
+        depth: 1 for the outermost modules, and so on; every tensor by itself if None.
+        options: of `Probe`: k, rtol, max_products, seed.
+
+    Returns:
+        One reading for each layer, by its name, in the order of the weights.
+
+    Raises:
+        ValueError: an unknown view, a view whose metric is not known, or a depth below 1.
+        FloatingPointError: a product is not finite.
+    """
+    return LayerPanel(space, view, depth=depth, **options)(hessian, space.weights(), geometry)

@@ -1,0 +1,250 @@
+"""Sharpness in five views, each a number with its evidence.
+
+Every view is λ₁ of P^{-1/2} (Π) ρ · H(w) · ρ (Π) P^{-1/2} with some of the factors left out; ρ = ‖w‖,
+Π = I − θθᵀ, P the optimizer's metric. For a scale-invariant loss ρ² H(w) = H(w/ρ), so that no weight
+is moved to measure it.
+
+Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of normalization layers:
+sharpness reduction", NeurIPS 2022.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from optim_family.curvature.lanczos import Eigenpairs, top_eigenpairs
+from optim_family.geometry import Geometry
+from optim_family.operators import Sandwich, SymmetricOperator, TangentProjection
+
+# Norm of the noise beside the gradient of norm 1: what is sharp elsewhere must be seen.
+NOISE = 1.0
+
+
+@final
+@dataclass(frozen=True)
+class View:
+    """Which factors stand around the Hessian.
+
+    Attributes:
+        name: as on the command line.
+        spherical: ρ, the Hessian at w/‖w‖.
+        tangent: Π, along the sphere only.
+        preconditioned: P^{-1/2}, in the optimizer's own metric.
+    """
+
+    name: str
+    spherical: bool = False
+    tangent: bool = False
+    preconditioned: bool = False
+
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """Views that differ by the number ρ² alone share their eigenvectors, and one measurement."""
+        return self.tangent, self.preconditioned
+
+    def operator(self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None) -> Sandwich:
+        """P^{-1/2} (Π) H (Π) P^{-1/2}, the factor ρ² left out.
+
+        Raises:
+            ValueError: the view needs a metric and there is none.
+        """
+        factors: list[SymmetricOperator] = []
+        if self.preconditioned:
+            if geometry is None:
+                raise ValueError(f"the view {self.name!r} needs an optimizer with a known metric.")
+            factors.append(geometry.metric.power(-0.5))
+        if self.tangent:
+            factors.append(TangentProjection(weights))
+        return Sandwich(tuple(factors), hessian)
+
+    def threshold(self, geometry: Geometry | None) -> float | None:
+        """The stability threshold of the unscaled operator; None where this view has none."""
+        if geometry is None:
+            return None
+        if self.preconditioned:
+            return geometry.threshold
+        return None if geometry.metric.scale is None else geometry.threshold * geometry.metric.scale
+
+    def read(
+        self, pairs: Eigenpairs, weights: Tensor, geometry: Geometry | None, seconds: float
+    ) -> "Reading":
+        """The number and its evidence, out of the eigenpairs of `operator`."""
+        scale = float(weights @ weights) if self.spherical else 1.0
+        threshold = self.threshold(geometry)
+        return Reading(
+            value=scale * pairs.values[0],
+            threshold=None if threshold is None else scale * threshold,
+            ratio=None if threshold is None else pairs.values[0] / threshold,
+            residual=scale * pairs.residuals[0],
+            error=scale * pairs.errors[0],
+            bound=scale * pairs.bound,
+            products=pairs.products,
+            seconds=seconds,
+            converged=pairs.converged,
+            top=tuple(scale * value for value in pairs.values),
+        )
+
+
+VIEWS = {
+    view.name: view
+    for view in (
+        View("raw"),
+        View("spherical", spherical=True),
+        View("riemannian", spherical=True, tangent=True),
+        View("preconditioned", preconditioned=True),
+        View("spherical-preconditioned", spherical=True, preconditioned=True),
+    )
+}
+
+
+def named(name: str) -> View:
+    """The view of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in VIEWS:
+        raise ValueError(f"there is no view {name!r}; known: {', '.join(VIEWS)}.")
+    return VIEWS[name]
+
+
+@final
+@dataclass(frozen=True)
+class Reading:
+    """One sharpness, with the evidence for it.
+
+    Attributes:
+        value: λ₁, in units of loss / weight² (raw), loss (spherical, riemannian), 1 / learning rate
+            (preconditioned) or weight² / learning rate (spherical-preconditioned).
+        threshold: the stability threshold of the same view, or None where it has none.
+        ratio: value / threshold, 1 at the edge of stability.
+        residual: ‖A v − λ v‖ for the eigenvector found.
+        error: of the value at most, if no eigenvalue near the top has been missed; the reading stops on it.
+        bound: how far above the value λ₁ can lie, whatever the spectrum, but for a risk of 1 in 1,000.
+        products: products with the Hessian that it took.
+        seconds: wall time that it took.
+        converged: the bound reached the tolerance within the allowed products.
+        top: the k largest eigenvalues, largest first.
+    """
+
+    value: float
+    threshold: float | None
+    ratio: float | None
+    residual: float
+    error: float
+    bound: float
+    products: int
+    seconds: float
+    converged: bool = True
+    top: tuple[float, ...] = ()
+
+    def as_record(self) -> dict[str, Any]:
+        """As JSON; `top` only where it says more than `value`."""
+        record = asdict(self)
+        if len(self.top) < 2:
+            del record["top"]
+        return record
+
+
+@final
+class Probe:
+    """Measures views of one kind again and again; remembers how often, for the noise of the next reading.
+
+    A reading starts at the gradient, most of which lies in the space of the largest eigenvalues (G. Gur-Ari,
+    D. Roberts, E. Dyer, arXiv:1812.04754), and noise. The last eigenvectors are no better start: a cluster
+    turns in between, and what they lack of it is missed.
+
+    Args:
+        view: which sharpness.
+        k: how many of the largest eigenvalues.
+        rtol: relative error at which a reading stops.
+        max_products: Hessian products after which it gives up and says so.
+        seed: of the noise that is mixed into the start; readings are deterministic.
+    """
+
+    def __init__(
+        self,
+        view: View | str = "spherical",
+        *,
+        k: int = 1,
+        rtol: float = 1e-3,
+        max_products: int = 200,
+        seed: int = 0,
+    ) -> None:
+        self.view = named(view) if isinstance(view, str) else view
+        self.k, self.rtol, self.max_products, self.seed = k, rtol, max_products, seed
+        self.count = 0
+
+    def __call__(
+        self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
+    ) -> Reading:
+        """One reading at the weights w [d]; a view without metric needs no geometry."""
+        begin = time.perf_counter()
+        pairs = self.solve(hessian, weights, geometry)
+        return self.view.read(pairs, weights, geometry, time.perf_counter() - begin)
+
+    def solve(self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None) -> Eigenpairs:
+        """The eigenpairs behind a reading, not scaled by ρ²."""
+        operator = self.view.operator(hessian, weights, geometry)
+        start, noise = self._start(operator, weights)
+        self.count += 1
+        return top_eigenpairs(
+            operator,
+            start,
+            k=min(self.k, operator.dim),
+            rtol=self.rtol,
+            max_products=self.max_products,
+            noise=noise,
+        )
+
+    def _start(self, operator: SymmetricOperator, weights: Tensor) -> tuple[Tensor, float]:
+        """Where to begin, and the norm of its random part as a share of the whole."""
+        generator = torch.Generator(weights.device).manual_seed(self.seed * 1_000_003 + self.count)
+        noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=weights.device)
+        gradient = operator.gradient()
+        slope = 0.0 if gradient is None else float(torch.linalg.vector_norm(gradient))
+        if gradient is None or not 0 < slope < float("inf"):
+            return noise, 1.0
+        start = gradient / slope + noise * (NOISE / float(torch.linalg.vector_norm(noise)))
+        return start, min(1.0, NOISE / float(torch.linalg.vector_norm(start)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next reading depends on."""
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where another probe stood."""
+        self.count = state["count"]
+
+
+@final
+class Panel:
+    """Measures several views, once for each kind; remembers one probe a kind."""
+
+    def __init__(self, views: Iterable[str], **options: Any) -> None:
+        self.views = [named(name) for name in views]
+        self.probes = {view.kind: Probe(view, **options) for view in self.views}
+
+    def __call__(
+        self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
+    ) -> dict[str, Reading]:
+        """One reading for each view, by name; views of one kind share products and seconds."""
+        solved = {}
+        for kind, probe in self.probes.items():
+            begin = time.perf_counter()
+            pairs = probe.solve(hessian, weights, geometry)
+            solved[kind] = pairs, time.perf_counter() - begin
+        return {v.name: v.read(solved[v.kind][0], weights, geometry, solved[v.kind][1]) for v in self.views}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next readings depend on."""
+        return {p.view.name: p.state_dict() for p in self.probes.values()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where another panel of the same views stood."""
+        for probe in self.probes.values():
+            probe.load_state_dict(state[probe.view.name])

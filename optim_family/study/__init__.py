@@ -1,0 +1,1 @@
+"""Grids of runs: from a TOML file to finished runs and a report."""

@@ -1,0 +1,1 @@
+"""Our own runs: from a specification to records, resumable bit for bit."""

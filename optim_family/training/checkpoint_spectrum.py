@@ -1,0 +1,59 @@
+"""A second look at a run: more than one number at its last checkpoint, in its optimizer's geometry."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from optim_family.curvature.precision import full_precision, repeatable
+from optim_family.errors import UsageError
+from optim_family.runs.atomic_files import replace_atomically, writing
+from optim_family.runs.run import read_run
+from optim_family.sharpness.spectrum import examine
+from optim_family.training import checkpoint
+from optim_family.training.experiment import assemble
+from optim_family.training.spec import RunSpec
+
+
+def look(
+    path: Path, looks: Iterable[str], depth: int | None = None, note: Callable[[str], None] = print
+) -> tuple[Path, dict[str, Any]]:
+    """Examine a run at its last checkpoint, which for a finished run is its last record.
+
+    The view is the last of its views that are measured: that in the optimizer's metric, if it has one.
+
+    Args:
+        path: the run directory.
+        looks: names out of density, trace, layers.
+        depth: of the layers, as in `layers.layers`.
+        note: told of damaged checkpoints that are passed over.
+
+    Returns:
+        The file, looks/step-N.json in the run directory, and what is in it: the record of `examine`, its
+        `step`, and how the Hessian multiplied, `hvp`.
+
+    Raises:
+        UsageError: there is no run or no checkpoint.
+        CorruptError: one of them is damaged.
+        FloatingPointError: a product with the Hessian is not finite.
+    """
+    spec = RunSpec.model_validate(read_run(path).spec)
+    found = checkpoint.load_latest(path / "checkpoints", note, spec.key)
+    if found is None:
+        raise UsageError(f"{path} has no checkpoint to look at; start it first")
+    step, tree = found
+    with full_precision(), repeatable():
+        experiment = assemble(spec)
+        objective = experiment.objective
+        objective.model.load_state_dict(tree["model"])
+        experiment.optimizer.load_state_dict(tree["optimizer"])
+        objective.gradient(step)
+        options: dict[str, Any] = {"view": experiment.views[-1], "rtol": spec.rtol, "seed": spec.seed}
+        hessian, geometry = objective.hessian(), experiment.geometry()
+        record = examine(hessian, objective.space, geometry, looks=looks, depth=depth, **options)
+    record = {"step": step, "hvp": hessian.mode, **record}
+    file = path / "looks" / f"step-{step:08d}.json"
+    with writing(file.parent):
+        file.parent.mkdir(exist_ok=True)
+    replace_atomically(file, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    return file, record

@@ -1,0 +1,247 @@
+"""From a specification to the things that a run consists of, with every mistake found before it begins."""
+
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from optim_family import registry
+from optim_family.blame import blamed
+from optim_family.data import datasets
+from optim_family.errors import UsageError
+from optim_family.geometry import Geometry, Metric, UnknownMetric
+from optim_family.networks import build, scale_invariance
+from optim_family.optimizers.base import Member
+from optim_family.resources import version
+from optim_family.sharpness.probe import VIEWS
+from optim_family.training.lr_scheduler import Scheduler
+from optim_family.training.objective import Objective
+from optim_family.training.process_group import World
+from optim_family.training.spec import MemoryFormat, RunSpec, without_scale
+
+LIBRARIES = ("optim-family", "torch", "torchvision", "timm", "numpy", "scipy")
+
+
+@final
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained, by what, and what is measured.
+
+    Attributes:
+        views: measured at every record.
+        absent: spherical views that do not apply, because the loss is not scale-invariant.
+        scheduler: sets the learning rate, where it changes.
+    """
+
+    spec: RunSpec
+    objective: Objective
+    optimizer: Member
+    verdict: scale_invariance.Verdict
+    views: tuple[str, ...]
+    absent: tuple[str, ...]
+    scheduler: Scheduler | None = None
+
+    def geometry(self) -> Geometry:
+        """The optimizer's, for its next step.
+
+        Raises:
+            PluginError: it fails.
+        """
+        with blamed(self.spec.optimizer, "geometry()"):
+            return self.optimizer.geometry()
+
+    def memory(self) -> dict[str, Any]:
+        """What the optimizer remembers, for a checkpoint.
+
+        Raises:
+            PluginError: it fails.
+        """
+        with blamed(self.spec.optimizer, "state_dict()"):
+            return self.optimizer.state_dict()
+
+    def schedule(self, step: int) -> None:
+        """Set the learning rate of step t; after the last step that of the last one stays in force."""
+        if self.scheduler:
+            self.scheduler(min(step, self.spec.steps - 1))
+
+    def move(self) -> None:
+        """One optimizer step.
+
+        Raises:
+            PluginError: it fails.
+        """
+        with blamed(self.spec.optimizer, "step()"):
+            self.optimizer.step()
+
+    def provenance(self) -> dict[str, Any]:
+        """What the numbers depend on beyond the specification, as JSON."""
+        dataset, space = self.objective.data, self.objective.space
+        entry = registry.entry(self.spec.optimizer)
+        return {
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) or "not installed" for name in LIBRARIES},
+            },
+            "optimizer": {"target": entry.target, "distribution": entry.source},
+            "data": {
+                "sha256": dataset.sha256,
+                "train": len(dataset.y_train),
+                "test": len(dataset.y_test),
+                "classes": dataset.classes,
+                "shape": list(dataset.x_train.shape[1:]),
+            },
+            "model": {
+                "trained": space.dim,
+                "tensors": len(space.names),
+                "invariant": self.verdict.invariant,
+                "verdict": self.verdict.summary,
+            },
+            "ghost_batch": self.objective.ghost_batch,
+            "memory_format": self.objective.memory_format,
+            "device": _device_name(space.tensors[0].device),
+            "threads": torch.get_num_threads(),
+            "processes": self.objective.world.size,
+        }
+
+
+def assemble(
+    spec: RunSpec, world: World | None = None, memory_format: MemoryFormat | None = None
+) -> Experiment:
+    """Build everything, try it once, and write nothing.
+
+    Raises:
+        UsageError: a name, a hyper-parameter, a batch size, a schedule, a view or a device that cannot be.
+        CorruptError: the data is damaged.
+        PluginError: the optimizer fails.
+    """
+    optimizer_class = registry.load(spec.optimizer)
+    objective = objective_of(spec, world, memory_format)
+    space, verdict = objective.space, judged(objective)
+    with blamed(spec.optimizer, "its constructor"):
+        optimizer = optimizer_class(space.tensors, optimizer_class.Hyper.model_validate(spec.hyper))
+    scheduler = Scheduler(spec.schedule, optimizer, spec.steps) if spec.schedule else None
+    objective.gradient(0)
+    with blamed(spec.optimizer, "geometry()"):
+        metric = tried(optimizer.geometry(), space.weights()).metric
+    views, absent = applicable(spec, _usual_views(metric), verdict)
+    if isinstance(metric, UnknownMetric) and (
+        blind := [name for name in views if VIEWS[name].preconditioned]
+    ):
+        raise UsageError(
+            f"the view {blind[0]!r} does not apply: there is no metric: {metric.reason}; "
+            "measure raw or spherical instead"
+        )
+    return Experiment(spec, objective, optimizer, verdict, views, absent, scheduler)
+
+
+def objective_of(
+    spec: RunSpec, world: World | None = None, memory_format: MemoryFormat | None = None
+) -> Objective:
+    """The loss that a specification is about, at its initial weights.
+
+    Raises:
+        UsageError: a name, a batch size or a device that cannot be.
+        CorruptError: the data is damaged.
+    """
+    device = _device(spec.device)
+    dataset = datasets.load(spec.data, limit=spec.limit, seed=spec.seed).to(device)
+    model = build.build(
+        spec.model,
+        classes=dataset.classes,
+        channels=dataset.channels,
+        size=dataset.size,
+        norm=spec.norm,
+        seed=spec.seed,
+        dtype=torch.float32 if spec.precision == "float32" else torch.float64,
+    ).to(device)
+    return Objective(
+        model,
+        dataset,
+        loss=spec.loss,
+        ghost_batch=spec.ghost_batch,
+        batch_size=spec.batch_size,
+        seed=spec.seed,
+        hvp=spec.hvp,
+        world=world,
+        memory_format=memory_format,
+    )
+
+
+def judged(objective: Objective) -> scale_invariance.Verdict:
+    """Whether the loss is scale-invariant in all that is trained, at its present weights."""
+    space = objective.space
+    return scale_invariance.check(objective.sample_loss, dict(zip(space.names, space.tensors, strict=True)))
+
+
+def tried(geometry: Geometry, weights: Tensor) -> Geometry:
+    """The same geometry, once P^{-1/2} has been applied to the weights [d] and the threshold looked at.
+
+    Raises:
+        TypeError: it has no metric.
+        ValueError: P has another dimension or is no positive definite matrix, or there is no such threshold.
+    """
+    if not isinstance(geometry.metric, Metric):
+        raise TypeError(f"geometry().metric must be a Metric; got {type(geometry.metric).__name__}")
+    if isinstance(geometry.metric, UnknownMetric):
+        return geometry
+    if geometry.metric.dim != len(weights):
+        raise ValueError(f"the metric is for {geometry.metric.dim} weights, and {len(weights)} are trained")
+    product = geometry.metric.power(-0.5) @ weights  #                          [d, d] · [d] → [d]
+    if not (float(weights @ product) > 0 and bool(product.isfinite().all())):
+        raise ValueError(
+            "the metric must be positive definite and finite; wᵀP^{-1/2}w is not, for the weights w"
+        )
+    if not geometry.threshold > 0:
+        raise ValueError(f"the threshold must be positive; got {geometry.threshold}")
+    return geometry
+
+
+def _usual_views(metric: Metric) -> tuple[str, ...]:
+    """The spherical sharpness; in the metric too, if there is one that is more than the identity."""
+    if isinstance(metric, UnknownMetric) or metric.scale == 1.0:
+        return ("spherical",)
+    return "spherical", "spherical-preconditioned"
+
+
+def applicable(
+    spec: RunSpec, usual: tuple[str, ...], verdict: scale_invariance.Verdict
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The views that are measured, and those that do not apply; the usual ones if none is asked for.
+
+    Raises:
+        UsageError: one is asked for that does not apply.
+    """
+    asked: tuple[str, ...] = spec.views or usual
+    if verdict.invariant:
+        return asked, ()
+    absent = tuple(name for name in asked if VIEWS[name].spherical)
+    if spec.views and absent:
+        raise UsageError(
+            f"the view {absent[0]!r} does not apply: {spec.model} with norm {spec.norm} is "
+            f"{verdict.summary}; measure raw or preconditioned instead"
+        )
+    return tuple(dict.fromkeys(map(without_scale, asked))), absent
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"there is no device {name!r}; use cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"the device {name!r} was asked for, and torch sees {torch.cuda.device_count()} CUDA devices "
+            "here; use --device cpu, or look at what `optim-family doctor` says"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"runs use cpu or cuda; got the device {name!r}")
+    return device
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, {os.cpu_count()} cores"

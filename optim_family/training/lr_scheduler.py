@@ -1,0 +1,153 @@
+"""The schedule of a run, as a text and at work.
+
+The text names factors of `schedules`, and + multiplies them: `warmup:steps=100+cosine:to=0.1`. Any scheduler
+of torch that goes by the step alone is a factor too: `torch:ExponentialLR:gamma=0.999`.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, Final, final
+
+import torch
+from pydantic import PrivateAttr, ValidationError
+from torch.nn.utils import get_total_norm
+from torch.optim import SGD, Optimizer, lr_scheduler
+
+from optim_family.errors import UsageError, one_line, unknown
+from optim_family.training.lr_schedules import BUILT_IN, Moment, Schedule
+
+TORCH: Final = (
+    *("ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "ExponentialLR"),
+    *("LinearLR", "MultiStepLR", "OneCycleLR", "PolynomialLR", "StepLR"),
+)
+
+
+@final
+class Torch(Schedule):
+    """A scheduler of torch, led through a run of its own; remembers how far it is."""
+
+    name: str
+    given: dict[str, Any]
+    _optimizer: Any = PrivateAttr(None)
+    _scheduler: Any = PrivateAttr(None)
+    _step: int = PrivateAttr(0)
+
+    def factor(self, moment: Moment) -> float:
+        """Its learning rate at this step, over η.
+
+        Raises:
+            UsageError: torch has no such scheduler, refuses its parameters, or it needs more than the step.
+        """
+        if self.name not in TORCH:
+            raise UsageError(unknown("schedule", f"torch:{self.name}", [f"torch:{name}" for name in TORCH]))
+        try:
+            return self._advanced(moment) / moment.lr
+        except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
+            raise UsageError(f"torch:{self.name}: {one_line(error)}") from error
+
+    def _advanced(self, moment: Moment) -> float:
+        if self._scheduler is None or moment.step < self._step:
+            self._begin(moment.lr)
+        while self._step < moment.step:
+            self._optimizer.step()
+            self._scheduler.step()
+            self._step += 1
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def _begin(self, lr: float) -> None:
+        self._optimizer, self._step = SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.5), 0
+        self._scheduler = getattr(lr_scheduler, self.name)(self._optimizer, **self.given)
+        if self._optimizer.param_groups[0]["momentum"] != 0.5:
+            raise UsageError(f"torch:{self.name} changes the momentum too; add :cycle_momentum=false")
+
+
+def parse(text: str) -> tuple[Schedule, ...]:
+    """The factors that a text like `warmup:steps=100+cosine` names.
+
+    Raises:
+        UsageError: a name or a parameter is unknown, missing or out of range.
+    """
+    return tuple(map(_parse, text.split("+")))
+
+
+def _parse(term: str) -> Schedule:
+    name, *words = term.strip().split(":")
+    kind = words.pop(0) if name == "torch" and words else None
+    given = dict(word.partition("=")[::2] for word in words)
+    if len(given) < len(words):
+        raise UsageError(f"schedule {term.strip()!r} gives a parameter twice")
+    if kind is not None:
+        return Torch(name=kind, given={key: _json(value) for key, value in given.items()})
+    if name not in BUILT_IN:
+        raise UsageError(unknown("schedule", name, [*BUILT_IN, "torch:NAME"]))
+    known = BUILT_IN[name].model_fields
+    for key in given.keys() - known.keys():
+        raise UsageError(f"schedule {term.strip()!r}: {unknown('parameter', key, known)}")
+    try:
+        return BUILT_IN[name].model_validate(given)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)
+        )
+        raise UsageError(f"schedule {term.strip()!r}: {wrong}") from error
+
+
+def _json(text: str) -> Any:
+    """A number, true, false, a list; anything else is a word."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@final
+class Scheduler:
+    """Sets the learning rate of an optimizer before each step; remembers where it started.
+
+    Args:
+        text: the factors, as for `parse`.
+        optimizer: any; each group keeps its share of the rate.
+        steps: T, of the whole run.
+
+    Raises:
+        UsageError: the text is wrong, does not go with the optimizer, or ends in a rate that is no rate.
+    """
+
+    def __init__(self, text: str, optimizer: Optimizer, steps: int) -> None:
+        self.schedules, self.optimizer, self.steps = parse(text), optimizer, steps
+        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self.start = self._norm()
+        self._try(text)
+        self(0)
+
+    def __call__(self, step: int) -> float:
+        """Set the rate of step t; returns that of the first group."""
+        first, factor = self.optimizer.param_groups[0], self._factor(step, self._norm)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        return float(first["lr"])
+
+    def _factor(self, step: int, norm: Callable[[], float]) -> float:
+        decay = self.optimizer.param_groups[0].get("weight_decay", 0.0)
+        moment = Moment(step, self.steps, self.rates[0], decay, self.start, norm)
+        return math.prod(schedule.factor(moment) for schedule in self.schedules)
+
+    def _try(self, text: str) -> None:
+        """Every step once, with the weights as they are: a run must not end in a mistake of its schedule."""
+        for step in range(self.steps):
+            try:
+                factor = self._factor(step, lambda: self.start)
+            except OverflowError:
+                factor = math.inf
+            if not 0 < factor < math.inf:
+                raise UsageError(
+                    f"schedule {text!r} multiplies the learning rate by {factor:g} at step {step}; it must "
+                    "stay above 0 and finite: let it end above 0 (to, eta_min), or take fewer steps"
+                )
+
+    def _norm(self) -> float:
+        weights = [
+            w.detach() for group in self.optimizer.param_groups for w in group["params"] if w.requires_grad
+        ]
+        return float(get_total_norm(weights))

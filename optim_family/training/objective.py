@@ -1,0 +1,292 @@
+"""The training loss over fixed ghost batches: its value, its gradient and its Hessian.
+
+    L(w) = Σ_c (n_c / n) · L_c(w)
+
+Examples of one ghost batch share their normalisation statistics, so that the split is part of the loss:
+it never changes within a run, and gradient, Hessian and evaluation all use the same. A mini-batch is one or
+several whole ghost batches.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from optim_family.curvature.hessian import ChunkLoss, Hessian, Mode, plan
+from optim_family.data.datasets import Dataset
+from optim_family.errors import UsageError
+from optim_family.networks.build import recomputing_statistics
+from optim_family.space import ParameterSpace
+from optim_family.training.process_group import Alone, World
+from optim_family.training.spec import Hvp, MemoryFormat
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+SAMPLE = 32
+# Normalised training images are kept if they take so much memory at most; more of them are made when needed.
+KEPT_BYTES = 2**26
+# Ghost batches within these if the user does not choose: smaller ones are badly conditioned.
+SMALLEST_GHOST_BATCH, LARGEST_GHOST_BATCH = 16, 1000
+
+
+@final
+@dataclass(frozen=True)
+class Evaluation:
+    """How good the weights are; accuracies are fractions.
+
+    Attributes:
+        further: `test_loss_NAME` and `test_accuracy_NAME` of each further test set.
+    """
+
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    further: Mapping[str, float]
+
+
+@final
+class Objective:
+    """L over the training set; the network is in training mode, and stays there.
+
+    Args:
+        model: the network.
+        data: on the same device.
+        loss: `mse` or `cross-entropy`.
+        ghost_batch: examples that share statistics; divides n and the mini-batch. If None, as many as
+            that allows, up to 1000.
+        batch_size: examples a gradient is taken over; the whole set if None.
+        seed: of the order of the mini-batches.
+        hvp: keep the gradient's graph between Hessian products, rebuild it, or whichever the memory allows.
+        world: the processes that share the ghost batches; this one alone if None.
+        memory_format: how images lie in memory, and with them what convolutions make of them; if None, as the
+            device is fastest: channels last on a CPU, where the network has convolutions and can take it.
+
+    Attributes:
+        mode: which of the two; None until the first Hessian, or where it must be planned again.
+        memory_format: the one in use; another one changes sums by rounding, and nothing else.
+
+    Raises:
+        UsageError: no ghost batch fits, or a mini-batch is larger than the training set.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        *,
+        loss: str = "mse",
+        ghost_batch: int | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+        hvp: Hvp = "auto",
+        world: World | None = None,
+        memory_format: MemoryFormat | None = None,
+    ) -> None:
+        self.model, self.data, self.space = model.train(), data, ParameterSpace.of(model)
+        self.loss_fn: LossFunction = (
+            partial(half_squared_error, classes=data.classes) if loss == "mse" else functional.cross_entropy
+        )
+        self.size, self.batch_size, self.seed = len(data.y_train), batch_size, seed
+        if batch_size and batch_size > self.size:
+            raise UsageError(
+                f"a mini-batch of {batch_size} is larger than the training set of {self.size}; "
+                "choose --batch-size"
+            )
+        self.ghost_batch = _ghost_batch(self.size, batch_size, ghost_batch)
+        self.world = world or Alone()
+        if (chunks := (batch_size or self.size) // self.ghost_batch) < self.world.size:
+            raise UsageError(
+                f"{self.world.size} processes cannot share {chunks} ghost batches of {self.ghost_batch}; "
+                "start fewer, or choose a smaller --ghost-batch"
+            )
+        self._dtype = self.space.tensors[0].dtype
+        self.memory_format: MemoryFormat = memory_format or "channels-last"
+        kept = data.x_train.numel() * self._dtype.itemsize <= KEPT_BYTES
+        self._kept = self._images(data.x_train) if kept else None
+        if memory_format is None and not self._takes_channels_last():
+            self.memory_format = "contiguous"
+            self._kept = self._images(data.x_train) if kept else None
+        self.mode: Mode | None = None if hvp == "auto" else hvp
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def chunk_losses(self) -> list[ChunkLoss]:
+        """One closure for each ghost batch, which returns its share of L with a graph."""
+        starts = range(0, self.size, self.ghost_batch)
+        return [partial(self._share, slice(start, start + self.ghost_batch), self.size) for start in starts]
+
+    def _closures(self, batch: Tensor) -> list[ChunkLoss]:
+        """One closure for each ghost batch of a mini-batch, given by its indices."""
+        parts = torch.split(batch.to(self.data.x_train.device), self.ghost_batch)
+        return [partial(self._share, part, len(batch)) for part in parts]
+
+    def sample_loss(self) -> Tensor:
+        """The loss of a few examples, with a graph: enough to judge invariance, and cheap."""
+        return self._loss(slice(0, min(SAMPLE, self.ghost_batch)))
+
+    def hessian(self) -> Hessian:
+        """∇²L over the whole training set [d, d]; how, is planned once and then kept."""
+        chunks = self.world.share(self.chunk_losses())
+        self.mode = self.mode or plan([*chunks] * self.world.neighbours, self.space.tensors)
+        return Hessian(chunks, self.space.tensors, self.mode, self.world.total)
+
+    def sample_batches(self, count: int, seed: int) -> list[list[ChunkLoss]]:
+        """Independent mini-batches, not those of a step, each as the closures of this process in its sum.
+
+        Args:
+            count: how many. Training on the full batch there is only one, and it is the whole set.
+            seed: of the draw, without replacement within a mini-batch.
+        """
+        if self.batch_size is None:
+            return [[*self.world.share(self.chunk_losses())]]
+        generator = torch.Generator().manual_seed(-1 - seed)  # the order of an epoch has a seed ≥ 0
+        orders = (torch.randperm(self.size, generator=generator) for _ in range(count))
+        return [[*self.world.share(self._closures(order[: self.batch_size]))] for order in orders]
+
+    def gradient(self, step: int) -> Tensor:
+        """Put the gradient of this step's examples into `.grad`; returns their loss, a scalar."""
+        for tensor in self.space.tensors:
+            tensor.grad = None
+        total = torch.zeros((), dtype=self._dtype, device=self.space.tensors[0].device)
+        chunks = self._closures(self._batch(step)) if self.batch_size else self.chunk_losses()
+        for chunk in self.world.share(chunks):
+            loss = chunk()
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        reached = [(tensor, tensor.grad) for tensor in self.space.tensors if tensor.grad is not None]
+        total, *gradients = self.world.sum(total, *(gradient for _, gradient in reached))
+        for (tensor, _), gradient in zip(reached, gradients, strict=True):
+            tensor.grad = gradient
+        return total
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """Loss and accuracy; the test set with statistics recomputed over the training set."""
+        starts = range(0, self.size, self.ghost_batch)
+        share, loss, right = self.world.share(starts), 0.0, 0
+        with recomputing_statistics(self.model):
+            for start in share:
+                part = slice(start, start + self.ghost_batch)
+                logits, labels = self._logits(self._inputs(part)), self.data.y_train[part]
+                loss += float(self.loss_fn(logits, labels)) * len(labels)
+                right += int((logits.argmax(1) == labels).sum())
+        self._average_statistics(len(share) / len(starts))
+        tests = {"": (self.data.x_test, self.data.y_test)}
+        tests |= {f"_{name}": pair for name, pair in self.data.further_tests.items()}
+        mine = [loss, right, *(number for pair in tests.values() for number in self._tested(*pair))]
+        sums = self.space.tensors[0].new_tensor(mine, dtype=torch.float64)
+        loss, right, *tested = self.world.total(sums).tolist()
+        further = {
+            f"test_{what}{name}": total / len(tests[name][1])
+            for (name, what), total in zip(product(tests, ("loss", "accuracy")), tested, strict=True)
+        }
+        loss_in_test, accuracy = further.pop("test_loss"), further.pop("test_accuracy")
+        return Evaluation(loss / self.size, right / self.size, loss_in_test, accuracy, further)
+
+    def _average_statistics(self, share: float) -> None:
+        """The mean over all ghost batches, out of the mean over those of each process."""
+        buffers = [
+            b for name, b in self.model.named_buffers() if name.endswith(("running_mean", "running_var"))
+        ]
+        if buffers and share < 1:
+            for buffer, total in zip(buffers, self.world.sum(*(share * b for b in buffers)), strict=True):
+                buffer.copy_(total)
+
+    def _tested(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
+        """Sum of the losses and number of right answers, of the share of this process."""
+        loss, right, size = 0.0, 0, self.ghost_batch
+        chunks = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
+        self.model.eval()
+        try:
+            for x, y in self.world.share(chunks):
+                logits = self._logits(self._images(x))
+                loss += float(self.loss_fn(logits, y)) * len(y)
+                right += int((logits.argmax(1) == y).sum())
+        finally:
+            self.model.train()
+        return loss, right
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.model(inputs)
+        return logits
+
+    def _inputs(self, part: slice | Tensor) -> Tensor:
+        """Normalised training images, the same to the last bit whether they are kept or not."""
+        if self._kept is None:
+            return self._images(self.data.x_train[part])
+        if self.memory_format == "contiguous":
+            return self._kept[part]
+        # An index would lay its result out anew: the channels are put last for it.
+        return self._kept.permute(0, 2, 3, 1)[part].permute(0, 3, 1, 2)
+
+    def _images(self, x: Tensor) -> Tensor:
+        """Normalised images, uint8 [n, c, h, w] → [n, c, h, w], laid out as they are used."""
+        images = self.data.images(x, self._dtype)
+        # A clone, since the strides of one channel lie either way, and tell torch how to lay out the rest.
+        return (
+            images.clone(memory_format=torch.channels_last) if self.memory_format != "contiguous" else images
+        )
+
+    def _takes_channels_last(self) -> bool:
+        """Whether that is the faster layout, and no layer of the network needs the other one."""
+        convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
+        if not convolves or self.data.x_train.device.type != "cpu":
+            return False
+        try:
+            with torch.no_grad():
+                self.sample_loss()
+        except RuntimeError:  # of a `view` that crosses the strides
+            return False
+        return True
+
+    def _loss(self, part: slice | Tensor) -> Tensor:
+        return self.loss_fn(self._logits(self._inputs(part)), self.data.y_train[part])
+
+    def _share(self, part: slice | Tensor, of: int) -> Tensor:
+        """The loss of one ghost batch, weighted by its share of so many examples."""
+        return self._loss(part) * (self.ghost_batch / of)
+
+    def _batch(self, step: int) -> Tensor:
+        """Indices of the mini-batch of a step: a function of step and seed, so that a resumed run agrees.
+
+        Every epoch has its own order; what does not fill a batch at its end is left out that time.
+        """
+        assert self.batch_size is not None
+        epoch, place = divmod(step, self.size // self.batch_size)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._epoch, self._order = epoch, torch.randperm(self.size, generator=generator)
+        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+def half_squared_error(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """½‖f − y‖² with one-hot y, the mean over the examples: [n, classes], [n] → scalar."""
+    targets = functional.one_hot(labels, classes).to(outputs.dtype)
+    return 0.5 * (outputs - targets).square().sum(1).mean()
+
+
+def _ghost_batch(size: int, batch_size: int | None, chosen: int | None) -> int:
+    """The chosen ghost batch, if it divides what it must; else the largest one that does."""
+    whole = math.gcd(size, batch_size or size)
+    divisors = [n for n in range(2, whole + 1) if whole % n == 0]
+    must = f"the training set of {size}" + (f" and the mini-batch of {batch_size}" if batch_size else "")
+    if chosen in divisors:
+        return chosen
+    if chosen is not None:
+        near = sorted(sorted(divisors, key=lambda n: abs(n - chosen))[:4])
+        choice = f"choose one of {', '.join(map(str, near))}, or " if near else "choose "
+        raise UsageError(f"a ghost batch of {chosen} does not divide {must}; {choice}another --limit")
+    best = max((n for n in divisors if n <= LARGEST_GHOST_BATCH), default=1)
+    if best < min(SMALLEST_GHOST_BATCH, batch_size or size):
+        raise UsageError(
+            f"a ghost batch must divide {must}, and none of {SMALLEST_GHOST_BATCH} to {LARGEST_GHOST_BATCH} "
+            "does; choose another --limit or --batch-size, such as a round number"
+            + (f", or say --ghost-batch {best}" * (best > 1))
+        )
+    return best

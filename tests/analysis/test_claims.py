@@ -1,0 +1,180 @@
+import math
+import random
+
+import pytest
+
+from optim_family.analysis import study_table
+from optim_family.analysis.claims import CLAIMS, findings
+from tests.helpers.fake_runs import make_run
+
+NORMALISED, BARE = "frozen-affine", "none"
+
+
+def made(
+    *,
+    ratio=1.1,
+    fall=2.0,
+    gain=0.05,
+    decay=0.01,
+    seed=0,
+    fits=True,
+    optimizer="gd",
+    status="done",
+    n=200,
+    **spec,
+):
+    """A run whose numbers after 100 % training accuracy are these."""
+    run = make_run(optimizer, {"weight_decay": decay}, seed=seed, records=11, status=status, **spec)
+    run.provenance["data"] = {"train": n}
+    view = "spherical" if optimizer == "gd" else "spherical-preconditioned"
+    for i, record in enumerate(run.records):
+        record |= {"train_accuracy": float(fits), "test_accuracy": 0.8 + gain * i / 10}
+        record["views"]["spherical"]["value"] = 100 * fall ** (-i / 10)
+        record["views"][view]["ratio"] = ratio
+        if spec.get("norm") == BARE:
+            record["views"] = {name.replace("spherical", "raw"): r for name, r in record["views"].items()}
+    return run
+
+
+def verdicts(name, runs):
+    return {f.subject: f.verdict for f in findings([name], runs, study_table.rows(runs))}
+
+
+def overall(name, runs):
+    return next(iter(verdicts(name, runs).values()))
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"),
+    [
+        ([1.0, 1.1, 1.5], "holds"),
+        ([0.3, 0.5, 2.0], "does not hold"),
+        ([1.0, 1.1, 0.5], "cannot tell"),
+        ([1.1], "holds"),
+        ([math.nan, 1.0], "holds"),
+        ([math.nan], "cannot tell"),
+    ],
+)
+def test_the_edge(ratios, verdict):
+    assert overall("edge", [made(ratio=r, seed=s) for s, r in enumerate(ratios)]) == verdict
+
+
+def test_every_member_means_every_one():
+    runs = [made(ratio=1.0), made(optimizer="rmsprop", ratio=0.2)]
+    whole, gd, rmsprop = verdicts("edge", runs).values()
+    assert (whole, gd, rmsprop) == ("does not hold", "holds", "does not hold")
+    runs[1] = made(optimizer="rmsprop", ratio=math.nan)
+    assert overall("edge", runs) == "cannot tell"
+
+
+@pytest.mark.parametrize("aside", [{"decay": 0.0}, {"norm": BARE}, {"batch_size": 50}, {"status": "stopped"}])
+def test_the_edge_is_not_claimed_of_all_runs(aside):
+    (found,) = findings(["edge"], runs := [made(ratio=0.1, **aside)], study_table.rows(runs))
+    assert (found.verdict, found.evidence) == ("cannot tell", "nothing of the kind is finished")
+
+
+@pytest.mark.parametrize(
+    ("claim", "quantity", "values", "verdict"),
+    [
+        ("sharpness-falls", "fall", [1.2, 3.0], "holds"),
+        ("sharpness-falls", "fall", [0.8, 0.9], "does not hold"),
+        ("sharpness-falls", "fall", [1.05, 3.0], "cannot tell"),
+        ("accuracy-rises", "gain", [0.02, 0.05], "holds"),
+        ("accuracy-rises", "gain", [-0.02, 0.0], "does not hold"),
+        ("accuracy-rises", "gain", [0.005], "cannot tell"),
+    ],
+)
+def test_what_happens_after_the_fit(claim, quantity, values, verdict):
+    runs = [made(seed=seed, **{quantity: value}) for seed, value in enumerate(values)]
+    assert overall(claim, runs) == verdict
+    assert overall(claim, [made(fits=False)]) == "cannot tell"
+
+
+def matched_runs(seeds, better, worse, **difference):
+    (key, (a, b)) = difference.popitem()
+    noise = random.Random(0)
+    return [
+        made(seed=seed, fall=fall * math.exp(noise.gauss(0, 0.05)), gain=gain, **{key: value})
+        for seed in range(seeds)
+        for value, (fall, gain) in ((a, better), (b, worse))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("claim", "difference"),
+    [("decay-matters", {"decay": (0.01, 0.0)}), ("norm-matters", {"norm": (NORMALISED, BARE)})],
+)
+def test_what_is_claimed_of_pairs(claim, difference):
+    more, less = (3.0, 0.05), (1.0, 0.0)
+    assert set(verdicts(claim, matched_runs(4, more, less, **difference)).values()) == {"holds"}
+    assert set(verdicts(claim, matched_runs(4, less, more, **difference)).values()) == {"does not hold"}
+    assert set(verdicts(claim, matched_runs(4, more, more, **difference)).values()) == {"cannot tell"}
+    assert set(verdicts(claim, matched_runs(2, more, less, **difference)).values()) == {"cannot tell"}
+
+
+def test_pairs_are_judged_together_and_for_each_optimizer():
+    runs = [
+        made(optimizer=optimizer, decay=decay, fall=fall * (1 + 0.1 * seed), seed=seed)
+        for optimizer, seeds in (("gd", 3), ("rmsprop", 1))
+        for seed in range(seeds)
+        for decay, fall in ((0.01, 3.0), (0.0, 1.0))
+    ]
+    found = verdicts("decay-matters", runs)
+    words = "fall of the sharpness after 100 %"
+    assert next(iter(found.values())) == "cannot tell"  # test accuracies are all the same
+    assert [found[f"{words}; {name}"] for name in ("all optimizers", "gd", "rmsprop")] == [
+        "holds",
+        "holds",
+        "cannot tell",
+    ]
+
+
+def test_the_evidence_of_pairs_that_never_fit():
+    runs = [made(decay=0.01), made(decay=0.0, fits=False)]
+    told = [f.evidence for f in findings(["decay-matters"], runs, study_table.rows(runs))]
+    line = "by no number: in none of 1 pairs both runs have one"
+    assert set(told) == {line, f"sharpness {line}; test accuracy {line}"}
+
+
+def test_the_evidence_counts_the_pairs_that_go_the_claimed_way():
+    runs = matched_runs(3, (3.0, 0.05), (1.0, 0.0), decay=(0.01, 0.0)) + [
+        made(decay=decay, fall=fall, gain=0.0, seed=9) for decay, fall in ((0.01, 1.0), (0.0, 2.0))
+    ]
+    told = findings(["decay-matters"], runs, study_table.rows(runs))[0].evidence
+    assert told.startswith("sharpness by a factor of ") and "test accuracy by +3.8 points (" in told
+    assert told.count(", more in 3 of 4 pairs") == 2
+
+
+def test_a_count_of_verdicts():
+    runs = [made(optimizer="gd"), made(optimizer="rmsprop", ratio=0.1), made(optimizer="sgd", ratio=math.nan)]
+    whole = findings(["edge"], runs, study_table.rows(runs))[0].evidence
+    assert whole == "1 of 3 hold, 1 does not, 1 cannot be told; 0.10 to 1.10"
+
+
+def test_pairs_are_of_normalised_networks_with_weight_decay():
+    without = [made(decay=0.0, norm=norm, seed=s) for norm in (NORMALISED, BARE) for s in range(3)]
+    assert overall("norm-matters", without) == "cannot tell"
+    assert verdicts("norm-matters", without).keys() == {"no runs"}
+    bare = [made(decay=decay, norm=BARE, seed=s) for decay in (0.01, 0.0) for s in range(3)]
+    assert verdicts("decay-matters", bare).keys() == {"no runs"}
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(1, "holds"), (-1, "does not hold")])
+def test_smaller_batches_settle_lower(slope, verdict):
+    sizes = [10, 20, 50, None]
+    ratios = [0.2, 0.4, 0.7, 1.0][::slope]
+    runs = [
+        made(ratio=ratio + 0.01 * seed, batch_size=size, seed=seed)
+        for size, ratio in zip(sizes, ratios, strict=True)
+        for seed in range(3)
+    ]
+    (found,) = findings(["smaller-batch-flatter"], runs, study_table.rows(runs))
+    assert found.verdict == verdict
+    assert "batch 10: " in found.evidence and "batch 200: " in found.evidence
+    assert overall("smaller-batch-flatter", runs[:6]) == "cannot tell"
+
+
+def test_every_claim_has_a_verdict_of_any_runs():
+    for runs in ([made()], [made(status="diverged")], [made(fits=False, norm=BARE, batch_size=10)]):
+        found = findings(CLAIMS, runs, study_table.rows(runs))
+        assert list(dict.fromkeys(f.claim for f in found)) == list(CLAIMS)

@@ -1,0 +1,108 @@
+import io
+import sys
+
+import pytest
+
+from optim_family.cli import run_progress
+from optim_family.training.stop_signal import Watcher
+
+RECORD = {
+    "step": 10,
+    "train_loss": 0.01234,
+    "train_accuracy": 0.987,
+    "test_accuracy": 0.5,
+    "views": {
+        "spherical": {"value": 3.0, "threshold": 2.0, "ratio": 1.5},
+        "preconditioned": {"value": 3.0, "threshold": None, "ratio": None},
+        "raw": None,
+    },
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_facts_are_loss_accuracies_and_the_ratios_that_there_are():
+    assert list(run_progress.facts(RECORD)) == [
+        "loss 0.0123",
+        "train 98.7%",
+        "test 50.0%",
+        "spherical ratio 1.50",
+    ]
+
+
+def test_the_last_record_of_a_diverged_run_has_facts_too():
+    assert list(run_progress.facts({"step": 3, "train_loss": None, "views": {}})) == ["loss not finite"]
+
+
+def test_quiet_shows_nothing():
+    assert type(run_progress.watcher("title", quiet=True)) is Watcher
+
+
+@pytest.mark.parametrize(
+    ("stream", "term", "expected"),
+    [
+        (Terminal(), "xterm", run_progress.Bar),
+        (Terminal(), "dumb", run_progress.Lines),
+        (io.StringIO(), "xterm", run_progress.Lines),
+    ],
+)
+def test_a_bar_is_for_terminals_only(monkeypatch, stream, term, expected):
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", term)
+    assert type(run_progress.watcher("title", quiet=False)) is expected
+
+
+def test_lines_are_few_and_the_last_record_is_always_among_them(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(run_progress.time, "monotonic", lambda: now[0])
+    lines = run_progress.Lines("title")
+    lines.begin(100, 0)
+    for step in (*range(0, 100, 10), 95):
+        lines.record(RECORD | {"step": step})
+        now[0] += 1.0 if step < 90 else 0.0
+    lines.note("said once")
+    lines.end()
+    lines.end()
+    out, err = capsys.readouterr()
+    assert out == ""
+    told = err.splitlines()
+    assert told[0] == "title"
+    starts = [line.split("  ")[0] for line in told[1:]]
+    assert starts == ["step 0/100", "step 50/100", "said once", "step 95/100"]
+    assert told[2].endswith("spherical ratio 1.50  5 s left")
+
+
+def test_time_left_counts_from_where_a_run_was_resumed(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(run_progress.time, "monotonic", lambda: now[0])
+    lines = run_progress.Lines("title")
+    lines.note("said before")
+    lines.begin(100, 50)
+    now[0] = 10.0
+    lines.record(RECORD | {"step": 60})
+    assert capsys.readouterr().err.endswith("  40 s left\n")
+
+
+def test_the_bar_shows_steps_numbers_and_notes(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = run_progress.Bar("title")
+    bar.note("said before")
+    bar.begin(20, 0)
+    bar.note("said [once]")
+    bar.step(10, 0.5)
+    bar.record(RECORD)
+    bar.end()
+    shown = terminal.getvalue()
+    told = "said before", "title", "said [once]", "10/20", "loss 0.0123", "spherical ratio 1.50"
+    assert all(text in shown for text in told)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (59, "59 s"), (130, "2 min"), (3599, "60 min"), (7300, "2.0 h")]
+)
+def test_a_duration_is_no_finer_than_it_deserves(seconds, text):
+    assert run_progress.duration(seconds) == text

@@ -1,0 +1,77 @@
+"""The distribution that `optimizers new` writes, and that it keeps its own promises."""
+
+import json
+import re
+import sys
+
+import pytest
+
+from tests.helpers import ROOT
+from tests.helpers.cli_runner import optim_family
+from tests.helpers.environments import call
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Its folder, and an installation of it beside."""
+    folder = tmp_path_factory.mktemp("new")
+    environment = {"PYTHONPATH": str(ROOT)}
+    command = sys.executable, "-m", "optim_family", "optimizers", "new", "my-lion", "--json"
+    told = json.loads(call(*command, cwd=folder, **environment))
+    options = "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"
+    source = folder / "my-lion"
+    call(sys.executable, "-m", "pip", "install", *options, "--target", folder / "site", source, cwd=folder)
+    return source, told["files"], folder / "site"
+
+
+def test_nothing_of_the_template_is_left_open(written):
+    source, files, _ = written
+    assert {"my-lion/setup.cfg", "my-lion/my_lion_optimizer/optimizer.py"} <= set(files)
+    for file in files:
+        text = (source.parent / file).read_text(encoding="utf-8")
+        assert text and not re.search("NAME|PACKAGE|CLASS", text)
+
+
+def test_it_passes_its_own_tests(written, tmp_path):
+    source, _, site = written
+    command = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+        source / "tests",
+    )
+    told = call(*command, cwd=tmp_path, PYTHONPATH=f"{site}:{ROOT}", OMP_NUM_THREADS="1")
+    assert " passed" in told and "skipped" not in told
+
+
+def test_it_runs_by_its_name(written, capsys, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(written[2]))
+    command = "run", "--optimizer", "my-lion", "--momentum", "0.9", "--limit", "20", "--steps", "2"
+    told = optim_family(capsys, *command, "--out", tmp_path / "out", "--json")
+    assert told.code == 0
+    provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert provenance["optimizer"]["distribution"] == "my-lion 0.1"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["My Lion"], "'My Lion' cannot be a name; use lower-case words joined by hyphens"),
+        (["lion", "--out", "."], "is not empty; choose another folder with --out"),
+        (["gd"], "has an optimizer 'gd' already; choose another name"),
+        (["lion", "--out", "something"], "something cannot be written (File exists); choose another folder"),
+        (["lion", "--out", "something/lion"], "cannot be written (Not a directory); choose another folder"),
+        (["a" * 300], "cannot be written (File name too long); choose another folder with --out"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(words, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "something").touch()
+    told = optim_family(capsys, "optimizers", "new", *words)
+    assert told.code == 2 and says in told.err
+    assert [path.name for path in tmp_path.iterdir()] == ["something"]

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+import torch
+
+from optim_family.curvature import memory
+from optim_family.errors import OptimFamilyError
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes."
+            ),
+            "to allocate 4096 bytes;",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0"),
+            "to allocate 2.50 GiB;",
+        ),
+        (MemoryError("Unable to allocate 3.2 TiB for an array"), "to allocate 3.2 TiB;"),
+        (MemoryError(), "does not suffice; what"),
+    ],
+)
+def test_the_bytes_and_the_way_out_are_said_in_one_line(error, said):
+    with pytest.raises(OptimFamilyError) as caught, memory.explained():
+        raise error
+    assert (
+        said in str(caught.value) and "--ghost-batch" in str(caught.value) and "\n" not in str(caught.value)
+    )
+
+
+def test_numpy_and_torch_really_speak_like_that():
+    for work in (lambda: torch.empty(2**60), lambda: np.empty(2**50)):
+        with pytest.raises(OptimFamilyError, match=r"allocate \d"), memory.explained():
+            work()
+
+
+def test_other_failures_are_left_alone():
+    with pytest.raises(RuntimeError, match="no luck"), memory.explained():
+        raise RuntimeError("no luck")

@@ -1,0 +1,52 @@
+"""Each script of examples/, carried out with few steps in a process of its own."""
+
+import importlib.util
+import sys
+
+import pytest
+
+from optim_family.runs.run import read_run
+from tests.helpers import ROOT
+from tests.helpers.environments import call
+
+EXAMPLES = ROOT / "examples"
+SCRIPTS = {
+    "digits_torch": ("digits-torch", "torch:SGD", "sklearn"),
+    "digits_timm": ("digits-timm", "torch:AdamW", "timm"),
+    "digits_lightning": ("digits-lightning", "torch:AdamW", "lightning"),
+    "transformer": ("transformer", "torch:AdamW", "transformers"),
+}
+
+
+def carried_out(script, tmp_path, steps):
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return call(sys.executable, EXAMPLES / f"{script}.py", str(steps), cwd=tmp_path, **environment)
+
+
+def test_every_script_is_named_here_and_in_the_list():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == SCRIPTS.keys()
+    told = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert all(f"({script}.py)" in told for script in SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_leaves_a_run_in_its_own_metric(script, tmp_path):
+    folder, optimizer, needs = SCRIPTS[script]
+    if importlib.util.find_spec(needs) is None:
+        pytest.skip(f"{needs} is not installed")
+    told = carried_out(script, tmp_path, 100)
+    run = read_run(tmp_path / "runs" / folder)
+    assert run.status["status"] == "done" and run.status["step"] == 100
+    assert run.spec["optimizer"] == optimizer
+    first, *_, last = run.records
+    assert last["step"] == 100 and last["train_loss"] < first["train_loss"]
+    for record in run.records:
+        own = record["views"]["raw" if optimizer == "torch:SGD" else "preconditioned"]
+        assert own["value"] > 0
+        if record["lr"] > 0:  # the Trainer's schedule ends at 0, and such a step has no threshold
+            assert own["ratio"] == pytest.approx(own["value"] / own["threshold"])
+    assert first["lr"] > 0
+    if script == "transformer":
+        all_weights, writers = told.splitlines()[:2]
+        assert "not scale-invariant" in all_weights
+        assert writers.startswith("what writes to the stream: exactly scale-invariant")

@@ -1,0 +1,235 @@
+import pytest
+from matplotlib.figure import Figure
+
+from optim_family.figures.curves import Curve
+from optim_family.figures.overlays import drift, mean_loss
+from optim_family.figures.panels import (
+    BESIDE,
+    LOOKS,
+    _of_view,
+    draw_accuracy,
+    draw_loss,
+    draw_ratio,
+    draw_sharpness,
+    sharpness_groups,
+)
+from tests.helpers.fake_runs import make_run
+
+
+@pytest.fixture
+def ax():
+    return Figure().add_subplot()
+
+
+def curves(*runs):
+    return [Curve(run, f"run {i}", i) for i, run in enumerate(runs)]
+
+
+def without(run, *absent, instead="raw"):
+    """The run with spherical views marked as not applicable, and others in their place."""
+    for record in run.records:
+        for view in absent:
+            record["views"][view.replace("spherical-", "").replace("spherical", instead)] = record["views"][
+                view
+            ]
+            record["views"][view] = None
+    return run
+
+
+def titles(*runs):
+    groups = sharpness_groups(curves(*runs))
+    axes = [Figure().add_subplot() for _ in groups]
+    draw_sharpness(axes, groups, curves(*runs))
+    return axes[0].get_title("left"), [[curve.view for curve in group] for group in groups]
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_the_loss_panel_has_peaks_and_names_what_it_shows(ax):
+    draw_loss(ax, curves(make_run(), make_run("rmsprop", status="diverged")))
+    assert ax.get_yscale() == "log"
+    assert legend(ax) == ["at the record", "peak since the previous record", "diverged"]
+
+
+def test_accuracies_are_percent_with_a_star_at_the_fit(ax):
+    run = make_run(records=20)
+    draw_accuracy(ax, curves(run))
+    (star,) = [line for line in ax.lines if line.get_marker() == "*"]
+    first = next(record["step"] for record in run.records if record["train_accuracy"] == 1)
+    assert (star.get_xdata()[0], star.get_ydata()[0]) == (first, 100)
+    low, high = ax.get_ylim()
+    assert low < 100 * run.records[0]["test_accuracy"] and high > 100
+
+
+def test_a_run_that_is_never_fitted_has_no_star(ax):
+    run = make_run(records=20)
+    for record in run.records:
+        record["train_accuracy"] = 0.99
+    draw_accuracy(ax, curves(run))
+    assert not [line for line in ax.lines if line.get_marker() == "*"]
+
+
+def test_the_sharpness_panel_shows_the_views_that_there_are():
+    assert titles(make_run()) == ("Spherical sharpness", [["spherical"]])
+    assert titles(make_run("rmsprop")) == (
+        "Spherical and spherical preconditioned sharpness",
+        [["spherical"], ["spherical-preconditioned"]],
+    )
+    assert titles(make_run(records=0)) == ("Sharpness: no readings", [[]])
+
+
+def test_a_view_that_does_not_apply_is_said_in_the_title():
+    raw = without(make_run(norm="none"), "spherical")
+    assert titles(raw) == ("Raw sharpness (spherical does not apply)", [["raw"]])
+    both = without(make_run("rmsprop"), "spherical", "spherical-preconditioned")
+    assert titles(both)[0] == "Raw and preconditioned sharpness (spherical does not apply)"
+    assert titles(make_run(), raw)[0] == titles(raw, make_run())[0]
+    assert titles(make_run(), raw) == (
+        "Spherical sharpness; raw where that is missing",
+        [["spherical", "raw"]],
+    )
+
+
+def test_several_runs_are_compared_in_a_view_that_all_have():
+    mixed = make_run()
+    for record in mixed.records:
+        record["views"]["raw"] = record["views"]["spherical"]
+    raw = without(make_run(norm="none"), "spherical")
+    assert titles(mixed, raw) == ("Raw sharpness (spherical does not apply)", [["raw", "raw"]])
+    assert titles(make_run(), make_run("rmsprop")) == ("Spherical sharpness", [["spherical", "spherical"]])
+
+
+def test_the_threshold_is_called_2_over_l_only_where_it_is(ax):
+    run = make_run()
+    draw_sharpness([ax], sharpness_groups(curves(run)), curves(run))
+    assert legend(ax)[:2] == ["spherical", "threshold 2/ℓ"]
+    run = make_run()
+    for record in run.records:
+        record["views"]["spherical"]["threshold"] *= 1.9
+    other = Figure().add_subplot()
+    draw_sharpness([other], sharpness_groups(curves(run)), curves(run))
+    assert legend(other)[:2] == ["spherical", "threshold"]
+
+
+def test_predictions_are_drawn_from_the_edge_on_and_leave_the_axis_as_it_is():
+    run = make_run()
+    ranges = []
+    for overlays in ((), ("loss",)):
+        ax = Figure().add_subplot()
+        draw_loss(ax, curves(run), overlays)
+        ranges.append(ax.get_ylim())
+    assert ranges[0] == ranges[1]
+    assert [tuple(point) for point in ax.lines[-1].get_xydata()] == list(map(tuple, mean_loss(run).T))
+    drawn = []
+    for overlays in (("edge",), ("edge", "drift")):
+        ax = Figure().add_subplot()
+        draw_sharpness([ax], sharpness_groups(curves(run)), curves(run), overlays)
+        drawn.append((ax.get_ylim(), len(ax.lines)))
+    assert drawn[1] == (drawn[0][0], drawn[0][1] + 1)
+    assert [tuple(point) for point in ax.lines[-1].get_xydata()] == list(map(tuple, drift(run).T))
+
+
+def test_without_the_edge_there_is_no_threshold(ax):
+    run = make_run()
+    draw_sharpness([ax], sharpness_groups(curves(run)), curves(run), ())
+    assert legend(ax)[0] == "spherical" and not [name for name in legend(ax) if "threshold" in name]
+    assert not [line for line in ax.lines if line.get_linestyle() == ":"]
+
+
+def test_ratios_of_a_single_run_show_each_kind_of_view_once(ax):
+    run = make_run("rmsprop")
+    for record in run.records:
+        reading = record["views"]["spherical-preconditioned"]
+        record["views"] |= {"preconditioned": reading, "riemannian": reading}
+    draw_ratio(ax, curves(run))
+    assert legend(ax) == ["spherical preconditioned and preconditioned", "riemannian"]
+
+
+def beside(run):
+    """The run with readings at the midpoint, a little lower, and of the mini-batches."""
+    for record in run.records[1:]:
+        for view, reading in list(record["views"].items()):
+            lower = {key: 0.9 * reading[key] for key in ("value", "ratio") if reading[key] is not None}
+            record["views"][f"{view}-midpoint"] = reading | lower
+            batch = {"error": 0.1 * reading["value"], "standard_error": 0.04, "quotients": [1.0, 2.0]}
+            numbers = {key: reading[key] for key in ("value", "threshold", "ratio", "products", "seconds")}
+            record["views"][f"{view}-batch"] = numbers | batch
+    return run
+
+
+def test_midpoint_and_batches_stand_beside_their_view_with_one_threshold(ax):
+    run = beside(make_run())
+    title, groups = titles(run)
+    assert (title, groups) == (
+        "Spherical sharpness",
+        [["spherical", "spherical-midpoint", "spherical-batch"]],
+    )
+    draw_sharpness([ax], sharpness_groups(curves(run)), curves(run))
+    told = ["spherical", "spherical, midpoint", "spherical, batch", "threshold 2/ℓ"]
+    assert legend(ax)[:4] == told
+    assert len([line for line in ax.lines if line.get_linestyle() == ":"]) == 1
+
+
+def test_ratios_at_the_midpoint_and_of_batches_have_curves_and_looks_of_their_own(ax):
+    run = beside(make_run("rmsprop"))
+    draw_ratio(ax, curves(run))
+    assert legend(ax) == [
+        *("spherical preconditioned", "spherical preconditioned, midpoint"),
+        "spherical preconditioned, batch",
+    ]
+    views = [view for view in run.records[-1]["views"] if view.startswith("spherical")]
+    found = [curve for group in sharpness_groups(curves(run)) for curve in group]
+    assert {curve.view for curve in found} == set(views) and len(views) == 6
+    assert len({curve.color for curve in found}) == len({c.style["marker"] for c in found}) == 6
+    names = [f"{view}{beside}" for view in LOOKS for beside in BESIDE]
+    looks = [_of_view(curves(run)[0], name).look for name in names]
+    assert len(set(looks)) == len(names) == 15 and max(looks) < 280
+
+
+def test_several_runs_are_compared_without_what_is_beside_their_views():
+    assert titles(beside(make_run()), make_run("rmsprop")) == (
+        "Spherical sharpness",
+        [["spherical", "spherical"]],
+    )
+
+
+def test_ratios_of_several_runs_are_each_in_its_own_metric(ax):
+    adaptive = make_run("rmsprop")
+    for record in adaptive.records:
+        record["views"]["spherical"] |= {"threshold": 1.0, "ratio": 77.0}
+    draw_ratio(ax, curves(make_run(), adaptive))
+    assert not any(77 in line.get_ydata() for line in ax.lines)
+    assert ax.get_title("left") == "Sharpness / threshold, each in its optimizer's metric"
+    assert ax.get_legend() is None
+    assert [text.get_text() for text in ax.texts] == ["edge of\nstability"]
+
+
+@pytest.mark.parametrize(
+    "factors, low, high",
+    [
+        ([1.0] * 20, 0.04, 3),
+        ([1e-6] + [1.0] * 19, 0.05, 3),
+        ([1.0] * 19 + [1e9], 0.04, 12),
+        ([1e-4] * 20, 1e-6, 3),
+        ([50.0] * 20, 0.04, 80),
+    ],
+)
+def test_one_far_ratio_does_not_ruin_the_panel_but_a_far_run_is_seen(ax, factors, low, high):
+    run = make_run(records=20)
+    for record, factor in zip(run.records, factors, strict=True):
+        record["views"]["spherical"]["ratio"] *= factor
+    draw_ratio(ax, curves(run))
+    bottom, top = ax.get_ylim()
+    late = run.records[10]["views"]["spherical"]["ratio"]
+    assert low <= bottom < min(0.5, late) and max(2, late) < top <= high
+
+
+def test_the_edge_is_drawn_where_no_view_has_a_threshold(ax):
+    run = make_run()
+    for record in run.records:
+        record["views"]["spherical"] |= {"threshold": None, "ratio": None}
+    draw_ratio(ax, curves(run))
+    assert ax.get_title("right") == "no view has a threshold"
+    assert ax.get_ylim() == (0, 2)

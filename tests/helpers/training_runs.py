@@ -1,0 +1,53 @@
+"""Small runs of the training loop, and what is compared of them."""
+
+import hashlib
+
+from optim_family.errors import Stopped
+from optim_family.training import checkpoint
+from optim_family.training.spec import RunSpec
+from optim_family.training.stop_signal import Stop
+
+HYPER = {
+    "gd": {"lr": 0.3, "weight_decay": 1e-2, "momentum": 0.5},
+    "sgd": {"lr": 0.1, "weight_decay": 1e-2, "momentum": 0.9, "nesterov": True},
+    "rmsprop": {"lr": 0.02, "weight_decay": 0.05},
+    "adamw": {"lr": 0.01, "weight_decay": 0.1},
+}
+TIMINGS = ("elapsed", "seconds")
+
+
+def spec(optimizer="gd", **changes):
+    settings = {
+        "model": "bn_mlp",
+        "limit": 40,
+        "steps": 8,
+        "every": 2,
+        "hyper": HYPER[optimizer],
+        "rtol": 1e-2,
+    }
+    return RunSpec(optimizer=optimizer, **(settings | changes))
+
+
+def untimed(value):
+    if isinstance(value, dict):
+        return {k: untimed(v) for k, v in value.items() if k not in TIMINGS}
+    return value
+
+
+def weights_hash(path):
+    _, tree = checkpoint.load_latest(path / "checkpoints", print)
+    joined = b"".join(t.numpy().tobytes() for t in tree["model"].values())
+    return hashlib.sha256(joined).hexdigest()
+
+
+class StopAfter(Stop):
+    """Says stop at the n-th time it is asked, which is before a step or before a Hessian product."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.left = n
+
+    def check(self):
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped("stopped by a test")

@@ -1,0 +1,151 @@
+"""Toys whose answer is known, then every packaged card: it must keep the promise it makes."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from optim_family.errors import UsageError
+from optim_family.networks import cards
+from optim_family.networks.build import build
+from optim_family.networks.scale_invariance import Verdict, check
+
+
+def trained(network):
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+def mse(network, channels=1, size=(8, 8)):
+    """½‖f − y‖² on four random images, in the network's dtype."""
+    dtype = next(network.parameters()).dtype
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(4, channels, *size, generator=generator).to(dtype)
+    y = torch.randn(4, 10, generator=generator).to(dtype)
+    return lambda: (network(x) - y).square().sum(1).mean() / 2
+
+
+def verdict(name, **options):
+    network = build(name, classes=10, channels=1, size=(8, 8), **options)
+    return check(mse(network), trained(network))
+
+
+@pytest.fixture
+def pair():
+    """Two trained vectors in float64."""
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(5, generator=generator).double().requires_grad_() for name in ("a", "b")}
+
+
+def rayleigh(w):
+    return (torch.arange(w.numel()) * w.square()).sum() / w.square().sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", cards.names())
+def test_every_card_keeps_its_promise_to_the_last_bit(name, dtype):
+    assert cards.load(name).expect.invariant == "bitwise"
+    assert verdict(name, dtype=dtype) == Verdict(True, True, 0.0, 0.0)
+
+
+def test_trained_affine_parameters_break_invariance_and_the_last_ones_are_named_first():
+    found = verdict("bn_cnn", norm="affine", dtype=torch.float64)
+    assert not found.invariant
+    assert found.breaking[0] == "norm3.weight"
+    assert {"norm1.bias", "norm2.bias"} < set(found.breaking)
+
+
+def test_without_normalisation_every_tensor_breaks_invariance():
+    found = verdict("resnet20", norm="none")
+    network = build("resnet20", classes=10, channels=1, size=(8, 8), norm="none")
+    assert not found.invariant
+    assert set(found.breaking) == set(trained(network))
+    assert found.summary.startswith("not scale-invariant: loss moves by ")
+    assert found.summary.endswith(", …(+16)")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_ordinary_eps_is_seen_and_blamed_on_the_convolutions(dtype):
+    network = build("bn_cnn", classes=10, channels=1, size=(8, 8), dtype=dtype)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-5
+    found = check(mse(network), trained(network))
+    assert 0 < found.loss_error < 1e-3
+    assert not found.invariant and "conv3.weight" in found.breaking
+
+
+def test_a_quotient_is_exactly_invariant(pair):
+    found = check(lambda: rayleigh(torch.cat([*pair.values()])), pair)
+    assert found == Verdict(True, True, 0.0, 0.0)
+    assert found.summary == "exactly scale-invariant (loss equal, gradient half at 2w, bitwise)"
+
+
+def test_only_the_tensor_that_breaks_it_is_named(pair):
+    found = check(lambda: rayleigh(pair["a"]) + pair["b"].square().sum(), pair)
+    assert found.breaking == ("b",)
+    assert found.summary.endswith("; broken by b")
+
+
+def test_the_errors_are_relative(pair):
+    found = check(lambda: pair["a"].square().sum(), {"a": pair["a"]})
+    assert found.loss_error == pytest.approx(3)  # L(2w) = 4 L(w)
+    assert found.gradient_error == pytest.approx(3)  # 2 g(2w) = 4 g(w)
+
+
+def test_a_tensor_of_zeros_cannot_hide(pair):
+    zero = {"a": pair["a"], "zero": torch.zeros(5, dtype=torch.float64, requires_grad=True)}
+    found = check(lambda: rayleigh(zero["a"]) + (1 + zero["zero"]).square().sum(), zero)
+    assert found.loss_error == 0 and found.gradient_error > 0
+    assert found.breaking == ("zero",)
+    assert not zero["zero"].any()
+
+
+def test_a_gradient_that_does_not_halve_is_enough_to_refute(pair):
+    found = check(lambda: rayleigh(pair["a"]) + (pair["a"] - pair["a"].detach()).sum(), {"a": pair["a"]})
+    assert found.loss_error == 0 and not found.invariant
+    assert found.summary.endswith("; no single tensor breaks it")
+
+
+def test_a_tensor_that_the_loss_does_not_use_is_invariant(pair):
+    assert check(lambda: rayleigh(pair["a"]), pair).exact
+
+
+def test_a_loss_that_is_not_a_number_is_not_invariant(pair):
+    found = check(lambda: pair["a"].sum() * math.nan, {"a": pair["a"]})
+    assert not found.invariant and found.loss_error == math.inf
+
+
+def test_weights_are_restored_to_the_last_bit(pair):
+    with torch.no_grad():
+        pair["a"][0] = 3e-324  # the smallest number: halving twice it would be a rounding
+    before = {name: tensor.detach().clone() for name, tensor in pair.items()}
+    check(lambda: pair["a"].exp().sum() + pair["b"].sum(), pair)
+    assert all(torch.equal(pair[name], before[name]) for name in pair)
+    assert all(tensor.grad is None for tensor in pair.values())
+
+
+@pytest.mark.parametrize("fatal", [2, 3, 4])
+def test_weights_are_restored_when_the_loss_raises(pair, fatal):
+    calls = iter(range(1, 10))
+    before = {name: tensor.detach().clone() for name, tensor in pair.items()}
+
+    def loss():
+        if next(calls) == fatal:
+            raise KeyboardInterrupt
+        return pair["a"].square().sum() + pair["b"].sum()
+
+    with pytest.raises(KeyboardInterrupt):
+        check(loss, pair)
+    assert all(torch.equal(pair[name], before[name]) for name in pair)
+
+
+def test_nothing_trained_is_a_mistake():
+    with pytest.raises(UsageError, match="none is trained"):
+        check(lambda: torch.zeros(()), {})
+
+
+def test_the_summary_of_rounding_on_a_gpu_gives_both_errors():
+    assert Verdict(True, False, 1e-7, 3e-6).summary == (
+        "scale-invariant to rounding (loss moves by 1.0e-07, gradient by 3.0e-06 at 2w)"
+    )

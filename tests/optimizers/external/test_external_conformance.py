@@ -1,0 +1,48 @@
+"""The conformance suite on the real classes of torch and timm whose geometry is known, and on two without."""
+
+import pytest
+
+from optim_family import registry, testing
+from optim_family.conformance.geometry_checks import NO_METRIC
+from optim_family.conformance.runner import judged
+from optim_family.optimizers.external.wrapper import adopt
+
+# With all the momenta, amsgrad, centred, decay coupled and decoupled: whatever is a choice is tried.
+TORCH = ("SGD", "ASGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "Adamax")
+KNOWN = (*(f"torch:{name}" for name in TORCH), "timm:rmsproptf", "timm:lamb")
+WITHOUT = ("torch:Muon", "timm:lion")
+ABOUT_THE_METRIC = {
+    testing.check_threshold_is_sharp,
+    testing.check_metric_is_that_of_the_step,
+    testing.check_freeze_holds_the_metric,
+}
+
+
+@pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", [*KNOWN, *WITHOUT])
+def test_the_real_class_keeps_its_promises_but_for_those_that_it_announces(name, check):
+    optimizer = adopt(name)
+    kept, measured = judged(check, optimizer)
+    assert kept != (check.__name__.removeprefix("check_") in optimizer.expected_failures), measured
+    if check in ABOUT_THE_METRIC:
+        assert (measured == NO_METRIC) == (name in WITHOUT)
+
+
+def test_only_lamb_announces_any():
+    """Its trust ratio moves with every step; test_adapt tries it where that stands still."""
+    assert {name for name in (*KNOWN, *WITHOUT) if adopt(name).expected_failures} == {"timm:lamb"}
+
+
+def test_what_takes_matrices_only_is_tried_on_matrices():
+    assert {len(shape) for shape in adopt("torch:Muon").tried_on} == {2}
+    assert {len(shape) for shape in adopt("torch:SGD").tried_on} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "beta"),
+    [("gd", "momentum", 0.97), ("adamw", "beta1", 0.97), ("torch:SGD", "momentum", 0.99)],
+)
+def test_a_strong_momentum_has_its_threshold_too(name, field, beta):
+    optimizer = registry.load(name)
+    hyper = type("Hyper", (optimizer.Hyper,), {"__annotations__": {field: float}, field: beta})
+    assert testing.check_threshold_is_sharp(type("Strong", (optimizer,), {"Hyper": hyper})).startswith("×")

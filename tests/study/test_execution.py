@@ -1,0 +1,188 @@
+import fcntl
+import json
+import signal
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+
+from optim_family.errors import CorruptError, Stopped
+from optim_family.runs.store import RunStore
+from optim_family.study import execution
+from optim_family.study.launchers import Ending, Job, Launcher
+from optim_family.study.spec import StudySpec
+from optim_family.training.spec import RunSpec
+from optim_family.training.stop_signal import Stop
+
+
+class Pretender(Launcher):
+    """Does what it was told of each seed: the status it leaves and the exit code, or a function to call."""
+
+    def __init__(self, plan):
+        self.plan, self.done = plan, []
+
+    def map(self, jobs: Iterable[Job], stop: Stop, tick: Callable[[], None]) -> Iterator[Ending]:
+        for job in jobs:
+            stop.check()
+            tick()
+            self.done.append(job.spec.seed)
+            status, code = self.plan.get(job.spec.seed, ("done", 0))
+            if callable(status):
+                status()
+            else:
+                leave(job, status)
+            yield Ending(job, code, f"ended with {code}")
+
+
+def leave(job, status, step=10, records=2):
+    with RunStore.open(job.out, job.spec.model_dump(mode="json")) as store:
+        for i in range(records):
+            store.append({"step": 5 * (i + 1), "train_loss": 0.5, "elapsed": 1.0 + i})
+        store.write("status.json", {"status": status, "step": step})
+
+
+@pytest.fixture
+def todo(tmp_path):
+    runs = tuple(RunSpec(optimizer="gd", hyper={"lr": 0.1}, steps=10, seed=seed) for seed in range(4))
+    return execution.jobs(StudySpec("mine", "?", (), runs, ""), tmp_path)
+
+
+def carry_out(todo, launcher, stop=None):
+    told = []
+    failed = execution.carry_out(todo, launcher, stop=stop or Stop(), tell=told.append, tick=lambda: None)
+    assert launcher.done == [ending.job.spec.seed for ending in told]
+    return failed
+
+
+def states(todo):
+    return [execution.state(job).status for job in todo]
+
+
+def test_every_run_has_a_folder_of_its_own(todo, tmp_path):
+    assert len({job.out for job in todo}) == len(todo)
+    assert all(job.out.parent == tmp_path and job.spec.key in job.out.name for job in todo)
+
+
+def test_what_is_done_is_passed_over(todo):
+    leave(todo[1], "done")
+    launcher = Pretender({})
+    assert carry_out(todo, launcher) == []
+    assert launcher.done == [0, 2, 3]
+    again = Pretender({})
+    carry_out(todo, again)
+    assert again.done == [] and states(todo) == ["done"] * 4
+
+
+def test_what_was_interrupted_is_resumed(todo):
+    leave(todo[0], "stopped")
+    leave(todo[2], "running")  # by somebody who was killed
+    assert states(todo) == ["stopped", "waiting", "stopped", "waiting"]
+    launcher = Pretender({})
+    carry_out(todo, launcher)
+    assert launcher.done == [0, 1, 2, 3]
+
+
+def test_what_diverged_is_not_tried_again(todo):
+    first, again = Pretender({1: ("diverged", 3)}), Pretender({})
+    assert carry_out(todo, first) == []
+    carry_out(todo, again)
+    assert again.done == [] and states(todo)[1] == "diverged"
+
+
+def test_what_failed_is_told_and_tried_the_next_time_only(todo):
+    first, again = Pretender({1: ("failed", 6), 2: ("running", -9)}), Pretender({})
+    failed = carry_out(todo, first)
+    assert [(ending.job.spec.seed, ending.words) for ending in failed] == [
+        (1, "ended with 6"),
+        (2, "ended with -9"),
+    ]
+    assert first.done == [0, 1, 2, 3]
+    assert carry_out(todo, again) == [] and again.done == [1, 2]
+
+
+def test_a_worker_that_leaves_a_run_unfinished_without_a_word_has_failed(todo):
+    failed = carry_out(todo, Pretender({1: ("running", 0)}))
+    assert [ending.job.spec.seed for ending in failed] == [1]
+
+
+def test_runs_that_others_hold_are_passed_over_and_looked_at_again(todo, monkeypatch):
+    monkeypatch.setattr(execution, "PATIENCE", 0.0)
+    store = RunStore.open(todo[0].out, todo[0].spec.model_dump(mode="json"))
+    launcher = Pretender({3: (lambda: (store.close(), leave(todo[3], "done")), 0)})
+    assert states(todo)[0] == "running"
+    assert carry_out(todo, launcher) == []
+    assert launcher.done == [1, 2, 3, 0]
+
+
+def test_a_run_that_somebody_else_takes_first_is_no_failure(todo):
+    launcher = Pretender({0: (lambda: leave(todo[0], "done"), 4)})
+    assert carry_out(todo, launcher) == [] and launcher.done == [0, 1, 2, 3]
+
+
+def test_a_run_that_somebody_else_has_begun_is_no_failure_and_looked_at_again(todo):
+    ways = iter([(0, "running"), (1, "done")])
+
+    def begun_by_another():
+        records, status = next(ways)
+        leave(todo[0], status, records=records)
+
+    launcher = Pretender({0: (begun_by_another, 4)})
+    assert carry_out(todo, launcher) == [] and launcher.done == [0, 1, 2, 3, 0]
+
+
+def test_a_run_that_somebody_else_finishes_meanwhile_is_not_begun(todo):
+    launcher = Pretender({0: (lambda: (leave(todo[0], "done"), leave(todo[2], "done")), 0)})
+    carry_out(todo, launcher)
+    assert launcher.done == [0, 1, 3]
+
+
+def test_waiting_for_others_can_be_stopped(todo):
+    stop = Stop()
+    with RunStore.open(todo[0].out, todo[0].spec.model_dump(mode="json")), pytest.raises(Stopped):
+        execution.carry_out(
+            todo[:1],
+            Pretender({}),
+            stop=stop,
+            tell=print,
+            tick=lambda: setattr(stop, "signal", signal.SIGTERM),
+        )
+
+
+def test_looking_at_a_run_does_not_lock_it(todo):
+    leave(todo[0], "stopped")
+    with (todo[0].out / "lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # somebody else looks
+        assert execution.state(todo[0]).status == "stopped"
+    leave(todo[0], "done", records=0)
+
+
+def test_the_state_of_a_run_tells_its_last_whole_record(todo):
+    leave(todo[0], "running", step=7, records=3)
+    with (todo[0].out / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step":20,"train_lo')
+    found = execution.state(todo[0])
+    assert (found.step, found.record["step"], found.record["train_loss"]) == (15, 15, 0.5)
+    assert execution.state(todo[1]).record == {} and execution.state(todo[1]).step == 0
+
+
+@pytest.mark.parametrize("name", ["status.json", "metrics.jsonl"])
+def test_a_damaged_run_is_no_reason_not_to_look_at_the_others(todo, name):
+    leave(todo[0], "done")
+    (todo[0].out / name).write_text("{damaged\n")
+    assert states(todo)[:2] == ["failed", "waiting"]
+
+
+def test_a_log_that_is_longer_than_a_look_at_its_end(todo, monkeypatch):
+    leave(todo[0], "done", records=50)
+    whole = execution.state(todo[0]).record
+    monkeypatch.setattr(execution, "TAIL", 200)
+    assert execution.state(todo[0]).record == whole and whole["step"] == 250
+
+
+def test_only_runs_that_have_begun_are_read(todo):
+    leave(todo[2], "done")
+    (run,) = execution.runs(todo)
+    assert run.path == todo[2].out and len(run.records) == 2
+    spec = json.loads((todo[2].out / "spec.json").read_text())
+    (todo[2].out / "spec.json").write_text(json.dumps(spec | {"steps": 11}))
+    with pytest.raises(CorruptError):
+        execution.runs(todo)

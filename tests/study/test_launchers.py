@@ -1,0 +1,117 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from optim_family.errors import Stopped
+from optim_family.study.launchers import Job, Local, cores
+from optim_family.training.spec import RunSpec
+from optim_family.training.stop_signal import Stop
+
+# What a worker does in these tests: it tells of itself in a file, and ends as its seed says.
+PLAY = """
+import json, os, pathlib, signal, sys, time
+out, seed = pathlib.Path(sys.argv[1]), json.loads(sys.stdin.readline())["seed"]
+threads = os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]
+(out.parent / f"{out.name}.env").write_text(" ".join(threads))
+if seed == 9:
+    os.kill(os.getpid(), signal.SIGKILL)
+if seed == 8:
+    signal.signal(signal.SIGTERM, lambda *_: (out.with_suffix(".asked").touch(), sys.exit(75)))
+    out.with_suffix(".pid").write_text(str(os.getpid()))
+    time.sleep(600)
+print("some talk\\nlast words", file=sys.stderr)
+sys.exit(seed)
+"""
+PROGRAM = (sys.executable, "-S", "-c", PLAY)
+
+
+def jobs(tmp_path, seeds):
+    specs = [RunSpec(optimizer="gd", hyper={}, seed=seed) for seed in seeds]
+    return [Job(spec, tmp_path / f"{number}") for number, spec in enumerate(specs)]
+
+
+def carry_out(todo, workers=2, stop=None, tick=lambda: None):
+    return list(Local(workers, PROGRAM).map(todo, stop or Stop(), tick))
+
+
+def test_every_job_ends_with_its_exit_code_and_its_last_words(tmp_path):
+    endings = carry_out(jobs(tmp_path, [0, 3, 4, 1]))
+    assert {ending.job.out.name: ending.code for ending in endings} == {"0": 0, "1": 3, "2": 4, "3": 1}
+    assert {ending.words for ending in endings} == {"last words"}
+
+
+def test_a_worker_that_is_killed_takes_no_other_with_it(tmp_path):
+    endings = {ending.code: ending.words for ending in carry_out(jobs(tmp_path, [9, 0, 5]))}
+    assert endings == {-9: "killed by SIGKILL", 0: "last words", 5: "last words"}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_no_more_at_a_time_than_asked_for(tmp_path, workers):
+    under_way, most = 0, 0
+
+    def asked_for():
+        nonlocal under_way, most
+        for job in jobs(tmp_path, range(3)):
+            under_way += 1
+            most = max(most, under_way)
+            yield job
+
+    for _ in Local(workers, PROGRAM).map(asked_for(), Stop(), lambda: None):
+        under_way -= 1
+    assert (under_way, most) == (0, workers)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 1000])
+def test_the_cores_are_divided_among_the_workers(tmp_path, workers):
+    carry_out(jobs(tmp_path, [0]), workers)
+    share = max(1, cores() // workers)
+    assert (tmp_path / "0.env").read_text() == f"{share} {share}"
+
+
+def test_a_wish_to_stop_reaches_every_worker_and_waits_for_it(tmp_path):
+    stop, todo = Stop(), jobs(tmp_path, [8, 8, 8])
+    pids = [job.out.with_suffix(".pid") for job in todo[:2]]
+
+    def tick():
+        if all(path.exists() and path.read_text() for path in pids):
+            stop.signal = signal.SIGINT
+
+    with pytest.raises(Stopped):
+        carry_out(todo, stop=stop, tick=tick)
+    assert [job.out.with_suffix(".asked").exists() for job in todo] == [True, True, False]
+    for path in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+
+
+def test_a_caller_that_fails_leaves_no_worker_behind(tmp_path):
+    (job,) = jobs(tmp_path, [8])
+    pid = job.out.with_suffix(".pid")
+
+    def tick():
+        if pid.exists() and pid.read_text():
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        carry_out([job], tick=tick)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_a_worker_whose_starter_is_gone_stops_by_itself():
+    program = (
+        "import time; from optim_family.worker import stop_when_alone; stop_when_alone(); time.sleep(600)"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+    worker.stdin.close()
+    assert worker.wait(timeout=60) == -signal.SIGTERM
+
+
+def test_the_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 7}, raising=False)
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores() == os.cpu_count()

@@ -1,0 +1,292 @@
+import base64
+import html
+import json
+import math
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import matplotlib.figure
+import pandas
+import pytest
+
+from optim_family.analysis.claims import CLAIMS
+from optim_family.analysis.study_results import (
+    Cell,
+    Column,
+    Table,
+    _cell,
+    _number,
+    answer,
+    difference_table,
+    group_tables,
+)
+from optim_family.study import report
+from optim_family.study.spec import StudySpec
+from optim_family.training.spec import RunSpec
+from tests.helpers.fake_runs import make_run
+
+EVIL = '<script>alert("x")</script>'
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+VOID = {"meta", "link", "br", "img"}
+
+
+def make_study(runs, name="mine", question="Is a < b?", missing=0):
+    specs = [RunSpec.model_validate(run.spec) for run in runs]
+    more = [RunSpec(optimizer="gd", hyper={}, seed=99 + i) for i in range(missing)]
+    return StudySpec(name, question, tuple(CLAIMS), (*specs, *more), f"question = {question!r}  # the file")
+
+
+RUNS = [
+    make_run(
+        optimizer, {"weight_decay": decay}, seed=seed, records=12, path=f"runs/{optimizer}-{decay}-{seed}"
+    )
+    for optimizer, decay in (("gd", 0.005), ("gd", 0.0), ("rmsprop", 0.05))
+    for seed in range(3)
+]
+RUNS[-1].status["status"] = "diverged"
+
+
+def sketch(runs, title=None, names=None):
+    """What is drawn much faster than a figure of runs."""
+    figure = matplotlib.figure.Figure(figsize=(2, 1))
+    figure.add_subplot().set_title(title or runs[0].path.name)
+    return figure
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report.plots, "figure", sketch)
+        page = report.write(make_study(RUNS, missing=2), answer(CLAIMS, RUNS), folder)
+    assert page == folder / "report.html"
+    return folder
+
+
+class Checker(HTMLParser):
+    """Remembers ids, links and whether every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.tags = [], [], {}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [given["id"]] if "id" in given else []
+        if tag == "a":
+            self.links[given["download"]] = given["href"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_everything_is_written(written):
+    figures = {f"{stem}.{form}" for stem in ("sharpness", "accuracy", "overlay-1") for form in ("svg", "png")}
+    tables = {f"{name}.csv" for name in ("summary", "groups", "differences", "readings")}
+    assert {path.name for path in written.iterdir()} == figures | tables | {
+        "report.html",
+        "summary.md",
+        "provenance.json",
+    }
+
+
+def test_the_page_is_whole(written):
+    page = Checker((written / "report.html").read_text(encoding="utf-8"))
+    assert page.open == [] and len(page.ids) == len(set(page.ids))
+    assert page.tags.count("svg") == 3 + len(RUNS)
+    assert page.tags.count("details") >= len(RUNS) + len(CLAIMS)
+
+
+def test_the_page_says_everything(written):
+    text = (written / "report.html").read_text(encoding="utf-8")
+    assert "Is a &lt; b?" in text and "11 runs: 8 done, 1 diverged, 2 not begun" in text
+    for claim in CLAIMS.values():
+        assert claim.statement in text
+    rows = answer(CLAIMS, RUNS).rows.to_dict("records")
+    for run, row in zip(RUNS, rows, strict=True):
+        assert f"&#34;seed&#34;: {run.spec['seed']}" in text
+        assert html.escape(f"{row['arm']}; {row['setting']}; seed {run.spec['seed']}") in text
+    assert "# the file" in text
+
+
+def test_provenance_is_that_of_every_run():
+    known = [{"versions": {"torch": str(i)}} for i in range(len(RUNS))]
+    runs = [replace(run, provenance=one) for run, one in zip(RUNS, known, strict=True)]
+    expected = {r.path.name: {"spec": r.spec, "versions": r.provenance["versions"]} for r in runs}
+    assert report._provenance(runs) == expected
+
+
+def test_a_bar_in_a_cell_is_no_column_of_markdown():
+    text = report._markdown_table(Table("", ["a|b", "c"], [[Cell("x|y"), Cell("z")]]))
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()] == [3, 3, 3]
+
+
+def test_the_data_are_inside_the_page(written):
+    page = Checker((written / "report.html").read_text(encoding="utf-8"))
+    assert set(page.links) == {
+        f"mine-{name}.csv" for name in ("summary", "groups", "differences", "readings")
+    }
+    for name, uri in page.links.items():
+        held = base64.b64decode(uri.partition("base64,")[2])
+        assert held == (written / name.removeprefix("mine-")).read_bytes()
+    assert len(pandas.read_csv(written / "summary.csv")) == len(RUNS)
+    assert len(pandas.read_csv(written / "readings.csv")) == 12 * (6 + 2 * 3)
+
+
+def test_the_same_runs_give_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        report.write(make_study(RUNS[:1]), answer(CLAIMS, RUNS[:1]), tmp_path / name)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_the_markdown_has_a_row_for_each_group(written):
+    text = (written / "summary.md").read_text(encoding="utf-8")
+    for table in group_tables(answer(CLAIMS, RUNS)):
+        (section,) = re.findall(rf"## {re.escape(table.heading)}\n\n(.*?)(?:\n\n|\Z)", text, re.DOTALL)
+        lines = section.strip().splitlines()
+        assert len(lines) == 2 + 3 and {line.count("|") for line in lines} == {len(table.headers) + 1}
+
+
+def test_provenance_names_every_run(written):
+    found = json.loads((written / "provenance.json").read_text(encoding="utf-8"))
+    assert set(found) == {run.path.name for run in RUNS}
+
+
+def test_a_cell_is_mean_and_spread_and_says_when_some_are_missing():
+    given = answer((), RUNS)
+    training = group_tables(given)[0]
+    row = given.groups.iloc[0]
+    cell = training.rows[0][training.headers.index("at the end, %")]
+    mean, sd = row["test_accuracy.mean"], row["test_accuracy.sd"]
+    assert cell.text == f"{100 * mean:.1f} ± {100 * sd:.1f}" and cell.value == repr(float(mean))
+    course = group_tables(given)[1]
+    slope = course.rows[1][course.headers.index("d log S / dτ")]
+    assert (slope.text, slope.value) == ("–", "")
+
+
+def test_a_cell_says_when_some_runs_have_no_number():
+    row = {"x.mean": 0.25, "x.sd": math.nan, "x.n": 1, "runs": 3}
+    assert _cell(row, Column("", "x", ".1f", 100)).text == "25.0 (n = 1)"
+    assert _cell(row | {"x.n": 0}, Column("", "x", ".1f")) == Cell("–")
+
+
+def test_columns_without_a_single_number_are_left_out():
+    assert "at the midpoint" not in group_tables(answer((), RUNS))[0].headers
+    run = make_run(records=9)
+    for record in run.records:
+        record["views"]["spherical-midpoint"] = {**record["views"]["spherical"], "ratio": 1.03}
+    table = group_tables(answer((), [run]))[0]
+    assert table.rows[0][table.headers.index("at the midpoint")].text == "1.03"
+
+
+def test_a_spread_has_no_more_digits_than_it_deserves():
+    row = {"x.mean": 1448.2, "x.sd": 8.215, "x.n": 3, "runs": 3}
+    assert _cell(row, Column("", "x", ".4g")).text == "1,448 ± 8.2"
+    assert _cell(row | {"x.sd": 170.7}, Column("", "x", ".4g")).text == "1,448 ± 171"
+    assert _cell(row | {"x.mean": 1.5, "x.sd": 0.25}, Column("", "x", "+.1f")).text == "+1.5 ± 0.2"
+
+
+def test_numbers_are_written_as_people_write_them():
+    assert [_number(x, ".4g") for x in (17490.0, 466.06, -8.255, 2e9, 1e-5)] == [
+        "17,490",
+        "466.1",
+        "−8.255",
+        "2e+09",
+        "1e-05",
+    ]
+
+
+def test_differences_say_whether_they_are_beyond_noise():
+    table = difference_table(answer((), RUNS))
+    last = {row[-1].text for row in table.rows}
+    assert last <= {"yes", "no", "too few pairs"} and "yes" in last
+    assert all(len(row) == len(table.headers) for row in table.rows)
+
+
+def test_differences_that_cannot_be_judged_are_not_listed():
+    table = difference_table(answer((), [run for run in RUNS if run.spec["seed"] == 0]))
+    assert table.rows == [] and "none of 6 is from 3 seeds or more" in table.heading
+    assert difference_table(answer((), RUNS[:1])).heading.startswith("Differences: no two arms share")
+
+
+def test_names_that_contain_markup_are_only_text(tmp_path):
+    runs = [make_run(model=EVIL, records=1, path=f"runs/{EVIL.replace('/', '|')}", data=f"npz:{EVIL}")]
+    runs[0].provenance["versions"] = {"python": EVIL}
+    page = report.write(make_study(runs, name=EVIL, question=EVIL), answer(CLAIMS, runs), tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<script") == 1 and EVIL not in text and "&lt;script&gt;alert" in text
+    assert Checker(text).open == []
+
+
+def test_a_study_that_has_hardly_begun_has_a_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.plots, "figure", sketch)
+    run = make_run(records=1, status="running")
+    page = report.write(make_study([run]), answer(CLAIMS, [run]), tmp_path)
+    assert "1 runs: 1 running" in page.read_text(encoding="utf-8")
+
+
+def test_of_very_many_runs_the_page_draws_none_by_itself_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.plots, "figure", sketch)
+    pages = []
+    for few in (len(RUNS), len(RUNS) - 1):
+        monkeypatch.setattr(report, "_DRAWN", few)
+        pages.append(report.write(make_study(RUNS), answer(CLAIMS, RUNS), tmp_path).read_text())
+    drawn, bare = pages
+    assert drawn.count("<figure>") - bare.count("<figure>") == len(RUNS)
+    assert "too many" in bare and "too many" not in drawn
+    assert all(RUNS[-1].path.name in page for page in pages)
+
+
+def test_the_overlay_shows_one_seed_with_weight_decay(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report.plots, "figure", lambda runs, title, names: drawn.append((runs, names)))
+    dict(report.figures(answer((), RUNS)))
+    runs, names = drawn[0]
+    assert [(run.spec["optimizer"], run.spec["seed"]) for run in runs] == [("gd", 0), ("rmsprop", 0)]
+    assert names == ["gd lr 0.2, wd 0.005", "rmsprop lr 0.01, wd 0.05"]
+
+
+def test_the_overlay_shows_all_where_one_alone_has_weight_decay(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report.plots, "figure", lambda runs, title, names: drawn.append(names))
+    dict(report.figures(answer((), [run for run in RUNS if run.spec["optimizer"] == "gd"])))
+    assert drawn == [["gd lr 0.2, wd 0.005", "gd lr 0.2, wd 0"]]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_browser_opens_the_page_without_complaint_and_sorts_its_tables(written, tmp_path):
+    text = (written / "report.html").read_text(encoding="utf-8")
+    click = "for (let i = 0; i < 2; i++) document.querySelectorAll('table.sortable th')[9].click();"
+    probe = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    (tmp_path / "probe.html").write_text(
+        probe.replace("</body>", f"<script>{click}</script></body>"), "utf-8"
+    )
+    for name, path in (("page", written / "report.html"), ("probe", tmp_path / "probe.html")):
+        flags = "--headless=new --no-sandbox --disable-gpu --enable-logging=stderr --v=0 --dump-dom".split()
+        folder = f"--user-data-dir={tmp_path / name}"
+        done = subprocess.run(
+            [CHROMIUM, *flags, folder, "--virtual-time-budget=2000", path.as_uri()],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert "CONSOLE" not in done.stderr
+    (body,) = re.findall(r'<table class="sortable">.*?<tbody>(.*?)</tbody>', done.stdout, re.DOTALL)[:1]
+    rows = [
+        re.findall(r'data-value="([^"]*)"', row) for row in re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
+    ]
+    values = [float(row[9]) for row in rows]
+    assert len(values) == 3 and values == sorted(values, reverse=True) != values[::-1]

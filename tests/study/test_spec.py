@@ -1,0 +1,178 @@
+import pytest
+
+from optim_family.analysis.claims import CLAIMS
+from optim_family.errors import UsageError
+from optim_family.study import spec
+
+STUDY = """
+question = "Does it fall?"
+claims = ["edge"]
+data = { name = "digits", limit = 200 }
+train = { batch_size = "full", steps = 30, seeds = [0, 1] }
+measure = { every = 10 }
+
+[[grid]]
+optimizer = ["gd", "rmsprop"]
+model = "bn_mlp"
+weight_decay = [0, 1e-3]
+
+[[grid]]
+optimizer = "gd"
+model = "bn_mlp"
+weight_decay = 1e-3
+lr = [0.1, 0.2]
+norm = ["frozen-affine", "none"]
+steps = 50
+"""
+WRONG = """
+questions = "?"
+claims = ["edgy"]
+data = { names = "digits" }
+train = { steps = 0 }
+measure = 3
+
+[[grid]]
+optimizer = "gd"
+model = "bn_mlp"
+
+[[grid]]
+optimizer = "rmsprop"
+model = "bn_mlp"
+beta = 0.9
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def writer(text, name="mine"):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return writer
+
+
+@pytest.fixture
+def study(write):
+    return lambda *settings: spec.load(write(STUDY), settings)
+
+
+def lines(name, *settings):
+    with pytest.raises(UsageError) as error:
+        spec.load(name, settings)
+    return str(error.value).splitlines()
+
+
+def test_a_file_becomes_runs(study):
+    found = study()
+    assert (found.name, found.question, found.claims) == ("mine", "Does it fall?", ("edge",))
+    assert len(found.runs) == 2 * 2 * 2 + 2 * 2 * 2
+    assert found.source == STUDY
+    assert {run.limit for run in found.runs} == {200}
+    assert {run.steps for run in found.runs} == {30, 50}
+
+
+def test_what_two_grids_have_in_common_is_run_once(write):
+    once = spec.load(write(STUDY)).runs
+    twice = spec.load(write(STUDY + STUDY[STUDY.index("[[grid]]") :])).runs
+    assert once == twice
+
+
+def test_without_claims_all_are_evaluated(write):
+    assert spec.load(write(STUDY.replace('claims = ["edge"]', ""))).claims == tuple(CLAIMS)
+
+
+def test_all_mistakes_are_told_at_once_with_their_places(write):
+    path = write(WRONG)
+    known = "question, claims, data, train, measure, grid"
+    assert lines(path) == [
+        f"{path}: there is no key 'questions'; did you mean 'question'? Known: {known}",
+        f"{path}: a study has a question, a text",
+        f"{path}: there is no claim 'edgy'; did you mean 'edge'? Known: {', '.join(CLAIMS)}",
+        f"{path}, data: there is no key 'names'; did you mean 'name'? Known: name, limit, ghost_batch",
+        f"{path}: measure: a table with {', '.join(spec.SECTIONS['measure'])} is needed, not 3",
+        f"{path}, train: steps: input should be greater than or equal to 1, not 0",
+        f"{path}, grid 2: rmsprop has no hyper-parameter 'beta'; did you mean 'beta2'? "
+        "It has lr, weight_decay, beta2, eps, moment, rmsprop_norm, preconditioning",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('question = "?"', "a study has at least one [[grid]], with an optimizer and a model"),
+        ('question = "?"\ngrid = 3', "a study has at least one [[grid]], with an optimizer and a model"),
+        ('question = "?"\ngrid = [3]', "a study has at least one [[grid]], with an optimizer and a model"),
+        (
+            'question = "?"\nclaims = "edge"\n[[grid]]\noptimizer = "gd"\nmodel = "bn_mlp"',
+            "claims: a list of names",
+        ),
+    ],
+)
+def test_what_is_no_study(write, text, line):
+    (told,) = lines(write(text))
+    assert line in told
+
+
+def test_files_that_cannot_be_read(write, tmp_path):
+    assert "No such file" in lines(str(tmp_path / "none.toml"))[0]
+    assert "is not valid TOML" in lines(write("question = "))[0]
+    (tmp_path / "latin.toml").write_bytes("question = 'ü'".encode("latin-1"))
+    assert "is not text in UTF-8" in lines(str(tmp_path / "latin.toml"))[0]
+
+
+def test_an_unknown_name_gets_the_nearest():
+    (line,) = lines("digit")
+    assert line.startswith("there is no study 'digit'; did you mean 'digits'?")
+
+
+def test_a_setting_holds_for_every_grid(study):
+    assert {run.steps for run in study("train.steps=20").runs} == {20}
+    assert {run.limit for run in study("data.limit = all").runs} == {None}
+    assert {run.views for run in study('measure.views=["raw"]').runs} == {("raw",)}
+    assert {run.norm for run in study("train.norm=affine").runs} == {"affine"}
+    assert len(study("train.seeds=[0,1,2]").runs) == 24
+
+
+def test_a_wrong_setting(write):
+    path = write(STUDY)
+    assert "there is no setting 'train.stps'; did you mean 'train.steps'?" in lines(path, "train.stps=3")[0]
+    assert lines(path, "train.steps")[0].startswith("--set train.steps: write KEY=VALUE")
+    assert lines(path, "train.steps=x")[0].startswith(
+        f"{path}, train: steps: input should be a valid integer"
+    )
+
+
+@pytest.mark.parametrize(
+    ("conditions", "count"),
+    [
+        (["optimizer=gd"], 12),
+        (["optimizer=gd,rmsprop"], 16),
+        (["optimizer=gd", "norm=none"], 4),
+        (["lr=0.20", "seeds=1"], 2),
+        (["weight_decay=0"], 4),
+        (["batch_size=full"], 16),
+    ],
+)
+def test_only_some_of_the_runs(study, conditions, count):
+    assert len(study().only(conditions).runs) == count
+
+
+@pytest.mark.parametrize(
+    ("condition", "line"),
+    [
+        ("optimiser=gd", "there is no key 'optimiser'; did you mean 'optimizer'?"),
+        ("optimizer=gdd", "there is no run with optimizer 'gdd'; did you mean 'gd'? Known: gd, rmsprop"),
+        ("lr=0.3", "there is no run with lr '0.3'; "),
+    ],
+)
+def test_a_condition_that_no_run_meets(study, condition, line):
+    with pytest.raises(UsageError, match=r"--only ") as error:
+        study().only([condition])
+    assert line in str(error.value)
+
+
+def test_the_packaged_studies_are_listed_with_their_questions():
+    assert list(spec.questions()) == spec.names()
+    assert "digits" in spec.names()
+    assert all(spec.questions().values())
