@@ -18,8 +18,9 @@ from optim_family.runs.store import RunStore
 from optim_family.training.experiment import assemble
 from optim_family.training.loop import Training
 from optim_family.training.objective import half_squared_error
+from optim_family.training.progress import Watcher
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Stop, Watcher
+from optim_family.training.stop_signal import Stop
 
 BLOCKS, STEPS = 40, 25
 LR, DECAY, LIMIT = 0.5, 2e-3, 200

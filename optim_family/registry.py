@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from optim_family import __version__
-from optim_family.errors import PluginError, UsageError, one_line, unknown
+from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_line, unknown
 from optim_family.resources import version
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _sole(entry: Entry) -> Any:
 
 def _import(entry: Entry) -> Any:
     module, _, path = entry.target.partition(":")
-    with guarded(entry, "imported"):
+    with plugin_errors(entry, "cannot be imported"):
         found: Any = importlib.import_module(module)
         for part in path.split("."):
             found = getattr(found, part)
@@ -145,13 +145,32 @@ def _checked(found: Any, entry: Entry) -> "type[Member]":
 
 
 @contextmanager
-def guarded(entry: Entry, what: str) -> Iterator[None]:
-    """An exception inside is the plugin's, which cannot be so; its prints go to stderr, not stdout."""
+def plugin_errors(plugin: Entry | str, action: str) -> Iterator[None]:
+    """Turn an exception of a plugin into one that names it; what it prints goes to stderr, not stdout.
+
+    Args:
+        plugin: its entry, or the name of an optimizer.
+        action: what happened, `failed in step()` or `cannot be imported`.
+
+    Raises:
+        PluginError: the plugin raised anything but an error of this package or a lack of memory.
+    """
     try:
         with redirect_stdout(sys.stderr):
             yield
+    except (OptimFamilyError, MemoryError):
+        raise
     except (Exception, SystemExit) as error:
-        raise broken(entry, f"cannot be {what}: {type(error).__name__}: {one_line(error)}") from error
+        if isinstance(error, RuntimeError) and _out_of_memory(error):
+            raise
+        owner = entry(plugin) if isinstance(plugin, str) else plugin
+        raise broken(owner, f"{action}: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    from optim_family.curvature.memory import out_of_memory
+
+    return out_of_memory(error)
 
 
 def broken(entry: Entry, reason: str) -> PluginError:

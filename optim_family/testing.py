@@ -14,9 +14,6 @@ the hyper-parameters, what the real step did, and the likely cause. `optim-famil
 them all.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Final
-
 from optim_family.conformance.behaviour_checks import (
     check_geometry_changes_nothing,
     check_geometry_follows_a_schedule,
@@ -32,22 +29,21 @@ from optim_family.conformance.geometry_checks import (
     check_rescaling,
     check_threshold_is_sharp,
 )
-from optim_family.optimizers.base import Member
+from optim_family.conformance.suite import CHECKS, EXPECTED, Check
 
-Check = Callable[[type[Member]], str]
-
-# Every check, and what it expects to measure.
-EXPECTED: Final[Mapping[Check, str]] = {
-    check_threshold_is_sharp: "an oscillation × below 1 at 0.995 T, above 1 at 1.005 T",
-    check_metric_is_that_of_the_step: "P > 0, cosine with −P⁻¹δ above 1 − 1e-8",
-    check_freeze_holds_the_metric: "P moves by less than 1e-6 of itself",
-    check_decay_is_as_declared: "off by less than 1e-12 of the weights",
-    check_geometry_follows_a_schedule: "threshold and decay follow the values in force",
-    check_geometry_changes_nothing: "the same steps, bit for bit",
-    check_state_is_complete: "the same steps after loading, bit for bit",
-    check_state_can_be_saved: "the same steps after a checkpoint, bit for bit",
-    check_is_deterministic: "the same steps, bit for bit",
-    check_one_parameter_group: "a second group is refused",
-    check_rescaling: "directions differ by less than 1e-10",
-}
-CHECKS: Final = tuple(EXPECTED)
+__all__ = [
+    "CHECKS",
+    "EXPECTED",
+    "Check",
+    "check_decay_is_as_declared",
+    "check_freeze_holds_the_metric",
+    "check_geometry_changes_nothing",
+    "check_geometry_follows_a_schedule",
+    "check_is_deterministic",
+    "check_metric_is_that_of_the_step",
+    "check_one_parameter_group",
+    "check_rescaling",
+    "check_state_can_be_saved",
+    "check_state_is_complete",
+    "check_threshold_is_sharp",
+]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
+from optim_family.analysis import run_summary
 from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
 from optim_family.runs import readings_table
 from optim_family.runs.run import Run
@@ -95,7 +96,7 @@ def points(run: Run) -> Iterator[Point]:
 
 def results(run: Run) -> dict[str, float]:
     """What came out of a run: the numbers of its summary."""
-    told = readings_table.summary(run)
+    told = run_summary.summary(run)
     views = {f"{view}/{name}": x for view, s in told["views"].items() for name, x in s.items()}
     return {f"result/{name}": x for name, x in _finite({**told, **views}).items()}
 

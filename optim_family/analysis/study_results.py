@@ -123,7 +123,8 @@ def difference_table(given: Answer) -> Table:
     if not rows:
         heading = "Differences: no two arms share a setting, a seed and whether they decay"
     elif not known:
-        heading = f"Differences: none of {len(rows)} is from {paired_differences.FEWEST} seeds or more, so none is judged"
+        fewest = paired_differences.FEWEST
+        heading = f"Differences: none of {len(rows)} is from {fewest} seeds or more, so none is judged"
     return Table(heading, headers, [_difference(row) for row in rows if known])
 
 

@@ -17,11 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-from optim_family.runs import readings_table
+from optim_family.analysis import run_summary
 from optim_family.runs.labels import ARM, SETTING, arms, compact
-from optim_family.runs.run import Run
-from optim_family.runs.series import column, first_index, fitted, series, views
-from optim_family.training.spec import BATCH, MIDPOINT
+from optim_family.runs.run import Run, column, first_index, fitted, series
+from optim_family.sharpness.views import BATCH, MIDPOINT
 
 if TYPE_CHECKING:
     import pandas
@@ -53,7 +52,7 @@ def rows(runs: Sequence[Run]) -> "pandas.DataFrame":
 
 
 def _row(run: Run) -> dict[str, Any]:
-    told, hyper = readings_table.summary(run), run.spec["hyper"]
+    told, hyper = run_summary.summary(run), run.spec["hyper"]
     plain, own = first_view(run, PLAIN), first_view(run, OWN)
     reading = told["views"].get(own, _NOTHING)
     return {
@@ -167,23 +166,3 @@ def groups(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     table.columns = pandas.Index([f"{quantity}.{endings[kind]}" for quantity, kind in table.columns])
     table.insert(0, "runs", whole.size())
     return table.reset_index()
-
-
-def readings(runs: Sequence[Run]) -> "pandas.DataFrame":
-    """One row for each record and view: `run`, the record, `view`, the reading; NaN where there is none."""
-    import numpy as np
-    import pandas
-
-    parts = [(run, view) for run in runs for view in views(run)]
-    lengths = [run.columns.count for run, _ in parts]
-
-    def joined(of: str, name: str) -> Any:
-        return np.concatenate([[], *(series(run, of.format(view) + name) for run, view in parts)])
-
-    columns = {
-        "run": np.repeat([run.path.name for run, _ in parts], lengths),
-        **{name: joined("", name) for name in readings_table.RECORD_FIELDS},
-        "view": np.repeat([view for _, view in parts], lengths),
-        **{name: joined("{}.", name) for name in readings_table.READING_FIELDS},
-    }
-    return pandas.DataFrame(columns)

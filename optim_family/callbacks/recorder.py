@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optim_family.callbacks import recorder_metadata
-from optim_family.curvature.hessian import ChunkLoss, Hessian, chunk_losses
+from optim_family.curvature.chunked_loss import ChunkLoss, chunk_losses
+from optim_family.curvature.hessian import Hessian
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.external import inferred_geometry

@@ -9,7 +9,7 @@ import torch
 from optim_family.cli import run_progress
 from optim_family.cli.output import Output
 from optim_family.errors import UsageError, unknown
-from optim_family.figures import run_figure
+from optim_family.figures import style
 from optim_family.resources import version
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.record_log import finite
@@ -58,7 +58,7 @@ def deliver(shown: Shown, folder: Path, output: Output) -> None:
     """Write the files, and say the numbers."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    paths = run_figure.save(shown.figure, folder, shown.stem)
+    paths = style.save(shown.figure, folder, shown.stem)
     if shown.film:
         paths.append(folder / f"{shown.stem}.gif")
         replace_atomically(paths[-1], shown.film)

@@ -13,8 +13,9 @@ from optim_family.errors import UsageError
 from optim_family.networks.pretrained import load_weights
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.labels import setting
-from optim_family.sharpness.probe import VIEWS, Panel
+from optim_family.sharpness.probe import Panel
 from optim_family.sharpness.spectrum import examine
+from optim_family.sharpness.views import VIEWS
 from optim_family.training.experiment import applicable, judged, objective_of
 from optim_family.training.objective import Objective
 from optim_family.training.spec import RunSpec

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+from optim_family.analysis import run_summary
 from optim_family.cli import run_progress
 from optim_family.cli.output import Output, flat
 from optim_family.cli.run_results import draw, paths, show
@@ -12,7 +13,6 @@ from optim_family.cli.spectrum import Looks
 from optim_family.cli.spectrum import draw as draw_look
 from optim_family.cli.spectrum import show as show_look
 from optim_family.figures.overlays import NAMES
-from optim_family.runs import readings_table
 from optim_family.runs.atomic_files import replace_atomically
 from optim_family.runs.labels import label, setting
 from optim_family.runs.run import Run, read_run
@@ -47,7 +47,7 @@ def carry_out(
     run = read_run(out)
     summary, figure = out / "summary.json", paths(out, "figure")
     if overlays is not None or not all(path.exists() for path in (summary, *figure)):
-        replace_atomically(summary, json.dumps(readings_table.summary(run), indent=2) + "\n")
+        replace_atomically(summary, json.dumps(run_summary.summary(run), indent=2) + "\n")
         draw([run], out, "figure", NAMES if overlays is None else overlays)
     show([run], figure, output)
     diverged = run.status.get("status") == "diverged"

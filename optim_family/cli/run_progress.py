@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from optim_family.training.stop_signal import Watcher
+from optim_family.training.progress import Watcher
 
 _EVERY: Final = 5.0  # seconds between two plain lines
 

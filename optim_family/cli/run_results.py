@@ -6,9 +6,9 @@ from pathlib import Path
 
 import rich_click as click
 
+from optim_family.analysis import run_summary
 from optim_family.cli.output import Output
-from optim_family.figures import overlays
-from optim_family.runs import readings_table
+from optim_family.figures import overlays, style
 from optim_family.runs.atomic_files import replace_atomically
 from optim_family.runs.run import Run
 
@@ -26,7 +26,7 @@ def draw(runs: Sequence[Run], folder: Path, stem: str, shown: Collection[str]) -
     from optim_family.figures import run_figure
 
     folder.mkdir(parents=True, exist_ok=True)
-    return run_figure.save(run_figure.figure(runs, overlays=shown), folder, stem)
+    return style.save(run_figure.figure(runs, overlays=shown), folder, stem)
 
 
 def attest(runs: Sequence[Run], folder: Path, stem: str) -> None:
@@ -36,7 +36,7 @@ def attest(runs: Sequence[Run], folder: Path, stem: str) -> None:
             "run": run.path.name,
             "spec": run.spec,
             "provenance": run.provenance,
-            "summary": readings_table.summary(run),
+            "summary": run_summary.summary(run),
         }
         for run in runs
     ]
@@ -51,8 +51,8 @@ def paths(folder: Path, stem: str) -> list[Path]:
 def show(runs: Sequence[Run], figure: Sequence[Path], output: Output) -> None:
     """The summary and the paths of the figure."""
     if output.json:
-        found = [{"path": str(run.path), **readings_table.summary(run)} for run in runs]
+        found = [{"path": str(run.path), **run_summary.summary(run)} for run in runs]
         output.data({"runs": found, "figure": {path.suffix[1:]: str(path) for path in figure}})
         return
-    output.table(*readings_table.summary_rows(runs))
+    output.table(*run_summary.summary_rows(runs))
     print(f"\nfigure: {'  '.join(map(str, figure))}")

@@ -1,7 +1,7 @@
 """The conformance suite in a process of its own: whatever a plugin does, every promise gets an answer.
 
 A plugin may fail, end its process, never return or print without end: the check in which it does so says so,
-and the rest goes on in a new process. `python -m optim_family.conformance.runner NAME CHECK…` is that process: it
+and the rest goes on in a new process. That is `python -m optim_family.conformance.runner NAME CHECK…`: it
 answers with one line of JSON for itself and one for each check; what the plugin prints goes nowhere.
 """
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from optim_family import registry
+from optim_family.conformance import suite
 from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_line
 
 SECONDS: Final = 120.0  # for one check
@@ -146,11 +147,10 @@ def _serve(name: str, chosen: Sequence[str]) -> None:
         optimizer = registry.load(name)
     except OptimFamilyError as error:
         return say(error=str(error), usage=isinstance(error, UsageError))
-    from optim_family import testing
 
-    checks = {check.__name__.removeprefix("check_"): check for check in testing.CHECKS}
+    checks = {check.__name__.removeprefix("check_"): check for check in suite.CHECKS}
     chosen = chosen or list(checks)
-    expected = {promise: testing.EXPECTED[checks[promise]] for promise in chosen}
+    expected = {promise: suite.EXPECTED[checks[promise]] for promise in chosen}
     say(expected=expected, excuses=dict(optimizer.expected_failures))
     for promise in chosen:
         kept, measured = judged(checks[promise], optimizer)

@@ -9,21 +9,20 @@ torch gets right through a BatchNorm in training mode with trained affine parame
 Source: B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import Any, Literal, TypeVar, final
+from typing import Literal, TypeVar, final
 
-import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
-from torch.func import functional_call
 
+from optim_family.curvature.chunked_loss import ChunkLoss
 from optim_family.curvature.double_backward import fast_second_derivatives
+from optim_family.curvature.memory import free_bytes, out_of_memory
 from optim_family.operators import SymmetricOperator
 from optim_family.space import flatten, unflatten
 
-ChunkLoss = Callable[[], Tensor]
 Mode = Literal["retained", "rebuilt"]
 T = TypeVar("T")
 
@@ -141,73 +140,3 @@ def graph_bytes(chunk: ChunkLoss, params: Sequence[Tensor]) -> int:
         torch.autograd.grad(chunk(), tuple(params), create_graph=True, materialize_grads=True)
     weights = {p.untyped_storage().data_ptr() for p in params}
     return sum(size for pointer, size in sizes.items() if pointer not in weights)
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory: a class of its own on a GPU, a message on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that could still be taken on a device, in bytes."""
-    if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + cached
-
-
-def chunk_losses(
-    model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], chunks: Iterable[tuple[Any, Any]]
-) -> list[ChunkLoss]:
-    """Closures L_c = (n_c / n) · loss_fn(model(x_c), y_c) that leave the model as it is.
-
-    The model runs in its present mode on copies of its buffers, and random layers draw the same
-    numbers every time, so that a closure is a fixed function of the weights. A tuple or list x is given as
-    positional arguments, a dictionary as keywords; n_c is the length of the first tensor of y.
-
-    Raises:
-        ValueError: there are no chunks, or no examples in them; later, a loss that is not one number.
-    """
-    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number, even without shuffling
-        data = list(chunks)
-    if not data:
-        raise ValueError("there is nothing to measure on: `chunks` gave no (x, y) pair.")
-    counts = [_count(y) for _, y in data]
-    if not sum(counts):
-        raise ValueError("there is nothing to measure on: the chunks hold no examples.")
-    seed = torch.initial_seed()
-
-    def closure(index: int) -> Tensor:
-        x, y = data[index]
-        with torch.random.fork_rng(devices=_cuda_devices(model)):
-            torch.default_generator.manual_seed(seed + index)
-            for device in _cuda_devices(model):  # torch.manual_seed would reseed the other devices for good
-                torch.cuda.default_generators[device.index].manual_seed(seed + index)
-            buffers = {name: b.clone() for name, b in model.named_buffers()}
-            args, kwargs = _arguments(x)
-            loss = loss_fn(functional_call(model, buffers, args, kwargs), y)
-        if loss.numel() != 1:
-            raise ValueError(
-                f"loss_fn must give the mean loss of a chunk, one number; got {list(loss.shape)}."
-            )
-        return counts[index] / sum(counts) * loss
-
-    return [partial(closure, index) for index in range(len(data))]
-
-
-def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a model is called with."""
-    if isinstance(x, Mapping):
-        return (), dict(x)
-    return (tuple(x) if isinstance(x, tuple | list) else (x,)), {}
-
-
-def _count(y: Any) -> int:
-    """Examples of a chunk."""
-    if isinstance(y, Mapping):
-        y = next(iter(y.values()))
-    return len(y[0] if isinstance(y, tuple | list) and isinstance(y[0], Tensor) else y)
-
-
-def _cuda_devices(model: nn.Module) -> list[torch.device]:
-    return list({p.device for p in model.parameters() if p.device.type == "cuda"})

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from optim_family.curvature.hessian import out_of_memory
+import psutil
+import torch
+
 from optim_family.errors import OptimFamilyError
 
 _WANTED: Final = re.compile(r"allocate (?:an array with shape .*|\d+(?:\.\d+)? ?(?:bytes|[KMGTPE]iB))", re.I)
@@ -29,3 +31,16 @@ def explained() -> Iterator[None]:
             "Less is needed with --hvp rebuilt, a smaller --ghost-batch, --limit or --model, or float32; "
             "what changes the result belongs in a new folder"
         ) from error
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory: a class of its own on a GPU, a message on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that could still be taken on a device, in bytes."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached

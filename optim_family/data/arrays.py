@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optim_family.errors import CorruptError, UsageError, one_line
+from optim_family.registry import DATA, plugin_errors, provided
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _MOST_CHANNELS = 4
@@ -201,3 +202,18 @@ def digest(class_names: tuple[str, ...], *arrays: npt.NDArray[np.generic]) -> st
     for array in arrays:
         found.update(array.ravel().data)
     return found.hexdigest()
+
+
+def plugin_arrays(name: str) -> Arrays:
+    """The images and labels that a plugin loads.
+
+    Raises:
+        PluginError: it fails, or an array is missing.
+        CorruptError: a shape, a type, a count or a label is wrong.
+    """
+    entry, load = provided(DATA, name)
+    with plugin_errors(entry, "cannot be loaded"):
+        found = dict(load())
+        names = found.pop("class_names", None)
+        wanted = {key: found[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+    return checked(f"{name} of {entry.source}", wanted, names and tuple(map(str, names)))

@@ -163,26 +163,26 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
     import numpy as np
     import torch
 
-    from optim_family.data import arrays as readers
+    from optim_family.data.arrays import digest
 
-    arrays = _read(name, root)
-    _check_limit(name, limit, arrays)
-    order = select(arrays.y_train, limit, seed)
-    x_train, y_train = np.ascontiguousarray(arrays.x_train[order]), arrays.y_train[order]
-    x_test, y_test = np.array(arrays.x_test, order="C"), np.array(arrays.y_test)
+    source = _read(name, root)
+    _check_limit(name, limit, source)
+    order = select(source.y_train, limit, seed)
+    x_train, y_train = np.ascontiguousarray(source.x_train[order]), source.y_train[order]
+    x_test, y_test = np.array(source.x_test, order="C"), np.array(source.y_test)
     mean, std = statistics(torch.from_numpy(x_train))
-    further = {name: (np.array(x, order="C"), y) for name, (x, y) in arrays.further_tests.items()}
+    further = {name: (np.array(x, order="C"), y) for name, (x, y) in source.further_tests.items()}
     return Dataset(
         name=name,
         x_train=torch.from_numpy(x_train),
         y_train=torch.from_numpy(y_train),
         x_test=torch.from_numpy(x_test),
         y_test=torch.from_numpy(y_test),
-        class_names=arrays.class_names,
+        class_names=source.class_names,
         mean=mean,
         std=std,
-        sha256=readers.digest(
-            arrays.class_names,
+        sha256=digest(
+            source.class_names,
             *(x_train, y_train, x_test, y_test),
             *(array for name in sorted(further) for array in further[name]),
         ),
@@ -191,11 +191,10 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
 
 
 def _read(name: str, root: Path | None) -> Arrays:
-    from optim_family.data import arrays as readers
-    from optim_family.data import image_folder
+    from optim_family.data import arrays, image_folder
 
     kind, colon, path = name.partition(":")
-    readable = {"npz": readers.npz, "folder": image_folder.folder}
+    readable = {"npz": arrays.npz, "folder": image_folder.folder}
     if kind in readable and path:
         return readable[kind](Path(os.path.expanduser(path)))
     if kind in readable and colon:
@@ -203,16 +202,14 @@ def _read(name: str, root: Path | None) -> Arrays:
     if name in torchvision_sets.SETS:
         return torchvision_sets.read(name, root or torchvision_sets.data_root())
     if name == "digits":
-        return readers.digits()
+        return arrays.digits()
     if name in plugged():
-        from optim_family.plugged import arrays
-
-        return arrays(name)
+        return arrays.plugin_arrays(name)
     raise UsageError(unknown("data set", name, [*plugged(), *FORMS]))
 
 
-def _check_limit(name: str, limit: int | None, arrays: Arrays) -> None:
-    images, classes = len(arrays.y_train), len(arrays.class_names)
+def _check_limit(name: str, limit: int | None, source: Arrays) -> None:
+    images, classes = len(source.y_train), len(source.class_names)
     if limit is not None and not classes <= limit <= images:
         raise UsageError(
             f"{name} has {images} training images of {classes} classes: a limit of {limit} cannot be met; "

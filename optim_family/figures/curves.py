@@ -16,25 +16,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from optim_family.runs.run import Run
-from optim_family.runs.series import series
+from optim_family.figures.style import ASIDE, COLOURS, CROSS, DASHES, GREY, MARKERS, RING
+from optim_family.runs.run import Run, series
 
 Array = NDArray[np.float64]
 
-# Okabe and Ito's colours without yellow. 7, 5 and 8 have no common factor: 280 looks, no two alike.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES: tuple[Any, ...] = (
-    "-",
-    (0, (5, 1.5)),
-    (0, (7, 1.5, 1.5, 1.5)),
-    (0, (2.5, 1)),
-    (0, (6, 1.2, 1.2, 1.2, 1.2, 1.2)),
-)
-MARKERS = "osD^vP<>"
-GREY = "#595959"
-ASIDE: dict[str, Any] = {"loc": "right", "color": GREY, "fontsize": 8, "fontweight": "normal"}
-CROSS: dict[str, Any] = {"marker": "X", "markersize": 9, "mec": "white", "linestyle": ""}
-RING: dict[str, Any] = {"marker": "o", "markersize": 7, "mfc": "none", "linestyle": ""}
 INTERVALS = 1000  # of the steps that a panel tells apart; it is some 700 pixels wide
 
 

@@ -59,7 +59,7 @@ def inline_svg(figure: "Figure", name: str) -> Markup:
     """
     from matplotlib import style
 
-    from optim_family.figures.run_figure import STYLE
+    from optim_family.figures.style import STYLE
 
     text = io.StringIO()
     with style.context(STYLE | {"svg.fonttype": "none"}, after_reset=True):

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from optim_family.analysis.predictions import mean_excess_loss, sharpness_floor
 from optim_family.errors import UsageError, unknown
-from optim_family.runs.run import Run
-from optim_family.runs.series import first_index, fitted, series
+from optim_family.runs.run import Run, first_index, fitted, series
 
 Array = NDArray[np.float64]
 

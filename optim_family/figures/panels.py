@@ -9,9 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from optim_family.figures.curves import (
-    ASIDE,
-    CROSS,
-    RING,
     Array,
     Curve,
     cross,
@@ -23,8 +20,9 @@ from optim_family.figures.curves import (
     thinned,
 )
 from optim_family.figures.overlays import drift, mean_loss, two_over_l
-from optim_family.runs.series import fitted, series, views
-from optim_family.training.spec import BATCH, MIDPOINT, parted
+from optim_family.figures.style import ASIDE, CROSS, RING
+from optim_family.runs.run import fitted, series, views
+from optim_family.sharpness.views import BATCH, MIDPOINT, parted
 
 PLAIN = ("spherical", "riemannian", "raw")
 METRIC = ("spherical-preconditioned", "preconditioned")

@@ -4,10 +4,8 @@ A single run shows its views, each in a colour of its own; of several runs each 
 and a marker of its own. The files are the same bytes every time, and need no display.
 """
 
-import io
 import math
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,41 +17,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from optim_family.errors import UsageError
-from optim_family.figures.curves import GREY, Curve
+from optim_family.figures.curves import Curve
 from optim_family.figures.overlays import NAMES
 from optim_family.figures.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
-from optim_family.runs.atomic_files import replace_atomically
+from optim_family.figures.style import BETWEEN, GREY, LEFT, RIGHT, STYLE, WIDTH, literal
 from optim_family.runs.labels import setting
 from optim_family.runs.readings_table import run_labels
-from optim_family.runs.run import Run
-from optim_family.runs.series import fitted, last_step, series
+from optim_family.runs.run import Run, fitted, last_step, series
 
-# Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.
-WIDTH, LEFT, RIGHT, BETWEEN = 11.0, 0.65, 0.75, 0.75
 HEAD, TITLE, TAU, PANEL, TICKS, STEPS, LINE = 0.55, 0.3, 0.36, 3.1, 0.36, 0.5, 0.19
 TAU_LABEL = "τ = ηλt, the time of the sharpness-reduction flow"
-STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.edgecolor": GREY,
-    "grid.color": "#e8e8e8",
-    "grid.linewidth": 0.6,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "axes.labelcolor": GREY,
-    "legend.fontsize": 8,
-    "legend.framealpha": 0.85,
-    "legend.edgecolor": "none",
-    "legend.handlelength": 3.2,
-    "lines.linewidth": 1.3,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "optim-family",
-}
 
 
 def figure(
@@ -88,24 +61,6 @@ def figure(
             handles = [Line2D([], [], **curve.style, label=curve.name) for curve in curves]
             drawn.legend(handles=handles, loc="lower center", ncols=columns, frameon=False)
     return drawn
-
-
-def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
-    """Write <stem>.svg and <stem>.png into a folder, the same bytes every time.
-
-    Returns:
-        Both paths.
-
-    Raises:
-        CorruptError: the folder cannot be written.
-    """
-    paths = [folder / f"{stem}.svg", folder / f"{stem}.png"]
-    for path, metadata in zip(paths, ({"Date": None}, {"Software": None}), strict=True):
-        buffer = io.BytesIO()
-        with style.context(STYLE, after_reset=True):
-            figure.savefig(buffer, format=path.suffix[1:], dpi=150, metadata=metadata)
-        replace_atomically(path, buffer.getvalue())
-    return paths
 
 
 def _title(runs: Sequence[Run], names: Sequence[str]) -> str:
@@ -150,12 +105,6 @@ def _subtitle(runs: Sequence[Run]) -> str:
     status = str(runs[0].status.get("status"))
     ending = [status] if len(runs) == 1 and status != "done" else []
     return literal(", ".join([setting([run.spec for run in runs]), *ending]))
-
-
-def literal(text: str) -> str:
-    """Text that fits into a line, in which a dollar is a dollar and not mathematics."""
-    fitting = text if len(text) <= 140 else f"{text[:50]} … {text[-85:]}"
-    return fitting.replace("$", r"\$")
 
 
 def _panels(drawn: Figure, curves: Sequence[Curve], tau: float, overlays: Collection[str]) -> None:

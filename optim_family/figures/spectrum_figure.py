@@ -14,8 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from optim_family.curvature.gauss_quadrature import SpectralDensity
 from optim_family.errors import UsageError
-from optim_family.figures.curves import ASIDE, COLOURS, GREY
-from optim_family.figures.run_figure import STYLE, WIDTH
+from optim_family.figures.style import ASIDE, COLOURS, GREY, STYLE, WIDTH
 from optim_family.runs.labels import compact
 
 Record = Mapping[str, Any]

@@ -18,9 +18,8 @@ from matplotlib.ticker import MaxNLocator
 
 from optim_family.analysis.study_table import OWN, first_view
 from optim_family.figures.curves import Curve, cross, draw, log_axis
-from optim_family.figures.run_figure import STYLE, WIDTH, literal
-from optim_family.runs.run import Run
-from optim_family.runs.series import fitted, last_step, series
+from optim_family.figures.style import STYLE, WIDTH, literal
+from optim_family.runs.run import Run, fitted, last_step, series
 
 # Inches, fixed for the same reasons as in `plots`.
 NARROWEST, WIDEST, HEIGHT, LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = (

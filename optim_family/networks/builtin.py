@@ -7,12 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Final, final
+from typing import Any, Final, final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optim_family import plugged
+from optim_family.registry import MODELS, broken, plugin_errors, provided
 
 
 def bn_cnn(classes: int, channels: int, size: tuple[int, int], *, width: int = 8) -> nn.Module:
@@ -122,4 +122,20 @@ BUILTIN: Final[dict[str, Callable[..., nn.Module]]] = {
 
 def maker(builtin: str | None, plugin: str | None) -> Callable[..., nn.Module]:
     """What builds a network of this package, or else one of another distribution."""
-    return BUILTIN[builtin] if builtin else partial(plugged.network, plugin or "")
+    return BUILTIN[builtin] if builtin else partial(network, plugin or "")
+
+
+def network(name: str, classes: int, channels: int, size: tuple[int, int], **kwargs: Any) -> Any:
+    """The network that a plugin builds: [n, channels, *size] → [n, classes].
+
+    Raises:
+        PluginError: it fails, or builds something else.
+    """
+    from torch import nn
+
+    entry, build = provided(MODELS, name)
+    with plugin_errors(entry, "cannot be built"):
+        made = build(classes, channels, size, **kwargs)
+    if not isinstance(made, nn.Module):
+        raise broken(entry, f"builds no nn.Module, but {type(made).__name__}")
+    return made

@@ -135,3 +135,6 @@ def _table(path: Path) -> dict[str, Any]:
         raise UsageError(f"model card {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # of syntax, UTF-8, enormous numbers and nesting
         raise UsageError(f"model card {path} is not valid TOML: {error}") from None
+
+
+Norm = Literal["frozen-affine", "affine", "none"]

@@ -108,3 +108,15 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def difference(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:
+    """One line for each field in which two specifications differ: `hyper.lr: 0.1, not 0.2`."""
+    lines = []
+    for field in sorted(ours.keys() | theirs.keys()):
+        a, b = ours.get(field), theirs.get(field)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += difference(a, b, f"{prefix}{field}.")
+        elif a != b:
+            lines.append(f"{prefix}{field}: {json.dumps(a)}, not {json.dumps(b)}")
+    return lines

@@ -3,16 +3,13 @@
 A ratio is the median of value / threshold from 100 % training accuracy on, or over the last half of a run.
 """
 
-import math
-import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optim_family.runs.labels import label, labels
-from optim_family.runs.run import Run, find_runs, read_run
-from optim_family.runs.series import column, fitted, series, views
-from optim_family.training.spec import without_scale
+from optim_family.runs import readings_table
+from optim_family.runs.labels import labels
+from optim_family.runs.run import Run, column, find_runs, read_run, series, views
 
 if TYPE_CHECKING:
     import pandas
@@ -70,130 +67,29 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
             yield {**_told(run), "view": view, **dict(zip(numbers, row, strict=True))}
 
 
-def summary(run: Run) -> dict[str, Any]:
-    """What a reader wants to know at the end of a run, as JSON; None where there is no number.
-
-    Accuracies are fractions, `fit_tau` is ηλt, seconds are wall time. `views` holds for each view its
-    value at the fit, at its peak and at the end, and the median ratio to its threshold with quartiles.
-    """
-    at = fitted(run)
-    test = column(run, "test_accuracy")
-    readings = {view: _view_summary(run, view, at) for view in views(run)}
-    return {
-        "label": label(run.spec),
-        "status": run.status.get("status"),
-        "steps": run.status.get("step", int(series(run, "step").max(initial=0))),
-        "records": run.columns.count,
-        "fit_step": None if at is None else int(series(run, "step")[at]),
-        "fit_tau": _at(column(run, "tau"), at),
-        "test_accuracy_at_fit": _at(test, at),
-        "test_accuracy": _last(test),
-        "test_accuracy_best": max(_finite(test), default=None),
-        "train_accuracy": _last(column(run, "train_accuracy")),
-        "train_loss": _last(column(run, "train_loss")),
-        "views": readings,
-    } | {name: _total(readings, name) for name in ("products", "seconds", "unconverged")}
-
-
-def _total(readings: Mapping[str, Mapping[str, Any]], name: str) -> float:
-    """Over all views; those that differ by ρ² alone share one measurement, which counts once."""
-    kinds: dict[str, float] = {}
-    for view, reading in readings.items():
-        kind = without_scale(view)
-        kinds[kind] = max(kinds.get(kind, 0), reading[name])
-    return sum(kinds.values())
-
-
-def _view_summary(run: Run, view: str, at: int | None) -> dict[str, Any]:
-    values = column(run, f"{view}.value")
-    ratios = _finite(column(run, f"{view}.ratio")[len(values) // 2 if at is None else at :])
-    low, middle, high = _quartiles(ratios)
-    return {
-        "at_fit": _at(values, at),
-        "peak": max(_finite(values), default=None),
-        "last": _last(values),
-        "ratio": middle,
-        "ratio_quartiles": [low, high],
-        "ratio_readings": len(ratios),
-        "readings": len(_finite(values)),
-        "products": int(sum(_finite(column(run, f"{view}.products")))),
-        "seconds": sum(_finite(column(run, f"{view}.seconds"))),
-        "unconverged": column(run, f"{view}.converged").count(0.0),
-    }
-
-
-def _finite(values: Iterable[float]) -> list[float]:
-    return [x for x in values if math.isfinite(x)]
-
-
-def _last(values: Sequence[float]) -> float | None:
-    return next(reversed(_finite(values)), None)
-
-
-def _at(values: Sequence[float], index: int | None) -> float | None:
-    return None if index is None or not math.isfinite(values[index]) else values[index]
-
-
-def _quartiles(values: Sequence[float]) -> Sequence[float | None]:
-    if len(values) < 2:
-        return [next(iter(values), None)] * 3
-    return statistics.quantiles(values, n=4, method="inclusive")
-
-
-def summary_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows of plain text: one column a run, one row a quantity."""
-    names = list(dict.fromkeys(view for run in runs for view in views(run)))
-    cells = [_cells(text, summary(run), names) for text, run in zip(run_labels(runs), runs, strict=True)]
-    if not cells:
-        return [], []
-    headers, *rows = ([name, *(each[name] for each in cells)] for name in cells[0])
-    return headers, rows
-
-
-def _fit(s: Mapping[str, Any]) -> str:
-    if s["fit_step"] is None:
-        return "–" if s["train_accuracy"] is None else "never"
-    return f"step {s['fit_step']:,} (τ {s['fit_tau']:.3g})"
-
-
-def _cells(text: str, s: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    accuracies = [s["test_accuracy_at_fit"], s["test_accuracy"], s["test_accuracy_best"]]
-    return {
-        "run": text,
-        "status": s["status"] or "–",
-        "steps": f"{s['steps']:,}",
-        "100 % training accuracy at": _fit(s),
-        "test accuracy, %: then → end (best)": _course([a and 100 * a for a in accuracies], ".1f"),
-        "training loss": _number(s["train_loss"], ".3g"),
-        **{k: v for name in names for k, v in _view_cells(name, s["views"].get(name)).items()},
-        "Hessian products": f"{s['products']:,}",
-        "measuring, s": _number(s["seconds"], ".1f"),
-        "unconverged readings": str(s["unconverged"]),
-    }
-
-
-def _view_cells(name: str, s: Mapping[str, Any] | None) -> dict[str, str]:
-    sharpness, ratio = f"{name}: then → end (peak)", f"{name} / threshold: median (quartiles)"
-    if s is None or not s["readings"]:
-        return {sharpness: "–" if s is None else "not applicable", ratio: "–"}
-    spread = " to ".join(_number(q, ".2f") for q in s["ratio_quartiles"])
-    return {
-        sharpness: _course([s["at_fit"], s["last"], s["peak"]], ".4g"),
-        ratio: "–" if s["ratio"] is None else f"{s['ratio']:.2f} ({spread}, n = {s['ratio_readings']})",
-    }
-
-
-def _course(then_end_best: Sequence[float | None], form: str) -> str:
-    return "{} → {} ({})".format(*(_number(x, form) for x in then_end_best))
-
-
-def _number(x: float | None, form: str) -> str:
-    return "–" if x is None else format(x, form)
-
-
 def run_labels(runs: Sequence[Run]) -> list[str]:
     """`labels` of runs; what their specifications do not tell apart is named by its folder."""
     folders = [run.path.name for run in runs]
     if len(set(folders)) < len(folders):
         folders = [str(run.path) for run in runs]
     return labels([run.spec for run in runs], folders)
+
+
+def readings(runs: Sequence[Run]) -> "pandas.DataFrame":
+    """One row for each record and view: `run`, the record, `view`, the reading; NaN where there is none."""
+    import numpy as np
+    import pandas
+
+    parts = [(run, view) for run in runs for view in views(run)]
+    lengths = [run.columns.count for run, _ in parts]
+
+    def joined(of: str, name: str) -> Any:
+        return np.concatenate([[], *(series(run, of.format(view) + name) for run, view in parts)])
+
+    columns = {
+        "run": np.repeat([run.path.name for run, _ in parts], lengths),
+        **{name: joined("", name) for name in readings_table.RECORD_FIELDS},
+        "view": np.repeat([view for _, view in parts], lengths),
+        **{name: joined("{}.", name) for name in readings_table.READING_FIELDS},
+    }
+    return pandas.DataFrame(columns)

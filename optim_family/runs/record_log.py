@@ -18,8 +18,7 @@ from typing import Any, final
 import orjson
 
 from optim_family.errors import CorruptError
-from optim_family.runs.atomic_files import writing
-from optim_family.training.spec import difference
+from optim_family.runs.atomic_files import difference, writing
 
 _PATTERN = b',"check":"%08x"}\n'
 _ENDING = len(_PATTERN % 0)

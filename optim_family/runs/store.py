@@ -19,9 +19,16 @@ from pathlib import Path
 from typing import Any, Self, final
 
 from optim_family.errors import BusyError, CorruptError, UsageError
-from optim_family.runs.atomic_files import is_leftover, remove_leftovers, replace_atomically, seal, unseal, writing
+from optim_family.runs.atomic_files import (
+    difference,
+    is_leftover,
+    remove_leftovers,
+    replace_atomically,
+    seal,
+    unseal,
+    writing,
+)
 from optim_family.runs.record_log import Log, finite
-from optim_family.training.spec import difference
 
 SPEC, STATUS, PROVENANCE = "spec.json", "status.json", "provenance.json"
 LOG, _LOCK, _CHECKPOINTS = "metrics.jsonl", "lock", "checkpoints"

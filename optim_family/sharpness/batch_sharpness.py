@@ -21,10 +21,12 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from optim_family.curvature.hessian import ChunkLoss, Hessian
+from optim_family.curvature.chunked_loss import ChunkLoss
+from optim_family.curvature.hessian import Hessian
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry
-from optim_family.sharpness.probe import VIEWS, View, named
+from optim_family.sharpness.probe import view_operator, view_threshold
+from optim_family.sharpness.views import VIEWS, View, named
 from optim_family.space import flatten
 
 
@@ -103,7 +105,7 @@ def batch_sharpness(
             f"the gradient of batch {bad[0]} is zero or not finite: it has no direction."
         )
     n, mean = len(quotients), math.fsum(quotients) / len(quotients)
-    threshold = view.threshold(geometry)
+    threshold = view_threshold(view, geometry)
     spread = statistics.stdev(quotients) / math.sqrt(n) if n > 1 else None
     return BatchSharpness(
         value=mean,
@@ -127,7 +129,9 @@ def _quotient(
     total: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
     """gᵀ H g / ‖g‖² of one mini-batch in a view, a scalar on the device."""
-    operator = view.operator(Hessian(batch, params, "rebuilt", total), weights, geometry)  # used only once
+    operator = view_operator(
+        view, Hessian(batch, params, "rebuilt", total), weights, geometry
+    )  # used only once
     g = torch.zeros_like(weights)
     for chunk in batch:
         g += flatten(torch.autograd.grad(chunk(), tuple(params), materialize_grads=True))

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from optim_family.geometry import Geometry
 from optim_family.operators import SymmetricOperator
-from optim_family.sharpness.probe import Probe, Reading, View, named
+from optim_family.sharpness.probe import Probe, Reading, view_operator, view_reading
+from optim_family.sharpness.views import View, named
 from optim_family.space import ParameterSpace
 
 
@@ -93,12 +94,12 @@ class LayerPanel:
         self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
     ) -> dict[str, Reading]:
         """One reading for each layer, by name, at the weights w [d]."""
-        operator, readings = self.view.operator(hessian, weights, geometry), {}
+        operator, readings = view_operator(self.view, hessian, weights, geometry), {}
         for name, probe in self.probes.items():
             begin = time.perf_counter()
             block = Block(operator, self.layers[name])
             pairs = probe.solve(block, block.restrict(weights), None)
-            readings[name] = self.view.read(pairs, weights, geometry, time.perf_counter() - begin)
+            readings[name] = view_reading(self.view, pairs, weights, geometry, time.perf_counter() - begin)
         return readings
 
     def state_dict(self) -> dict[str, Any]:

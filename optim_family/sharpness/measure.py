@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optim_family.curvature.hessian import ChunkLoss, Hessian, Mode, chunk_losses
+from optim_family.curvature.chunked_loss import ChunkLoss, chunk_losses
+from optim_family.curvature.hessian import Hessian, Mode
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry
 from optim_family.optimizers.external.inferred_geometry import describe

@@ -1,8 +1,4 @@
-"""Sharpness in five views, each a number with its evidence.
-
-Every view is λ₁ of P^{-1/2} (Π) ρ · H(w) · ρ (Π) P^{-1/2} with some of the factors left out; ρ = ‖w‖,
-Π = I − θθᵀ, P the optimizer's metric. For a scale-invariant loss ρ² H(w) = H(w/ρ), so that no weight
-is moved to measure it.
+"""Sharpness in each of the views, a number with its evidence.
 
 Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of normalization layers:
 sharpness reduction", NeurIPS 2022.
@@ -19,97 +15,10 @@ from torch import Tensor
 from optim_family.curvature.lanczos import Eigenpairs, top_eigenpairs
 from optim_family.geometry import Geometry
 from optim_family.operators import Sandwich, SymmetricOperator, TangentProjection
+from optim_family.sharpness.views import View, named
 
 # Norm of the noise beside the gradient of norm 1: what is sharp elsewhere must be seen.
 NOISE = 1.0
-
-
-@final
-@dataclass(frozen=True)
-class View:
-    """Which factors stand around the Hessian.
-
-    Attributes:
-        name: as on the command line.
-        spherical: ρ, the Hessian at w/‖w‖.
-        tangent: Π, along the sphere only.
-        preconditioned: P^{-1/2}, in the optimizer's own metric.
-    """
-
-    name: str
-    spherical: bool = False
-    tangent: bool = False
-    preconditioned: bool = False
-
-    @property
-    def kind(self) -> tuple[bool, bool]:
-        """Views that differ by the number ρ² alone share their eigenvectors, and one measurement."""
-        return self.tangent, self.preconditioned
-
-    def operator(self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None) -> Sandwich:
-        """P^{-1/2} (Π) H (Π) P^{-1/2}, the factor ρ² left out.
-
-        Raises:
-            ValueError: the view needs a metric and there is none.
-        """
-        factors: list[SymmetricOperator] = []
-        if self.preconditioned:
-            if geometry is None:
-                raise ValueError(f"the view {self.name!r} needs an optimizer with a known metric.")
-            factors.append(geometry.metric.power(-0.5))
-        if self.tangent:
-            factors.append(TangentProjection(weights))
-        return Sandwich(tuple(factors), hessian)
-
-    def threshold(self, geometry: Geometry | None) -> float | None:
-        """The stability threshold of the unscaled operator; None where this view has none."""
-        if geometry is None:
-            return None
-        if self.preconditioned:
-            return geometry.threshold
-        return None if geometry.metric.scale is None else geometry.threshold * geometry.metric.scale
-
-    def read(
-        self, pairs: Eigenpairs, weights: Tensor, geometry: Geometry | None, seconds: float
-    ) -> "Reading":
-        """The number and its evidence, out of the eigenpairs of `operator`."""
-        scale = float(weights @ weights) if self.spherical else 1.0
-        threshold = self.threshold(geometry)
-        return Reading(
-            value=scale * pairs.values[0],
-            threshold=None if threshold is None else scale * threshold,
-            ratio=None if threshold is None else pairs.values[0] / threshold,
-            residual=scale * pairs.residuals[0],
-            error=scale * pairs.errors[0],
-            bound=scale * pairs.bound,
-            products=pairs.products,
-            seconds=seconds,
-            converged=pairs.converged,
-            top=tuple(scale * value for value in pairs.values),
-        )
-
-
-VIEWS = {
-    view.name: view
-    for view in (
-        View("raw"),
-        View("spherical", spherical=True),
-        View("riemannian", spherical=True, tangent=True),
-        View("preconditioned", preconditioned=True),
-        View("spherical-preconditioned", spherical=True, preconditioned=True),
-    )
-}
-
-
-def named(name: str) -> View:
-    """The view of this name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if name not in VIEWS:
-        raise ValueError(f"there is no view {name!r}; known: {', '.join(VIEWS)}.")
-    return VIEWS[name]
 
 
 @final
@@ -150,6 +59,53 @@ class Reading:
         return record
 
 
+def view_operator(
+    view: View, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None
+) -> Sandwich:
+    """P^{-1/2} (Π) H (Π) P^{-1/2}, the factor ρ² left out.
+
+    Raises:
+        ValueError: the view needs a metric and there is none.
+    """
+    factors: list[SymmetricOperator] = []
+    if view.preconditioned:
+        if geometry is None:
+            raise ValueError(f"the view {view.name!r} needs an optimizer with a known metric.")
+        factors.append(geometry.metric.power(-0.5))
+    if view.tangent:
+        factors.append(TangentProjection(weights))
+    return Sandwich(tuple(factors), hessian)
+
+
+def view_threshold(view: View, geometry: Geometry | None) -> float | None:
+    """The stability threshold of the unscaled operator; None where this view has none."""
+    if geometry is None:
+        return None
+    if view.preconditioned:
+        return geometry.threshold
+    return None if geometry.metric.scale is None else geometry.threshold * geometry.metric.scale
+
+
+def view_reading(
+    view: View, pairs: Eigenpairs, weights: Tensor, geometry: Geometry | None, seconds: float
+) -> Reading:
+    """The number and its evidence, out of the eigenpairs of `view_operator`."""
+    scale = float(weights @ weights) if view.spherical else 1.0
+    threshold = view_threshold(view, geometry)
+    return Reading(
+        value=scale * pairs.values[0],
+        threshold=None if threshold is None else scale * threshold,
+        ratio=None if threshold is None else pairs.values[0] / threshold,
+        residual=scale * pairs.residuals[0],
+        error=scale * pairs.errors[0],
+        bound=scale * pairs.bound,
+        products=pairs.products,
+        seconds=seconds,
+        converged=pairs.converged,
+        top=tuple(scale * value for value in pairs.values),
+    )
+
+
 @final
 class Probe:
     """Measures views of one kind again and again; remembers how often, for the noise of the next reading.
@@ -185,11 +141,11 @@ class Probe:
         """One reading at the weights w [d]; a view without metric needs no geometry."""
         begin = time.perf_counter()
         pairs = self.solve(hessian, weights, geometry)
-        return self.view.read(pairs, weights, geometry, time.perf_counter() - begin)
+        return view_reading(self.view, pairs, weights, geometry, time.perf_counter() - begin)
 
     def solve(self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None) -> Eigenpairs:
         """The eigenpairs behind a reading, not scaled by ρ²."""
-        operator = self.view.operator(hessian, weights, geometry)
+        operator = view_operator(self.view, hessian, weights, geometry)
         start, noise = self._start(operator, weights)
         self.count += 1
         return top_eigenpairs(
@@ -238,7 +194,10 @@ class Panel:
             begin = time.perf_counter()
             pairs = probe.solve(hessian, weights, geometry)
             solved[kind] = pairs, time.perf_counter() - begin
-        return {v.name: v.read(solved[v.kind][0], weights, geometry, solved[v.kind][1]) for v in self.views}
+        return {
+            v.name: view_reading(v, solved[v.kind][0], weights, geometry, solved[v.kind][1])
+            for v in self.views
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """What the next readings depend on."""

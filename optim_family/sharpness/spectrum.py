@@ -8,14 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from optim_family.curvature.hessian import ChunkLoss
+from optim_family.curvature.chunked_loss import ChunkLoss
 from optim_family.curvature.spectral_density import spectral_density
 from optim_family.curvature.trace import trace
 from optim_family.geometry import Geometry
 from optim_family.operators import Sandwich, Scalar, SymmetricOperator
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.layer_sharpness import layer_sharpness
-from optim_family.sharpness.probe import Probe, View, named
+from optim_family.sharpness.probe import Probe, view_operator
+from optim_family.sharpness.views import View, named
 from optim_family.space import ParameterSpace
 
 LOOKS = ("density", "trace", "layers", "batch_sharpness")
@@ -78,6 +79,6 @@ def scaled(
     view: View, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None
 ) -> SymmetricOperator:
     """The operator of a view with its factor ρ², so that λ₁ is the value of its readings."""
-    operator = view.operator(hessian, weights, geometry)
+    operator = view_operator(view, hessian, weights, geometry)
     rho = float(weights @ weights) ** 0.5
     return Sandwich((Scalar(operator.dim, rho),), operator) if view.spherical else operator

@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
 from optim_family.errors import OptimFamilyError, one_line
-from optim_family.training.spec import RunSpec, without_scale
+from optim_family.sharpness.views import without_scale
+from optim_family.training.spec import RunSpec
 
 if TYPE_CHECKING:
     from optim_family.training.experiment import Experiment

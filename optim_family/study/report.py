@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from optim_family.analysis import study_table
+from optim_family.analysis import run_summary
 from optim_family.analysis.study_results import Answer, Cell, Table, difference_table, group_tables, verdicts
-from optim_family.figures import html as pages
-from optim_family.figures import run_figure, study_figure
+from optim_family.figures import html, run_figure, study_figure, style
 from optim_family.runs import readings_table
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.labels import compact
@@ -49,14 +48,14 @@ def write(study: StudySpec, given: Answer, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     drawn = dict(figures(given))
     for stem, (_, figure) in drawn.items():
-        run_figure.save(figure, folder, stem)
+        style.save(figure, folder, stem)
     texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g") for name, frame in data(given)}
     replace_atomically(folder / "provenance.json", json.dumps(_provenance(given.runs), indent=2) + "\n")
     replace_atomically(folder / "summary.md", markdown(study, given))
     for name, text in texts.items():
         replace_atomically(folder / name, text)
     page = folder / "report.html"
-    replace_atomically(page, html(study, given, drawn, texts))
+    replace_atomically(page, report_html(study, given, drawn, texts))
     return page
 
 
@@ -95,14 +94,14 @@ def _overlaid(given: Answer, setting: str) -> tuple[list[int], str]:
     return rows.index[rows["seed"] == seed].tolist(), f"{what}, seed {compact(seed)}"
 
 
-def html(
+def report_html(
     study: StudySpec,
     given: Answer,
     drawn: Mapping[str, tuple[str, "Figure"]],
     texts: Mapping[str, str],
 ) -> str:
     """The page."""
-    return pages.render(
+    return html.render(
         "report.html",
         study=study,
         state=_state(study, given),
@@ -111,12 +110,12 @@ def html(
         tables=group_tables(given),
         differences=difference_table(given),
         figures=[
-            (caption, pages.inline_svg(figure, f"f{number}"))
+            (caption, html.inline_svg(figure, f"f{number}"))
             for number, (caption, figure) in enumerate(drawn.values())
         ],
         runs=list(_sections(given)),
         provenance=json.dumps(_provenance(given.runs), indent=2, ensure_ascii=False),
-        downloads={name: pages.download(text) for name, text in texts.items()},
+        downloads={name: html.download(text) for name, text in texts.items()},
     )
 
 
@@ -127,9 +126,9 @@ def _sections(given: Answer) -> Iterator[dict[str, Any]]:
         yield {
             "title": f"{row['arm']}; {row['setting']}; seed {compact(row['seed'])}",
             "status": row["status"],
-            "facts": readings_table.summary_rows([run])[1],
+            "facts": run_summary.summary_rows([run])[1],
             "spec": json.dumps(run.spec, indent=2, ensure_ascii=False),
-            "figure": pages.inline_svg(run_figure.figure([run]), f"r{number}") if drawn else "",
+            "figure": html.inline_svg(run_figure.figure([run]), f"r{number}") if drawn else "",
         }
 
 
@@ -173,7 +172,7 @@ def data(given: Answer) -> Iterator[tuple[str, "pandas.DataFrame"]]:
     yield "summary", given.rows
     yield "groups", given.groups
     yield "differences", given.differences
-    yield "readings", study_table.readings(given.runs)
+    yield "readings", readings_table.readings(given.runs)
 
 
 def _provenance(runs: Sequence[Run]) -> dict[str, Any]:

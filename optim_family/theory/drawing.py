@@ -5,7 +5,7 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from optim_family.figures.curves import COLOURS, DASHES, GREY, MARKERS
+from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS
 
 EXPECTED: Final[dict[str, Any]] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (4, 2)), "zorder": 1.5}
 # Errors below this are drawn on the floor: a zero has no place on a logarithmic axis.

@@ -12,8 +12,8 @@ from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from optim_family.analysis.predictions import mean_excess_loss, modulation_period, sharpness_floor
-from optim_family.figures.curves import COLOURS, DASHES, GREY, MARKERS, plain_ticks
-from optim_family.figures.run_figure import STYLE
+from optim_family.figures.curves import plain_ticks
+from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, STYLE
 from optim_family.theory.flow_comparison import Comparison, exponent
 from optim_family.theory.run_drift import CUTS, Drift
 

@@ -7,7 +7,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from optim_family.figures.html import inline_svg, render
-from optim_family.figures.run_figure import STYLE, save
+from optim_family.figures.style import STYLE, save
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.theory.verify import Verdict
 

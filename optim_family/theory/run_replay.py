@@ -22,16 +22,15 @@ from optim_family.curvature.precision import full_precision, repeatable
 from optim_family.curvature.spectral_density import spectral_measure
 from optim_family.errors import UsageError
 from optim_family.figures.overlays import edge
-from optim_family.runs.run import Run
-from optim_family.runs.series import column, series
+from optim_family.runs.run import Run, column, series
 from optim_family.sharpness.probe import Probe, Reading
 from optim_family.space import ParameterSpace
 from optim_family.theory.run_drift import CUTS, Checkpoint, Drift, window
 from optim_family.theory.third_derivative import third_derivative
 from optim_family.training.experiment import Experiment, assemble
 from optim_family.training.objective import Objective
+from optim_family.training.progress import Watcher
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Watcher
 
 READINGS: Final = 5  # in a modulation period
 # Relative errors of the k eigenvalues, and of λ₁, whose eigenvector has to be good.

@@ -18,8 +18,8 @@ from matplotlib.patches import Circle
 from PIL import Image
 from torch import Tensor
 
-from optim_family.figures.curves import COLOURS, GREY, plain_ticks
-from optim_family.figures.run_figure import STYLE
+from optim_family.figures.curves import plain_ticks
+from optim_family.figures.style import COLOURS, GREY, STYLE
 from optim_family.theory.sphere import SETTLED, Array, Camera, Scene
 
 CAMERA: Final = Camera()

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from optim_family import registry
-from optim_family.blame import blamed
 from optim_family.data import datasets
 from optim_family.errors import UsageError
 from optim_family.geometry import Geometry, Metric, UnknownMetric
 from optim_family.networks import build, scale_invariance
 from optim_family.optimizers.base import Member
+from optim_family.registry import plugin_errors
 from optim_family.resources import version
-from optim_family.sharpness.probe import VIEWS
+from optim_family.sharpness.views import VIEWS, without_scale
 from optim_family.training.lr_scheduler import Scheduler
 from optim_family.training.objective import Objective
 from optim_family.training.process_group import World
-from optim_family.training.spec import MemoryFormat, RunSpec, without_scale
+from optim_family.training.spec import MemoryFormat, RunSpec
 
 LIBRARIES = ("optim-family", "torch", "torchvision", "timm", "numpy", "scipy")
 
@@ -50,7 +50,7 @@ class Experiment:
         Raises:
             PluginError: it fails.
         """
-        with blamed(self.spec.optimizer, "geometry()"):
+        with plugin_errors(self.spec.optimizer, "failed in geometry()"):
             return self.optimizer.geometry()
 
     def memory(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Experiment:
         Raises:
             PluginError: it fails.
         """
-        with blamed(self.spec.optimizer, "state_dict()"):
+        with plugin_errors(self.spec.optimizer, "failed in state_dict()"):
             return self.optimizer.state_dict()
 
     def schedule(self, step: int) -> None:
@@ -73,7 +73,7 @@ class Experiment:
         Raises:
             PluginError: it fails.
         """
-        with blamed(self.spec.optimizer, "step()"):
+        with plugin_errors(self.spec.optimizer, "failed in step()"):
             self.optimizer.step()
 
     def provenance(self) -> dict[str, Any]:
@@ -120,11 +120,11 @@ def assemble(
     optimizer_class = registry.load(spec.optimizer)
     objective = objective_of(spec, world, memory_format)
     space, verdict = objective.space, judged(objective)
-    with blamed(spec.optimizer, "its constructor"):
+    with plugin_errors(spec.optimizer, "failed in its constructor"):
         optimizer = optimizer_class(space.tensors, optimizer_class.Hyper.model_validate(spec.hyper))
     scheduler = Scheduler(spec.schedule, optimizer, spec.steps) if spec.schedule else None
     objective.gradient(0)
-    with blamed(spec.optimizer, "geometry()"):
+    with plugin_errors(spec.optimizer, "failed in geometry()"):
         metric = tried(optimizer.geometry(), space.weights()).metric
     views, absent = applicable(spec, _usual_views(metric), verdict)
     if isinstance(metric, UnknownMetric) and (

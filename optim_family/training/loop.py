@@ -10,18 +10,20 @@ from typing import Any, Literal, final
 
 import torch
 
-from optim_family.blame import blamed
 from optim_family.curvature import memory
 from optim_family.curvature.precision import full_precision, repeatable
 from optim_family.errors import OptimFamilyError, Stopped, UsageError
+from optim_family.registry import plugin_errors
+from optim_family.runs.atomic_files import difference
 from optim_family.runs.run import read_run
 from optim_family.runs.store import Elsewhere, RunStore, Store
 from optim_family.training import checkpoint
 from optim_family.training.experiment import Experiment, assemble
 from optim_family.training.measurements import Instruments
 from optim_family.training.process_group import Alone, World
-from optim_family.training.spec import MemoryFormat, RunSpec, difference
-from optim_family.training.stop_signal import Stop, Watcher
+from optim_family.training.progress import Watcher
+from optim_family.training.spec import MemoryFormat, RunSpec
+from optim_family.training.stop_signal import Stop
 
 Status = Literal["done", "diverged"]
 
@@ -233,7 +235,9 @@ class Training:
         }
         self._mark("running")  # the records reach the disk before a checkpoint that counts on them
         if self.world.leads:
-            with blamed(self.spec.optimizer, "saving its state_dict()"):  # nothing else in the tree can fail
+            with plugin_errors(
+                self.spec.optimizer, "failed in saving its state_dict()"
+            ):  # nothing else in the tree can fail
                 checkpoint.save(self.store.checkpoints, self.step, tree)
         self._saved = time.perf_counter()
 
@@ -257,7 +261,7 @@ class Training:
         if tree["data"] != self.objective.data.sha256:
             raise UsageError(f"{self.store.path} was begun with other data; use another --out")
         self.objective.model.load_state_dict(tree["model"])
-        with blamed(self.spec.optimizer, "load_state_dict()"):
+        with plugin_errors(self.spec.optimizer, "failed in load_state_dict()"):
             self.experiment.optimizer.load_state_dict(tree["optimizer"])
         self.instruments.load_state_dict(tree["instruments"])
         self.recorded, self.tau = tree["recorded"], tree["tau"]

@@ -10,14 +10,14 @@ A reading beside a view carries the view's name and one more word, in its unit a
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, final
 
-from optim_family.curvature.hessian import ChunkLoss
+from optim_family.curvature.chunked_loss import ChunkLoss
 from optim_family.geometry import Geometry
 from optim_family.operators import Watched
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.midpoint import Trail, moved_to
 from optim_family.sharpness.probe import Panel
+from optim_family.sharpness.views import BATCH, MIDPOINT
 from optim_family.training.experiment import Experiment
-from optim_family.training.spec import BATCH, MIDPOINT
 
 Readings = dict[str, dict[str, Any] | None]
 Batch = list[ChunkLoss]

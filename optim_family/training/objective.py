@@ -8,8 +8,7 @@ several whole ghost batches.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from typing import final
@@ -18,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optim_family.curvature.hessian import ChunkLoss, Hessian, Mode, plan
+from optim_family.curvature.chunked_loss import ChunkLoss
+from optim_family.curvature.hessian import Hessian, Mode, plan
 from optim_family.data.datasets import Dataset
 from optim_family.errors import UsageError
-from optim_family.networks.build import recomputing_statistics
 from optim_family.space import ParameterSpace
+from optim_family.training.evaluation import Evaluation, recomputing_statistics
 from optim_family.training.process_group import Alone, World
 from optim_family.training.spec import Hvp, MemoryFormat
 
@@ -33,22 +33,6 @@ SAMPLE = 32
 KEPT_BYTES = 2**26
 # Ghost batches within these if the user does not choose: smaller ones are badly conditioned.
 SMALLEST_GHOST_BATCH, LARGEST_GHOST_BATCH = 16, 1000
-
-
-@final
-@dataclass(frozen=True)
-class Evaluation:
-    """How good the weights are; accuracies are fractions.
-
-    Attributes:
-        further: `test_loss_NAME` and `test_accuracy_NAME` of each further test set.
-    """
-
-    train_loss: float
-    train_accuracy: float
-    test_loss: float
-    test_accuracy: float
-    further: Mapping[str, float]
 
 
 @final

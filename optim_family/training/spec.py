@@ -2,19 +2,17 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Literal, final
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-Norm = Literal["frozen-affine", "affine", "none"]
+from optim_family.networks.cards import Norm
+from optim_family.sharpness.views import ViewName
+
 Loss = Literal["mse", "cross-entropy"]
-ViewName = Literal["raw", "spherical", "riemannian", "preconditioned", "spherical-preconditioned"]
 Hvp = Literal["auto", "retained", "rebuilt"]
 # Of the images in memory; it changes sums by rounding, and so is no part of what a run is.
 MemoryFormat = Literal["channels-last", "contiguous"]
-
-# What is measured beside a view, under the view's name and one of these.
-MIDPOINT, BATCH = "-midpoint", "-batch"
 
 
 @final
@@ -95,27 +93,3 @@ def file_name(words: str) -> str:
     """
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in words)
     return plain.lstrip("-.")[:80] or "-"
-
-
-def parted(view: str) -> tuple[str, str]:
-    """A view, and what is measured beside it: spherical-midpoint → spherical, -midpoint; or nothing."""
-    beside = next((suffix for suffix in (MIDPOINT, BATCH) if view.endswith(suffix)), "")
-    return view.removesuffix(beside), beside
-
-
-def without_scale(view: str) -> str:
-    """The view that differs from this one by the factor ρ² alone: spherical → raw; others are themselves."""
-    base, beside = parted(view)
-    return ("raw" if base == "spherical" else base.removeprefix("spherical-")) + beside
-
-
-def difference(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:
-    """One line for each field in which two specifications differ: `hyper.lr: 0.1, not 0.2`."""
-    lines = []
-    for field in sorted(ours.keys() | theirs.keys()):
-        a, b = ours.get(field), theirs.get(field)
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += difference(a, b, f"{prefix}{field}.")
-        elif a != b:
-            lines.append(f"{prefix}{field}: {json.dumps(a)}, not {json.dumps(b)}")
-    return lines

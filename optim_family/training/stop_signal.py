@@ -7,32 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final, final
+from typing import Final, final
 
 from optim_family.errors import Interrupted, Stopped
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 # A terminal signals a whole group, and a launcher in it passes the signal on: one wish, two signals.
 ECHO_SECONDS: Final = 1.0
-
-
-class Watcher:
-    """Told what a run does; this one does nothing about it, displays override what they show."""
-
-    def begin(self, total_steps: int, start: int) -> None:
-        """The run starts at step `start`, which is not 0 when it is resumed."""
-
-    def step(self, step: int, loss: float) -> None:
-        """So many steps are done; the training loss before the last of them."""
-
-    def record(self, record: dict[str, Any]) -> None:
-        """A record was written, as it stands in metrics.jsonl."""
-
-    def note(self, text: str) -> None:
-        """Something that is said once."""
-
-    def end(self) -> None:
-        """Nothing more will come; called whatever happened."""
 
 
 @final

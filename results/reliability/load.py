@@ -27,7 +27,7 @@ import orjson
 import psutil
 
 from optim_family.analysis import study_results
-from optim_family.figures import run_figure
+from optim_family.figures import run_figure, style
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
 from optim_family.study import execution, report
@@ -122,7 +122,7 @@ def shown(folder: Path) -> dict[str, Any]:
     clock = _Clock()
     run = read_run(folder / "run")
     loaded = clock.lap()
-    run_figure.save(run_figure.figure([run]), folder)
+    style.save(run_figure.figure([run]), folder)
     drawn = clock.lap()
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with (folder / "run" / "metrics.jsonl").open("rb") as lines:

@@ -5,7 +5,7 @@ import importlib.util
 import pandas
 import pytest
 
-from optim_family.analysis import export
+from optim_family.analysis import export, run_summary
 from optim_family.cli.commands import export as command
 from optim_family.errors import OptimFamilyError, UsageError
 from optim_family.runs import readings_table
@@ -50,7 +50,7 @@ def test_what_was_asked_is_flat_and_leaves_out_what_was_left_open(run):
 
 
 def test_the_results_are_those_of_the_summary(run):
-    found, summary = export.results(run), readings_table.summary(run)
+    found, summary = export.results(run), run_summary.summary(run)
     assert found["result/test_accuracy"] == summary["test_accuracy"]
     assert found["result/spherical/peak"] == summary["views"]["spherical"]["peak"]
 

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from optim_family.analysis import study_table
+from optim_family.runs import readings_table
 from tests.helpers.fake_runs import make_run
 
 
@@ -161,14 +162,14 @@ def test_runs_without_a_number_are_rows_too():
 
 
 def test_readings_are_rows_for_each_record_and_view():
-    table = study_table.readings([make_run(records=7, path="a"), make_run("rmsprop", records=5, path="b")])
+    table = readings_table.readings([make_run(records=7, path="a"), make_run("rmsprop", records=5, path="b")])
     assert table.groupby(["run", "view"]).size().to_dict() == {
         ("a", "spherical"): 7,
         ("b", "spherical"): 5,
         ("b", "spherical-preconditioned"): 5,
     }
     assert {"step", "train_loss", "value", "threshold"} <= set(table)
-    assert list(study_table.readings([])) == list(table)
+    assert list(readings_table.readings([])) == list(table)
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -8,12 +8,12 @@ from timm.optim.lion import Lion
 from torch import nn
 
 from optim_family import measure
+from optim_family.analysis import run_summary
 from optim_family.callbacks.recorder import Recorder
 from optim_family.errors import UsageError
 from optim_family.optimizers.external.wrapper import adopt
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
-from optim_family.runs import readings_table
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
 from optim_family.training.experiment import assemble
@@ -201,7 +201,7 @@ def test_compare_reads_it(tmp_path, capsys):
     told = optim_family(capsys, "compare", *folders)
     assert told.code == 0 and (tmp_path / "comparison.svg").exists()
     assert "torch:AdamW  lr 0.01, wd 0.1" in told.out and "gd  lr 0.1" in told.out
-    assert readings_table.summary(read_run(folders[0]))["status"] == "done"
+    assert run_summary.summary(read_run(folders[0]))["status"] == "done"
 
 
 @pytest.mark.parametrize(

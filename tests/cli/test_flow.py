@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from optim_family.cli import flow as flowing
+from optim_family.cli import flow as flow_work
 from optim_family.theory.demos import Shown
 from tests.helpers.cli_runner import optim_family
 
@@ -22,7 +22,7 @@ def answer(monkeypatch):
 
     record = {"findings": [{"quantity": "S", "predicted": 1.0, "measured": float("nan")}]}
     shown = Shown("sphere", Figure(), ["quantity", "predicted"], [["S", "1"]], record, film=b"GIF89a")
-    monkeypatch.setitem(flowing.SUBJECTS, "sphere", lambda: shown)
+    monkeypatch.setitem(flow_work.SUBJECTS, "sphere", lambda: shown)
 
 
 def wrong(answer):

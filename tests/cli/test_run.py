@@ -7,8 +7,8 @@ import pytest
 
 from optim_family import registry
 from optim_family.cli import run_progress
+from optim_family.training.progress import Watcher
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Watcher
 from tests.helpers.cli_runner import optim_family
 
 TINY = ["--model", "bn_mlp", "--limit", "20", "--steps", "4", "--every", "2"]

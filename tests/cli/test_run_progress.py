@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from optim_family.cli import run_progress
-from optim_family.training.stop_signal import Watcher
+from optim_family.training.progress import Watcher
 
 RECORD = {
     "step": 10,

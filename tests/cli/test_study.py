@@ -6,7 +6,7 @@ import time
 import pytest
 from matplotlib.figure import Figure
 
-from optim_family.cli import study as studying
+from optim_family.cli import study as study_work
 from optim_family.cli import study_progress
 from optim_family.runs.run import read_run
 from optim_family.study import execution, report
@@ -14,8 +14,8 @@ from optim_family.study.cost import Cost
 from optim_family.study.launchers import Ending, Job, Launcher
 from optim_family.study.spec import StudySpec
 from optim_family.training.loop import train
+from optim_family.training.progress import Watcher
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Watcher
 from tests.helpers.cli_runner import optim_family
 
 STUDY = """
@@ -68,7 +68,7 @@ def mine(tmp_path, monkeypatch, capsys):
     """`optim-family study COMMAND mine.toml …`, with the runs in this process."""
     (tmp_path / "mine.toml").write_text(STUDY, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(studying, "Local", Here)
+    monkeypatch.setattr(study_work, "Local", Here)
     monkeypatch.setattr(Here, "records_left", -1)
     monkeypatch.setattr(Here, "begun", [])
     monkeypatch.setattr(report.plots, "figure", sketch)
@@ -145,7 +145,7 @@ def test_a_run_that_failed_is_named_and_the_rest_is_reported(mine, plain_report,
                 else:
                     yield from Here(1).map([job], stop, tick)
 
-    monkeypatch.setattr(studying, "Local", Broken)
+    monkeypatch.setattr(study_work, "Local", Broken)
     answer = mine("run", "--json")
     assert answer.code == 1 and "the plugin is broken" in answer.err
     found = json.loads(answer.out)
@@ -162,7 +162,7 @@ def test_a_study_of_which_every_run_failed_says_why(mine, monkeypatch):
         def map(self, jobs, stop, tick):
             yield from (Ending(job, 5, "the data are damaged") for job in jobs)
 
-    monkeypatch.setattr(studying, "Local", Broken)
+    monkeypatch.setattr(study_work, "Local", Broken)
     answer = mine("run")
     assert answer.code == 1
     assert re.search(r"all 3 runs failed; runs/mine/gd-\S+: the data are damaged$", answer.err, re.MULTILINE)
@@ -204,7 +204,7 @@ def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(mine, tmp_path, m
         asked.append(spec)
         return Cost(trained=8192, seconds=120.0, bytes=2**30)
 
-    monkeypatch.setattr(studying, "cost", cost)
+    monkeypatch.setattr(study_work, "cost", cost)
     answer = mine("run", "--dry-run", "--workers", "2")
     assert answer.code == 0 and not (tmp_path / "runs").exists()
     assert "3 of 3 runs to do in runs/mine: 2 at a time" in answer.out
@@ -247,12 +247,12 @@ def test_as_many_workers_as_cores_and_memory_allow(monkeypatch, gigabytes, gpu, 
     import psutil
     import torch
 
-    monkeypatch.setattr(studying, "cores", lambda: 4)
+    monkeypatch.setattr(study_work, "cores", lambda: 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     memory = type("memory", (), {"available": int(gigabytes * 2**30)})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     run = RunSpec(optimizer="gd", hyper={}, device=device)
-    assert studying._workers(StudySpec("mine", "?", (), (run,), "")) == workers
+    assert study_work._workers(StudySpec("mine", "?", (), (run,), "")) == workers
 
 
 def progress(tmp_path, seeds=3, workers=2):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from optim_family import registry, testing
-from optim_family.conformance import runner
+from optim_family import registry
+from optim_family.conformance import runner, suite
 from optim_family.conformance.runner import examine
 from optim_family.errors import PluginError, UsageError
 from tests.helpers.broken_plugin import GEOMETRY, GOOD, HYPER, SCALAR, UPDATE, broken
@@ -63,7 +63,7 @@ def test_a_good_plugin_keeps_everything_whatever_it_prints(plugin):
 def test_a_broken_promise_is_told_and_the_process_lives(plugin, old, new, says):
     plugin(broken(GOOD, old, new))
     optimizer = registry.load("wild")
-    told = [runner.judged(check, optimizer) for check in testing.CHECKS]
+    told = [runner.judged(check, optimizer) for check in suite.CHECKS]
     assert any(says in text for kept, text in told if not kept)
 
 
@@ -93,7 +93,7 @@ def test_the_limit_is_for_each_promise_and_longer_for_the_imports(plugin, capsys
     findings("one_parameter_group", "is_deterministic", seconds=7.0)
     assert limits == [7.0 + runner._STARTING, 7.0, 7.0]
     limits.clear()
-    monkeypatch.setattr(testing, "CHECKS", testing.CHECKS[-2:])
+    monkeypatch.setattr(suite, "CHECKS", suite.CHECKS[-2:])
     assert optim_family(capsys, "optimizers", "check", "wild", "--seconds", "9").code == 0
     assert limits[:2] == [9 + runner._STARTING, 9]
 
@@ -155,7 +155,7 @@ def test_the_command_answers_with_one_line_for_each_promise(plugin, capsys):
     told = optim_family(capsys, "optimizers", "check", "wild")
     header, *lines = told.out.splitlines()
     assert header.split() == ["promise", "verdict", "expected", "measured"]
-    assert len(lines) == len(testing.CHECKS)
+    assert len(lines) == len(suite.CHECKS)
     assert (
         lines[0].startswith("threshold_is_sharp") and "broken" in lines[0] and "declares the thr" in lines[0]
     )

@@ -11,7 +11,8 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from optim_family.curvature import hessian as module
-from optim_family.curvature.hessian import Hessian, chunk_losses, graph_bytes, plan
+from optim_family.curvature.chunked_loss import chunk_losses
+from optim_family.curvature.hessian import Hessian, graph_bytes, plan
 from optim_family.space import ParameterSpace, flatten, unflatten
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -8,7 +8,8 @@ from torch import Tensor
 from optim_family.curvature.spectral_density import spectral_density, spectral_measure
 from optim_family.geometry import Decay, DiagonalMetric, Geometry
 from optim_family.operators import Diagonal, Matrix, Scalar
-from optim_family.sharpness.probe import VIEWS
+from optim_family.sharpness.probe import view_operator
+from optim_family.sharpness.views import VIEWS
 from tests.helpers.operators_for_tests import LIKE, Counting, Reads, rotated
 
 DISTINCT = [7.0, -3.0, 0.5, 0.1, -0.2, 2.0, 0.0, 1.1]
@@ -127,7 +128,7 @@ def test_every_view_has_its_own_spectrum(name):
     matrix, w = rotated(DISTINCT), torch.arange(1.0, 9.0, dtype=torch.float64)
     p = torch.linspace(0.5, 3.0, 8, dtype=torch.float64)
     geometry = Geometry(DiagonalMetric(p), 2.0, Decay(0.0))
-    operator = VIEWS[name].operator(Matrix(matrix), w, geometry)
+    operator = view_operator(VIEWS[name], Matrix(matrix), w, geometry)
     half = torch.diag(p**-0.5) if "preconditioned" in name else torch.eye(8, dtype=torch.float64)
     tangent = torch.eye(8, dtype=torch.float64) - (name == "riemannian") * torch.outer(w, w) / (w @ w)
     exact = torch.linalg.eigvalsh(half @ tangent @ matrix @ tangent @ half)

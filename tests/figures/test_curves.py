@@ -5,17 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from optim_family.figures.curves import (
-    INTERVALS,
-    RING,
-    Curve,
-    cross,
-    draw,
-    draw_reading,
-    key,
-    log_axis,
-    thinned,
-)
+from optim_family.figures.curves import INTERVALS, Curve, cross, draw, draw_reading, key, log_axis, thinned
+from optim_family.figures.style import RING
 from tests.helpers.fake_runs import make_run
 
 

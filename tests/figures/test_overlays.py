@@ -6,7 +6,7 @@ import pytest
 
 from optim_family.errors import UsageError
 from optim_family.figures.overlays import NAMES, chosen, drift, edge, mean_loss, two_over_l
-from optim_family.runs.series import fitted
+from optim_family.runs.run import fitted
 from tests.helpers.fake_runs import holding, make_run
 
 SHRINK = 0.2 * 0.005  # of make_run()

@@ -7,7 +7,8 @@ import matplotlib
 import pytest
 
 from optim_family.errors import CorruptError, UsageError
-from optim_family.figures.run_figure import TAU_LABEL, figure, save
+from optim_family.figures.run_figure import TAU_LABEL, figure
+from optim_family.figures.style import save
 from tests.helpers.fake_runs import make_run
 
 
@@ -179,6 +180,7 @@ def test_a_folder_that_is_not_there_is_said_in_one_line(tmp_path):
 
 
 def test_drawing_needs_neither_torch_nor_a_display():
-    code = "import sys, optim_family.figures.run_figure; print({'torch', 'pandas', 'matplotlib.pyplot'} & set(sys.modules))"
+    heavy = "{'torch', 'pandas', 'matplotlib.pyplot'}"
+    code = f"import sys, optim_family.figures.run_figure; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -4,8 +4,8 @@ from matplotlib.figure import Figure
 
 from optim_family.curvature.gauss_quadrature import SpectralDensity
 from optim_family.errors import UsageError
-from optim_family.figures.run_figure import save
 from optim_family.figures.spectrum_figure import draw_batches, draw_density, draw_layers, figure
+from optim_family.figures.style import save
 
 NODES, WEIGHTS = [[-2.0, 0.0, 5.0, 40.0], [-1.0, 0.1, 4.0, 41.0]], [[0.1, 0.7, 0.19, 0.01]] * 2
 

@@ -8,9 +8,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from optim_family.errors import UsageError
 from optim_family.networks import cards
-from optim_family.networks.build import NORMS, build, recomputing_statistics
+from optim_family.networks.adapt import NORMS
+from optim_family.networks.build import build
 from optim_family.networks.scale_invariance import check
 from optim_family.resources import folder
+from optim_family.training.evaluation import recomputing_statistics
 
 SMALL = ["bn_cnn", "bn_mlp", "resnet20", "resnet20_narrow"]
 

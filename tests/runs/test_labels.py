@@ -1,10 +1,10 @@
 import itertools
 
 import pytest
-from tests.helpers.fake_runs import GD, RMSPROP
 
 from optim_family.runs.labels import arms, compact, label, labels, setting
 from optim_family.training.spec import RunSpec
+from tests.helpers.fake_runs import GD, RMSPROP
 
 
 def spec(optimizer="rmsprop", hyper=None, **fields):

@@ -1,4 +1,3 @@
-from tests.helpers.fake_runs import stored
 import json
 import math
 import subprocess
@@ -7,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.helpers.fake_runs import holding, make_run
 
 import optim_family
+from optim_family.analysis.run_summary import summary, summary_rows
 from optim_family.errors import UsageError
-from optim_family.runs.series import column, fitted, views
-from optim_family.runs.store import RunStore
-from optim_family.runs.readings_table import READING_FIELDS, RECORD_FIELDS, load_runs, run_labels, summary, summary_rows
+from optim_family.runs.readings_table import READING_FIELDS, RECORD_FIELDS, load_runs, run_labels
+from optim_family.runs.run import column, fitted, views
+from tests.helpers.fake_runs import holding, make_run, stored
 
 
 def known(fit=True):
@@ -30,8 +29,6 @@ def known(fit=True):
             "riemannian": None,
         }
     return run
-
-
 
 
 def test_runs_are_loaded_with_one_row_a_record_and_view(tmp_path):
@@ -168,6 +165,7 @@ def test_runs_with_one_specification_are_named_by_folder_or_path():
 
 
 def test_reading_results_loads_nothing_heavy():
-    code = "import sys, optim_family.runs.readings_table; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
+    heavy = "{'torch', 'pandas', 'matplotlib'}"
+    code = f"import sys, optim_family.runs.readings_table; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

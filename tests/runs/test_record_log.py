@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optim_family.runs import record_log as module
 from optim_family.errors import CorruptError
+from optim_family.runs import record_log as module
 from optim_family.runs.record_log import Log, finite
 
 START = 7

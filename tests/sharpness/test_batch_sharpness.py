@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optim_family.curvature.hessian import ChunkLoss, Hessian, chunk_losses
+from optim_family.curvature.chunked_loss import ChunkLoss, chunk_losses
+from optim_family.curvature.hessian import Hessian
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, ScalarMetric
 from optim_family.sharpness.batch_sharpness import batch_sharpness
-from optim_family.sharpness.probe import VIEWS, View
+from optim_family.sharpness.views import VIEWS, View
 from optim_family.space import ParameterSpace, flatten
 from tests.helpers.operators_for_tests import rotated
 

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optim_family.curvature.hessian import Hessian, chunk_losses
+from optim_family.curvature.chunked_loss import chunk_losses
+from optim_family.curvature.hessian import Hessian
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, ScalarMetric
 from optim_family.operators import Matrix
 from optim_family.sharpness.layer_sharpness import Block, LayerPanel, layer_sharpness, layers
-from optim_family.sharpness.probe import VIEWS, Panel, Probe
+from optim_family.sharpness.probe import Panel, Probe, view_operator
+from optim_family.sharpness.views import VIEWS
 from optim_family.space import ParameterSpace
 from tests.helpers.operators_for_tests import Counting, Sloping, rotated
 
@@ -103,7 +105,7 @@ def test_of_a_network_they_are_the_hessians_of_each_tensor_by_itself():
 def test_every_view_shares_out_its_own_operator_and_keeps_its_threshold(space, name):
     p, w = torch.linspace(0.3, 5.0, D, dtype=torch.float64), space.weights()
     geometry = Geometry(DiagonalMetric(p), 2.0, Decay(0.0))
-    whole = VIEWS[name].operator(Matrix(matrix()), w, geometry).dense()
+    whole = view_operator(VIEWS[name], Matrix(matrix()), w, geometry).dense()
     scale = float(w @ w) if VIEWS[name].spherical else 1.0
     found = layer_sharpness(Matrix(matrix()), space, geometry, view=name, rtol=1e-9)
     exact = {layer: scale * top for layer, top in tops(whole, layers(space)).items()}

@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from optim_family.curvature import hessian
-from optim_family.curvature.hessian import Hessian, chunk_losses
+from optim_family.curvature.chunked_loss import chunk_losses
+from optim_family.curvature.hessian import Hessian
 from optim_family.curvature.precision import full_precision
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
-from optim_family.sharpness import measure as measuring
+from optim_family.sharpness import measure as measure_module
 from optim_family.sharpness.measure import measure
-from optim_family.sharpness.probe import VIEWS, Reading
+from optim_family.sharpness.probe import Reading
+from optim_family.sharpness.views import VIEWS
 from optim_family.space import ParameterSpace
 
 Snapshot = dict[str, Any]
@@ -417,4 +419,4 @@ def test_a_loss_that_is_not_finite_says_so() -> None:
 def test_the_public_name_is_the_function() -> None:
     import optim_family
 
-    assert optim_family.measure is measuring.measure
+    assert optim_family.measure is measure_module.measure

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optim_family.curvature.hessian import Hessian, chunk_losses
+from optim_family.curvature.chunked_loss import chunk_losses
+from optim_family.curvature.hessian import Hessian
 from optim_family.sharpness.midpoint import Trail, midpoint, moved_to
 from optim_family.sharpness.probe import Probe
 from optim_family.space import ParameterSpace

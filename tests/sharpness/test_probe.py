@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optim_family.curvature.hessian import Hessian, chunk_losses
+from optim_family.curvature.chunked_loss import chunk_losses
+from optim_family.curvature.hessian import Hessian
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric
 from optim_family.operators import Diagonal, Matrix, SymmetricOperator
 from optim_family.sharpness import probe as sharpness
-from optim_family.sharpness.probe import VIEWS, Panel, Probe, Reading, View
+from optim_family.sharpness.probe import Panel, Probe, Reading, view_operator
+from optim_family.sharpness.views import VIEWS, View
 from optim_family.space import ParameterSpace, flatten
 from tests.helpers.operators_for_tests import Sloping
 
@@ -310,7 +312,7 @@ def test_a_gradient_without_direction_is_no_start(entry: float) -> None:
 @pytest.mark.parametrize("name", ["raw", "riemannian", "preconditioned"])
 def test_the_gradient_is_that_in_the_coordinates_of_the_view(name: str) -> None:
     """Where θ, or P^{1/2} w, is what moves, for f(w) = ½ wᵀHw."""
-    operator = VIEWS[name].operator(Sloping(Matrix(H), H @ W), W, geometry(DiagonalMetric(P)))
+    operator = view_operator(VIEWS[name], Sloping(Matrix(H), H @ W), W, geometry(DiagonalMetric(P)))
     root = P.sqrt() if name == "preconditioned" else torch.ones_like(P)
     z = (root * W).requires_grad_()
     w = z / root
@@ -319,7 +321,7 @@ def test_the_gradient_is_that_in_the_coordinates_of_the_view(name: str) -> None:
         w = W + (w - W) - theta * (theta @ (w - W))
     (want,) = torch.autograd.grad(0.5 * w @ H @ w, z)
     torch.testing.assert_close(operator.gradient(), want)
-    assert VIEWS[name].operator(Matrix(H), W, geometry(DiagonalMetric(P))).gradient() is None
+    assert view_operator(VIEWS[name], Matrix(H), W, geometry(DiagonalMetric(P))).gradient() is None
 
 
 # --- trap: a start that leans to one eigenvector can hide another -----------------------------------------

@@ -5,16 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from optim_family.curvature.chunked_loss import chunk_losses
 from optim_family.curvature.gauss_quadrature import SpectralDensity
-from optim_family.curvature.hessian import Hessian, chunk_losses
+from optim_family.curvature.hessian import Hessian
 from optim_family.curvature.trace import trace
 from optim_family.figures.spectrum_figure import figure
 from optim_family.geometry import Decay, DiagonalMetric, Geometry
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.layer_sharpness import layer_sharpness
 from optim_family.sharpness.midpoint import moved_to
-from optim_family.sharpness.probe import VIEWS
 from optim_family.sharpness.spectrum import LOOKS, examine, scaled
+from optim_family.sharpness.views import VIEWS
 from optim_family.space import ParameterSpace
 
 

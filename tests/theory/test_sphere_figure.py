@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from optim_family.figures import run_figure
+from optim_family.figures import style
 from optim_family.theory import sphere_figure
 from optim_family.theory.sphere import SETTLED, Scene
 from optim_family.theory.sphere_figure import Growing
@@ -28,7 +28,7 @@ def pixels(film, frame):
 
 
 def test_the_figure_is_the_same_bytes_every_time(scene, tmp_path):
-    first, again = (run_figure.save(sphere_figure.figure(scene), tmp_path, stem) for stem in ("a", "b"))
+    first, again = (style.save(sphere_figure.figure(scene), tmp_path, stem) for stem in ("a", "b"))
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in again]
 
 

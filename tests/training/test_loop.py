@@ -14,7 +14,7 @@ from optim_family.runs.store import RunStore
 from optim_family.training import checkpoint
 from optim_family.training.experiment import assemble
 from optim_family.training.loop import train
-from optim_family.training.stop_signal import Watcher
+from optim_family.training.progress import Watcher
 from tests.helpers.training_runs import HYPER, StopAfter, spec, untimed, weights_hash
 
 

@@ -13,7 +13,8 @@ from optim_family.runs.store import RunStore
 from optim_family.sharpness.probe import Panel
 from optim_family.training.experiment import assemble
 from optim_family.training.loop import Training, train
-from optim_family.training.stop_signal import Stop, Watcher
+from optim_family.training.progress import Watcher
+from optim_family.training.stop_signal import Stop
 from tests.helpers.training_runs import StopAfter, spec, untimed, weights_hash
 
 BESIDE = {"midpoint": True, "batch_sharpness": 3}

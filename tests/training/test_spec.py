@@ -2,7 +2,7 @@
 
 import pytest
 
-from optim_family.training.spec import BATCH, MIDPOINT, parted, without_scale
+from optim_family.sharpness.views import BATCH, MIDPOINT, parted, without_scale
 
 
 @pytest.mark.parametrize("beside", ["", MIDPOINT, BATCH])

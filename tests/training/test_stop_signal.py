@@ -6,7 +6,8 @@ import pytest
 
 from optim_family.errors import Stopped
 from optim_family.training import stop_signal
-from optim_family.training.stop_signal import SIGNALS, Stop, Watcher
+from optim_family.training.progress import Watcher
+from optim_family.training.stop_signal import SIGNALS, Stop
 
 
 def test_nothing_is_raised_until_a_signal_has_come():

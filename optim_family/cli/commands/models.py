@@ -11,8 +11,8 @@ from optim_family.errors import UsageError, unknown
 from optim_family.networks import cards
 
 if TYPE_CHECKING:
+    from optim_family.networks.cards import Norm
     from optim_family.networks.scale_invariance import Verdict
-    from optim_family.training.spec import Norm
 
 _PRECISIONS: Final = ("float32", "float64")
 
@@ -81,7 +81,7 @@ def _verdict(model: str, norm: "Norm", side: int, precision: str) -> "Verdict":
 
 
 def _norm(text: str) -> "Norm":
-    from optim_family.training.spec import Norm
+    from optim_family.networks.cards import Norm
 
     if text not in get_args(Norm):
         raise UsageError(unknown("norm", text, get_args(Norm)))

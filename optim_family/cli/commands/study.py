@@ -76,22 +76,22 @@ def chosen(function: Callable[..., Any]) -> Callable[..., Any]:
 def run(output: Output, name: str, workers: int | None, dry_run: bool, **which: Any) -> int:
     """Carry out what is left of a study, and write its report."""
     from optim_family.cli import launching
-    from optim_family.cli import study as studying
+    from optim_family.cli import study as work
 
     launcher = launching.taken(which)
     study, folder = _study(name, **which)
     if dry_run:
-        return studying.preview(study, folder, workers, output)
-    return studying.carry_out(study, folder, workers, output, launcher(folder))
+        return work.preview(study, folder, workers, output)
+    return work.carry_out(study, folder, workers, output, launcher(folder))
 
 
 @command.named("status")
 @chosen
 def status(output: Output, name: str, **which: Any) -> None:
     """Say how far the runs of a study are."""
-    from optim_family.cli import study as studying
+    from optim_family.cli import study as work
 
-    studying.show_states(*_study(name, **which), output)
+    work.show_states(*_study(name, **which), output)
 
 
 @command.named("report")
@@ -99,19 +99,19 @@ def status(output: Output, name: str, **which: Any) -> None:
 @click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Folder (default: OUT/report).")
 def report(output: Output, name: str, to: Path | None, **which: Any) -> None:
     """Evaluate what is there of a study: one HTML page, tables, figures."""
-    from optim_family.cli import study as studying
+    from optim_family.cli import study as work
 
     study, folder = _study(name, **which)
-    studying.write_report(study, folder, to or folder / "report", output)
+    work.write_report(study, folder, to or folder / "report", output)
 
 
 @command.named("show")
 @chosen
 def show(output: Output, name: str, **which: Any) -> None:
     """Show the question of a study, its claims and its runs."""
-    from optim_family.cli import study as studying
+    from optim_family.cli import study as work
 
-    studying.show(*_study(name, **which), output)
+    work.show(*_study(name, **which), output)
 
 
 def _study(

@@ -27,9 +27,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from optim_family import registry
-from optim_family.figures.curves import GREY
-from optim_family.runs.run import Run, read_run
-from optim_family.runs.series import column, fitted
+from optim_family.figures.style import GREY
+from optim_family.runs.run import Run, column, fitted, read_run
 from optim_family.theory.drawing import dots
 from optim_family.theory.verify import Case, Finding
 from optim_family.training.spec import RunSpec

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from optim_family.curvature.hessian import Hessian
-from optim_family.figures.curves import GREY
+from optim_family.figures.style import GREY
 from optim_family.sharpness.probe import Probe
 from optim_family.theory.drawing import dots, largest, line
 from optim_family.theory.small_networks import Loss, gradients, scale_invariant

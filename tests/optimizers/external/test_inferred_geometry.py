@@ -42,7 +42,8 @@ from optim_family.geometry import (
 )
 from optim_family.optimizers.external.inferred_geometry import geometry, motions, why_unknown
 from optim_family.optimizers.motion import Motion
-from optim_family.sharpness.probe import VIEWS
+from optim_family.sharpness.probe import view_operator, view_threshold
+from optim_family.sharpness.views import VIEWS
 from optim_family.space import ParameterSpace, unflatten
 
 SHAPES = ((4, 3), (5,))
@@ -497,9 +498,9 @@ def test_an_unknown_metric_says_why_and_the_plain_views_do_without(make, says):
     assert why_unknown(optimizer).startswith(says)
     assert isinstance(found.metric, UnknownMetric) and found.metric.dim == 6
     for view in ("raw", "spherical", "riemannian"):
-        assert VIEWS[view].threshold(found) is None
+        assert view_threshold(VIEWS[view], found) is None
     with pytest.raises(ValueError, match=f"there is no metric: {says}.*; measure raw or spherical instead"):
-        VIEWS["preconditioned"].operator(found.metric.power(1), torch.ones(6), found)
+        view_operator(VIEWS["preconditioned"], found.metric.power(1), torch.ones(6), found)
 
 
 def test_who_inherits_a_step_inherits_its_geometry():

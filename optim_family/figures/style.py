@@ -1,0 +1,74 @@
+"""The look of every figure: sizes, colours, line styles, markers, and how a figure is saved."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from optim_family.runs.atomic_files import replace_atomically
+
+# Okabe and Ito's colours without yellow. 7, 5 and 8 have no common factor: 280 looks, no two alike.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (7, 1.5, 1.5, 1.5)),
+    (0, (2.5, 1)),
+    (0, (6, 1.2, 1.2, 1.2, 1.2, 1.2)),
+)
+MARKERS = "osD^vP<>"
+GREY = "#595959"
+ASIDE: dict[str, Any] = {"loc": "right", "color": GREY, "fontsize": 8, "fontweight": "normal"}
+CROSS: dict[str, Any] = {"marker": "X", "markersize": 9, "mec": "white", "linestyle": ""}
+RING: dict[str, Any] = {"marker": "o", "markersize": 7, "mfc": "none", "linestyle": ""}
+
+# Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.
+WIDTH, LEFT, RIGHT, BETWEEN = 11.0, 0.65, 0.75, 0.75
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.edgecolor": GREY,
+    "grid.color": "#e8e8e8",
+    "grid.linewidth": 0.6,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "axes.labelcolor": GREY,
+    "legend.fontsize": 8,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
+    "legend.handlelength": 3.2,
+    "lines.linewidth": 1.3,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "optim-family",
+}
+
+
+def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
+    """Write <stem>.svg and <stem>.png into a folder, the same bytes every time.
+
+    Returns:
+        Both paths.
+
+    Raises:
+        CorruptError: the folder cannot be written.
+    """
+    paths = [folder / f"{stem}.svg", folder / f"{stem}.png"]
+    for path, metadata in zip(paths, ({"Date": None}, {"Software": None}), strict=True):
+        buffer = io.BytesIO()
+        with style.context(STYLE, after_reset=True):
+            figure.savefig(buffer, format=path.suffix[1:], dpi=150, metadata=metadata)
+        replace_atomically(path, buffer.getvalue())
+    return paths
+
+
+def literal(text: str) -> str:
+    """Text that fits into a line, in which a dollar is a dollar and not mathematics."""
+    fitting = text if len(text) <= 140 else f"{text[:50]} … {text[-85:]}"
+    return fitting.replace("$", r"\$")
