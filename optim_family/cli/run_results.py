@@ -8,7 +8,7 @@ import rich_click as click
 
 from optim_family.analysis import run_summary
 from optim_family.cli.output import Output
-from optim_family.figures import overlays, style
+from optim_family.figures import overlays
 from optim_family.runs.atomic_files import replace_atomically
 from optim_family.runs.run import Run
 
@@ -23,7 +23,7 @@ overlaid = click.option(
 
 def draw(runs: Sequence[Run], folder: Path, stem: str, shown: Collection[str]) -> list[Path]:
     """Draw the figure of these runs with some overlays as STEM.svg and STEM.png; returns both paths."""
-    from optim_family.figures import run_figure
+    from optim_family.figures import run_figure, style
 
     folder.mkdir(parents=True, exist_ok=True)
     return style.save(run_figure.figure(runs, overlays=shown), folder, stem)

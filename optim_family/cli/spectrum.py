@@ -9,7 +9,6 @@ import rich_click as click
 
 from optim_family.cli.output import Output
 from optim_family.errors import UsageError
-from optim_family.figures import style
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -58,7 +57,7 @@ def looking(function: _Function) -> _Function:
 
 def draw(record: Mapping[str, Any], folder: Path, stem: str, title: str, subtitle: str) -> list[Path]:
     """Draw a record of `examine` as STEM.svg and STEM.png; their paths, none if there is nothing to draw."""
-    from optim_family.figures import spectrum_figure
+    from optim_family.figures import spectrum_figure, style
 
     if not record.keys() & spectrum_figure.DRAW.keys():
         return []

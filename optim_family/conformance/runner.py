@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from optim_family import registry
-from optim_family.conformance import suite
 from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_line
 
 SECONDS: Final = 120.0  # for one check
@@ -147,6 +146,8 @@ def _serve(name: str, chosen: Sequence[str]) -> None:
         optimizer = registry.load(name)
     except OptimFamilyError as error:
         return say(error=str(error), usage=isinstance(error, UsageError))
+
+    from optim_family.conformance import suite
 
     checks = {check.__name__.removeprefix("check_"): check for check in suite.CHECKS}
     chosen = chosen or list(checks)

@@ -21,7 +21,7 @@ from optim_family.figures.curves import Curve, cross, draw, log_axis
 from optim_family.figures.style import STYLE, WIDTH, literal
 from optim_family.runs.run import Run, fitted, last_step, series
 
-# Inches, fixed for the same reasons as in `plots`.
+# Inches, fixed for the same reasons as in `run_figure`.
 NARROWEST, WIDEST, HEIGHT, LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = (
     2.0,
     5.5,

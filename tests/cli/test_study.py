@@ -71,7 +71,7 @@ def mine(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study_work, "Local", Here)
     monkeypatch.setattr(Here, "records_left", -1)
     monkeypatch.setattr(Here, "begun", [])
-    monkeypatch.setattr(report.plots, "figure", sketch)
+    monkeypatch.setattr(report.run_figure, "figure", sketch)
     return lambda command, *args: optim_family(capsys, "study", command, "mine.toml", *args)
 
 

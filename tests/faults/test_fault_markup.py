@@ -36,7 +36,7 @@ def test_markup_is_shown_as_it_is_written(tmp_path, monkeypatch, held, text):
         run.spec["hyper"][text] = text
         run.provenance["optimizer"] = {"target": text, "distribution": text}
     if text != TEXTS[0]:  # one page has its real figures
-        monkeypatch.setattr(report.plots, "figure", named_figure)
+        monkeypatch.setattr(report.run_figure, "figure", named_figure)
     specs = tuple(RunSpec.model_validate(run.spec) for run in runs)
     study = StudySpec(text, text, ("edge",), specs, f"# {text}")
     page = report.write(study, answer(("edge",), runs), tmp_path)

@@ -19,7 +19,7 @@ SPEC = {"optimizer": "gd", "hyper": {"lr": 0.1, "beta": 0.0}, "views": ("raw",),
 APPEND = """
 import sys
 from pathlib import Path
-from optim_family.store import RunStore
+from optim_family.runs.store import RunStore
 with RunStore.open(Path(sys.argv[1]), {"optimizer": "gd"}) as store:
     for step in range(10**9):
         store.append({"step": step, "x": step / 7, "text": "x" * (step % 500)})
@@ -31,7 +31,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from optim_family.errors import OptimFamilyError
-from optim_family.store import RunStore
+from optim_family.runs.store import RunStore
 try:
     with RunStore.open(Path(sys.argv[1]), {"optimizer": "gd"}):
         print("runs", flush=True)

@@ -97,7 +97,8 @@ def test_an_errand_is_one_worker_and_says_how_it_ended(tmp_path):
 def test_a_job_that_slurm_ends_gives_no_answer_and_leaves_a_checkpoint(tmp_path):
     """SLURM may queue it again by itself; submitit takes any answer for the end of the job."""
     spec = RunSpec(optimizer="gd", hyper={}, model="bn_mlp", limit=20, steps=10**6, every=1)
-    code = f"from optim_family.clusters import Errand; print(Errand({spec.model_dump_json()!r}, 'run', 1)())"
+    code = "from optim_family.study.clusters import Errand; "
+    code += f"print(Errand({spec.model_dump_json()!r}, 'run', 1)())"
     environment = {**os.environ, "SUBMITIT_EXECUTOR": "slurm", "OMP_NUM_THREADS": "1"}
     path = os.pathsep.join(sys.path)
     errand = subprocess.Popen(

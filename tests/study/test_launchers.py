@@ -102,9 +102,8 @@ def test_a_caller_that_fails_leaves_no_worker_behind(tmp_path):
 
 
 def test_a_worker_whose_starter_is_gone_stops_by_itself():
-    program = (
-        "import time; from optim_family.worker import stop_when_alone; stop_when_alone(); time.sleep(600)"
-    )
+    program = "import time; from optim_family.study.worker import stop_when_alone; "
+    program += "stop_when_alone(); time.sleep(600)"
     worker = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
     worker.stdin.close()
     assert worker.wait(timeout=60) == -signal.SIGTERM

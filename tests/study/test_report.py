@@ -60,7 +60,7 @@ def sketch(runs, title=None, names=None):
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report.plots, "figure", sketch)
+        patch.setattr(report.run_figure, "figure", sketch)
         page = report.write(make_study(RUNS, missing=2), answer(CLAIMS, RUNS), folder)
     assert page == folder / "report.html"
     return folder
@@ -232,14 +232,14 @@ def test_names_that_contain_markup_are_only_text(tmp_path):
 
 
 def test_a_study_that_has_hardly_begun_has_a_report(tmp_path, monkeypatch):
-    monkeypatch.setattr(report.plots, "figure", sketch)
+    monkeypatch.setattr(report.run_figure, "figure", sketch)
     run = make_run(records=1, status="running")
     page = report.write(make_study([run]), answer(CLAIMS, [run]), tmp_path)
     assert "1 runs: 1 running" in page.read_text(encoding="utf-8")
 
 
 def test_of_very_many_runs_the_page_draws_none_by_itself_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(report.plots, "figure", sketch)
+    monkeypatch.setattr(report.run_figure, "figure", sketch)
     pages = []
     for few in (len(RUNS), len(RUNS) - 1):
         monkeypatch.setattr(report, "_DRAWN", few)
@@ -252,7 +252,7 @@ def test_of_very_many_runs_the_page_draws_none_by_itself_and_says_so(tmp_path, m
 
 def test_the_overlay_shows_one_seed_with_weight_decay(monkeypatch):
     drawn = []
-    monkeypatch.setattr(report.plots, "figure", lambda runs, title, names: drawn.append((runs, names)))
+    monkeypatch.setattr(report.run_figure, "figure", lambda runs, title, names: drawn.append((runs, names)))
     dict(report.figures(answer((), RUNS)))
     runs, names = drawn[0]
     assert [(run.spec["optimizer"], run.spec["seed"]) for run in runs] == [("gd", 0), ("rmsprop", 0)]
@@ -261,7 +261,7 @@ def test_the_overlay_shows_one_seed_with_weight_decay(monkeypatch):
 
 def test_the_overlay_shows_all_where_one_alone_has_weight_decay(monkeypatch):
     drawn = []
-    monkeypatch.setattr(report.plots, "figure", lambda runs, title, names: drawn.append(names))
+    monkeypatch.setattr(report.run_figure, "figure", lambda runs, title, names: drawn.append(names))
     dict(report.figures(answer((), [run for run in RUNS if run.spec["optimizer"] == "gd"])))
     assert drawn == [["gd lr 0.2, wd 0.005", "gd lr 0.2, wd 0"]]
 
