@@ -235,9 +235,8 @@ class Training:
         }
         self._mark("running")  # the records reach the disk before a checkpoint that counts on them
         if self.world.leads:
-            with plugin_errors(
-                self.spec.optimizer, "failed in saving its state_dict()"
-            ):  # nothing else in the tree can fail
+            # nothing else in the tree can fail
+            with plugin_errors(self.spec.optimizer, "returned a state_dict() that cannot be saved"):
                 checkpoint.save(self.store.checkpoints, self.step, tree)
         self._saved = time.perf_counter()
 

@@ -13,11 +13,11 @@ QUICK = ("decay_is_as_declared", "is_deterministic", "one_parameter_group")
 
 
 def findings(*promises, **options):
-    return {finding.promise: finding for finding in examine("wild", promises, **options)}
+    return {finding.promise: finding for finding in examine("plain", promises, **options)}
 
 
-def test_a_good_plugin_keeps_everything_whatever_it_prints(plugin):
-    plugin(
+def test_a_good_plugin_keeps_everything_whatever_it_prints(broken_plugin):
+    broken_plugin(
         GOOD.replace(UPDATE, "print('x' * 100_000); " + UPDATE).replace(
             GEOMETRY, "        print(1)\n" + GEOMETRY
         )
@@ -60,49 +60,51 @@ def test_a_good_plugin_keeps_everything_whatever_it_prints(plugin):
         ("momentum_threshold(self", "1.3 * momentum_threshold(self", "Likely causes: momentum"),
     ],
 )
-def test_a_broken_promise_is_told_and_the_process_lives(plugin, old, new, says):
-    plugin(broken(GOOD, old, new))
-    optimizer = registry.load("wild")
+def test_a_broken_promise_is_told_and_the_process_lives(broken_plugin, old, new, says):
+    broken_plugin(broken(GOOD, old, new))
+    optimizer = registry.load("plain")
     told = [runner.judged(check, optimizer) for check in suite.CHECKS]
     assert any(says in text for kept, text in told if not kept)
 
 
-def test_a_plugin_that_ends_its_process_fails_one_check_at_a_time(plugin):
-    plugin(broken(GOOD, GEOMETRY, "        if self.values['weight_decay'] == 0.3: os._exit(7)\n" + GEOMETRY))
+def test_a_plugin_that_ends_its_process_fails_one_check_at_a_time(broken_plugin):
+    broken_plugin(
+        broken(GOOD, GEOMETRY, "        if self.values['weight_decay'] == 0.3: os._exit(7)\n" + GEOMETRY)
+    )
     found = findings(*QUICK)
-    assert found["decay_is_as_declared"].measured == "wild ended the process with exit code 7"
+    assert found["decay_is_as_declared"].measured == "plain ended the process with exit code 7"
     assert found["is_deterministic"].fine and found["one_parameter_group"].fine
     assert tuple(found) == QUICK
 
 
-def test_a_plugin_that_never_returns_is_stopped(plugin):
-    plugin(
+def test_a_plugin_that_never_returns_is_stopped(broken_plugin):
+    broken_plugin(
         broken(GOOD, GEOMETRY, "        while self.values['weight_decay'] == 0.3: print('x')\n" + GEOMETRY)
     )
     found = findings(*QUICK, seconds=20.0)
-    assert found["decay_is_as_declared"].measured == "wild did not return in time"
+    assert found["decay_is_as_declared"].measured == "plain did not return in time"
     assert found["one_parameter_group"].fine
 
 
-def test_the_limit_is_for_each_promise_and_longer_for_the_imports(plugin, capsys, monkeypatch):
+def test_the_limit_is_for_each_promise_and_longer_for_the_imports(broken_plugin, capsys, monkeypatch):
     limits, wait = [], runner._next_line
     monkeypatch.setattr(
         runner, "_next_line", lambda process, seconds: limits.append(seconds) or wait(process, 60.0)
     )
-    plugin(GOOD)
+    broken_plugin(GOOD)
     findings("one_parameter_group", "is_deterministic", seconds=7.0)
     assert limits == [7.0 + runner._STARTING, 7.0, 7.0]
     limits.clear()
     monkeypatch.setattr(suite, "CHECKS", suite.CHECKS[-2:])
-    assert optim_family(capsys, "optimizers", "check", "wild", "--seconds", "9").code == 0
+    assert optim_family(capsys, "optimizers", "check", "plain", "--seconds", "9").code == 0
     assert limits[:2] == [9 + runner._STARTING, 9]
 
 
-def test_an_exception_that_was_announced_is_fine_and_its_absence_is_not(plugin):
+def test_an_exception_that_was_announced_is_fine_and_its_absence_is_not(broken_plugin):
     excuses = '{"threshold_is_sharp": "it is wrong on purpose", "is_deterministic": "it rolls dice"}'
     source = broken(GOOD, "momentum_threshold(self", "1.3 * momentum_threshold(self")
     source = broken(source, UPDATE, "state['f'] = lambda: 0; " + UPDATE)
-    plugin(broken(source, HYPER, f"Hyper = Hyper\n    expected_failures = {excuses}\n"))
+    broken_plugin(broken(source, HYPER, f"Hyper = Hyper\n    expected_failures = {excuses}\n"))
     found = findings("threshold_is_sharp", "is_deterministic", "state_can_be_saved", "one_parameter_group")
     assert found["threshold_is_sharp"].fine and not found["threshold_is_sharp"].kept
     assert found["threshold_is_sharp"].verdict == "excused: it is wrong on purpose"
@@ -117,27 +119,27 @@ def test_an_exception_that_was_announced_is_fine_and_its_absence_is_not(plugin):
     [
         (
             "raise RuntimeError('broken')",
-            r"'wild' of wild-plugin 1\.5 cannot be imported: RuntimeError: broken",
+            r"'plain' of test-plugin 1\.5 cannot be imported: RuntimeError: broken",
         ),
         (
             "import os; os._exit(9)",
-            r"'wild' of wild-plugin 1\.5 ended the process with exit code 9 while it was imp",
+            r"'plain' of test-plugin 1\.5 ended the process with exit code 9 while it was imp",
         ),
     ],
 )
-def test_a_plugin_that_cannot_be_imported_is_named(plugin, source, says):
-    plugin(source)
+def test_a_plugin_that_cannot_be_imported_is_named(broken_plugin, source, says):
+    broken_plugin(source)
     with pytest.raises(PluginError, match=says):
-        list(examine("wild"))
+        list(examine("plain"))
 
 
-def test_a_plugin_whose_import_never_ends_is_named(plugin, monkeypatch):
-    plugin("while True: print('x')")
+def test_a_plugin_whose_import_never_ends_is_named(broken_plugin, monkeypatch):
+    broken_plugin("while True: print('x')")
     monkeypatch.setattr(runner, "_STARTING", 1.0)
     with pytest.raises(
-        PluginError, match=r"'wild' of wild-plugin 1\.5 did not return in time while it was imported"
+        PluginError, match=r"'plain' of test-plugin 1\.5 did not return in time while it was imported"
     ):
-        list(examine("wild", seconds=1.0))
+        list(examine("plain", seconds=1.0))
 
 
 def test_an_unknown_name_is_a_mistake_of_the_user():
@@ -150,9 +152,9 @@ def test_a_limit_that_is_no_number_of_seconds_is_a_mistake_of_the_user(capsys):
         assert optim_family(capsys, "optimizers", "check", "gd", "--seconds", seconds).code == 2
 
 
-def test_the_command_answers_with_one_line_for_each_promise(plugin, capsys):
-    plugin(broken(GOOD, "momentum_threshold(self", "1.3 * momentum_threshold(self"))
-    told = optim_family(capsys, "optimizers", "check", "wild")
+def test_the_command_answers_with_one_line_for_each_promise(broken_plugin, capsys):
+    broken_plugin(broken(GOOD, "momentum_threshold(self", "1.3 * momentum_threshold(self"))
+    told = optim_family(capsys, "optimizers", "check", "plain")
     header, *lines = told.out.splitlines()
     assert header.split() == ["promise", "verdict", "expected", "measured"]
     assert len(lines) == len(suite.CHECKS)
@@ -162,5 +164,5 @@ def test_the_command_answers_with_one_line_for_each_promise(plugin, capsys):
     assert all("  kept  " in line for line in lines[1:])
     assert told.code == 6
     assert told.err == (
-        "optim-family: optimizer 'wild' of wild-plugin 1.5 does not do as it says: threshold_is_sharp\n"
+        "optim-family: optimizer 'plain' of test-plugin 1.5 does not do as it says: threshold_is_sharp\n"
     )

@@ -1,4 +1,4 @@
-"""A distribution `wild-plugin` 1.5 that registers the optimizer `wild`: good, until a test breaks it."""
+"""Source of the distribution `test-plugin` 1.5, whose optimizer `plain` is correct until a test breaks it."""
 
 GOOD = """
 import os, sys, time, torch
