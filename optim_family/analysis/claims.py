@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
-from optim_family.analysis.paired_differences import COMPARED, Difference, Quantity, difference, matched
+from optim_family.analysis.paired_differences import COMPARED, Difference, Quantity, difference, matched_pairs
 from optim_family.runs.labels import compact
 from optim_family.runs.run import Run
 
@@ -31,7 +31,7 @@ _FALL, _GAIN = _BY_COLUMN["sharpness_fitted_reduction"], _BY_COLUMN["test_accura
 
 @final
 @dataclass(frozen=True)
-class Finding:
+class ClaimResult:
     """One verdict: of what, on what, and the numbers it rests on."""
 
     claim: str
@@ -43,26 +43,28 @@ class Finding:
 @final
 @dataclass(frozen=True)
 class Claim:
-    """A statement, and how it is evaluated on runs and their rows of `summary.rows`."""
+    """A statement, and how it is evaluated on runs and their rows of `study_table.run_rows`."""
 
     statement: str
     evaluate: Evaluation
 
 
-def findings(names: Iterable[str], runs: Sequence[Run], frame: "pandas.DataFrame") -> list[Finding]:
+def evaluate_claims(
+    names: Iterable[str], runs: Sequence[Run], frame: "pandas.DataFrame"
+) -> list[ClaimResult]:
     """Every claim by its verdicts: of the whole first, then of its parts.
 
     Args:
         names: out of `CLAIMS`.
         runs: of a study, finished or not; only those that are done count.
-        frame: `summary.rows(runs)`.
+        frame: `study_table.run_rows(runs)`.
     """
     done = [run.status.get("status") == "done" for run in runs]
     kept = [run for run, ok in zip(runs, done, strict=True) if ok]
     rows = frame[done].reset_index(drop=True)
     nothing: Evidence = ("no runs", "cannot tell", "nothing of the kind is finished")
     return [
-        Finding(name, *found)
+        ClaimResult(name, *found)
         for name in names
         for found in list(CLAIMS[name].evaluate(kept, rows) if kept else ()) or [nothing]
     ]
@@ -119,7 +121,7 @@ def _pairs(of: Callable[[Any], Any], a: Callable[[Any], bool]) -> Evaluation:
     """A claim that sharpness falls more, and test accuracy gains more, on side `a` of matched runs."""
 
     def evaluate(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
-        pairs = [(i, j) for i, j in matched(runs, of, a) if _decaying_and_normalised(runs[i])]
+        pairs = [(i, j) for i, j in matched_pairs(runs, of, a) if _decaying_and_normalised(runs[i])]
         if not pairs:
             return
         optimizers = dict.fromkeys(runs[i].spec["optimizer"] for i, _ in pairs)

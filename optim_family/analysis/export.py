@@ -14,17 +14,18 @@ from typing import Any, Final, final
 from optim_family.analysis import run_summary
 from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
 from optim_family.runs import readings_table
+from optim_family.runs.layout import RECORD_FIELDS
 from optim_family.runs.run import Run
 
 PROJECT: Final = "optim-family"
-_RECORD: Final = [name for name in readings_table.RECORD_FIELDS if name not in ("step", "elapsed")]
+_RECORD: Final = [name for name in RECORD_FIELDS if name not in ("step", "elapsed")]
 _READING: Final = ("value", "threshold", "ratio", "error", "products")
 _MOST_METRICS: Final = 1000  # in one call of MLflow
 
 
 @final
 @dataclass(frozen=True)
-class Point:
+class MetricPoint:
     """What was recorded at a step, finite numbers by name."""
 
     step: int
@@ -85,13 +86,13 @@ def asked(run: Run) -> dict[str, Any]:
     return {k: "+".join(v) if isinstance(v, list) else v for k, v in flat.items() if v is not None}
 
 
-def points(run: Run) -> Iterator[Point]:
+def points(run: Run) -> Iterator[MetricPoint]:
     """Every record of a run."""
     for record in run.records:
         numbers = {name: record.get(name) for name in _RECORD}
         for view, reading in (record.get("views") or {}).items():
             numbers |= {f"{view}/{name}": (reading or {}).get(name) for name in _READING}
-        yield Point(record["step"], record["elapsed"], _finite(numbers))
+        yield MetricPoint(record["step"], record["elapsed"], _finite(numbers))
 
 
 def results(run: Run) -> dict[str, float]:
@@ -140,7 +141,7 @@ def _mlflow(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
         made = client.create_run(experiment, run_name=run.path.name).info.run_id
         client.log_batch(made, params=[Param(name, str(value)) for name, value in asked(run).items()])
         last = run.records[-1]["step"] if run.records else 0
-        every = [*points(run), Point(last, run.status.get("seconds", 0.0), results(run))]
+        every = [*points(run), MetricPoint(last, run.status.get("seconds", 0.0), results(run))]
         metrics = [Metric(k, x, int(1000 * p.seconds), p.step) for p in every for k, x in p.numbers.items()]
         for i in range(0, len(metrics), _MOST_METRICS):
             client.log_batch(made, metrics=metrics[i : i + _MOST_METRICS])

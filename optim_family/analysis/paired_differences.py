@@ -19,7 +19,7 @@ _RESAMPLES: Final = 9999
 @final
 @dataclass(frozen=True)
 class Quantity:
-    """A column of `summary.rows`, and how two of its numbers are compared.
+    """A column of `study_table.run_rows`, and how two of its numbers are compared.
 
     Attributes:
         ratio: by a / b instead of a − b.
@@ -79,7 +79,7 @@ def difference(a: Sequence[float], b: Sequence[float], *, ratio: bool = False) -
     return Difference(len(d), mean, low, high, float(ratio))
 
 
-def matched(
+def matched_pairs(
     runs: Sequence[Run], of: Callable[[Mapping[str, Any]], Any], a: Callable[[Any], bool]
 ) -> Iterator[tuple[int, int]]:
     """Positions of every two runs that are the same but in one thing, which `a` holds of for the first alone.

@@ -10,7 +10,7 @@ from typing import Any
 
 from optim_family.runs.labels import label
 from optim_family.runs.readings_table import run_labels
-from optim_family.runs.run import Run, column, fitted, series, views
+from optim_family.runs.run import Run, column, first_fit_index, series, views
 from optim_family.sharpness.views import without_scale
 
 
@@ -20,7 +20,7 @@ def summary(run: Run) -> dict[str, Any]:
     Accuracies are fractions, `fit_tau` is ηλt, seconds are wall time. `views` holds for each view its
     value at the fit, at its peak and at the end, and the median ratio to its threshold with quartiles.
     """
-    at = fitted(run)
+    at = first_fit_index(run)
     test = column(run, "test_accuracy")
     readings = {view: _view_summary(run, view, at) for view in views(run)}
     return {
@@ -84,12 +84,20 @@ def _quartiles(values: Sequence[float]) -> Sequence[float | None]:
     return statistics.quantiles(values, n=4, method="inclusive")
 
 
-def summary_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows of plain text: one column a run, one row a quantity."""
-    names = list(dict.fromkeys(view for run in runs for view in views(run)))
-    cells = [_cells(text, summary(run), names) for text, run in zip(run_labels(runs), runs, strict=True)]
-    if not cells:
+def summary_rows(
+    runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows of plain text: one column a run, one row a quantity.
+
+    Args:
+        runs: of which at least one is needed for any row.
+        summaries: `summary` of each; computed if None.
+    """
+    if not runs:
         return [], []
+    summaries = summaries or [summary(run) for run in runs]
+    names = list(dict.fromkeys(view for run in runs for view in views(run)))
+    cells = [_cells(text, each, names) for text, each in zip(run_labels(runs), summaries, strict=True)]
     headers, *rows = ([name, *(each[name] for each in cells)] for name in cells[0])
     return headers, rows
 
@@ -107,7 +115,7 @@ def _cells(text: str, s: Mapping[str, Any], names: Sequence[str]) -> dict[str, s
         "status": s["status"] or "–",
         "steps": f"{s['steps']:,}",
         "100 % training accuracy at": _fit(s),
-        "test accuracy, %: then → end (best)": _course([a and 100 * a for a in accuracies], ".1f"),
+        "test accuracy, %: then → end (best)": _then_end_best([a and 100 * a for a in accuracies], ".1f"),
         "training loss": _number(s["train_loss"], ".3g"),
         **{k: v for name in names for k, v in _view_cells(name, s["views"].get(name)).items()},
         "Hessian products": f"{s['products']:,}",
@@ -122,13 +130,13 @@ def _view_cells(name: str, s: Mapping[str, Any] | None) -> dict[str, str]:
         return {sharpness: "–" if s is None else "not applicable", ratio: "–"}
     spread = " to ".join(_number(q, ".2f") for q in s["ratio_quartiles"])
     return {
-        sharpness: _course([s["at_fit"], s["last"], s["peak"]], ".4g"),
+        sharpness: _then_end_best([s["at_fit"], s["last"], s["peak"]], ".4g"),
         ratio: "–" if s["ratio"] is None else f"{s['ratio']:.2f} ({spread}, n = {s['ratio_readings']})",
     }
 
 
-def _course(then_end_best: Sequence[float | None], form: str) -> str:
-    return "{} → {} ({})".format(*(_number(x, form) for x in then_end_best))
+def _then_end_best(values: Sequence[float | None], form: str) -> str:
+    return "{} → {} ({})".format(*(_number(x, form) for x in values))
 
 
 def _number(x: float | None, form: str) -> str:

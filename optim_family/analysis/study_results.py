@@ -1,12 +1,13 @@
-"""The answer of a study, computed once, and its tables as cells of text."""
+"""The results of a study, each computed once, and their tables as cells of text."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from optim_family.analysis import claims, paired_differences, study_table
-from optim_family.analysis.claims import CLAIMS, Finding
+from optim_family.analysis import claims, paired_differences, run_summary, study_table
+from optim_family.analysis.claims import CLAIMS, ClaimResult
 from optim_family.runs.run import Run
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Cell(NamedTuple):
 
 @final
 class Column(NamedTuple):
-    """A quantity of `summary.rows` in a table."""
+    """A quantity of `study_table.run_rows` in a table."""
 
     header: str
     quantity: str
@@ -51,17 +52,53 @@ class Table(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class Answer:
-    """What the runs of a study say: rows of runs, of groups of seeds, of differences, and the verdicts."""
+class StudyResults:
+    """What the runs of a study say.
+
+    Attributes:
+        runs: at least one has a record.
+        summaries: `run_summary.summary` of each run.
+        rows: one for each run.
+        groups: one for each group of seeds.
+        differences: one for each two arms and quantity.
+        claim_results: of all claims, each with the whole first and then its parts.
+    """
 
     runs: Sequence[Run]
+    summaries: Sequence[Mapping[str, Any]]
     rows: "pandas.DataFrame"
     groups: "pandas.DataFrame"
     differences: "pandas.DataFrame"
-    findings: Sequence[Finding]
+    claim_results: Sequence[ClaimResult]
+
+    @cached_property
+    def results_of_claims(self) -> Mapping[str, Sequence[ClaimResult]]:
+        """The statement of each claim → its results."""
+        names = dict.fromkeys(result.claim for result in self.claim_results)
+        return {CLAIMS[n].statement: [r for r in self.claim_results if r.claim == n] for n in names}
+
+    @cached_property
+    def group_tables(self) -> Sequence[Table]:
+        """One row for each arm in each setting: mean ± standard deviation over the seeds."""
+        return [_group_table(self.groups, heading, columns) for heading, columns in TABLES.items()]
+
+    @cached_property
+    def difference_table(self) -> Table:
+        """Arms in pairs, at matched conditions; no rows if there are too few seeds to judge a single one."""
+        headers = ["quantity", "a", "b", "a − b, or a / b", "95 % interval", "pairs", "beyond seed noise"]
+        rows = self.differences.to_dict("records")
+        beyond = sum(row["beyond_noise"] for row in rows)
+        judged = sum(math.isfinite(row["low"]) for row in rows)
+        heading = f"Differences: {beyond} of {judged} are larger than the noise of the seeds"
+        if not rows:
+            heading = "Differences: no two arms share a setting, a seed and whether they decay"
+        elif not judged:
+            fewest = paired_differences.FEWEST
+            heading = f"Differences: none of {len(rows)} is from {fewest} seeds or more, so none is judged"
+        return Table(heading, headers, [_difference(row) for row in rows if judged])
 
 
-_COURSE: Final = tuple(
+_SHARPNESS_COLUMNS: Final = tuple(
     Column(f"{name}{header}", f"{prefix}_{quantity}", form)
     for prefix, name in (("sharpness", ""), ("own", "own metric: "))
     for header, quantity, form in (
@@ -86,7 +123,7 @@ TABLES: Final[Mapping[str, Sequence[Column]]] = {
         Column("at the midpoint", "ratio_midpoint", ".2f"),
         Column("along mini-batch gradients", "ratio_batch", ".2f"),
     ),
-    "Sharpness: spherical, or raw without scale invariance; and in the own metric": _COURSE,
+    "Sharpness: spherical, or raw without scale invariance; and in the own metric": _SHARPNESS_COLUMNS,
     "Training and cost": (
         Column("τ = ηλt at 100 %", "fit_tau", ".3g"),
         Column("best test accuracy, %", "test_accuracy_best", ".1f", 100),
@@ -101,45 +138,21 @@ TABLES: Final[Mapping[str, Sequence[Column]]] = {
 }
 
 
-def answer(names: Iterable[str], runs: Sequence[Run]) -> Answer:
+def evaluate_study(names: Iterable[str], runs: Sequence[Run]) -> StudyResults:
     """Evaluate the runs of a study, and the claims of these names; at least one run has a record."""
-    rows = study_table.rows(runs)
-    found = claims.findings(names, runs, rows)
-    return Answer(runs, rows, study_table.groups(rows), paired_differences.comparisons(rows), found)
+    summaries = [run_summary.summary(run) for run in runs]
+    rows = study_table.run_rows(runs, summaries)
+    differences = paired_differences.comparisons(rows)
+    claim_results = claims.evaluate_claims(names, runs, rows)
+    return StudyResults(runs, summaries, rows, study_table.seed_groups(rows), differences, claim_results)
 
 
-def group_tables(given: Answer) -> list[Table]:
-    """One row for each arm in each setting: mean ± standard deviation over the seeds."""
-    return [_table(given, heading, columns) for heading, columns in TABLES.items()]
-
-
-def difference_table(given: Answer) -> Table:
-    """Arms in pairs, at matched conditions; no rows if there are too few seeds to judge a single one."""
-    headers = ["quantity", "a", "b", "a − b, or a / b", "95 % interval", "pairs", "beyond seed noise"]
-    rows = given.differences.to_dict("records")
-    beyond = sum(row["beyond_noise"] for row in rows)
-    known = sum(math.isfinite(row["low"]) for row in rows)
-    heading = f"Differences: {beyond} of {known} are larger than the noise of the seeds"
-    if not rows:
-        heading = "Differences: no two arms share a setting, a seed and whether they decay"
-    elif not known:
-        fewest = paired_differences.FEWEST
-        heading = f"Differences: none of {len(rows)} is from {fewest} seeds or more, so none is judged"
-    return Table(heading, headers, [_difference(row) for row in rows if known])
-
-
-def verdicts(given: Answer) -> dict[str, tuple[str, list[Finding]]]:
-    """Claim → its statement and its verdicts, that of the whole first."""
-    names = dict.fromkeys(finding.claim for finding in given.findings)
-    return {n: (CLAIMS[n].statement, [f for f in given.findings if f.claim == n]) for n in names}
-
-
-def _table(given: Answer, heading: str, columns: Iterable[Column]) -> Table:
+def _group_table(groups: "pandas.DataFrame", heading: str, columns: Iterable[Column]) -> Table:
     """Without the columns of which nothing was measured."""
-    known = [column for column in columns if given.groups[f"{column.quantity}.n"].any()]
-    headers = ["optimizer", "setting", "runs", *(column.header for column in known)]
-    rows = given.groups.to_dict("records")
-    return Table(heading, headers, [[*_names(row), *(_cell(row, c) for c in known)] for row in rows])
+    measured = [column for column in columns if groups[f"{column.quantity}.n"].any()]
+    headers = ["optimizer", "setting", "runs", *(column.header for column in measured)]
+    rows = groups.to_dict("records")
+    return Table(heading, headers, [[*_names(row), *(_cell(row, c) for c in measured)] for row in rows])
 
 
 def _names(row: Mapping[str, Any]) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""What a study answers: one row a run, and one row a group of seeds.
+"""The tables of a study: one row a run, and one row a group of seeds.
 
 arm        = optimizer, hyper-parameters and batch size: what is compared
 setting    = model, normalisation, data, …: what is held equal
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from optim_family.analysis import run_summary
 from optim_family.runs.labels import ARM, SETTING, arms, compact
-from optim_family.runs.run import Run, column, first_index, fitted, series
+from optim_family.runs.run import Run, column, first_fit_index, first_index, series
 from optim_family.sharpness.views import BATCH, MIDPOINT
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ PLAIN: Final = ("spherical", "raw")
 OWN: Final = ("spherical-preconditioned", "preconditioned", *PLAIN)
 _NOT_SETTING: Final = (*ARM, "seed", "device", "views", "every", "rtol")
 TEXT: Final = "setting arm optimizer model norm data status sharpness_view own_view run".split()
-_ACCURACIES: Final = "test_accuracy_at_fit test_accuracy test_accuracy_best train_accuracy".split()
+_OF_SUMMARY: Final = (
+    *("status", "steps", "fit_step", "fit_tau"),
+    *("test_accuracy_at_fit", "test_accuracy", "test_accuracy_best", "train_accuracy", "train_loss"),
+)
 _NOTHING: Final[Mapping[str, Any]] = dict.fromkeys(("at_fit", "peak", "last", "ratio")) | {
     "ratio_quartiles": [None, None],
     "ratio_readings": 0,
@@ -39,43 +42,47 @@ _SPIKE: Final = 10.0
 _BEFORE: Final = 9  # records
 
 
-def rows(runs: Sequence[Run]) -> "pandas.DataFrame":
-    """One row a run; accuracies are fractions, sharpness is in the unit of its view, NaN is no number."""
+def run_rows(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]] | None = None) -> "pandas.DataFrame":
+    """One row a run; accuracies are fractions, sharpness is in the unit of its view, NaN is no number.
+
+    Args:
+        runs: of a study.
+        summaries: `run_summary.summary` of each; computed if None.
+    """
     import pandas
 
-    found = [
-        {"setting": setting, "arm": arm, "seed": run.spec["seed"], **_row(run)}
-        for run, arm, setting in zip(runs, arms([run.spec for run in runs]), _settings(runs), strict=True)
+    summaries = summaries or [run_summary.summary(run) for run in runs]
+    names = zip(_settings(runs), arms([run.spec for run in runs]), strict=True)
+    rows = [
+        {"setting": setting, "arm": arm, "seed": run.spec["seed"], **_row(run, summary)}
+        for run, summary, (setting, arm) in zip(runs, summaries, names, strict=True)
     ]
-    frame = pandas.DataFrame(found)
+    frame = pandas.DataFrame(rows)
     return frame.astype({name: float for name in frame if name not in TEXT})
 
 
-def _row(run: Run) -> dict[str, Any]:
-    told, hyper = run_summary.summary(run), run.spec["hyper"]
+def _row(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
+    hyper, views = run.spec["hyper"], summary["views"]
     plain, own = first_view(run, PLAIN), first_view(run, OWN)
-    reading = told["views"].get(own, _NOTHING)
+    reading = views.get(own, _NOTHING)
     return {
         **{name: run.spec[name] for name in ("optimizer", "model", "norm", "data", "limit", "batch_size")},
         **{name: hyper[name] for name in ("lr", "weight_decay")},
-        **{
-            name: told[name]
-            for name in ("status", "steps", "fit_step", "fit_tau", *_ACCURACIES, "train_loss")
-        },
-        "test_accuracy_gain": _difference(told["test_accuracy"], told["test_accuracy_at_fit"]),
-        **_course("sharpness", run, plain, told["views"].get(plain, _NOTHING)),
-        **_course("own", run, own, reading),
+        **{name: summary[name] for name in _OF_SUMMARY},
+        "test_accuracy_gain": _difference(summary["test_accuracy"], summary["test_accuracy_at_fit"]),
+        **_sharpness_columns("sharpness", run, plain, views.get(plain, _NOTHING)),
+        **_sharpness_columns("own", run, own, reading),
         "ratio": reading["ratio"],
         "ratio_low": reading["ratio_quartiles"][0],
         "ratio_high": reading["ratio_quartiles"][1],
         "ratio_readings": reading["ratio_readings"],
-        "ratio_midpoint": told["views"].get(own + MIDPOINT, _NOTHING)["ratio"],
-        "ratio_batch": told["views"].get(own + BATCH, _NOTHING)["ratio"],
+        "ratio_midpoint": views.get(own + MIDPOINT, _NOTHING)["ratio"],
+        "ratio_batch": views.get(own + BATCH, _NOTHING)["ratio"],
         "edge_step": _edge(run, own),
-        "spikes": spikes(run),
-        "products": told["products"],
-        "unconverged": told["unconverged"],
-        "measuring_seconds": told["seconds"],
+        "spikes": count_loss_spikes(run),
+        "products": summary["products"],
+        "unconverged": summary["unconverged"],
+        "measuring_seconds": summary["seconds"],
         "seconds": run.status.get("seconds"),
         "run": run.path.name,
     }
@@ -85,14 +92,14 @@ def _difference(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _course(name: str, run: Run, view: str, told: Mapping[str, Any]) -> dict[str, Any]:
+def _sharpness_columns(name: str, run: Run, view: str, summary: Mapping[str, Any]) -> dict[str, Any]:
     """One sharpness: its view; its value then, at its peak and at the end; and how it fell between."""
-    at, end = told["at_fit"], told["last"]
-    slope, fall = _line(run, view)
+    at, end = summary["at_fit"], summary["last"]
+    slope, fall = _fit_log_sharpness(run, view)
     return {
         f"{name}_view": view,
         f"{name}_at_fit": at,
-        f"{name}_peak": told["peak"],
+        f"{name}_peak": summary["peak"],
         f"{name}_end": end,
         f"{name}_reduction": at / end if at is not None and end else None,
         f"{name}_fitted_reduction": fall,
@@ -100,11 +107,11 @@ def _course(name: str, run: Run, view: str, told: Mapping[str, Any]) -> dict[str
     }
 
 
-def _line(run: Run, view: str) -> tuple[float | None, float | None]:
+def _fit_log_sharpness(run: Run, view: str) -> tuple[float | None, float | None]:
     """d log S / dτ, and the factor by which the line through log S over the steps falls from then on."""
     import numpy as np
 
-    if (then := fitted(run)) is None:
+    if (then := first_fit_index(run)) is None:
         return None, None
     columns = [column(run, name)[then:] for name in ("step", "tau", f"{view}.value")]
     table = np.array(columns)  #                                              [3, records]
@@ -115,7 +122,7 @@ def _line(run: Run, view: str) -> tuple[float | None, float | None]:
     return (float(np.polyfit(tau, np.log(value), 1)[0]) if np.ptp(tau) else None), fall
 
 
-def spikes(run: Run) -> int:
+def count_loss_spikes(run: Run) -> int:
     """How often training was destabilised: the loss rose tenfold above the median of nine records before."""
     peaks, losses = column(run, "peak_loss"), column(run, "train_loss")
     high = [False] * _BEFORE
@@ -140,19 +147,19 @@ def _settings(runs: Sequence[Run]) -> list[str]:
     specs = [{k: v for k, v in run.spec.items() if k not in _NOT_SETTING} for run in runs]
     others = dict.fromkeys(k for spec in specs for k in spec if k not in ("model", "norm"))
     varying = [k for k in others if any(spec.get(k) != specs[0].get(k) for spec in specs)]
-    return [", ".join([spec["model"], *_norm(spec), *(_said(spec, k) for k in varying)]) for spec in specs]
+    return [", ".join([spec["model"], *_norm(spec), *(_words(spec, k) for k in varying)]) for spec in specs]
 
 
 def _norm(spec: Mapping[str, Any]) -> list[str]:
     return {"none": ["no normalisation"], "affine": ["trained affine"]}.get(spec["norm"], [])
 
 
-def _said(spec: Mapping[str, Any], field: str) -> str:
+def _words(spec: Mapping[str, Any], field: str) -> str:
     given, absent = SETTING.get(field, (f"{field} {{}}", f"no {field}"))
     return absent if spec.get(field) is None else given.format(compact(spec[field]))
 
 
-def groups(frame: "pandas.DataFrame") -> "pandas.DataFrame":
+def seed_groups(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     """One row for each arm in each setting: mean, standard deviation and number of every quantity.
 
     Columns are `<quantity>.mean`, `.sd` and `.n`; an sd of one number is NaN.

@@ -61,20 +61,18 @@ def write_report(
             f"no run of {study.name} with these settings has a record in {folder}; begin with "
             "`optim-family study run`, or give the --set and --only of those that have"
         )
-    given = study_results.answer(study.claims, runs)
-    page = report.write(study, given, to)
+    results = study_results.evaluate_study(study.claims, runs)
+    page = report.write(study, results, to)
     if output.json:
         return output.data(
             {
                 "study": study.name,
                 "report": str(page),
-                "findings": [asdict(finding) for finding in given.findings],
+                "findings": [asdict(result) for result in results.claim_results],
                 "failed": {str(ending.job.out): ending.words for ending in failed},
             }
         )
-    rows = [
-        [found[0].verdict, text, found[0].evidence] for text, found in study_results.verdicts(given).values()
-    ]
+    rows = [[of[0].verdict, statement, of[0].evidence] for statement, of in results.results_of_claims.items()]
     output.table(["verdict", "claim", "numbers"], rows)
     print(f"\nreport: {page}")
 

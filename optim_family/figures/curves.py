@@ -1,7 +1,7 @@
 """Curves of runs, and how one is drawn: line, error band, marks, logarithmic axis, key.
 
 Every curve has a colour, a line style and a marker of its own, so that a figure can be read in grey. Of a
-curve with more points than a panel can show those are drawn that `thinned` keeps: no spike is lost.
+curve with more points than a panel can show those are drawn that `downsample` keeps: no spike is lost.
 """
 
 import math
@@ -74,7 +74,7 @@ class Curve:
         return series(self.run, f"{self.view}.{field}" if self.view else field)
 
 
-def thinned(points: Array) -> Array:
+def downsample(points: Array) -> Array:
     """All that can be seen of points (x, y, …), [k, n] → [k, m]; x does not fall.
 
     Of every interval of x the first and the last point are kept, and those where a y is lowest or highest: at
@@ -92,10 +92,10 @@ def thinned(points: Array) -> Array:
     return points[:, sorted(kept)]
 
 
-def draw(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any) -> None:
+def plot_curve(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any) -> None:
     """A line in the look of its curve, or as `style` says; a dash where there is a single point."""
     points = curve.points(field)
-    steps, values = thinned(points)
+    steps, values = downsample(points)
     share = len(steps) / max(1, points.shape[1])
     marks = curve.marks(round(share * curve.run.columns.count))
     look = {**curve.style, "markevery": marks, **style}
@@ -104,7 +104,7 @@ def draw(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any
     ax.plot(steps, scale * values, **look)
 
 
-def cross(ax: Axes, curves: Iterable[Curve], field: str, *, scale: float = 1.0) -> None:
+def mark_divergence(ax: Axes, curves: Iterable[Curve], field: str, *, scale: float = 1.0) -> None:
     """A cross at the end of every run that diverged, on the edge of the panel if that is where it left."""
     low, high = ax.get_ylim()
     for curve in curves:
@@ -112,18 +112,18 @@ def cross(ax: Axes, curves: Iterable[Curve], field: str, *, scale: float = 1.0) 
             ax.plot(step, min(max(scale * y, low), high), color=curve.color, zorder=5, clip_on=False, **CROSS)
 
 
-def draw_reading(ax: Axes, curve: Curve, field: str) -> None:
+def plot_reading(ax: Axes, curve: Curve, field: str) -> None:
     """A line, with its error bound as a band, and a ring around every reading that did not converge."""
-    draw(ax, curve, field)
+    plot_curve(ax, curve, field)
     steps, y, error, value = curve.points(field, "error", "value")
     with np.errstate(all="ignore"):
         wide = np.abs(error / value * y)
     # A band that reached zero would reach the bottom of a logarithmic axis.
     band = np.array([steps, y - np.minimum(wide, 0.99 * np.abs(y)), y + wide])
-    ax.fill_between(*thinned(band[:, np.isfinite(wide)]), color=curve.color, alpha=0.18, linewidth=0)
+    ax.fill_between(*downsample(band[:, np.isfinite(wide)]), color=curve.color, alpha=0.18, linewidth=0)
     steps, y, converged = curve.points(field, "converged")
     rings = np.array([steps, y])[:, converged == 0]
-    ax.plot(*thinned(rings), color=curve.color, **RING)
+    ax.plot(*downsample(rings), color=curve.color, **RING)
 
 
 def log_axis(ax: Axes, series: Iterable[ArrayLike]) -> None:
@@ -169,7 +169,7 @@ def _tick(value: float, _: int | None = None) -> str:
     return rf"${'' if factor == '1' else factor + chr(92) + 'times'}10^{{{int(exponent)}}}$"
 
 
-def key(ax: Axes, entries: Mapping[str, Mapping[str, Any]]) -> None:
+def legend(ax: Axes, entries: Mapping[str, Mapping[str, Any]]) -> None:
     """A legend where it covers least, of grey handles: what styles and marks mean, whatever the colour."""
     handles = [Line2D([], [], **{"color": GREY, **style}, label=name) for name, style in entries.items()]
     ax.legend(handles=handles, loc="best")

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from optim_family.analysis.predictions import mean_excess_loss, sharpness_floor
 from optim_family.errors import UsageError, unknown
-from optim_family.runs.run import Run, first_index, fitted, series
+from optim_family.runs.run import Run, first_fit_index, first_index, series
 
 Array = NDArray[np.float64]
 
 NAMES: Final = ("edge", "drift", "loss", "tau")
 
 
-def chosen(text: str | None) -> tuple[str, ...]:
+def parse_overlays(text: str | None) -> tuple[str, ...]:
     """The overlays of a list such as `edge,tau`; `all`, which is what None means, or `none`.
 
     Raises:
@@ -42,7 +42,7 @@ def chosen(text: str | None) -> tuple[str, ...]:
 
 def edge(run: Run) -> int | None:
     """The index of the first record at 100 % training accuracy and at or above the spherical threshold."""
-    start = fitted(run)
+    start = first_fit_index(run)
     at = None if start is None else first_index(series(run, "spherical.ratio")[start:] >= 1)
     return None if start is None or at is None else start + at
 
@@ -59,7 +59,7 @@ def mean_loss(run: Run) -> Array:
     return np.array([step, mean_excess_loss(limit, shrink)])
 
 
-def two_over_l(run: Run, view: str) -> bool:
+def threshold_is_two_over_effective_lr(run: Run, view: str) -> bool:
     """Whether the threshold of a view is 2/ℓ at every record."""
     limit, lr = series(run, f"{view}.threshold"), series(run, "effective_lr")
     with np.errstate(invalid="ignore"):  # ∞ · 0
@@ -70,7 +70,7 @@ def _at_the_edge(run: Run) -> Array:
     """(step, τ, 2/ℓ, ηλ) of every record from the edge on, [4, n], if this is gradient descent with decay."""
     decay, begin = run.spec["hyper"].get("weight_decay"), edge(run)
     full = run.spec.get("batch_size") is None
-    if begin is None or not (decay and full and two_over_l(run, "spherical")):
+    if begin is None or not (decay and full and threshold_is_two_over_effective_lr(run, "spherical")):
         return np.empty((4, 0))
     rows = np.array([series(run, name)[begin:] for name in ("step", "tau", "spherical.threshold", "lr")])
     rows[3] *= decay

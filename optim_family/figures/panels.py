@@ -11,17 +11,17 @@ from matplotlib.axes import Axes
 from optim_family.figures.curves import (
     Array,
     Curve,
-    cross,
-    draw,
-    draw_reading,
-    key,
+    downsample,
+    legend,
     log_axis,
+    mark_divergence,
     plain_ticks,
-    thinned,
+    plot_curve,
+    plot_reading,
 )
-from optim_family.figures.overlays import drift, mean_loss, two_over_l
+from optim_family.figures.overlays import drift, mean_loss, threshold_is_two_over_effective_lr
 from optim_family.figures.style import ASIDE, CROSS, RING
-from optim_family.runs.run import fitted, series, views
+from optim_family.runs.run import first_fit_index, series, views
 from optim_family.sharpness.views import BATCH, MIDPOINT, parted
 
 PLAIN = ("spherical", "riemannian", "raw")
@@ -46,29 +46,31 @@ def draw_loss(ax: Axes, curves: Sequence[Curve], overlays: Collection[str] = ())
     """Training loss, faint what it rose to between two records, and what the theory says of its mean."""
     ax.set_title("Training loss", loc="left")
     for curve in curves:
-        draw(ax, curve, "peak_loss", **PEAK)
-        draw(ax, curve, "train_loss")
+        plot_curve(ax, curve, "peak_loss", **PEAK)
+        plot_curve(ax, curve, "train_loss")
     log_axis(ax, [c.points(field)[1] for c in curves for field in ("train_loss", "peak_loss")])
-    cross(ax, curves, "train_loss")
+    mark_divergence(ax, curves, "train_loss")
     crosses = {"diverged": CROSS} if any(curve.diverged for curve in curves) else {}
     means = [(curve, mean_loss(curve.run)) for curve in curves if "loss" in overlays]
     predicted = _predict(ax, means, MEAN, "mean at the edge, at most S ηλ / 4 with S = 2/ℓ")
-    key(ax, {"at the record": {}, "peak since the previous record": PEAK, **crosses, **predicted})
+    legend(ax, {"at the record": {}, "peak since the previous record": PEAK, **crosses, **predicted})
 
 
 def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
     """Test and training accuracy, with a star where training first reaches 100 %."""
     ax.set_title("Accuracy, %", loc="left")
     for curve in curves:
-        draw(ax, curve, "train_accuracy", scale=100, **TRAIN)
-        draw(ax, curve, "test_accuracy", scale=100, **TEST)
-        if (at := fitted(curve.run)) is not None:
+        plot_curve(ax, curve, "train_accuracy", scale=100, **TRAIN)
+        plot_curve(ax, curve, "test_accuracy", scale=100, **TEST)
+        if (at := first_fit_index(curve.run)) is not None:
             ax.plot(series(curve.run, "step")[at], 100, color=curve.color, zorder=5, **STAR)
     values = [c.points(f"{f}_accuracy")[1] for c in curves for f in ("train", "test")]
     ax.set_ylim(100 * min([ys.min() for ys in values if ys.size], default=0.0) - 4, 104)
-    cross(ax, curves, "test_accuracy", scale=100)
-    stars = {"training reaches 100 %": STAR} if any(fitted(c.run) is not None for c in curves) else {}
-    key(ax, {"test": TEST, "training": TRAIN, **stars})
+    mark_divergence(ax, curves, "test_accuracy", scale=100)
+    stars = (
+        {"training reaches 100 %": STAR} if any(first_fit_index(c.run) is not None for c in curves) else {}
+    )
+    legend(ax, {"test": TEST, "training": TRAIN, **stars})
 
 
 def draw_sharpness(
@@ -82,11 +84,11 @@ def draw_sharpness(
     fields = ("value", "threshold") if "edge" in overlays else ("value",)
     for ax, group in zip(axes, groups, strict=True):
         for curve in _themselves(group) if "edge" in overlays else ():
-            draw(ax, curve, "threshold", **LIMIT)
+            plot_curve(ax, curve, "threshold", **LIMIT)
         for curve in group:
-            draw_reading(ax, curve, "value")
+            plot_reading(ax, curve, "value")
         log_axis(ax, [c.points(field)[1] for c in group for field in fields])
-        cross(ax, group, "value")
+        mark_divergence(ax, group, "value")
         _reading_key(ax, group, overlays, named=len(curves) == 1)
         ax.tick_params(labelbottom=ax is axes[-1])
 
@@ -120,7 +122,7 @@ def _predict(
     """What is predicted of some curves, within the axis as it is, and its entry in the key, if any."""
     shown = [(curve, points) for curve, points in found if points.size]
     for curve, points in shown:
-        ax.plot(*thinned(points), color=curve.color, scaley=False, zorder=3, **look)
+        ax.plot(*downsample(points), color=curve.color, scaley=False, zorder=3, **look)
     return {name: look} if shown else {}
 
 
@@ -130,7 +132,7 @@ def _reading_key(ax: Axes, group: Sequence[Curve], overlays: Collection[str], na
     themselves = _themselves(group)
     colour = {"color": group[0].color} if named and group else {}
     if "edge" in overlays and any(curve.has("threshold") for curve in themselves):
-        same = all(two_over_l(curve.run, curve.view) for curve in themselves)
+        same = all(threshold_is_two_over_effective_lr(curve.run, curve.view) for curve in themselves)
         entries["threshold 2/ℓ" if same else "threshold"] = LIMIT | colour
     spherical = [curve for curve in themselves if curve.view == "spherical" and "drift" in overlays]
     falls = [(curve, drift(curve.run)) for curve in spherical]
@@ -139,7 +141,7 @@ def _reading_key(ax: Axes, group: Sequence[Curve], overlays: Collection[str], na
     if any((curve.points("converged")[1] == 0).any() for curve in group):
         entries["not converged"] = RING
     if entries:
-        key(ax, entries)
+        legend(ax, entries)
 
 
 def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
@@ -148,7 +150,7 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
     own = len(curves) > 1 and any(curve.view in METRIC for curve in shown)
     ax.set_title("Sharpness / threshold" + (", each in its optimizer's metric" if own else ""), loc="left")
     for curve in shown:
-        draw_reading(ax, curve, "ratio")
+        plot_reading(ax, curve, "ratio")
     ax.axhline(1, color="black", linewidth=0.9, zorder=1.5)
     ax.text(1.01, 1, "edge of\nstability", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     if not shown:
@@ -156,12 +158,12 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
         ax.set_ylim(0, 2)
     log_axis(ax, [curve.points("ratio")[1] for curve in shown])
     if len(curves) == 1 and shown:
-        key(ax, {curve.name: curve.style for curve in shown})
+        legend(ax, {curve.name: curve.style for curve in shown})
     if ax.get_yscale() == "log":
         low, high = _ratio_range(shown)
         ax.set_ylim(low, high)
         plain_ticks(ax, math.log10(high / low))
-    cross(ax, shown, "ratio")
+    mark_divergence(ax, shown, "ratio")
 
 
 def _ratio_curves(curves: Sequence[Curve]) -> list[Curve]:

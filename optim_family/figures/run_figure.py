@@ -20,10 +20,10 @@ from optim_family.errors import UsageError
 from optim_family.figures.curves import Curve
 from optim_family.figures.overlays import NAMES
 from optim_family.figures.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
-from optim_family.figures.style import BETWEEN, GREY, LEFT, RIGHT, STYLE, WIDTH, literal
+from optim_family.figures.style import BETWEEN, GREY, LEFT, RIGHT, STYLE, WIDTH, escape_mathtext
 from optim_family.runs.labels import setting
 from optim_family.runs.readings_table import run_labels
-from optim_family.runs.run import Run, fitted, last_step, series
+from optim_family.runs.run import Run, first_fit_index, last_step, series
 
 HEAD, TITLE, TAU, PANEL, TICKS, STEPS, LINE = 0.55, 0.3, 0.36, 3.1, 0.36, 0.5, 0.19
 TAU_LABEL = "τ = ηλt, the time of the sharpness-reduction flow"
@@ -49,7 +49,7 @@ def figure(
     """
     if not runs:
         raise UsageError("there is nothing to draw; name at least one run directory")
-    names = [literal(name) for name in names or run_labels(runs)]
+    names = [escape_mathtext(name) for name in names or run_labels(runs)]
     curves = [Curve(run, name, look) for look, (run, name) in enumerate(zip(runs, names, strict=True))]
     columns = _columns(names)
     lines = math.ceil(len(names) / columns) if len(names) > 1 else 0
@@ -104,7 +104,7 @@ def _subtitle(runs: Sequence[Run]) -> str:
     """What all runs have in common, and how a single run ended, if not as it should."""
     status = str(runs[0].status.get("status"))
     ending = [status] if len(runs) == 1 and status != "done" else []
-    return literal(", ".join([setting([run.spec for run in runs]), *ending]))
+    return escape_mathtext(", ".join([setting([run.spec for run in runs]), *ending]))
 
 
 def _panels(drawn: Figure, curves: Sequence[Curve], tau: float, overlays: Collection[str]) -> None:
@@ -131,7 +131,7 @@ def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
     for ax in axes:
         ax.set_xlim(-0.02 * end, 1.02 * end)
         ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
-        if len(curves) == 1 and (at := fitted(curves[0].run)) is not None:
+        if len(curves) == 1 and (at := first_fit_index(curves[0].run)) is not None:
             ax.axvline(series(curves[0].run, "step")[at], color=GREY, linewidth=0.8, alpha=0.6, zorder=1)
 
 

@@ -17,9 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from optim_family.analysis.study_table import OWN, first_view
-from optim_family.figures.curves import Curve, cross, draw, log_axis
-from optim_family.figures.style import STYLE, WIDTH, literal
-from optim_family.runs.run import Run, fitted, last_step, series
+from optim_family.figures.curves import Curve, log_axis, mark_divergence, plot_curve
+from optim_family.figures.style import STYLE, WIDTH, escape_mathtext
+from optim_family.runs.run import Run, first_fit_index, last_step, series
 
 # Inches, fixed for the same reasons as in `run_figure`.
 NARROWEST, WIDEST, HEIGHT, LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = (
@@ -38,7 +38,7 @@ CROWD: Final = 50  # with more curves than this a cell has no markers
 _THRESHOLD: Final[dict[str, Any]] = {"linewidth": 1.0, "linestyle": ":", "marker": ""}
 _STAR: Final[dict[str, Any]] = {"marker": "*", "markersize": 11, "mec": "white", "linestyle": "", "zorder": 5}
 Cells = dict[tuple[str, str], list[Curve]]  # by setting and optimizer
-Looks = dict[str, dict[str, Any]]  # by arm
+ArmStyles = dict[str, dict[str, Any]]  # by arm
 
 
 def sharpness_multiples(runs: Sequence[Run], arms: Sequence[str], settings: Sequence[str]) -> Figure:
@@ -77,7 +77,7 @@ def _multiples(
     draw_cell: Callable[[Axes, Sequence[Curve]], None],
 ) -> Figure:
     looks = {arm: look for look, arm in enumerate(dict.fromkeys(arms))}
-    curves = [Curve(run, literal(arm), looks[arm]) for run, arm in zip(runs, arms, strict=True)]
+    curves = [Curve(run, escape_mathtext(arm), looks[arm]) for run, arm in zip(runs, arms, strict=True)]
     columns = list(dict.fromkeys(str(run.spec["optimizer"]) for run in runs))
     cells: Cells = {(row, column): [] for row in dict.fromkeys(settings) for column in columns}
     for curve, setting in zip(curves, settings, strict=True):
@@ -100,7 +100,7 @@ def _multiples(
     return drawn
 
 
-def _key(lowest: Sequence[Axes], column: str, looks: Looks) -> None:
+def _key(lowest: Sequence[Axes], column: str, looks: ArmStyles) -> None:
     """The arms of a column, below its lowest cell, without the name that stands above it."""
     handles = [Line2D([], [], **look, label=name.removeprefix(f"{column} ")) for name, look in looks.items()]
     for ax in lowest:
@@ -109,7 +109,7 @@ def _key(lowest: Sequence[Axes], column: str, looks: Looks) -> None:
 
 
 def _sheet(
-    title: str, rows: Sequence[str], columns: Sequence[str], keys: Sequence[Looks], tail: float
+    title: str, rows: Sequence[str], columns: Sequence[str], keys: Sequence[ArmStyles], tail: float
 ) -> tuple[Figure, Any]:
     """A figure of the right size with its heading, its axes [rows][columns], and a tail for keys."""
     longest = max(len(name) - len(column) for column, key in zip(columns, keys, strict=True) for name in key)
@@ -160,18 +160,18 @@ def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
     shown = [replace(curve, view=first_view(curve.run, OWN)) for curve in curves]
     shown = [curve for curve in shown if curve.view]
     for curve in shown:
-        draw(ax, curve, "threshold", **_THRESHOLD)
-        draw(ax, curve, "value", **_marks(shown))
+        plot_curve(ax, curve, "threshold", **_THRESHOLD)
+        plot_curve(ax, curve, "value", **_marks(shown))
     log_axis(ax, [c.points(field)[1] for c in shown for field in ("value", "threshold")])
-    cross(ax, shown, "value")
+    mark_divergence(ax, shown, "value")
 
 
 def _accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
     for curve in curves:
-        draw(ax, curve, "test_accuracy", scale=100, **_marks(curves))
+        plot_curve(ax, curve, "test_accuracy", scale=100, **_marks(curves))
         for step, accuracy in _fits(curve):
             ax.plot(step, 100 * accuracy, color=curve.color, **_STAR)
-    cross(ax, curves, "test_accuracy", scale=100)
+    mark_divergence(ax, curves, "test_accuracy", scale=100)
 
 
 def _marks(curves: Sequence[Curve]) -> dict[str, Any]:
@@ -181,6 +181,6 @@ def _marks(curves: Sequence[Curve]) -> dict[str, Any]:
 
 def _fits(curve: Curve) -> Iterator[tuple[float, float]]:
     """The step at which training reaches 100 %, and the test accuracy there."""
-    if (at := fitted(curve.run)) is not None:
+    if (at := first_fit_index(curve.run)) is not None:
         step, accuracy = (series(curve.run, name)[at] for name in ("step", "test_accuracy"))
         yield step, accuracy

@@ -68,7 +68,7 @@ def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
     return paths
 
 
-def literal(text: str) -> str:
+def escape_mathtext(text: str) -> str:
     """Text that fits into a line, in which a dollar is a dollar and not mathematics."""
     fitting = text if len(text) <= 140 else f"{text[:50]} … {text[-85:]}"
     return fitting.replace("$", r"\$")

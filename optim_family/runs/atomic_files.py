@@ -34,14 +34,14 @@ def replace_atomically(path: Path, data: bytes | str) -> None:
         _sync_folder(path.parent)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_partial_writes(folder: Path) -> None:
     """Delete what killed processes left of `replace_atomically`; only for the one writer of `folder`."""
     for path in folder.glob(".*.tmp"):
-        if is_leftover(path.name):
+        if is_partial_write(path.name):
             path.unlink()
 
 
-def is_leftover(name: str) -> bool:
+def is_partial_write(name: str) -> bool:
     """Whether a file of this name is an unfinished part of `replace_atomically`."""
     return _TEMPORARY.fullmatch(name) is not None
 
@@ -110,13 +110,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def difference(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:
+def diff_specs(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:
     """One line for each field in which two specifications differ: `hyper.lr: 0.1, not 0.2`."""
     lines = []
     for field in sorted(ours.keys() | theirs.keys()):
         a, b = ours.get(field), theirs.get(field)
         if isinstance(a, dict) and isinstance(b, dict):
-            lines += difference(a, b, f"{prefix}{field}.")
+            lines += diff_specs(a, b, f"{prefix}{field}.")
         elif a != b:
             lines.append(f"{prefix}{field}: {json.dumps(a)}, not {json.dumps(b)}")
     return lines

@@ -1,24 +1,15 @@
-"""Runs read back: one row a reading, one summary a run, one table of several runs.
+"""The readings of several runs as one table: a row for each record and view."""
 
-A ratio is the median of value / threshold from 100 % training accuracy on, or over the last half of a run.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optim_family.runs import readings_table
 from optim_family.runs.labels import labels
-from optim_family.runs.run import Run, column, find_runs, read_run, series, views
+from optim_family.runs.layout import READING_FIELDS, RECORD_FIELDS
+from optim_family.runs.run import Run, find_runs, read_run, series, views
 
 if TYPE_CHECKING:
     import pandas
-
-RECORD_FIELDS = (
-    "step tau train_loss peak_loss train_accuracy test_accuracy "
-    "weight_norm gradient_norm effective_lr lr elapsed"
-).split()
-READING_FIELDS = "value threshold ratio residual error bound products seconds converged".split()
 
 
 def load_runs(path: str | Path) -> "pandas.DataFrame":
@@ -41,30 +32,57 @@ def load_runs(path: str | Path) -> "pandas.DataFrame":
 
 
 def frame(runs: Sequence[Run]) -> "pandas.DataFrame":
-    """The table of `load_runs`, of these runs."""
+    """The table of `load_runs`, of these runs.
+
+    A record without any view, such as the only one of a run that diverged at once, has a row too.
+    """
     import pandas
 
-    told = list(dict.fromkeys(name for run in runs for name in _told(run)))
-    rows = [row for run in runs for row in _rows(run)]
-    table = pandas.DataFrame(rows, columns=[*told, *RECORD_FIELDS, "view", *READING_FIELDS])
-    return table.astype(dict.fromkeys([*RECORD_FIELDS, *READING_FIELDS], float)).astype({"step": int})
+    parts = [(run, view) for run in runs if run.columns.count for view in (tuple(views(run)) or (None,))]
+    names = dict.fromkeys(name for run in runs for name in _run_columns(run))
+    constants = pandas.DataFrame([_run_columns(run) for run, _ in parts], columns=list(names))
+    rows = _repeat(range(len(parts)), parts).astype(int)
+    constants = constants.iloc[rows].reset_index(drop=True)
+    return pandas.concat([constants, _readings(parts).astype({"step": int})], axis="columns")
 
 
-def _told(run: Run) -> dict[str, Any]:
+def readings(runs: Sequence[Run]) -> "pandas.DataFrame":
+    """One row for each record and view: `run`, the record, `view`, the reading; NaN where there is none."""
+    parts = [(run, view) for run in runs for view in views(run)]
+    table = _readings(parts)
+    table.insert(0, "run", _repeat([run.path.name for run, _ in parts], parts))
+    return table
+
+
+def _readings(parts: Sequence[tuple[Run, str | None]]) -> "pandas.DataFrame":
+    """The record, `view` and the reading of these views of runs, below each other."""
+    import numpy as np
+    import pandas
+
+    def joined(prefix: str, field: str) -> Any:
+        return np.concatenate([[], *(series(run, prefix.format(view) + field) for run, view in parts)])
+
+    return pandas.DataFrame(
+        {
+            **{field: joined("", field) for field in RECORD_FIELDS},
+            "view": _repeat([view for _, view in parts], parts),
+            **{field: joined("{}.", field) for field in READING_FIELDS},
+        }
+    )
+
+
+def _repeat(values: Sequence[Any], parts: Sequence[tuple[Run, str | None]]) -> Any:
+    """Each value as often as its run has records."""
+    import numpy as np
+
+    return np.repeat(np.array(values, dtype=object), [run.columns.count for run, _ in parts])
+
+
+def _run_columns(run: Run) -> dict[str, Any]:
     """What is the same in every row of a run."""
     spec = {name: value for name, value in run.spec.items() if name not in ("hyper", "views")}
     hyper = {f"hyper.{name}": value for name, value in run.spec["hyper"].items()}
     return {"run": str(run.path), "status": run.status.get("status"), **spec, **hyper}
-
-
-def _rows(run: Run) -> Iterator[dict[str, Any]]:
-    """A record without any view, such as the only one of a run that diverged at once, has a row too."""
-    names: Sequence[str | None] = views(run) or [None]
-    for view in names:
-        numbers = {name: column(run, name) for name in RECORD_FIELDS}
-        numbers |= {name: column(run, f"{view}.{name}") for name in READING_FIELDS}
-        for row in zip(*numbers.values(), strict=True):
-            yield {**_told(run), "view": view, **dict(zip(numbers, row, strict=True))}
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:
@@ -73,23 +91,3 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
     if len(set(folders)) < len(folders):
         folders = [str(run.path) for run in runs]
     return labels([run.spec for run in runs], folders)
-
-
-def readings(runs: Sequence[Run]) -> "pandas.DataFrame":
-    """One row for each record and view: `run`, the record, `view`, the reading; NaN where there is none."""
-    import numpy as np
-    import pandas
-
-    parts = [(run, view) for run in runs for view in views(run)]
-    lengths = [run.columns.count for run, _ in parts]
-
-    def joined(of: str, name: str) -> Any:
-        return np.concatenate([[], *(series(run, of.format(view) + name) for run, view in parts)])
-
-    columns = {
-        "run": np.repeat([run.path.name for run, _ in parts], lengths),
-        **{name: joined("", name) for name in readings_table.RECORD_FIELDS},
-        "view": np.repeat([view for _, view in parts], lengths),
-        **{name: joined("{}.", name) for name in readings_table.READING_FIELDS},
-    }
-    return pandas.DataFrame(columns)

@@ -18,16 +18,16 @@ from typing import Any, final
 import orjson
 
 from optim_family.errors import CorruptError
-from optim_family.runs.atomic_files import difference, writing
+from optim_family.runs.atomic_files import diff_specs, writing
+from optim_family.runs.layout import TIMING_FIELDS
 
 _PATTERN = b',"check":"%08x"}\n'
 _ENDING = len(_PATTERN % 0)
-_TIMING = frozenset({"elapsed", "seconds"})
 _BLOCK = 2**16  # bytes read at once: many enough to be fast, few enough for the processor's cache
 
 
 @final
-class Log:
+class RecordLog:
     """The writing end of a log: remembers where it ends, and which of its records came again.
 
     Attributes:
@@ -60,11 +60,11 @@ class Log:
             self._held = held.pop_all()
         self._stored: dict[str, Any] = {"step": -1}
 
-    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
+    def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
         """Add a record, or compare it where its step is not new; see `RunStore.append`."""
         plain: dict[str, Any] = finite(record)
         if plain["step"] <= self._last:
-            if again:
+            if must_match:
                 self._compare(plain)
             return False
         head = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()[:-1]
@@ -107,7 +107,7 @@ class Log:
             self._stored = _parsed(self._replay.readline(), self.path)[0]
         ours, theirs = _timeless(record), _timeless(self._stored)
         if json.dumps(ours, sort_keys=True) != json.dumps(theirs, sort_keys=True):
-            fields = "; ".join(difference(theirs, ours)) or "a missing field or the sign of a zero"
+            fields = "; ".join(diff_specs(theirs, ours)) or "a missing field or the sign of a zero"
             raise CorruptError(
                 f"{self.path} holds another record of step {self._stored['step']} than was now computed "
                 f"({fields}): the run was not continued exactly, perhaps on another machine or with other "
@@ -198,5 +198,5 @@ def _torn(line: bytes, check: int) -> bool:
 def _timeless(value: Any) -> Any:
     """What must come out the same when it is computed again."""
     if isinstance(value, dict):
-        return {key: _timeless(item) for key, item in value.items() if key not in _TIMING}
+        return {key: _timeless(item) for key, item in value.items() if key not in TIMING_FIELDS}
     return value

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, final
 
 from optim_family.errors import UsageError
 from optim_family.runs.atomic_files import unseal
+from optim_family.runs.layout import LOG, PROVENANCE, SPEC, STATUS
 from optim_family.runs.record_log import read_log
-from optim_family.runs.store import LOG, PROVENANCE, SPEC, STATUS, log_start, require_records, unseal_if_any
+from optim_family.runs.store import log_start, require_records, unseal_if_any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +74,7 @@ def find_runs(path: Path) -> list[Path]:
     return found
 
 
-def fitted(run: Run) -> int | None:
+def first_fit_index(run: Run) -> int | None:
     """The index of the first record at 100 % training accuracy."""
     return first_index(series(run, "train_accuracy") >= 1)
 

@@ -1,10 +1,4 @@
-"""A run directory: one writer, a log that only grows, and files that are replaced whole.
-
-spec.json       written first: a folder is a run when it has one
-metrics.jsonl   the log of records
-status.json     how far it is, with the number of records that are safe on the disk
-lock            held by the writer
-"""
+"""A run directory: a single writer, a log that only grows, and files that are replaced atomically."""
 
 import errno
 import fcntl
@@ -20,18 +14,17 @@ from typing import Any, Self, final
 
 from optim_family.errors import BusyError, CorruptError, UsageError
 from optim_family.runs.atomic_files import (
-    difference,
-    is_leftover,
-    remove_leftovers,
+    diff_specs,
+    is_partial_write,
+    remove_partial_writes,
     replace_atomically,
     seal,
     unseal,
     writing,
 )
-from optim_family.runs.record_log import Log, finite
+from optim_family.runs.layout import CHECKPOINTS, LOCK, LOG, SPEC, STATUS
+from optim_family.runs.record_log import RecordLog, finite
 
-SPEC, STATUS, PROVENANCE = "spec.json", "status.json", "provenance.json"
-LOG, _LOCK, _CHECKPOINTS = "metrics.jsonl", "lock", "checkpoints"
 _BAD_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL}
 
 
@@ -43,10 +36,10 @@ class Store(ABC):
     @property
     def checkpoints(self) -> Path:
         """The folder for the checkpoints of this run; it need not exist."""
-        return self.path / _CHECKPOINTS
+        return self.path / CHECKPOINTS
 
     @abstractmethod
-    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
+    def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
         """Add one record to the log; whether it is new."""
 
     @abstractmethod
@@ -65,13 +58,13 @@ class Store(ABC):
 
 
 @final
-class Elsewhere(Store):
+class NullStore(Store):
     """A run that another process keeps: nothing is written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
+    def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
         """Do nothing."""
         return True
 
@@ -89,7 +82,7 @@ class RunStore(Store):
     A context manager; leaving it frees the lock, and so does the death of the process.
     """
 
-    def __init__(self, path: Path, log: Log, held: ExitStack) -> None:
+    def __init__(self, path: Path, log: RecordLog, held: ExitStack) -> None:
         """Use `open`."""
         self.path, self._log, self._held = path, log, held
 
@@ -109,21 +102,21 @@ class RunStore(Store):
             CorruptError: the folder cannot be written, or what it holds is damaged.
         """
         _enter(path)
-        if (path / _CHECKPOINTS).is_symlink():
+        if (path / CHECKPOINTS).is_symlink():
             raise UsageError(
-                f"{path / _CHECKPOINTS} is a link; a run keeps all of its own: choose another folder"
+                f"{path / CHECKPOINTS} is a link; a run keeps all of its own: choose another folder"
             )
         with writing(path), ExitStack() as held:
-            held.callback(os.close, _lock(path / _LOCK))
+            held.callback(os.close, _lock(path / LOCK))
             _settle(path / SPEC, json.loads(json.dumps(finite(spec))))
-            log = Log(path / LOG, log_start(path))
+            log = RecordLog(path / LOG, log_start(path))
             held.callback(log.close)
             require_records(path, unseal_if_any(path / STATUS), log.count)
-            for folder in (path, path / _CHECKPOINTS):
-                remove_leftovers(folder)
+            for folder in (path, path / CHECKPOINTS):
+                remove_partial_writes(folder)
             return cls(path, log, held.pop_all())
 
-    def append(self, record: Mapping[str, Any], *, again: bool = True) -> bool:
+    def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
         """Add one record to the log by a single write; NaN and infinities become null.
 
         A resumed run makes the records after its checkpoint again. Those are not written twice but
@@ -131,7 +124,7 @@ class RunStore(Store):
 
         Args:
             record: JSON, with an integer `step` that grows from record to record.
-            again: whether a record that comes a second time must be the same.
+            must_match: whether a record that comes a second time must be the same.
 
         Returns:
             Whether the record is new.
@@ -139,7 +132,7 @@ class RunStore(Store):
         Raises:
             CorruptError: the log cannot be written, or holds another record of this step.
         """
-        return self._log.append(record, again=again)
+        return self._log.append(record, must_match=must_match)
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace one JSON file of the directory, once all records so far are safe on the disk.
@@ -162,7 +155,7 @@ def _enter(path: Path) -> None:
     """Make the folder, or make sure that it is empty or a run."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        names = {name for name in os.listdir(path) if name != _LOCK and not is_leftover(name)}
+        names = {name for name in os.listdir(path) if name != LOCK and not is_partial_write(name)}
     except (ValueError, OSError) as error:
         number, reason = getattr(error, "errno", errno.EINVAL), getattr(error, "strerror", error)
         kind = UsageError if number in _BAD_PATH else CorruptError
@@ -193,7 +186,7 @@ def _settle(path: Path, spec: dict[str, Any]) -> None:
     """Write the specification, or make sure that it is the one already there."""
     if not path.exists():
         replace_atomically(path, seal(spec))
-    if fields := difference(unseal(path), spec):
+    if fields := diff_specs(unseal(path), spec):
         raise UsageError(f"{path.parent} holds a different run ({'; '.join(fields)}); choose another folder")
 
 

@@ -1,4 +1,4 @@
-"""The answer of a study as files: one HTML page, the same as Markdown and CSV, and every figure.
+"""The results of a study as files: one HTML page, the same as Markdown and CSV, and every figure.
 
 report.html        question, verdicts, tables, figures, every run, provenance, and the data inside
 summary.md         verdicts and tables
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from optim_family.analysis import run_summary
-from optim_family.analysis.study_results import Answer, Cell, Table, difference_table, group_tables, verdicts
+from optim_family.analysis.study_results import Cell, StudyResults, Table
 from optim_family.figures import html, run_figure, study_figure, style
-from optim_family.runs import readings_table
+from optim_family.runs import layout, readings_table
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.labels import compact
 from optim_family.runs.run import Run
@@ -30,12 +30,12 @@ _DRAWN: Final = 100
 _CLASSES: Final = {"holds": "good", "does not hold": "bad", "cannot tell": "open"}
 
 
-def write(study: StudySpec, given: Answer, folder: Path) -> Path:
+def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
     """Write all files into a folder, the same bytes every time.
 
     Args:
-        study: what was asked.
-        given: what its runs say.
+        study: its question, claims and runs.
+        results: what its runs say.
         folder: made if it does not exist.
 
     Returns:
@@ -46,57 +46,46 @@ def write(study: StudySpec, given: Answer, folder: Path) -> Path:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    drawn = dict(figures(given))
+    drawn = dict(figures(results))
     for stem, (_, figure) in drawn.items():
         style.save(figure, folder, stem)
-    texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g") for name, frame in data(given)}
-    replace_atomically(folder / "provenance.json", json.dumps(_provenance(given.runs), indent=2) + "\n")
-    replace_atomically(folder / "summary.md", markdown(study, given))
+    texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g") for name, frame in data(results)}
+    replace_atomically(folder / layout.PROVENANCE, json.dumps(_provenance(results.runs), indent=2) + "\n")
+    replace_atomically(folder / "summary.md", markdown(study, results))
     for name, text in texts.items():
         replace_atomically(folder / name, text)
     page = folder / "report.html"
-    replace_atomically(page, report_html(study, given, drawn, texts))
+    replace_atomically(page, report_html(study, results, drawn, texts))
     return page
 
 
-def figures(given: Answer) -> Iterator[tuple[str, tuple[str, "Figure"]]]:
+def figures(results: StudyResults) -> Iterator[tuple[str, tuple[str, "Figure"]]]:
     """File stem → caption and figure: the small multiples, and for each setting its optimizers in one."""
-    arms, settings = given.rows["arm"].tolist(), given.rows["setting"].tolist()
-    yield (
-        "sharpness",
-        (
-            "Sharpness against threshold, a column for each optimizer",
-            study_figure.sharpness_multiples(given.runs, arms, settings),
-        ),
-    )
-    yield (
-        "accuracy",
-        (
-            "Test accuracy, a column for each optimizer",
-            study_figure.accuracy_multiples(given.runs, arms, settings),
-        ),
-    )
+    arms, settings = results.rows["arm"].tolist(), results.rows["setting"].tolist()
+    drawn = study_figure.sharpness_multiples(results.runs, arms, settings)
+    yield "sharpness", ("Sharpness against threshold, a column for each optimizer", drawn)
+    drawn = study_figure.accuracy_multiples(results.runs, arms, settings)
+    yield "accuracy", ("Test accuracy, a column for each optimizer", drawn)
     for number, setting in enumerate(dict.fromkeys(settings), 1):
-        chosen, what = _overlaid(given, setting)
-        runs, names = [given.runs[i] for i in chosen], [arms[i] for i in chosen]
-        title = f"{setting}: {what}"
+        positions, title = _comparable_runs(results, setting)
+        runs, names = [results.runs[i] for i in positions], [arms[i] for i in positions]
         yield f"overlay-{number}", (title, run_figure.figure(runs, title=title, names=names))
 
 
-def _overlaid(given: Answer, setting: str) -> tuple[list[int], str]:
-    """Positions of the runs of a setting, of its first seed; with weight decay, if several arms have it."""
-    rows = given.rows[given.rows["setting"] == setting]
+def _comparable_runs(results: StudyResults, setting: str) -> tuple[list[int], str]:
+    """Positions and title of the runs to overlay: of the first seed; if several arms decay, only these."""
+    rows = results.rows[results.rows["setting"] == setting]
     decaying = rows[rows["weight_decay"] > 0]
     comparable = decaying["arm"].nunique() > 1
     rows = decaying if comparable else rows
     seed = rows["seed"].min()
     what = "optimizers with weight decay" if comparable else "optimizers"
-    return rows.index[rows["seed"] == seed].tolist(), f"{what}, seed {compact(seed)}"
+    return rows.index[rows["seed"] == seed].tolist(), f"{setting}: {what}, seed {compact(seed)}"
 
 
 def report_html(
     study: StudySpec,
-    given: Answer,
+    results: StudyResults,
     drawn: Mapping[str, tuple[str, "Figure"]],
     texts: Mapping[str, str],
 ) -> str:
@@ -104,46 +93,46 @@ def report_html(
     return html.render(
         "report.html",
         study=study,
-        state=_state(study, given),
-        verdicts=verdicts(given),
+        state=_state(study, results),
+        verdicts=results.results_of_claims,
         classes=_CLASSES,
-        tables=group_tables(given),
-        differences=difference_table(given),
+        tables=results.group_tables,
+        differences=results.difference_table,
         figures=[
             (caption, html.inline_svg(figure, f"f{number}"))
             for number, (caption, figure) in enumerate(drawn.values())
         ],
-        runs=list(_sections(given)),
-        provenance=json.dumps(_provenance(given.runs), indent=2, ensure_ascii=False),
+        runs=list(_sections(results)),
+        provenance=json.dumps(_provenance(results.runs), indent=2, ensure_ascii=False),
         downloads={name: html.download(text) for name, text in texts.items()},
     )
 
 
-def _sections(given: Answer) -> Iterator[dict[str, Any]]:
+def _sections(results: StudyResults) -> Iterator[dict[str, Any]]:
     """What the page says of each run."""
-    rows, drawn = given.rows.to_dict("records"), len(given.runs) <= _DRAWN
-    for number, (run, row) in enumerate(zip(given.runs, rows, strict=True)):
+    rows, drawn = results.rows.to_dict("records"), len(results.runs) <= _DRAWN
+    for number, (run, summary, row) in enumerate(zip(results.runs, results.summaries, rows, strict=True)):
         yield {
             "title": f"{row['arm']}; {row['setting']}; seed {compact(row['seed'])}",
             "status": row["status"],
-            "facts": run_summary.summary_rows([run])[1],
+            "facts": run_summary.summary_rows([run], [summary])[1],
             "spec": json.dumps(run.spec, indent=2, ensure_ascii=False),
             "figure": html.inline_svg(run_figure.figure([run]), f"r{number}") if drawn else "",
         }
 
 
-def markdown(study: StudySpec, given: Answer) -> str:
+def markdown(study: StudySpec, results: StudyResults) -> str:
     """Question, verdicts and tables."""
-    found = [
+    claims = [
         Table(
             statement,
             ["", "verdict", "numbers"],
-            [[Cell(f.subject), Cell(f.verdict), Cell(f.evidence)] for f in findings],
+            [[Cell(r.subject), Cell(r.verdict), Cell(r.evidence)] for r in claim_results],
         )
-        for statement, findings in verdicts(given).values()
+        for statement, claim_results in results.results_of_claims.items()
     ]
-    parts = [f"# {study.name}", study.question, _state(study, given)]
-    for table in [*found, *group_tables(given), difference_table(given)]:
+    parts = [f"# {study.name}", study.question, _state(study, results)]
+    for table in [*claims, *results.group_tables, results.difference_table]:
         parts += [f"## {table.heading}", _markdown_table(table)]
     return "\n\n".join(parts) + "\n"
 
@@ -157,22 +146,21 @@ def _markdown_table(table: Table) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _state(study: StudySpec, given: Answer) -> str:
+def _state(study: StudySpec, results: StudyResults) -> str:
     """How much of the study there is: `11 runs: 10 done, 1 diverged`."""
-    counts = given.rows["status"].value_counts(sort=False).to_dict()
-    missing = len(study.runs) - len(given.runs)
-    told = [f"{count} {status}" for status, count in counts.items()] + [f"{missing} not begun"] * (
-        missing > 0
-    )
-    return f"{len(study.runs)} runs: {', '.join(told)}"
+    counts = results.rows["status"].value_counts(sort=False).to_dict()
+    missing = len(study.runs) - len(results.runs)
+    parts = [f"{count} {status}" for status, count in counts.items()]
+    parts += [f"{missing} not begun"] * (missing > 0)
+    return f"{len(study.runs)} runs: {', '.join(parts)}"
 
 
-def data(given: Answer) -> Iterator[tuple[str, "pandas.DataFrame"]]:
+def data(results: StudyResults) -> Iterator[tuple[str, "pandas.DataFrame"]]:
     """Name and table of everything that is written as CSV."""
-    yield "summary", given.rows
-    yield "groups", given.groups
-    yield "differences", given.differences
-    yield "readings", readings_table.readings(given.runs)
+    yield "summary", results.rows
+    yield "groups", results.groups
+    yield "differences", results.differences
+    yield "readings", readings_table.readings(results.runs)
 
 
 def _provenance(runs: Sequence[Run]) -> dict[str, Any]:

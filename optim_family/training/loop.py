@@ -14,9 +14,9 @@ from optim_family.curvature import memory
 from optim_family.curvature.precision import full_precision, repeatable
 from optim_family.errors import OptimFamilyError, Stopped, UsageError
 from optim_family.registry import plugin_errors
-from optim_family.runs.atomic_files import difference
+from optim_family.runs.atomic_files import diff_specs
 from optim_family.runs.run import read_run
-from optim_family.runs.store import Elsewhere, RunStore, Store
+from optim_family.runs.store import NullStore, RunStore, Store
 from optim_family.training import checkpoint
 from optim_family.training.experiment import Experiment, assemble
 from optim_family.training.measurements import Instruments
@@ -75,7 +75,7 @@ def train(
         chosen = memory_format or world.told(_memory_format_of(out) if world.leads else None)
         experiment = assemble(spec, world, chosen)
         plain = spec.model_dump(mode="json")
-        with RunStore.open(out, plain) if world.leads else Elsewhere(out) as store:
+        with RunStore.open(out, plain) if world.leads else NullStore(out) as store:
             training = Training(experiment, store, watcher, stop)
             training.restore(resume)
             try:
@@ -179,7 +179,7 @@ class Training:
 
     def _write(self, **fields: Any) -> None:
         record = {"step": self.step, "tau": self.tau, **fields, "elapsed": self.elapsed}
-        self.store.append(record, again=self.exact)
+        self.store.append(record, must_match=self.exact)
         self.watcher.record(record)
 
     def _diverge(self) -> Status:
@@ -194,7 +194,7 @@ class Training:
             return
         now, before = self.experiment.provenance(), read_run(self.store.path).provenance
         self.exact = before.get("processes", self.world.size) == self.world.size  # sums in another order
-        changes = difference(now, before) if self.step and before else []
+        changes = diff_specs(now, before) if self.step and before else []
         if changes:
             self.watcher.note(
                 f"resumed under other conditions ({'; '.join(changes)}); the last bits may differ from now on"

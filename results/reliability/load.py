@@ -96,7 +96,7 @@ def reported(count: int, folder: Path) -> dict[str, Any]:
     """Seconds to read so many runs and to write their report, as `study report` does."""
     wanted, clock = crowd(count), _Clock()
     present = execution.runs(execution.jobs(wanted, folder))
-    report.write(wanted, study_results.answer(wanted.claims, present), folder / "report")
+    report.write(wanted, study_results.evaluate_study(wanted.claims, present), folder / "report")
     done = sum(run.status["status"] == "done" for run in present)
     return {"present and done": done, "the report": clock.lap()}
 

@@ -4,7 +4,7 @@ import random
 import pytest
 
 from optim_family.analysis import study_table
-from optim_family.analysis.claims import CLAIMS, findings
+from optim_family.analysis.claims import CLAIMS, evaluate_claims
 from tests.helpers.fake_runs import make_run
 
 NORMALISED, BARE = "frozen-affine", "none"
@@ -37,7 +37,7 @@ def made(
 
 
 def verdicts(name, runs):
-    return {f.subject: f.verdict for f in findings([name], runs, study_table.rows(runs))}
+    return {f.subject: f.verdict for f in evaluate_claims([name], runs, study_table.run_rows(runs))}
 
 
 def overall(name, runs):
@@ -69,7 +69,7 @@ def test_every_member_means_every_one():
 
 @pytest.mark.parametrize("aside", [{"decay": 0.0}, {"norm": BARE}, {"batch_size": 50}, {"status": "stopped"}])
 def test_the_edge_is_not_claimed_of_all_runs(aside):
-    (found,) = findings(["edge"], runs := [made(ratio=0.1, **aside)], study_table.rows(runs))
+    (found,) = evaluate_claims(["edge"], runs := [made(ratio=0.1, **aside)], study_table.run_rows(runs))
     assert (found.verdict, found.evidence) == ("cannot tell", "nothing of the kind is finished")
 
 
@@ -131,7 +131,7 @@ def test_pairs_are_judged_together_and_for_each_optimizer():
 
 def test_the_evidence_of_pairs_that_never_fit():
     runs = [made(decay=0.01), made(decay=0.0, fits=False)]
-    told = [f.evidence for f in findings(["decay-matters"], runs, study_table.rows(runs))]
+    told = [f.evidence for f in evaluate_claims(["decay-matters"], runs, study_table.run_rows(runs))]
     line = "by no number: in none of 1 pairs both runs have one"
     assert set(told) == {line, f"sharpness {line}; test accuracy {line}"}
 
@@ -140,14 +140,14 @@ def test_the_evidence_counts_the_pairs_that_go_the_claimed_way():
     runs = matched_runs(3, (3.0, 0.05), (1.0, 0.0), decay=(0.01, 0.0)) + [
         made(decay=decay, fall=fall, gain=0.0, seed=9) for decay, fall in ((0.01, 1.0), (0.0, 2.0))
     ]
-    told = findings(["decay-matters"], runs, study_table.rows(runs))[0].evidence
+    told = evaluate_claims(["decay-matters"], runs, study_table.run_rows(runs))[0].evidence
     assert told.startswith("sharpness by a factor of ") and "test accuracy by +3.8 points (" in told
     assert told.count(", more in 3 of 4 pairs") == 2
 
 
 def test_a_count_of_verdicts():
     runs = [made(optimizer="gd"), made(optimizer="rmsprop", ratio=0.1), made(optimizer="sgd", ratio=math.nan)]
-    whole = findings(["edge"], runs, study_table.rows(runs))[0].evidence
+    whole = evaluate_claims(["edge"], runs, study_table.run_rows(runs))[0].evidence
     assert whole == "1 of 3 hold, 1 does not, 1 cannot be told; 0.10 to 1.10"
 
 
@@ -168,7 +168,7 @@ def test_smaller_batches_settle_lower(slope, verdict):
         for size, ratio in zip(sizes, ratios, strict=True)
         for seed in range(3)
     ]
-    (found,) = findings(["smaller-batch-flatter"], runs, study_table.rows(runs))
+    (found,) = evaluate_claims(["smaller-batch-flatter"], runs, study_table.run_rows(runs))
     assert found.verdict == verdict
     assert "batch 10: " in found.evidence and "batch 200: " in found.evidence
     assert overall("smaller-batch-flatter", runs[:6]) == "cannot tell"
@@ -176,5 +176,5 @@ def test_smaller_batches_settle_lower(slope, verdict):
 
 def test_every_claim_has_a_verdict_of_any_runs():
     for runs in ([made()], [made(status="diverged")], [made(fits=False, norm=BARE, batch_size=10)]):
-        found = findings(CLAIMS, runs, study_table.rows(runs))
+        found = evaluate_claims(CLAIMS, runs, study_table.run_rows(runs))
         assert list(dict.fromkeys(f.claim for f in found)) == list(CLAIMS)

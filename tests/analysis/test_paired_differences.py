@@ -4,7 +4,7 @@ import random
 import pytest
 
 from optim_family.analysis import study_table
-from optim_family.analysis.paired_differences import COMPARED, comparisons, difference, matched
+from optim_family.analysis.paired_differences import COMPARED, comparisons, difference, matched_pairs
 from tests.helpers.fake_runs import make_run
 
 
@@ -66,7 +66,7 @@ def test_runs_are_matched_in_all_but_one_thing():
         for lr in (0.1, 0.2)
         for seed in (0, 1)
     ]
-    pairs = list(matched(runs, lambda spec: spec["hyper"].pop("weight_decay"), lambda decay: decay > 0))
+    pairs = list(matched_pairs(runs, lambda spec: spec["hyper"].pop("weight_decay"), lambda decay: decay > 0))
     assert len(pairs) == 2 * 2 * 2
     for i, j in pairs:
         a, b = runs[i].spec, runs[j].spec
@@ -79,12 +79,12 @@ def test_arms_are_compared_at_equal_settings_and_seeds():
     runs = [make_run(seed=seed, limit=n) for seed in range(3) for n in (100, 200)]
     runs += [make_run("rmsprop", seed=seed, limit=100) for seed in range(4)]
     runs += [make_run(hyper={"weight_decay": 0.0}, seed=0, limit=100)]
-    table = comparisons(study_table.rows(runs))
+    table = comparisons(study_table.run_rows(runs))
     assert set(zip(table["a"], table["b"], strict=True)) == {(table["a"][0], table["b"][0])}
     assert "gd" in table["a"][0] and "rmsprop" in table["b"][0]
     assert table["quantity"].tolist() == [quantity.words for quantity in COMPARED]
     assert set(table["pairs"]) == {3}
-    frame = study_table.rows(runs)
+    frame = study_table.run_rows(runs)
     ends = {
         arm: group.set_index("seed")["sharpness_end"]
         for arm, group in frame[frame["limit"] == 100].groupby("arm")
@@ -95,4 +95,4 @@ def test_arms_are_compared_at_equal_settings_and_seeds():
 
 
 def test_a_study_of_one_arm_has_nothing_to_compare():
-    assert comparisons(study_table.rows([make_run()])).empty
+    assert comparisons(study_table.run_rows([make_run()])).empty

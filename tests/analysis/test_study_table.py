@@ -20,7 +20,7 @@ def falling(slope, *, shrink=0.01, fitted_from=4, records=20, **given):
 
 
 def row(run):
-    return study_table.rows([run]).iloc[0]
+    return study_table.run_rows([run]).iloc[0]
 
 
 @pytest.mark.parametrize("slope", [-2.0, -0.3, 0.0, 1.0])
@@ -102,21 +102,21 @@ def test_spikes_are_counted(peaks, count):
     run = make_run(records=20)
     for i, record in enumerate(run.records):
         record |= {"train_loss": 1.0, "peak_loss": peaks.get(i, 1.0)}
-    assert study_table.spikes(run) == count
+    assert study_table.count_loss_spikes(run) == count
 
 
 def test_a_spike_is_measured_against_the_records_before_even_if_one_of_them_was_high():
     run = make_run(records=20)
     for i, record in enumerate(run.records):
         record |= {"train_loss": 50.0 if i == 10 else 1.0, "peak_loss": 50.0 if i in (10, 14) else 1.0}
-    assert study_table.spikes(run) == 2
+    assert study_table.count_loss_spikes(run) == 2
 
 
 def test_runs_that_begin_high_are_no_spikes():
     run = make_run(records=30)
     for i, record in enumerate(run.records):
         record |= {"train_loss": 0.5**i, "peak_loss": 1.01 * 0.5**i}
-    assert study_table.spikes(run) == 0
+    assert study_table.count_loss_spikes(run) == 0
 
 
 def test_arms_are_what_is_compared_and_settings_what_is_held_equal():
@@ -128,7 +128,7 @@ def test_arms_are_what_is_compared_and_settings_what_is_held_equal():
         make_run(model="bn_mlp", batch_size=50),
         make_run(model="bn_mlp", limit=100, norm="affine"),
     ]
-    frame = study_table.rows(runs)
+    frame = study_table.run_rows(runs)
     arms, settings = frame["arm"].tolist(), frame["setting"].tolist()
     assert arms[0] == arms[1] == arms[5] and len(set(arms)) == 4
     assert "batch 50" in arms[4] and "full batch" in arms[0] and "raw" in arms[3]
@@ -142,7 +142,7 @@ def test_arms_are_what_is_compared_and_settings_what_is_held_equal():
 
 def test_a_group_is_mean_spread_and_number():
     runs = [falling(-0.1 * (1 + seed), seed=seed, fitted_from=4 if seed else 99) for seed in range(3)]
-    (group,) = study_table.groups(study_table.rows(runs)).to_dict("records")
+    (group,) = study_table.seed_groups(study_table.run_rows(runs)).to_dict("records")
     assert group["runs"] == 3
     assert group["sharpness_slope.n"] == 2
     assert group["sharpness_slope.mean"] == pytest.approx(-0.25)
@@ -153,10 +153,10 @@ def test_a_group_is_mean_spread_and_number():
 def test_runs_without_a_number_are_rows_too():
     empty = make_run(records=1, status="diverged")
     empty.records[0] = {"step": 0, "tau": 0.0, "train_loss": None, "views": {}, "elapsed": 1.0}
-    frame = study_table.rows([empty, falling(-1.0)])
+    frame = study_table.run_rows([empty, falling(-1.0)])
     assert frame["status"].tolist() == ["diverged", "done"]
     assert math.isnan(frame["sharpness_end"][0]) and frame["sharpness_view"][0] == ""
-    groups = study_table.groups(frame)
+    groups = study_table.seed_groups(frame)
     assert groups["runs"].tolist() == [1, 1]
     assert groups.filter(regex=r"\.sd$").isna().all(axis=None)  # one number has no spread
 
@@ -175,5 +175,5 @@ def test_readings_are_rows_for_each_record_and_view():
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_schedule_is_part_of_the_arm_and_not_of_the_setting(order):
     runs = [make_run(schedule="cosine", records=3), make_run(records=3)][::order]
-    frame = study_table.rows(runs)
+    frame = study_table.run_rows(runs)
     assert frame["setting"].tolist() == ["bn_cnn", "bn_cnn"] and frame["arm"].nunique() == 2

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from optim_family.figures.curves import INTERVALS, Curve, cross, draw, draw_reading, key, log_axis, thinned
+from optim_family.figures.curves import (
+    INTERVALS,
+    Curve,
+    downsample,
+    legend,
+    log_axis,
+    mark_divergence,
+    plot_curve,
+    plot_reading,
+)
 from optim_family.figures.style import RING
 from tests.helpers.fake_runs import make_run
 
@@ -43,15 +52,15 @@ def test_points_leave_out_what_is_not_finite():
 
 def test_few_points_are_all_drawn():
     points = np.random.default_rng(0).normal(size=(3, 6 * INTERVALS)).cumsum(1)
-    assert thinned(points) is points
-    assert thinned(np.empty((2, 0))).shape == (2, 0)
+    assert downsample(points) is points
+    assert downsample(np.empty((2, 0))).shape == (2, 0)
 
 
 def test_of_many_points_all_extremes_and_ends_of_every_interval_are_drawn():
     dice = np.random.default_rng(0)
     x, y = np.sort(dice.integers(0, 50_000, 60_000)) ** 2 / 7, dice.normal(size=(2, 60_000)) ** 3
     y[0, [0, 12_345, -1]] = 1e6, -1e6, 0  # the only record of a spike
-    few = thinned(np.array([x, *y]))
+    few = downsample(np.array([x, *y]))
     assert few.shape[1] <= 6 * INTERVALS and set(zip(*few, strict=True)) <= set(zip(x, *y, strict=True))
     width = (x[-1] - x[0]) / INTERVALS
     interval = [np.minimum((steps - x[0]) // width, INTERVALS - 1) for steps in (x, few[0])]
@@ -64,7 +73,7 @@ def test_of_many_points_all_extremes_and_ends_of_every_interval_are_drawn():
 def test_a_long_run_is_drawn_with_its_spike_its_band_and_its_markers(ax):
     run = make_run(records=50_000)
     run.records[31_234]["views"]["spherical"] |= {"value": 1e9, "error": 1e9, "converged": False}
-    draw_reading(ax, Curve(run, "", 1, "spherical"), "value")
+    plot_reading(ax, Curve(run, "", 1, "spherical"), "value")
     line, rings = ax.lines
     assert len(line.get_xdata()) <= 4 * INTERVALS and line.get_ydata().max() == 1e9
     assert 6 <= len(line.get_xdata()) // line.get_markevery()[1] <= 9
@@ -74,14 +83,14 @@ def test_a_long_run_is_drawn_with_its_spike_its_band_and_its_markers(ax):
 
 def test_a_line_has_its_points_in_its_scale(ax):
     run = make_run(records=5)
-    draw(ax, Curve(run, "", 1), "test_accuracy", scale=100)
+    plot_curve(ax, Curve(run, "", 1), "test_accuracy", scale=100)
     (line,) = ax.lines
     assert list(line.get_ydata()) == [100 * record["test_accuracy"] for record in run.records]
     assert line.get_color() == Curve(run, "", 1).color
 
 
 def test_a_single_point_of_a_line_without_markers_is_visible(ax):
-    draw(ax, Curve(make_run(records=1), "", 0), "train_loss", marker="")
+    plot_curve(ax, Curve(make_run(records=1), "", 0), "train_loss", marker="")
     assert ax.lines[0].get_marker() == "_"
 
 
@@ -89,7 +98,7 @@ def test_a_diverged_run_ends_in_a_cross_within_the_panel(ax):
     run = make_run(records=5, status="diverged")
     run.records[-1]["train_loss"] = 1e30
     ax.set_ylim(1e-3, 10)
-    cross(ax, [Curve(run, "", 0), Curve(make_run(records=5), "", 1)], "train_loss")
+    mark_divergence(ax, [Curve(run, "", 0), Curve(make_run(records=5), "", 1)], "train_loss")
     (mark,) = ax.lines
     assert (mark.get_xdata()[0], mark.get_ydata()[0], mark.get_marker()) == (40, 10, "X")
 
@@ -98,7 +107,7 @@ def test_a_band_shows_the_error_and_rings_what_did_not_converge(ax):
     run = make_run(records=4)
     for i, record in enumerate(run.records):
         record["views"]["spherical"] |= {"value": 100.0, "ratio": 0.5, "error": 10.0, "converged": i != 2}
-    draw_reading(ax, Curve(run, "", 0, "spherical"), "ratio")
+    plot_reading(ax, Curve(run, "", 0, "spherical"), "ratio")
     heights = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == (pytest.approx(0.45), pytest.approx(0.55))
     ring = ax.lines[-1]
@@ -113,7 +122,7 @@ def test_no_band_reaches_zero_or_infinity(ax):
     run = make_run(records=3)
     for record, error in zip(run.records, (1e3, 1e308, 0.0), strict=True):
         record["views"]["spherical"] |= {"value": 1e-3, "error": error}
-    draw_reading(ax, Curve(run, "", 0, "spherical"), "ratio")
+    plot_reading(ax, Curve(run, "", 0, "spherical"), "ratio")
     heights = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert heights.min() > 0 and all(map(math.isfinite, heights))
 
@@ -156,7 +165,7 @@ def test_ticks_are_short_numbers(ax, value, text):
 
 
 def test_a_key_is_grey_unless_a_colour_is_given(ax):
-    key(ax, {"a": {}, "b": {"color": "red"}})
+    legend(ax, {"a": {}, "b": {"color": "red"}})
     colours = [handle.get_color() for handle in ax.get_legend().legend_handles]
     assert colours[1] == "red" and colours[0] != "red"
 

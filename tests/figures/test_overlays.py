@@ -5,26 +5,33 @@ import math
 import pytest
 
 from optim_family.errors import UsageError
-from optim_family.figures.overlays import NAMES, chosen, drift, edge, mean_loss, two_over_l
-from optim_family.runs.run import fitted
+from optim_family.figures.overlays import (
+    NAMES,
+    drift,
+    edge,
+    mean_loss,
+    parse_overlays,
+    threshold_is_two_over_effective_lr,
+)
+from optim_family.runs.run import first_fit_index
 from tests.helpers.fake_runs import holding, make_run
 
 SHRINK = 0.2 * 0.005  # of make_run()
 
 
 def test_overlays_are_named_in_a_list():
-    assert chosen(None) == chosen("all") == NAMES
-    assert chosen("none") == ()
-    assert chosen("tau, edge") == ("tau", "edge")
+    assert parse_overlays(None) == parse_overlays("all") == NAMES
+    assert parse_overlays("none") == ()
+    assert parse_overlays("tau, edge") == ("tau", "edge")
     with pytest.raises(UsageError, match=r"there is no overlay 'drifd'; did you mean 'drift'\?"):
-        chosen("edge,drifd")
+        parse_overlays("edge,drifd")
 
 
 def test_the_edge_is_the_first_record_that_is_fitted_and_at_the_threshold():
     run = make_run()
     index = edge(run)
-    assert index >= fitted(run) and run.records[index]["views"]["spherical"]["ratio"] >= 1
-    between = run.records[fitted(run) : index]
+    assert index >= first_fit_index(run) and run.records[index]["views"]["spherical"]["ratio"] >= 1
+    between = run.records[first_fit_index(run) : index]
     assert all(record["views"]["spherical"]["ratio"] < 1 for record in between)
 
 
@@ -77,6 +84,6 @@ def test_with_momentum_the_threshold_is_another_and_nothing_is_predicted():
     run = make_run()
     for record in run.records:
         record["views"]["spherical"]["threshold"] *= 1.9
-    assert not two_over_l(run, "spherical")
+    assert not threshold_is_two_over_effective_lr(run, "spherical")
     assert drift(run).size == 0
-    assert two_over_l(make_run("rmsprop"), "spherical-preconditioned")
+    assert threshold_is_two_over_effective_lr(make_run("rmsprop"), "spherical-preconditioned")

@@ -13,7 +13,7 @@ RUNS = [make_run(limit=n, seed=seed, records=12) for n in (100, 200) for seed in
 
 
 def drawn(draw, runs=RUNS):
-    frame = study_table.rows(runs)
+    frame = study_table.run_rows(runs)
     figure = draw(runs, frame["arm"].tolist(), frame["setting"].tolist())
     figure.draw_without_rendering()
     return figure
@@ -43,7 +43,7 @@ def test_steps_are_told_below_the_lowest_cell_of_a_column(draw):
 @pytest.mark.parametrize("draw", [sharpness_multiples, accuracy_multiples])
 def test_an_arm_has_one_look_in_all_cells(draw):
     figure = drawn(draw)
-    frame = study_table.rows(RUNS)
+    frame = study_table.run_rows(RUNS)
     looks = {}
     for ax in figure.axes:
         for line in ax.lines:
@@ -81,7 +81,7 @@ def test_accuracies_share_their_axis_and_stars_stand_where_training_is_fitted():
     figure = drawn(accuracy_multiples)
     assert len({ax.get_ylim() for ax in figure.axes}) == 1
     stars = [line for line in figure.axes[0].lines if line.get_marker() == "*"]
-    row = study_table.rows(RUNS[:1]).iloc[0]
+    row = study_table.run_rows(RUNS[:1]).iloc[0]
     assert (stars[0].get_xdata()[0], stars[0].get_ydata()[0]) == (
         row["fit_step"],
         100 * row["test_accuracy_at_fit"],

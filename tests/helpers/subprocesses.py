@@ -10,7 +10,7 @@ from pathlib import Path
 import optim_family
 from optim_family.errors import OptimFamilyError
 from optim_family.operators import Watched
-from optim_family.runs.record_log import Log
+from optim_family.runs.record_log import RecordLog
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
 from optim_family.training import checkpoint, loop
@@ -38,7 +38,7 @@ PHASES = {
     "measuring": (Watched, "apply"),
     "checkpointing": (os, "fsync"),
     "renaming": (os, "replace"),
-    "recording": (Log, "append"),
+    "recording": (RecordLog, "append"),
     "resuming": (loop.Training, "restore"),
 }
 

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optim_family.errors import CorruptError
-from optim_family.runs.atomic_files import is_leftover, remove_leftovers, replace_atomically, seal, unseal
+from optim_family.runs.atomic_files import (
+    is_partial_write,
+    remove_partial_writes,
+    replace_atomically,
+    seal,
+    unseal,
+)
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -104,9 +110,9 @@ def test_leftovers_of_a_kill_are_removed_and_nothing_else(tmp_path, monkeypatch)
         replace_atomically(tmp_path / "x", "new")
     os.waitpid(child, 0)
     [left] = os.listdir(tmp_path)
-    assert is_leftover(left)
+    assert is_partial_write(left)
     (tmp_path / ".mine.tmp").touch()
-    remove_leftovers(tmp_path)
+    remove_partial_writes(tmp_path)
     assert os.listdir(tmp_path) == [".mine.tmp"]
 
 

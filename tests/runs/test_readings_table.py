@@ -10,8 +10,9 @@ import pytest
 import optim_family
 from optim_family.analysis.run_summary import summary, summary_rows
 from optim_family.errors import UsageError
-from optim_family.runs.readings_table import READING_FIELDS, RECORD_FIELDS, load_runs, run_labels
-from optim_family.runs.run import column, fitted, views
+from optim_family.runs.layout import READING_FIELDS, RECORD_FIELDS
+from optim_family.runs.readings_table import load_runs, run_labels
+from optim_family.runs.run import column, first_fit_index, views
 from tests.helpers.fake_runs import holding, make_run, stored
 
 
@@ -129,8 +130,8 @@ def test_a_summary_of_any_run_is_json(records, optimizer):
 
 
 def test_fitted_is_the_first_record_at_100_percent():
-    assert fitted(known()) == 2
-    assert fitted(known(fit=False)) is None
+    assert first_fit_index(known()) == 2
+    assert first_fit_index(known(fit=False)) is None
     assert views(known()) == ["spherical", "riemannian"]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from optim_family.errors import CorruptError
 from optim_family.runs import record_log as module
-from optim_family.runs.record_log import Log, finite
+from optim_family.runs.record_log import RecordLog, finite
 
 START = 7
 
@@ -34,7 +34,7 @@ def opened(tmp_path):
     with ExitStack() as stack:
 
         def opened():
-            log = Log(tmp_path / "log", START)
+            log = RecordLog(tmp_path / "log", START)
             stack.callback(log.close)
             return log
 
@@ -51,7 +51,7 @@ def _block(request, monkeypatch):
 
 
 def written(path, steps):
-    log = Log(path, START)
+    log = RecordLog(path, START)
     for step in steps:
         assert log.append(record(step))
     log.close()
@@ -66,7 +66,7 @@ def written(path, steps):
 )
 def test_numbers_come_back_to_the_last_bit(floats, tmp_path_factory):
     path = tmp_path_factory.mktemp("log") / "log"
-    log = Log(path, START)
+    log = RecordLog(path, START)
     log.append({"step": 0, "x": floats})
     log.close()
     [back] = read_log(path, START)
@@ -159,7 +159,7 @@ def test_lost_doubled_and_exchanged_lines_are_noticed(tmp_path, order):
     with pytest.raises(CorruptError, match="damaged in line"):
         read_log(path, START)
     with pytest.raises(CorruptError, match="damaged in line"):
-        Log(path, START)
+        RecordLog(path, START)
 
 
 def test_a_log_from_elsewhere_is_noticed(tmp_path):
@@ -233,14 +233,14 @@ def test_a_forged_line_with_a_true_check_is_refused(tmp_path, line):
     with pytest.raises(CorruptError, match="holds lines that are not"):
         read_log(tmp_path / "log", START)
     with pytest.raises(CorruptError, match="holds lines that are not"):
-        Log(tmp_path / "log", START)
+        RecordLog(tmp_path / "log", START)
 
 
 def test_a_symbolic_link_is_not_followed(tmp_path):
     (tmp_path / "precious").write_text("torn line")
     (tmp_path / "log").symlink_to(tmp_path / "precious")
     with pytest.raises(CorruptError, match="could not be written"):
-        Log(tmp_path / "log", START)
+        RecordLog(tmp_path / "log", START)
     assert (tmp_path / "precious").read_text() == "torn line"
 
 

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -12,6 +13,7 @@ import matplotlib.figure
 import pandas
 import pytest
 
+from optim_family.analysis import claims, paired_differences, run_summary, study_results, study_table
 from optim_family.analysis.claims import CLAIMS
 from optim_family.analysis.study_results import (
     Cell,
@@ -19,10 +21,9 @@ from optim_family.analysis.study_results import (
     Table,
     _cell,
     _number,
-    answer,
-    difference_table,
-    group_tables,
+    evaluate_study,
 )
+from optim_family.runs import readings_table
 from optim_family.study import report
 from optim_family.study.spec import StudySpec
 from optim_family.training.spec import RunSpec
@@ -61,7 +62,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report.run_figure, "figure", sketch)
-        page = report.write(make_study(RUNS, missing=2), answer(CLAIMS, RUNS), folder)
+        page = report.write(make_study(RUNS, missing=2), evaluate_study(CLAIMS, RUNS), folder)
     assert page == folder / "report.html"
     return folder
 
@@ -102,6 +103,37 @@ def test_everything_is_written(written):
     }
 
 
+def test_every_table_is_computed_once(monkeypatch, tmp_path):
+    calls = Counter()
+
+    def count(module, name):
+        original = getattr(module, name)
+
+        def counted(*args):
+            calls[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(module, name, counted)
+
+    monkeypatch.setattr(report.run_figure, "figure", sketch)
+    for module, name in [
+        (run_summary, "summary"),
+        (study_table, "run_rows"),
+        (study_table, "seed_groups"),
+        (paired_differences, "comparisons"),
+        (claims, "evaluate_claims"),
+        (study_results, "_group_table"),
+        (study_results, "_difference"),
+        (readings_table, "readings"),
+    ]:
+        count(module, name)
+    results = evaluate_study(CLAIMS, RUNS)
+    report.write(make_study(RUNS), results, tmp_path)
+    once = dict.fromkeys(("run_rows", "seed_groups", "comparisons", "evaluate_claims", "readings"), 1)
+    tables = {"_group_table": len(study_results.TABLES), "_difference": len(results.differences)}
+    assert calls == once | tables | {"summary": len(RUNS)}
+
+
 def test_the_page_is_whole(written):
     page = Checker((written / "report.html").read_text(encoding="utf-8"))
     assert page.open == [] and len(page.ids) == len(set(page.ids))
@@ -114,7 +146,7 @@ def test_the_page_says_everything(written):
     assert "Is a &lt; b?" in text and "11 runs: 8 done, 1 diverged, 2 not begun" in text
     for claim in CLAIMS.values():
         assert claim.statement in text
-    rows = answer(CLAIMS, RUNS).rows.to_dict("records")
+    rows = evaluate_study(CLAIMS, RUNS).rows.to_dict("records")
     for run, row in zip(RUNS, rows, strict=True):
         assert f"&#34;seed&#34;: {run.spec['seed']}" in text
         assert html.escape(f"{row['arm']}; {row['setting']}; seed {run.spec['seed']}") in text
@@ -147,14 +179,14 @@ def test_the_data_are_inside_the_page(written):
 
 def test_the_same_runs_give_the_same_bytes(tmp_path):
     for name in ("a", "b"):
-        report.write(make_study(RUNS[:1]), answer(CLAIMS, RUNS[:1]), tmp_path / name)
+        report.write(make_study(RUNS[:1]), evaluate_study(CLAIMS, RUNS[:1]), tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
 def test_the_markdown_has_a_row_for_each_group(written):
     text = (written / "summary.md").read_text(encoding="utf-8")
-    for table in group_tables(answer(CLAIMS, RUNS)):
+    for table in evaluate_study(CLAIMS, RUNS).group_tables:
         (section,) = re.findall(rf"## {re.escape(table.heading)}\n\n(.*?)(?:\n\n|\Z)", text, re.DOTALL)
         lines = section.strip().splitlines()
         assert len(lines) == 2 + 3 and {line.count("|") for line in lines} == {len(table.headers) + 1}
@@ -166,13 +198,13 @@ def test_provenance_names_every_run(written):
 
 
 def test_a_cell_is_mean_and_spread_and_says_when_some_are_missing():
-    given = answer((), RUNS)
-    training = group_tables(given)[0]
-    row = given.groups.iloc[0]
+    results = evaluate_study((), RUNS)
+    training = results.group_tables[0]
+    row = results.groups.iloc[0]
     cell = training.rows[0][training.headers.index("at the end, %")]
     mean, sd = row["test_accuracy.mean"], row["test_accuracy.sd"]
     assert cell.text == f"{100 * mean:.1f} ± {100 * sd:.1f}" and cell.value == repr(float(mean))
-    course = group_tables(given)[1]
+    course = results.group_tables[1]
     slope = course.rows[1][course.headers.index("d log S / dτ")]
     assert (slope.text, slope.value) == ("–", "")
 
@@ -184,11 +216,11 @@ def test_a_cell_says_when_some_runs_have_no_number():
 
 
 def test_columns_without_a_single_number_are_left_out():
-    assert "at the midpoint" not in group_tables(answer((), RUNS))[0].headers
+    assert "at the midpoint" not in evaluate_study((), RUNS).group_tables[0].headers
     run = make_run(records=9)
     for record in run.records:
         record["views"]["spherical-midpoint"] = {**record["views"]["spherical"], "ratio": 1.03}
-    table = group_tables(answer((), [run]))[0]
+    table = evaluate_study((), [run]).group_tables[0]
     assert table.rows[0][table.headers.index("at the midpoint")].text == "1.03"
 
 
@@ -210,22 +242,22 @@ def test_numbers_are_written_as_people_write_them():
 
 
 def test_differences_say_whether_they_are_beyond_noise():
-    table = difference_table(answer((), RUNS))
+    table = evaluate_study((), RUNS).difference_table
     last = {row[-1].text for row in table.rows}
     assert last <= {"yes", "no", "too few pairs"} and "yes" in last
     assert all(len(row) == len(table.headers) for row in table.rows)
 
 
 def test_differences_that_cannot_be_judged_are_not_listed():
-    table = difference_table(answer((), [run for run in RUNS if run.spec["seed"] == 0]))
+    table = evaluate_study((), [run for run in RUNS if run.spec["seed"] == 0]).difference_table
     assert table.rows == [] and "none of 6 is from 3 seeds or more" in table.heading
-    assert difference_table(answer((), RUNS[:1])).heading.startswith("Differences: no two arms share")
+    assert evaluate_study((), RUNS[:1]).difference_table.heading.startswith("Differences: no two arms share")
 
 
 def test_names_that_contain_markup_are_only_text(tmp_path):
     runs = [make_run(model=EVIL, records=1, path=f"runs/{EVIL.replace('/', '|')}", data=f"npz:{EVIL}")]
     runs[0].provenance["versions"] = {"python": EVIL}
-    page = report.write(make_study(runs, name=EVIL, question=EVIL), answer(CLAIMS, runs), tmp_path)
+    page = report.write(make_study(runs, name=EVIL, question=EVIL), evaluate_study(CLAIMS, runs), tmp_path)
     text = page.read_text(encoding="utf-8")
     assert text.count("<script") == 1 and EVIL not in text and "&lt;script&gt;alert" in text
     assert Checker(text).open == []
@@ -234,7 +266,7 @@ def test_names_that_contain_markup_are_only_text(tmp_path):
 def test_a_study_that_has_hardly_begun_has_a_report(tmp_path, monkeypatch):
     monkeypatch.setattr(report.run_figure, "figure", sketch)
     run = make_run(records=1, status="running")
-    page = report.write(make_study([run]), answer(CLAIMS, [run]), tmp_path)
+    page = report.write(make_study([run]), evaluate_study(CLAIMS, [run]), tmp_path)
     assert "1 runs: 1 running" in page.read_text(encoding="utf-8")
 
 
@@ -243,7 +275,7 @@ def test_of_very_many_runs_the_page_draws_none_by_itself_and_says_so(tmp_path, m
     pages = []
     for few in (len(RUNS), len(RUNS) - 1):
         monkeypatch.setattr(report, "_DRAWN", few)
-        pages.append(report.write(make_study(RUNS), answer(CLAIMS, RUNS), tmp_path).read_text())
+        pages.append(report.write(make_study(RUNS), evaluate_study(CLAIMS, RUNS), tmp_path).read_text())
     drawn, bare = pages
     assert drawn.count("<figure>") - bare.count("<figure>") == len(RUNS)
     assert "too many" in bare and "too many" not in drawn
@@ -253,7 +285,7 @@ def test_of_very_many_runs_the_page_draws_none_by_itself_and_says_so(tmp_path, m
 def test_the_overlay_shows_one_seed_with_weight_decay(monkeypatch):
     drawn = []
     monkeypatch.setattr(report.run_figure, "figure", lambda runs, title, names: drawn.append((runs, names)))
-    dict(report.figures(answer((), RUNS)))
+    dict(report.figures(evaluate_study((), RUNS)))
     runs, names = drawn[0]
     assert [(run.spec["optimizer"], run.spec["seed"]) for run in runs] == [("gd", 0), ("rmsprop", 0)]
     assert names == ["gd lr 0.2, wd 0.005", "rmsprop lr 0.01, wd 0.05"]
@@ -262,7 +294,7 @@ def test_the_overlay_shows_one_seed_with_weight_decay(monkeypatch):
 def test_the_overlay_shows_all_where_one_alone_has_weight_decay(monkeypatch):
     drawn = []
     monkeypatch.setattr(report.run_figure, "figure", lambda runs, title, names: drawn.append(names))
-    dict(report.figures(answer((), [run for run in RUNS if run.spec["optimizer"] == "gd"])))
+    dict(report.figures(evaluate_study((), [run for run in RUNS if run.spec["optimizer"] == "gd"])))
     assert drawn == [["gd lr 0.2, wd 0.005", "gd lr 0.2, wd 0"]]
 
 

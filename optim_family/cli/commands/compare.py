@@ -23,10 +23,10 @@ from optim_family.cli.run_results import overlaid
 def command(output: Output, runs: tuple[Path, ...], out: Path | None, overlay: str | None) -> None:
     """Draw several runs in one figure, and list them in one table."""
     from optim_family.cli.run_results import attest, draw, show
-    from optim_family.figures.overlays import chosen
+    from optim_family.figures.overlays import parse_overlays
     from optim_family.runs.run import read_run
 
-    shown, found = chosen(overlay), [read_run(path) for path in runs]
+    shown, found = parse_overlays(overlay), [read_run(path) for path in runs]
     folder = out or beside(runs)
     figure = draw(found, folder, "comparison", shown)
     attest(found, folder, "comparison")

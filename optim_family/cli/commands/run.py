@@ -39,9 +39,9 @@ def command(
 ) -> int:
     """Train one optimizer on one model, and measure its sharpness in its own geometry."""
     from optim_family.cli.run import carry_out, preview
-    from optim_family.figures.overlays import chosen
+    from optim_family.figures.overlays import parse_overlays
 
-    looks, shown = Looks.taken(given), None if overlay is None else chosen(overlay)
+    looks, shown = Looks.taken(given), None if overlay is None else parse_overlays(overlay)
     inherited = saved_spec(out) if resume and out and not given["optimizer"] else {}
     layout: MemoryFormat | None = given.pop("memory_format")
     spec = requested(given, inherited)

@@ -28,7 +28,7 @@ from matplotlib.ticker import NullFormatter
 
 from optim_family import registry
 from optim_family.figures.style import GREY
-from optim_family.runs.run import Run, column, fitted, read_run
+from optim_family.runs.run import Run, column, first_fit_index, read_run
 from optim_family.theory.drawing import dots
 from optim_family.theory.verify import Case, Finding
 from optim_family.training.spec import RunSpec
@@ -63,7 +63,7 @@ class Course:
     def of(cls, run: Run) -> "Course":
         """Empty where training accuracy never was 100 %."""
         view = "raw" if run.spec["norm"] == "none" else "spherical"
-        at = fitted(run)
+        at = first_fit_index(run)
         begin = run.columns.count if at is None else at
         values, ratios = (column(run, f"{view}.{field}")[begin:] for field in ("value", "ratio"))
         return cls(

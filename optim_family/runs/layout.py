@@ -1,0 +1,35 @@
+"""The layout of a run directory: the names of its files, and the fields of its records.
+
+spec.json        the specification, written first: a folder is a run if it has one
+metrics.jsonl    the log, one record a line
+status.json      how far the run is, and how many records are safe on the disk
+provenance.json  what the numbers depend on
+lock             held by the writer
+checkpoints/     states to resume from
+summary.json     the numbers of `run_summary.summary`
+figure.svg, .png the figure of the run
+spectrum/        step-N.json, .svg, .png: density, trace and layers at a checkpoint; once called looks/
+"""
+
+from typing import Final
+
+SPEC: Final = "spec.json"
+LOG: Final = "metrics.jsonl"
+STATUS: Final = "status.json"
+PROVENANCE: Final = "provenance.json"
+LOCK: Final = "lock"
+CHECKPOINTS: Final = "checkpoints"
+SUMMARY: Final = "summary.json"
+FIGURE: Final = "figure"  # without the ending
+SPECTRUM: Final = "spectrum"
+
+# Numbers of every record; a record also holds `views`, and may hold `test_loss` and `hvp`.
+RECORD_FIELDS: Final = (
+    *("step", "tau", "train_loss", "peak_loss", "train_accuracy", "test_accuracy"),
+    *("weight_norm", "gradient_norm", "effective_lr", "lr", "elapsed"),
+)
+# Numbers of every reading in `views`; a reading may hold `top` as well.
+READING_FIELDS: Final = (
+    *("value", "threshold", "ratio", "residual", "error", "bound", "products", "seconds", "converged"),
+)
+TIMING_FIELDS: Final = frozenset({"elapsed", "seconds"})  # of records and readings: new in every run
