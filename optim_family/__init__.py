@@ -6,9 +6,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Imported on first use: `optim-family --help` must not wait for torch.
-_HOMES = {
+_LAZY = {
     "FamilyOptimizer": "optim_family.optimizers.base",
-    "Member": "optim_family.optimizers.base",
+    "OptimizerBase": "optim_family.optimizers.base",
+    "Member": "optim_family.optimizers.base",  # former name of OptimizerBase
     "HyperParameters": "optim_family.optimizers.base",
     "Geometry": "optim_family.geometry",
     "SymmetricOperator": "optim_family.operators",
@@ -32,14 +33,14 @@ _HOMES = {
     "Recorder": "optim_family.callbacks.recorder",
     "load_runs": "optim_family.runs.readings_table",
 }
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = ["__version__", *sorted(_LAZY)]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_HOMES))
+    return sorted(set(globals()) | set(_LAZY))

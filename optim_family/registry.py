@@ -16,7 +16,7 @@ from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_l
 from optim_family.resources import version
 
 if TYPE_CHECKING:
-    from optim_family.optimizers.base import Member
+    from optim_family.optimizers.base import OptimizerBase
 
 GROUP: Final = "optim_family.optimizers"
 MODELS: Final = "optim_family.models"
@@ -24,19 +24,19 @@ DATA: Final = "optim_family.data"
 _KINDS: Final = {GROUP: "optimizer", MODELS: "model", DATA: "data set"}
 _HERE: Final = "optim-family"
 # Packages whose optimizers are members under the name PACKAGE:NAME.
-ADOPTED: Final = ("torch", "timm")
+EXTERNAL_PACKAGES: Final = ("torch", "timm")
 
 
 @final
 @dataclass(frozen=True)
-class Entry:
+class PluginEntry:
     """One registered name, and who registered it."""
 
     name: str
     target: str  # module:Class
     distribution: str
     version: str
-    rivals: tuple[str, ...] = ()  # all who claim the name, if there is more than one
+    conflicting: tuple[str, ...] = ()  # all who claim the name, if there is more than one
     kind: str = "optimizer"
 
     @property
@@ -45,33 +45,40 @@ class Entry:
         return f"{self.distribution} {self.version}".strip()
 
 
-def entries(group: str = GROUP) -> dict[str, Entry]:
-    """Name → entry, sorted by name; a name that several distributions claim lists them as `rivals`."""
+Entry = PluginEntry  # former name
+
+
+def entries(group: str = GROUP) -> dict[str, PluginEntry]:
+    """Name → entry, sorted by name; a name that several distributions claim lists them as `conflicting`."""
     installed = {_entry(point) for point in entry_points(group=group)}
     if not any(entry.distribution == _HERE for entry in installed):
         installed |= set(_checkout(group))
-    claims: dict[str, list[Entry]] = {}
+    claims: dict[str, list[PluginEntry]] = {}
     for entry in sorted(installed, key=lambda entry: (entry.name, entry.source, entry.target)):
         claims.setdefault(entry.name, []).append(entry)
     return {name: _merged(claimants) for name, claimants in claims.items()}
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> PluginEntry:
     """Who provides the optimizer of this name, those of torch and timm included.
 
     Raises:
         UsageError: no optimizer has this name.
     """
     package = name.partition(":")[0]
-    if package in ADOPTED and package != name:
-        return Entry(name, "optim_family.optimizers.external.wrapper:adopt", package, version(package) or "")
+    if package in EXTERNAL_PACKAGES and package != name:
+        return PluginEntry(
+            name, "optim_family.optimizers.external.wrapper:wrap_external", package, version(package) or ""
+        )
     known = entries()
     if name not in known:
-        raise UsageError(unknown("optimizer", name, [*known, *(f"{package}:NAME" for package in ADOPTED)]))
+        raise UsageError(
+            unknown("optimizer", name, [*known, *(f"{package}:NAME" for package in EXTERNAL_PACKAGES)])
+        )
     return known[name]
 
 
-def load(name: str) -> "type[Member]":
+def load(name: str) -> "type[OptimizerBase]":
     """Import the optimizer of this name, and nothing else.
 
     Raises:
@@ -79,13 +86,13 @@ def load(name: str) -> "type[Member]":
         PluginError: two distributions claim it, it cannot be imported, or it is no family optimizer.
     """
     found = entry(name)
-    if found.distribution in ADOPTED:
-        adopt: Callable[[str], type[Member]] = _import(found)
-        return adopt(name)
+    if found.distribution in EXTERNAL_PACKAGES:
+        wrap_external: Callable[[str], type[OptimizerBase]] = _import(found)
+        return wrap_external(name)
     return _checked(_sole(found), found)
 
 
-def provided(group: str, name: str) -> tuple[Entry, Any]:
+def load_plugin(group: str, name: str) -> tuple[PluginEntry, Any]:
     """What a plugin of another group registers under a name that `entries(group)` has, and who it is.
 
     Raises:
@@ -95,36 +102,38 @@ def provided(group: str, name: str) -> tuple[Entry, Any]:
     return found, _sole(found)
 
 
-def _entry(point: EntryPoint) -> Entry:
+def _entry(point: EntryPoint) -> PluginEntry:
     who = ("unknown distribution", "")
     if point.dist is not None:
         who = point.dist.name.lower().replace("_", "-"), point.dist.version
-    return Entry(point.name, point.value, *who, kind=_KINDS[point.group])
+    return PluginEntry(point.name, point.value, *who, kind=_KINDS[point.group])
 
 
-def _checkout(group: str) -> Iterable[Entry]:
+def _checkout(group: str) -> Iterable[PluginEntry]:
     """The entry points of this project from the setup.cfg beside it: it runs where it is not installed."""
     config = configparser.ConfigParser()
     config.read(Path(__file__).resolve().parent.parent / "setup.cfg", encoding="utf-8")
     lines = config.get("options.entry_points", group, fallback="").strip().splitlines()
     for name, _, target in (line.partition("=") for line in lines):
-        yield Entry(name.strip(), target.strip(), _HERE, __version__)
+        yield PluginEntry(name.strip(), target.strip(), _HERE, __version__)
 
 
-def _merged(claimants: list[Entry]) -> Entry:
+def _merged(claimants: list[PluginEntry]) -> PluginEntry:
     first, *others = claimants
-    return replace(first, rivals=tuple(each.source for each in claimants)) if others else first
+    return replace(first, conflicting=tuple(each.source for each in claimants)) if others else first
 
 
-def _sole(entry: Entry) -> Any:
+def _sole(entry: PluginEntry) -> Any:
     """What it registers, if nobody else claims the name."""
-    if entry.rivals:
-        rivals = " and by ".join(entry.rivals)
-        raise PluginError(f"{entry.kind} {entry.name!r} is registered by {rivals}; uninstall one of them")
+    if entry.conflicting:
+        conflicting = " and by ".join(entry.conflicting)
+        raise PluginError(
+            f"{entry.kind} {entry.name!r} is registered by {conflicting}; uninstall one of them"
+        )
     return _import(entry)
 
 
-def _import(entry: Entry) -> Any:
+def _import(entry: PluginEntry) -> Any:
     module, _, path = entry.target.partition(":")
     with plugin_errors(entry, "cannot be imported"):
         found: Any = importlib.import_module(module)
@@ -133,19 +142,21 @@ def _import(entry: Entry) -> Any:
     return found
 
 
-def _checked(found: Any, entry: Entry) -> "type[Member]":
-    from optim_family.optimizers.base import Member
+def _checked(found: Any, entry: PluginEntry) -> "type[OptimizerBase]":
+    from optim_family.optimizers.base import OptimizerBase
 
-    if not (isinstance(found, type) and issubclass(found, Member)):
-        raise broken(entry, f"is not a subclass of optim_family.FamilyOptimizer or Member: {entry.target}")
+    if not (isinstance(found, type) and issubclass(found, OptimizerBase)):
+        raise named_error(
+            entry, f"is not a subclass of optim_family.FamilyOptimizer or OptimizerBase: {entry.target}"
+        )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
-        raise broken(entry, f"does not define {missing}, which every family optimizer must")
+        raise named_error(entry, f"does not define {missing}, which every family optimizer must")
     return found
 
 
 @contextmanager
-def plugin_errors(plugin: Entry | str, action: str) -> Iterator[None]:
+def plugin_errors(plugin: PluginEntry | str, action: str) -> Iterator[None]:
     """Turn an exception of a plugin into one that names it; what it prints goes to stderr, not stdout.
 
     Args:
@@ -164,7 +175,7 @@ def plugin_errors(plugin: Entry | str, action: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and _out_of_memory(error):
             raise
         owner = entry(plugin) if isinstance(plugin, str) else plugin
-        raise broken(owner, f"{action}: {type(error).__name__}: {one_line(error)}") from error
+        raise named_error(owner, f"{action}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
@@ -173,6 +184,6 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return out_of_memory(error)
 
 
-def broken(entry: Entry, reason: str) -> PluginError:
+def named_error(entry: PluginEntry, reason: str) -> PluginError:
     """An error that names plugin, distribution and version."""
     return PluginError(f"{entry.kind} {entry.name!r} of {entry.source} {reason}")

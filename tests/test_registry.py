@@ -60,7 +60,7 @@ def test_every_built_in_optimizer_loads(name):
 def test_a_plugin_is_listed_and_loaded_by_its_name(install):
     install("lion-plugin", {"lion": "lion_plugin:Lion"}, PLUGIN)
     entry = registry.entries()["lion"]
-    assert (entry.source, entry.rivals) == ("lion-plugin 1.0", ())
+    assert (entry.source, entry.conflicting) == ("lion-plugin 1.0", ())
     assert registry.load("lion").__name__ == "Lion"
 
 
@@ -73,7 +73,7 @@ def test_listing_imports_nothing(install):
 def test_two_distributions_with_one_name_clash_and_the_rest_works(install):
     install("lion-plugin", {"lion": "lion_plugin:Lion", "tiger": "lion_plugin:Lion"}, PLUGIN)
     install("other-lion", {"lion": "other_lion:Lion"}, version="2.0")
-    assert registry.entries()["lion"].rivals == ("lion-plugin 1.0", "other-lion 2.0")
+    assert registry.entries()["lion"].conflicting == ("lion-plugin 1.0", "other-lion 2.0")
     with pytest.raises(PluginError, match=r"lion-plugin 1\.0 and by other-lion 2\.0; uninstall one"):
         registry.load("lion")
     assert registry.load("tiger").__name__ == "Lion"
@@ -90,7 +90,7 @@ def test_one_distribution_that_is_on_the_path_twice_is_no_clash(install, version
     install("lion-plugin", {"lion": "lion_plugin:Lion"}, PLUGIN, version=version, place="egg")
     install("lion_plugin", {"lion": "lion_plugin:Lion"}, PLUGIN, place="site")
     entry = registry.entries()["lion"]
-    assert (entry.source, entry.rivals) == ("lion-plugin 1.0", ())
+    assert (entry.source, entry.conflicting) == ("lion-plugin 1.0", ())
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,10 @@ def test_one_distribution_that_is_on_the_path_twice_is_no_clash(install, version
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("raise SystemExit('line one\\n  line two')", "SystemExit: line one line two"),
         ("class Tiger: pass", "AttributeError: module 'lion_plugin' has no attribute 'Lion'"),
-        ("class Lion: pass", "is not a subclass of optim_family.FamilyOptimizer or Member: lion_plugin:Lion"),
+        (
+            "class Lion: pass",
+            "is not a subclass of optim_family.FamilyOptimizer or OptimizerBase: lion_plugin:Lion",
+        ),
         ("def Lion(): pass", "is not a subclass of optim_family.FamilyOptimizer"),
         (PLUGIN.replace("geometry(self)", "metric(self)"), "does not define geometry"),
     ],

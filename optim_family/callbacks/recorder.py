@@ -190,7 +190,7 @@ class Recorder:
             norm = float(torch.linalg.vector_norm(g))
             radial = float((g @ w).abs() / torch.linalg.vector_norm(w)) / (norm or 1.0)
             geometry = (
-                inferred_geometry.describe(self.optimizer)
+                inferred_geometry.geometry_of(self.optimizer)
                 if math.isfinite(loss) and math.isfinite(norm)
                 else None
             )

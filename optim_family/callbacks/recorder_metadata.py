@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from optim_family import registry
 from optim_family.errors import UsageError
-from optim_family.optimizers.base import Member
+from optim_family.optimizers.base import OptimizerBase
 from optim_family.optimizers.external.hyperparameters import arguments
 from optim_family.resources import version
 from optim_family.space import ParameterSpace
@@ -102,7 +102,7 @@ def name(optimizer: Optimizer) -> str:
 def hyper(optimizer: Optimizer) -> dict[str, Any]:
     """The hyper-parameters of the first group, a number or a word each."""
     group, found = optimizer.param_groups[0], dict[str, Any]()
-    if isinstance(optimizer, Member):
+    if isinstance(optimizer, OptimizerBase):
         return {field: group[field] for field in type(optimizer).Hyper.model_fields}
     for argument in arguments(type(optimizer), {}):
         if argument.name in group:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from optim_family.conformance.harness import LR, Bench, gradients, variants, with_decay
+from optim_family.conformance.harness import LR, OptimizerHarness, gradients, variants, with_decay
 from optim_family.errors import one_line
-from optim_family.optimizers.base import Member
+from optim_family.optimizers.base import OptimizerBase
 from optim_family.training import checkpoint
 
 
-def check_geometry_follows_a_schedule(optimizer: type[Member]) -> str:
+def check_geometry_follows_a_schedule(optimizer: type[OptimizerBase]) -> str:
     """geometry() reads the hyper-parameters in force, which schedulers change, and not `defaults`."""
     for values in with_decay(optimizer):
-        bench = Bench.build(optimizer, values).warm_up(20)
+        bench = OptimizerHarness.build(optimizer, values).warm_up(20)
         changes = {"lr": values["lr"] / 2, "weight_decay": values["weight_decay"] * 1.5}
         expected = bench.copy(**changes).geometry()
         bench.set(**changes)
@@ -30,10 +30,10 @@ def check_geometry_follows_a_schedule(optimizer: type[Member]) -> str:
     return "they follow"
 
 
-def check_geometry_changes_nothing(optimizer: type[Member]) -> str:
+def check_geometry_changes_nothing(optimizer: type[OptimizerBase]) -> str:
     """Looking at the geometry leaves weights, state and the next steps as they were."""
     for values in with_decay(optimizer):
-        watched, alone = Bench.build(optimizer, values), Bench.build(optimizer, values)
+        watched, alone = OptimizerHarness.build(optimizer, values), OptimizerHarness.build(optimizer, values)
         for gradient in gradients(watched.space.dim, 10, seed=6):
             watched.geometry(gradient)
             watched.optimizer.step()
@@ -44,11 +44,11 @@ def check_geometry_changes_nothing(optimizer: type[Member]) -> str:
     return "the same steps"
 
 
-def check_state_is_complete(optimizer: type[Member]) -> str:
+def check_state_is_complete(optimizer: type[OptimizerBase]) -> str:
     """A new optimizer that loads state_dict() goes on bit for bit; nothing is remembered elsewhere."""
     for values in with_decay(optimizer):
         for steps in (0, 1, 7):
-            first = Bench.build(optimizer, values).warm_up(steps)
+            first = OptimizerHarness.build(optimizer, values).warm_up(steps)
             second = first.copy()
             for gradient in gradients(first.space.dim, 7, seed=7):
                 assert torch.equal(first.step(gradient), second.step(gradient)), (
@@ -59,10 +59,10 @@ def check_state_is_complete(optimizer: type[Member]) -> str:
     return "the same steps"
 
 
-def check_state_can_be_saved(optimizer: type[Member]) -> str:
+def check_state_can_be_saved(optimizer: type[OptimizerBase]) -> str:
     """A checkpoint takes state_dict() in and gives it back: a resumed run goes on bit for bit."""
     for values in variants(optimizer, lr=LR):
-        first = Bench.build(optimizer, values).warm_up(5)
+        first = OptimizerHarness.build(optimizer, values).warm_up(5)
         second = first.copy()
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -83,10 +83,10 @@ def check_state_can_be_saved(optimizer: type[Member]) -> str:
     return "the same steps"
 
 
-def check_is_deterministic(optimizer: type[Member]) -> str:
+def check_is_deterministic(optimizer: type[OptimizerBase]) -> str:
     """The same gradients give the same steps, bit for bit."""
     for values in with_decay(optimizer):
-        a, b = (Bench.build(optimizer, values).warm_up(10) for _ in range(2))
+        a, b = (OptimizerHarness.build(optimizer, values).warm_up(10) for _ in range(2))
         assert torch.equal(a.space.weights(), b.space.weights()), (
             f"{optimizer.__name__} takes different steps for the same gradients, with {values}. "
             "Likely causes: random numbers, the time, or a memory that all its objects share."
@@ -94,9 +94,9 @@ def check_is_deterministic(optimizer: type[Member]) -> str:
     return "the same steps"
 
 
-def check_one_parameter_group(optimizer: type[Member]) -> str:
+def check_one_parameter_group(optimizer: type[OptimizerBase]) -> str:
     """A second group is refused, with a reason: one threshold needs one learning rate."""
-    bench = Bench.build(optimizer, variants(optimizer, lr=LR)[0])
+    bench = OptimizerHarness.build(optimizer, variants(optimizer, lr=LR)[0])
     try:
         bench.optimizer.add_param_group({"params": [torch.zeros(2, requires_grad=True)]})
     except ValueError as error:

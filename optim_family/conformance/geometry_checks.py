@@ -9,18 +9,25 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from optim_family.conformance.harness import LR, Bench, gradients, variants, with_decay, with_metric
-from optim_family.optimizers.base import Member
+from optim_family.conformance.harness import (
+    LR,
+    OptimizerHarness,
+    gradients,
+    variants,
+    with_decay,
+    with_metric,
+)
+from optim_family.optimizers.base import OptimizerBase
 
-FORGETTING = 20_000  # steps at most until the momentum that the warm-up left has died out
-SIZE = 1e-12  # of the weights: their gradients do not move a sum or a maximum of squares either
-SETTLING = 60  # steps until one oscillation is left
+MOMENTUM_DECAY_STEPS = 20_000  # steps at most until the momentum that the warm-up left has died out
+WEIGHT_SCALE = 1e-12  # of the weights: their gradients do not move a sum or a maximum of squares either
+SETTLE_STEPS = 60  # steps until one oscillation is left
 OSCILLATION = 300  # steps in which 0.5 % too much or too little curvature shows
-BEAT = 30  # steps of which the largest counts: below the threshold a strong momentum makes beats
+BEAT_WINDOW = 30  # steps of which the largest counts: below the threshold a strong momentum makes beats
 NO_METRIC: Final = "no metric is declared"
 
 
-def check_threshold_is_sharp(optimizer: type[Member]) -> str:
+def check_threshold_is_sharp(optimizer: type[OptimizerBase]) -> str:
     """With P held still, curvature 0.5 % below the threshold dies out and 0.5 % above it grows.
 
     Relative to a weight without gradient, which the decay shrinks too. The loss is ½ wᵀHw with
@@ -28,7 +35,7 @@ def check_threshold_is_sharp(optimizer: type[Member]) -> str:
     """
     lowest, highest = math.inf, 0.0
     for values in with_metric(optimizer, with_decay(optimizer)):
-        declared = Bench.build(optimizer, values).geometry().threshold
+        declared = OptimizerHarness.build(optimizer, values).geometry().threshold
         still = _still(optimizer, values)
         growth = {factor: _growth(still, factor) for factor in (0.995, 1.005)}
         assert growth[0.995] < 1 < growth[1.005], (
@@ -42,19 +49,19 @@ def check_threshold_is_sharp(optimizer: type[Member]) -> str:
     return f"× {highest:.3g} at 0.995, × {lowest:.3g} at 1.005" if highest else NO_METRIC
 
 
-def _still(optimizer: type[Member], values: dict[str, Any]) -> Bench:
+def _still(optimizer: type[OptimizerBase], values: dict[str, Any]) -> OptimizerHarness:
     """With a metric that training has made, which is held, and a momentum that has died out."""
-    bench = Bench.build(optimizer, values).warm_up()
+    bench = OptimizerHarness.build(optimizer, values).warm_up()
     bench.set(**optimizer.freeze)
     nothing = torch.zeros(bench.space.dim, dtype=torch.float64)
-    for _ in range(FORGETTING):
+    for _ in range(MOMENTUM_DECAY_STEPS):
         bench.space.assign(nothing)  # or the decay would feed the momentum
-        if float(bench.step(nothing).norm()) < 1e-3 * SIZE:
+        if float(bench.step(nothing).norm()) < 1e-3 * WEIGHT_SCALE:
             break
     return bench
 
 
-def _growth(still: Bench, factor: float) -> float:
+def _growth(still: OptimizerHarness, factor: float) -> float:
     """By what an oscillation at factor · threshold changes, compared with a weight without gradient."""
     bench = still.copy()
     bench.set(**still.optimizer.freeze)
@@ -64,22 +71,22 @@ def _growth(still: Bench, factor: float) -> float:
     spectrum = torch.zeros(dim, dtype=torch.float64)
     spectrum[:3] = geometry.threshold * torch.tensor([factor, 0.1, 0.01])
     hessian = root @ basis @ torch.diag(spectrum) @ basis.T @ root
-    bench.space.assign(SIZE * inverse @ (basis[:, 0] + 100 * basis[:, 3]))
+    bench.space.assign(WEIGHT_SCALE * inverse @ (basis[:, 0] + 100 * basis[:, 3]))
     sizes = list[float]()
-    for step in range(SETTLING + OSCILLATION):
+    for step in range(SETTLE_STEPS + OSCILLATION):
         y = basis.T @ root @ bench.step(hessian @ bench.space.weights())
         sizes.append(float(abs(y[0] / y[3])))
-        growth = max(sizes[-BEAT:]) / max(sizes[:SETTLING][-BEAT:])
-        if step >= SETTLING and not 1e-3 < growth < 1e3:  # on towards rounding errors nothing is learnt
+        growth = max(sizes[-BEAT_WINDOW:]) / max(sizes[:SETTLE_STEPS][-BEAT_WINDOW:])
+        if step >= SETTLE_STEPS and not 1e-3 < growth < 1e3:  # on towards rounding errors nothing is learnt
             break
     return growth
 
 
-def check_metric_is_that_of_the_step(optimizer: type[Member]) -> str:
+def check_metric_is_that_of_the_step(optimizer: type[OptimizerBase]) -> str:
     """P is positive definite; held still, a change δ of the gradient changes the step by −c P⁻¹δ."""
     worst = math.inf
     for values in with_metric(optimizer, with_decay(optimizer)):
-        bench = Bench.build(optimizer, values).warm_up()
+        bench = OptimizerHarness.build(optimizer, values).warm_up()
         bench.set(**optimizer.freeze)
         gradient, delta = gradients(bench.space.dim, 2, seed=3)
         other = bench.copy()
@@ -102,11 +109,11 @@ def check_metric_is_that_of_the_step(optimizer: type[Member]) -> str:
     return f"cosine 1 − {max(1 - worst, 0.0):.1g}" if worst < math.inf else NO_METRIC
 
 
-def check_freeze_holds_the_metric(optimizer: type[Member]) -> str:
+def check_freeze_holds_the_metric(optimizer: type[OptimizerBase]) -> str:
     """With the values of `freeze` in force, P does not move in 20 steps."""
     worst = -1.0
     for values in with_metric(optimizer, variants(optimizer, lr=LR)):
-        bench = Bench.build(optimizer, values).warm_up()
+        bench = OptimizerHarness.build(optimizer, values).warm_up()
         bench.set(**optimizer.freeze)
         metrics = []
         for gradient in gradients(bench.space.dim, 20, seed=4):
@@ -122,12 +129,15 @@ def check_freeze_holds_the_metric(optimizer: type[Member]) -> str:
     return f"moved by {worst:.1g} of itself" if worst >= 0 else NO_METRIC
 
 
-def check_decay_is_as_declared(optimizer: type[Member]) -> str:
+def check_decay_is_as_declared(optimizer: type[OptimizerBase]) -> str:
     """Decoupled: w ← (1 − s) w apart from the step. Coupled: λw is added to the gradient."""
     worst = -1.0
     for values in variants(optimizer, lr=LR, weight_decay=0.3):
-        bench, plain = Bench.build(optimizer, values), Bench.build(optimizer, values | {"weight_decay": 0.0})
-        if (decay := Bench.build(optimizer, values).geometry().decay) is None:
+        bench, plain = (
+            OptimizerHarness.build(optimizer, values),
+            OptimizerHarness.build(optimizer, values | {"weight_decay": 0.0}),
+        )
+        if (decay := OptimizerHarness.build(optimizer, values).geometry().decay) is None:
             continue
         for gradient in gradients(bench.space.dim, 5, seed=5):
             before = bench.space.weights()
@@ -146,11 +156,11 @@ def check_decay_is_as_declared(optimizer: type[Member]) -> str:
     return f"off by {worst:.1g} of the weights" if worst >= 0 else "none is declared"
 
 
-def check_rescaling(optimizer: type[Member]) -> str:
+def check_rescaling(optimizer: type[OptimizerBase]) -> str:
     """(w, η, λ) → (3w, 3ᵃη, 3ᵇλ) leaves 300 steps of w/‖w‖ on a scale-invariant loss as they were."""
     worst = -1.0
     for values in with_decay(optimizer) + [v | {"eps": 0.0} for v in with_decay(optimizer) if "eps" in v]:
-        bench = Bench.build(optimizer, values | {"lr": 0.01})
+        bench = OptimizerHarness.build(optimizer, values | {"lr": 0.01})
         exponents = bench.optimizer.rescaling()
         if exponents is None:
             continue

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from optim_family.geometry import Geometry, UnknownMetric
-from optim_family.optimizers.base import Member
+from optim_family.optimizers.base import OptimizerBase
 from optim_family.space import ParameterSpace, unflatten
 
 LR = 0.1
@@ -22,19 +22,21 @@ WARM_UP = 200  # steps after which bias corrections have died out
 
 @final
 @dataclass(frozen=True)
-class Bench:
+class OptimizerHarness:
     """An optimizer on two tensors whose gradients the check chooses."""
 
-    optimizer: Member
+    optimizer: OptimizerBase
     space: ParameterSpace
 
     @classmethod
-    def build(cls, optimizer: type[Member], values: dict[str, Any], seed: int = 0) -> "Bench":
+    def build(
+        cls, optimizer: type[OptimizerBase], values: dict[str, Any], seed: int = 0
+    ) -> "OptimizerHarness":
         """Fresh tensors of a seeded start, and the optimizer on them."""
         generator = torch.Generator().manual_seed(seed)
         tensors = {
             f"w{i}": torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
-            for i, shape in enumerate(optimizer.tried_on)
+            for i, shape in enumerate(optimizer.test_shapes)
         }
         space = ParameterSpace(tensors)
         return cls(optimizer(space.tensors, **values), space)
@@ -55,7 +57,7 @@ class Bench:
         self.lend(torch.ones(self.space.dim, dtype=torch.float64) if gradient is None else gradient)
         return self.optimizer.geometry()
 
-    def warm_up(self, steps: int = WARM_UP, seed: int = 1) -> "Bench":
+    def warm_up(self, steps: int = WARM_UP, seed: int = 1) -> "OptimizerHarness":
         """Random gradients, as a training would have left behind."""
         for gradient in gradients(self.space.dim, steps, seed):
             self.step(gradient)
@@ -65,11 +67,11 @@ class Bench:
         """Change hyper-parameters as a scheduler does."""
         self.optimizer.param_groups[0].update(values)
 
-    def copy(self, **values: float) -> "Bench":
+    def copy(self, **values: float) -> "OptimizerHarness":
         """The same optimizer in the same state, with other hyper-parameters."""
         group = self.optimizer.param_groups[0]
         held = {key: group[key] for key in type(self.optimizer).Hyper.model_fields}
-        twin = Bench.build(type(self.optimizer), held | values)
+        twin = OptimizerHarness.build(type(self.optimizer), held | values)
         twin.space.assign(self.space.weights())
         twin.optimizer.load_state_dict(self.optimizer.state_dict())
         twin.set(**(held | values))
@@ -84,7 +86,7 @@ def gradients(dim: int, count: int, seed: int) -> Iterator[Tensor]:
         yield sizes * torch.randn(dim, generator=generator, dtype=torch.float64)
 
 
-def variants(optimizer: type[Member], **fixed: float) -> list[dict[str, Any]]:
+def variants(optimizer: type[OptimizerBase], **fixed: float) -> list[dict[str, Any]]:
     """Every allowed combination of the optimizer's choices, with the given values fixed."""
     choices = {}
     for name, field in optimizer.Hyper.model_fields.items():
@@ -102,21 +104,21 @@ def variants(optimizer: type[Member], **fixed: float) -> list[dict[str, Any]]:
     return [values for values in combinations if _allowed(optimizer, values)]
 
 
-def with_decay(optimizer: type[Member]) -> list[dict[str, Any]]:
+def with_decay(optimizer: type[OptimizerBase]) -> list[dict[str, Any]]:
     """All variants, each without decay and with as much as its kind can bear, or any kind."""
     plain = variants(optimizer, lr=LR, weight_decay=0.0)
-    declared = Bench.build(optimizer, plain[0]).geometry().decay
+    declared = OptimizerHarness.build(optimizer, plain[0]).geometry().decay
     decay = (DECOUPLED_SHRINK if declared and not declared.coupled else COUPLED_SHRINK) / LR
     return plain + variants(optimizer, lr=LR, weight_decay=decay)
 
 
-def with_metric(optimizer: type[Member], tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_metric(optimizer: type[OptimizerBase], tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that declare a metric; the others promise nothing about it."""
-    metrics = [Bench.build(optimizer, values).geometry().metric for values in tried]
+    metrics = [OptimizerHarness.build(optimizer, values).geometry().metric for values in tried]
     return [v for v, metric in zip(tried, metrics, strict=True) if not isinstance(metric, UnknownMetric)]
 
 
-def _allowed(optimizer: type[Member], values: dict[str, Any]) -> bool:
+def _allowed(optimizer: type[OptimizerBase], values: dict[str, Any]) -> bool:
     try:
         optimizer.Hyper(**values)
     except ValidationError:

@@ -25,7 +25,7 @@ _STARTING: Final = 60.0  # more, for the imports before the first
 
 @final
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What became of one promise.
 
     Attributes:
@@ -55,7 +55,7 @@ class Finding:
         return "kept" if self.kept else "broken"
 
 
-def examine(name: str, promises: Sequence[str] = (), *, seconds: float = SECONDS) -> Iterator[Finding]:
+def run_checks(name: str, promises: Sequence[str] = (), *, seconds: float = SECONDS) -> Iterator[CheckResult]:
     """One finding for each promise of an optimizer, as they come.
 
     Args:
@@ -74,8 +74,8 @@ def examine(name: str, promises: Sequence[str] = (), *, seconds: float = SECONDS
 
 
 def _one_process(
-    entry: registry.Entry, promises: Sequence[str], seconds: float
-) -> Generator[Finding, None, Sequence[str]]:
+    entry: registry.PluginEntry, promises: Sequence[str], seconds: float
+) -> Generator[CheckResult, None, Sequence[str]]:
     """The findings of one process; returns the checks that it did not come to."""
     command = [sys.executable, "-m", "optim_family.conformance.runner", entry.name, *promises]
     process = subprocess.Popen(
@@ -84,7 +84,9 @@ def _one_process(
     try:
         head = _next_line(process, seconds + _STARTING)
         if head is None:
-            lost = f"optimizer {entry.name!r} of {entry.source} {_end(process)} while it was imported"
+            lost = (
+                f"optimizer {entry.name!r} of {entry.source} {_how_it_ended(process)} while it was imported"
+            )
             raise PluginError(lost)
         if "error" in head:
             raise (UsageError if head["usage"] else PluginError)(head["error"])
@@ -92,9 +94,11 @@ def _one_process(
         for promise in list(left):
             line = _next_line(process, seconds)
             kept, measured = (
-                (line["kept"], line["measured"]) if line else (False, f"{entry.name} {_end(process)}")
+                (line["kept"], line["measured"])
+                if line
+                else (False, f"{entry.name} {_how_it_ended(process)}")
             )
-            yield Finding(promise, left.pop(promise), measured, kept, head["excuses"].get(promise, ""))
+            yield CheckResult(promise, left.pop(promise), measured, kept, head["excuses"].get(promise, ""))
             if line is None:
                 break
         return list(left)
@@ -116,7 +120,7 @@ def _next_line(process: "subprocess.Popen[bytes]", seconds: float) -> dict[str, 
     return answer
 
 
-def _end(process: "subprocess.Popen[bytes]") -> str:
+def _how_it_ended(process: "subprocess.Popen[bytes]") -> str:
     try:
         code = process.wait(1.0)
     except subprocess.TimeoutExpired:
@@ -154,11 +158,11 @@ def _serve(name: str, chosen: Sequence[str]) -> None:
     expected = {promise: suite.EXPECTED[checks[promise]] for promise in chosen}
     say(expected=expected, excuses=dict(optimizer.expected_failures))
     for promise in chosen:
-        kept, measured = judged(checks[promise], optimizer)
+        kept, measured = run_check(checks[promise], optimizer)
         say(kept=kept, measured=measured)
 
 
-def judged(check: Callable[[Any], str], optimizer: type) -> tuple[bool, str]:
+def run_check(check: Callable[[Any], str], optimizer: type) -> tuple[bool, str]:
     """Whether a promise is kept, and what was measured, in one line."""
     try:
         return True, check(optimizer)

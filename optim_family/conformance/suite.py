@@ -18,9 +18,9 @@ from optim_family.conformance.geometry_checks import (
     check_rescaling,
     check_threshold_is_sharp,
 )
-from optim_family.optimizers.base import Member
+from optim_family.optimizers.base import OptimizerBase
 
-Check = Callable[[type[Member]], str]
+Check = Callable[[type[OptimizerBase]], str]
 # Every check, and what it expects to measure.
 EXPECTED: Final[Mapping[Check, str]] = {
     check_threshold_is_sharp: "an oscillation × below 1 at 0.995 T, above 1 at 1.005 T",

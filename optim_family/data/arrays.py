@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optim_family.errors import CorruptError, UsageError, one_line
-from optim_family.registry import DATA, plugin_errors, provided
+from optim_family.registry import DATA, load_plugin, plugin_errors
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _MOST_CHANNELS = 4
@@ -211,7 +211,7 @@ def plugin_arrays(name: str) -> Arrays:
         PluginError: it fails, or an array is missing.
         CorruptError: a shape, a type, a count or a label is wrong.
     """
-    entry, load = provided(DATA, name)
+    entry, load = load_plugin(DATA, name)
     with plugin_errors(entry, "cannot be loaded"):
         found = dict(load())
         names = found.pop("class_names", None)

@@ -69,7 +69,7 @@ def catalogue(root: Path | None = None) -> list[Entry]:
     ]
 
 
-def plugged() -> dict[str, registry.Entry]:
+def plugged() -> dict[str, registry.PluginEntry]:
     """The sets of other distributions; a name of `NAMES` is taken."""
     return {name: entry for name, entry in registry.entries(registry.DATA).items() if name not in NAMES}
 

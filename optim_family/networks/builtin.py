@@ -12,7 +12,7 @@ from typing import Any, Final, final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optim_family.registry import MODELS, broken, plugin_errors, provided
+from optim_family.registry import MODELS, load_plugin, named_error, plugin_errors
 
 
 def bn_cnn(classes: int, channels: int, size: tuple[int, int], *, width: int = 8) -> nn.Module:
@@ -133,9 +133,9 @@ def network(name: str, classes: int, channels: int, size: tuple[int, int], **kwa
     """
     from torch import nn
 
-    entry, build = provided(MODELS, name)
+    entry, build = load_plugin(MODELS, name)
     with plugin_errors(entry, "cannot be built"):
         made = build(classes, channels, size, **kwargs)
     if not isinstance(made, nn.Module):
-        raise broken(entry, f"builds no nn.Module, but {type(made).__name__}")
+        raise named_error(entry, f"builds no nn.Module, but {type(made).__name__}")
     return made

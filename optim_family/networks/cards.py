@@ -67,7 +67,7 @@ def summaries() -> dict[str, str]:
     return {name: f"of {entry.source}" for name, entry in plugged().items()} | cards
 
 
-def plugged() -> dict[str, registry.Entry]:
+def plugged() -> dict[str, registry.PluginEntry]:
     """The models of other distributions; the name of a packaged card is taken."""
     return {name: entry for name, entry in registry.entries(registry.MODELS).items() if name not in names()}
 

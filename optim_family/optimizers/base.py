@@ -37,7 +37,7 @@ class HyperParameters(BaseModel):
         return self
 
 
-class Member(torch.optim.Optimizer, ABC):
+class OptimizerBase(torch.optim.Optimizer, ABC):
     """A torch optimizer with one group of hyper-parameters that can describe its own geometry.
 
     Remembers, as every torch optimizer does, one state a tensor and one group of hyper-parameters.
@@ -58,9 +58,17 @@ class Member(torch.optim.Optimizer, ABC):
     # Promises that it does not keep, as the conformance suite names them, each with the reason.
     expected_failures: ClassVar[Mapping[str, str]] = {}
     # Shapes of the two tensors on which the conformance suite tries it.
-    tried_on: ClassVar[Sequence[tuple[int, ...]]] = ((4, 3), (5,))
+    test_shapes: ClassVar[Sequence[tuple[int, ...]]] = ((4, 3), (5,))
+    tried_on: ClassVar[Sequence[tuple[int, ...]]] = test_shapes  # former name
     # The usual mini-batch size; None for an optimizer that is meant for the full batch.
     batch_size: ClassVar[int | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let a class define `test_shapes` under its former name."""
+        super().__init_subclass__(**options)
+        shapes = vars(cls).get("test_shapes", vars(cls).get("tried_on"))
+        if shapes is not None:
+            cls.test_shapes = cls.tried_on = shapes
 
     def __init__(
         self,
@@ -130,7 +138,10 @@ class Member(torch.optim.Optimizer, ABC):
         super().add_param_group(param_group)
 
 
-class FamilyOptimizer(Member, ABC):
+Member = OptimizerBase  # former name
+
+
+class FamilyOptimizer(OptimizerBase, ABC):
     """A member that moves one tensor at a time, in the lines of `update`."""
 
     # Whether `update` reads self.rho and self.gradient_norm; they exist if so, and cost two passes a step.
@@ -165,7 +176,7 @@ class FamilyOptimizer(Member, ABC):
         return loss
 
     @torch.no_grad()
-    def foresee(self, entry: Callable[[Tensor, Tensor, State, Values], Tensor]) -> Tensor:
+    def next_step_entry(self, entry: Callable[[Tensor, Tensor, State, Values], Tensor]) -> Tensor:
         """An entry as the next step will use it, over all tensors, [d]; a scalar is repeated.
 
         Args:
@@ -186,6 +197,8 @@ class FamilyOptimizer(Member, ABC):
             entry(w, g, self.state.get(w, {}), self.values).expand_as(w)
             for w, g in zip(self.weights, gradients, strict=True)
         )
+
+    foresee = next_step_entry  # former name
 
     def _observe(self) -> None:
         """The norms as they are before any tensor moves."""

@@ -14,7 +14,7 @@ Source: as `optim_family.geometry`, of whose two thresholds this is the common f
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import final
 
 from torch import Tensor
@@ -22,32 +22,46 @@ from torch import Tensor
 
 @final
 @dataclass(frozen=True)
-class Motion:
+class MomentumUpdate:
     """How one tensor moves in its next step, in the letters above.
 
     Attributes:
         metric: P, a number or the diagonal in the tensor's shape.
         lr: η.
         beta: β.
-        fresh: a.
-        remembered: b.
+        gradient_weight: a.
+        momentum_weight: b.
         decoupled: s / η, the λ of decoupled decay.
         coupled: λ; None where the optimizer has no coupled decay at all.
+        fresh: former name of `gradient_weight`.
+        remembered: former name of `momentum_weight`.
     """
 
     metric: Tensor | float
     lr: float
     beta: float = 0.0
-    fresh: float = 1.0
-    remembered: float = 0.0
+    gradient_weight: float = 1.0
+    momentum_weight: float = 0.0
     decoupled: float = 0.0
     coupled: float | None = None
+    fresh: InitVar[float | None] = None
+    remembered: InitVar[float | None] = None
+
+    def __post_init__(self, fresh: float | None, remembered: float | None) -> None:
+        """Accept and show the weights under their former names too."""
+        for former, name, value in (
+            ("fresh", "gradient_weight", fresh),
+            ("remembered", "momentum_weight", remembered),
+        ):
+            if value is not None:
+                object.__setattr__(self, name, value)
+            object.__setattr__(self, former, getattr(self, name))
 
     def threshold(self, pull: float = 1.0) -> float:
         """The h of the last formula above, where coupled decay reaches the weights as λ · pull."""
         if not self.lr:
             return math.inf
-        a, b, beta = self.fresh, self.remembered, self.beta
+        a, b, beta = self.gradient_weight, self.momentum_weight, self.beta
         s, decay = self.lr * self.decoupled, (self.coupled or 0.0) * pull
         z = 1 - s
         if decay:  # the larger root of the polynomial at h = 0
@@ -55,3 +69,6 @@ class Motion:
             constant = beta * (1 - s - self.lr * decay * a)
             z = (linear + math.sqrt(max(linear**2 - 4 * constant, 0.0))) / 2
         return (z + 1 - s) * (z + beta) / (self.lr * (a * (z + beta) + b * z)) - decay
+
+
+Motion = MomentumUpdate  # former name

@@ -71,7 +71,7 @@ class RMSprop(FamilyOptimizer):
         """P = √v + ε with the v of the next step: of one number, or diagonal."""
         lr, eps = self.values["lr"], self.values["eps"]
         decay = Decay(lr * self.values["weight_decay"])
-        p = self.foresee(self._second_moment).sqrt() + eps
+        p = self.next_step_entry(self._second_moment).sqrt() + eps
         one_number = self.values["moment"] == "scalar" and self.values["norm"] == "global"
         metric: Metric = ScalarMetric(self.dim, float(p[0])) if one_number else DiagonalMetric(p)
         return Geometry(metric, momentum_threshold(lr, shrink=decay.shrink), decay)

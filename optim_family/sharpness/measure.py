@@ -10,7 +10,7 @@ from optim_family.curvature.chunked_loss import ChunkLoss, chunk_losses
 from optim_family.curvature.hessian import Hessian, Mode
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry
-from optim_family.optimizers.external.inferred_geometry import describe
+from optim_family.optimizers.external.inferred_geometry import geometry_of
 from optim_family.sharpness.probe import Panel, Reading
 from optim_family.space import ParameterSpace
 
@@ -80,7 +80,7 @@ def _geometry(
                 shares = torch.autograd.grad(loss(), bare, materialize_grads=True)
                 for p, share in zip(bare, shares, strict=True):
                     p.grad = share if p.grad is None else p.grad + share
-        return describe(optimizer)
+        return geometry_of(optimizer)
     finally:
         for p in bare:
             p.grad = None

@@ -13,7 +13,7 @@ from optim_family.data import datasets
 from optim_family.errors import UsageError
 from optim_family.geometry import Geometry, Metric, UnknownMetric
 from optim_family.networks import build, scale_invariance
-from optim_family.optimizers.base import Member
+from optim_family.optimizers.base import OptimizerBase
 from optim_family.registry import plugin_errors
 from optim_family.resources import version
 from optim_family.sharpness.views import VIEWS, without_scale
@@ -38,7 +38,7 @@ class Experiment:
 
     spec: RunSpec
     objective: Objective
-    optimizer: Member
+    optimizer: OptimizerBase
     verdict: scale_invariance.Verdict
     views: tuple[str, ...]
     absent: tuple[str, ...]

@@ -11,7 +11,7 @@ from optim_family import measure
 from optim_family.analysis import run_summary
 from optim_family.callbacks.recorder import Recorder
 from optim_family.errors import UsageError
-from optim_family.optimizers.external.wrapper import adopt
+from optim_family.optimizers.external.wrapper import wrap_external
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
 from optim_family.runs.run import read_run
@@ -210,7 +210,7 @@ def test_compare_reads_it(tmp_path, capsys):
         (adamw, "torch:AdamW", {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.1}),
         (lambda p: torch.optim.Adam(p, lr=torch.tensor(0.5)), "torch:Adam", {"lr": 0.5}),
         (lambda p: RMSprop(p, moment="scalar"), "rmsprop", {"moment": "scalar", "lr": 0.02}),
-        (lambda p: adopt("timm:lambw")(p), "timm:lambw", {"lr": 1e-3, "beta2": 0.999}),
+        (lambda p: wrap_external("timm:lambw")(p), "timm:lambw", {"lr": 1e-3, "beta2": 0.999}),
         (lambda p: Lion(p), "timm:Lion", {"lr": 1e-4}),
     ],
 )

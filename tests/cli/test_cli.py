@@ -201,9 +201,9 @@ def test_optimizers_show_has_every_hyper_parameter_with_default_range_and_meanin
 
 def test_optimizers_names_clashes_and_with_v_what_is_broken(run, monkeypatch):
     known = {
-        "gd": registry.Entry("gd", "optim_family.optimizers.gd:GD", "optim-family", "0.1.0"),
-        "bad": registry.Entry("bad", "no_such_module:Bad", "bad-plugin", "1.0"),
-        "two": registry.Entry("two", "a:B", "a", "1", ("a 1", "b 2")),
+        "gd": registry.PluginEntry("gd", "optim_family.optimizers.gd:GD", "optim-family", "0.1.0"),
+        "bad": registry.PluginEntry("bad", "no_such_module:Bad", "bad-plugin", "1.0"),
+        "two": registry.PluginEntry("two", "a:B", "a", "1", ("a 1", "b 2")),
     }
     monkeypatch.setattr(registry, "entries", lambda: known)
     answer = run("optimizers")

@@ -60,7 +60,9 @@ def test_a_driver_without_a_device_is_suspicious(monkeypatch):
 
 def test_a_broken_plugin_is_named_with_the_reason_and_the_others_load(look, monkeypatch):
     known = registry.entries()
-    monkeypatch.setattr(registry, "entries", lambda: known | {"bad": registry.Entry("bad", "x:Y", "z", "1")})
+    monkeypatch.setattr(
+        registry, "entries", lambda: known | {"bad": registry.PluginEntry("bad", "x:Y", "z", "1")}
+    )
     found = look()
     assert found["bad"].state == "fail"
     assert "optimizer 'bad' of z 1 cannot be imported: ModuleNotFoundError" in found["bad"].text

@@ -294,7 +294,7 @@ def test_all_mistakes_are_told_at_once(run):
 
 
 def test_a_plugin_that_fails_to_import_is_6(run, monkeypatch):
-    broken = registry.Entry("bad", "no_such_module:Bad", "bad-plugin", "1.0")
+    broken = registry.PluginEntry("bad", "no_such_module:Bad", "bad-plugin", "1.0")
     monkeypatch.setattr(registry, "entries", lambda: {"bad": broken})
     answer = run("--optimizer", "bad")
     assert (answer.code, answer.out) == (6, "")

@@ -4,7 +4,7 @@ import pytest
 
 from optim_family import registry
 from optim_family.conformance import runner, suite
-from optim_family.conformance.runner import examine
+from optim_family.conformance.runner import run_checks
 from optim_family.errors import PluginError, UsageError
 from tests.helpers.broken_plugin import GEOMETRY, GOOD, HYPER, SCALAR, UPDATE, broken
 from tests.helpers.cli_runner import optim_family
@@ -13,7 +13,7 @@ QUICK = ("decay_is_as_declared", "is_deterministic", "one_parameter_group")
 
 
 def findings(*promises, **options):
-    return {finding.promise: finding for finding in examine("plain", promises, **options)}
+    return {finding.promise: finding for finding in run_checks("plain", promises, **options)}
 
 
 def test_a_good_plugin_keeps_everything_whatever_it_prints(broken_plugin):
@@ -63,7 +63,7 @@ def test_a_good_plugin_keeps_everything_whatever_it_prints(broken_plugin):
 def test_a_broken_promise_is_told_and_the_process_lives(broken_plugin, old, new, says):
     broken_plugin(broken(GOOD, old, new))
     optimizer = registry.load("plain")
-    told = [runner.judged(check, optimizer) for check in suite.CHECKS]
+    told = [runner.run_check(check, optimizer) for check in suite.CHECKS]
     assert any(says in text for kept, text in told if not kept)
 
 
@@ -130,7 +130,7 @@ def test_an_exception_that_was_announced_is_fine_and_its_absence_is_not(broken_p
 def test_a_plugin_that_cannot_be_imported_is_named(broken_plugin, source, says):
     broken_plugin(source)
     with pytest.raises(PluginError, match=says):
-        list(examine("plain"))
+        list(run_checks("plain"))
 
 
 def test_a_plugin_whose_import_never_ends_is_named(broken_plugin, monkeypatch):
@@ -139,12 +139,12 @@ def test_a_plugin_whose_import_never_ends_is_named(broken_plugin, monkeypatch):
     with pytest.raises(
         PluginError, match=r"'plain' of test-plugin 1\.5 did not return in time while it was imported"
     ):
-        list(examine("plain", seconds=1.0))
+        list(run_checks("plain", seconds=1.0))
 
 
 def test_an_unknown_name_is_a_mistake_of_the_user():
     with pytest.raises(UsageError, match="no optimizer 'rmsprob'; did you mean 'rmsprop'"):
-        list(examine("rmsprob"))
+        list(run_checks("rmsprob"))
 
 
 def test_a_limit_that_is_no_number_of_seconds_is_a_mistake_of_the_user(capsys):

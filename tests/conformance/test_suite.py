@@ -31,7 +31,7 @@ class ThresholdTooHigh(GD):
 
 class MetricWithoutRoot(RMSprop):
     def geometry(self):
-        return replace(super().geometry(), metric=DiagonalMetric(self.foresee(self._second_moment)))
+        return replace(super().geometry(), metric=DiagonalMetric(self.next_step_entry(self._second_moment)))
 
 
 class CoupledDeclaredDecoupled(SGD):

@@ -106,7 +106,7 @@ class Kron(FamilyOptimizer):
             factors.append((Power(left, h["damping"]), Power(right, h["damping"])))
             return grad
 
-        self.foresee(note)
+        self.next_step_entry(note)
         decay = Decay(self.values["lr"] * self.values["weight_decay"])
         return Geometry(
             KroneckerMetric(factors), momentum_threshold(self.values["lr"], shrink=decay.shrink), decay

@@ -11,9 +11,9 @@ from optim_family import registry
 from optim_family.cli.lazy_groups import listing
 from optim_family.cli.output import Output
 from optim_family.conformance.plugin_template import write
-from optim_family.conformance.runner import examine
+from optim_family.conformance.runner import run_checks
 from optim_family.errors import PluginError, UsageError
-from optim_family.registry import Entry
+from optim_family.registry import PluginEntry
 
 
 @listing("optimizers")
@@ -52,7 +52,7 @@ def check(output: Output, name: str, seconds: int) -> None:
 
     Exit 6 where they differ.
     """
-    found = list(examine(name, seconds=seconds))
+    found = list(run_checks(name, seconds=seconds))
     if output.json:
         output.data({"name": name, "findings": [asdict(f) | {"fine": f.fine} for f in found]})
     else:
@@ -82,7 +82,7 @@ def described(optimizer: type) -> str:
     return "\n\n".join(filter(None, (module, inspect.getdoc(optimizer))))
 
 
-def _row(entry: Entry, state: str) -> dict[str, Any]:
+def _row(entry: PluginEntry, state: str) -> dict[str, Any]:
     return {
         "name": entry.name,
         "class": entry.target,
@@ -92,9 +92,9 @@ def _row(entry: Entry, state: str) -> dict[str, Any]:
     }
 
 
-def _state(entry: Entry, thorough: bool) -> str:
-    if entry.rivals:
-        return f"clash: registered by {' and by '.join(entry.rivals)}"
+def _state(entry: PluginEntry, thorough: bool) -> str:
+    if entry.conflicting:
+        return f"clash: registered by {' and by '.join(entry.conflicting)}"
     if not thorough:
         return ""
     try:

@@ -19,10 +19,10 @@ from torch.optim import Optimizer
 from optim_family.errors import one_line
 from optim_family.optimizers.base import HyperParameters
 
-Make = Callable[..., Optimizer]
+Constructor = Callable[..., Optimizer]
 
 _HOW: Final = {"foreach", "fused", "capturable", "differentiable", "verbose"}
-_OTHERWISE_NAMED: Final = {"maximize", "caution", "corrected_weight_decay", "decoupled_decay"}
+_ALIASED_OPTIONS: Final = {"maximize", "caution", "corrected_weight_decay", "decoupled_decay"}
 _PLAIN: Final = (bool, int, float, str)
 
 
@@ -51,12 +51,12 @@ class Argument:
         return parts if self.whole else parts[0]
 
 
-def arguments(make: Make, bound: Mapping[str, Any]) -> tuple[Argument, ...]:
+def arguments(make: Constructor, bound: Mapping[str, Any]) -> tuple[Argument, ...]:
     """The arguments of a constructor that are hyper-parameters; `bound` ones have another default."""
     parameters = list(inspect.signature(make).parameters.values())[1:]
     found = []
     for p in parameters:
-        if p.name in _HOW or p.name in _OTHERWISE_NAMED:
+        if p.name in _HOW or p.name in _ALIASED_OPTIONS:
             continue
         default = bound.get(p.name, p.default)
         if argument := _argument(p.name, p.annotation, default):
@@ -64,7 +64,9 @@ def arguments(make: Make, bound: Mapping[str, Any]) -> tuple[Argument, ...]:
     return tuple(found)
 
 
-def hyper_parameters(name: str, make: Make, known: tuple[Argument, ...], doc: str) -> type[HyperParameters]:
+def hyper_parameters(
+    name: str, make: Constructor, known: tuple[Argument, ...], doc: str
+) -> type[HyperParameters]:
     """A model with a field for each; it refuses what the constructor refuses, in its words.
 
     Args:

@@ -18,17 +18,25 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric, UnknownMetric
-from optim_family.optimizers.external.update_rules import EXCUSES, MOTIONS, PECULIAR, WITHOUT_METRIC, Turn
-from optim_family.optimizers.motion import Motion
+from optim_family.optimizers.external.update_rules import (
+    EXPECTED_FAILURES,
+    UNSUPPORTED_SETTINGS,
+    UPDATE_RULES,
+    WITHOUT_METRIC,
+    ParameterStep,
+)
+from optim_family.optimizers.motion import MomentumUpdate
 from optim_family.space import flatten
 
-STANDSTILL = 1e20  # how much larger P can be for a tensor whose learning rate is zero beside others that move
+MAX_STRETCH = (
+    1e20  # how much larger P can be for a tensor whose learning rate is zero beside others that move
+)
 # β₂ = 1 would divide by its own bias correction; that of the next smaller number is 1 after so many steps.
-STILL, AGES = 1 - 2.0**-52, 1e18
-VAST = 1e5  # how much larger P is made where it is a sum or a maximum of squares, to which nothing adds then
+BETA2_FROZEN, FAR_STEP = 1 - 2.0**-52, 1e18
+LARGE = 1e5  # how much larger P is made where it is a sum or a maximum of squares, to which nothing adds then
 
 
-def describe(optimizer: Optimizer) -> Geometry:
+def geometry_of(optimizer: Optimizer) -> Geometry:
     """The geometry of any optimizer's next step: the one that it declares, or else what is known of it.
 
     Raises:
@@ -52,24 +60,24 @@ def geometry(optimizer: Optimizer) -> Geometry:
     reason = why_unknown(optimizer)
     if reason is not None:
         return Geometry(UnknownMetric(sum(w.numel() for w in weights), reason), math.inf, None)
-    found = motions(optimizer)
+    found = update_rules(optimizer)
     pull = _mean(weights, [1 / m.metric for m in found])
     thresholds = [m.threshold(pull) for m in found]
     lowest = min(thresholds)
-    stretch = [1.0 if t == lowest else min(t / lowest, STANDSTILL) for t in thresholds]
+    stretch = [1.0 if t == lowest else min(t / lowest, MAX_STRETCH) for t in thresholds]
     metric = _metric(optimizer, weights, [m.metric * x for m, x in zip(found, stretch, strict=True)])
     shrink = _mean(weights, [m.lr * (m.decoupled + (m.coupled or 0.0)) for m in found])
     return Geometry(metric, lowest, Decay(shrink, coupled=any(m.coupled is not None for m in found)))
 
 
 @torch.no_grad()
-def motions(optimizer: Optimizer) -> list[Motion]:
+def update_rules(optimizer: Optimizer) -> list[MomentumUpdate]:
     """How each trained tensor moves in the next step of an optimizer of which that is known, in order."""
-    describe = MOTIONS[_origin(type(optimizer))]
-    return [describe(turn) for turn in _rehearse(optimizer)]
+    rule = UPDATE_RULES[_known_base(type(optimizer))]
+    return [rule(step) for step in _step_on_copy(optimizer)]
 
 
-def hold_still(optimizer: Optimizer) -> None:
+def freeze_metric(optimizer: Optimizer) -> None:
     """Let the averages of a known optimizer's metric move no more: for tests of its threshold.
 
     A sum, as Adagrad's, and a maximum, as Adamax's, become so large that a gradient does not matter to them.
@@ -77,45 +85,45 @@ def hold_still(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         group.update({key: 1.0 for key in group.keys() & {"alpha", "rho"}})
         if "betas" in group:
-            group["betas"] = (group["betas"][0], STILL)
+            group["betas"] = (group["betas"][0], BETA2_FROZEN)
     for memory in optimizer.state.values():
-        if memory.keys() & {"exp_avg", "sum"} and "step" in memory and float(memory["step"]) < AGES / 2:
-            memory["step"].fill_(AGES)
+        if memory.keys() & {"exp_avg", "sum"} and "step" in memory and float(memory["step"]) < FAR_STEP / 2:
+            memory["step"].fill_(FAR_STEP)
             for key in memory.keys() & {"exp_avg", "sum", "exp_inf"}:
-                memory[key].mul_({"exp_avg": 0.0, "sum": VAST**2, "exp_inf": VAST}[key])
+                memory[key].mul_({"exp_avg": 0.0, "sum": LARGE**2, "exp_inf": LARGE}[key])
         if "mu_product" in memory:
             memory["mu_product"].zero_()
 
 
 def why_unknown(optimizer: Optimizer) -> str | None:
     """Why no metric is known for an optimizer; None if one is."""
-    name, origin = type(optimizer).__name__, _origin(type(optimizer))
+    name, origin = type(optimizer).__name__, _known_base(type(optimizer))
     if origin in WITHOUT_METRIC:
         return f"{name} has none, for {WITHOUT_METRIC[origin]}"
-    if origin not in MOTIONS:
+    if origin not in UPDATE_RULES:
         return f"that of {name} has not been declared, as a FamilyOptimizer declares its own"
-    for setting in PECULIAR:
+    for setting in UNSUPPORTED_SETTINGS:
         if any(group.get(setting) for group in optimizer.param_groups):
-            return f"{name} with {setting} has none, for {PECULIAR[setting]}"
+            return f"{name} with {setting} has none, for {UNSUPPORTED_SETTINGS[setting]}"
     return None
 
 
-def excuses(optimizer: type[Optimizer]) -> Mapping[str, str]:
+def expected_failures(optimizer: type[Optimizer]) -> Mapping[str, str]:
     """Promises of the conformance suite that a class does not keep, with the reason."""
-    return EXCUSES.get(_origin(optimizer), {})
+    return EXPECTED_FAILURES.get(_known_base(optimizer), {})
 
 
-def _origin(optimizer: type[Optimizer]) -> str:
+def _known_base(optimizer: type[Optimizer]) -> str:
     """The known class whose step this is; empty if there is none."""
     step = inspect.unwrap(optimizer.step)  # torch wraps that of every class at its first use
     for kind in (kind for kind in optimizer.__mro__ if issubclass(kind, Optimizer)):
         name = f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
-        if name in MOTIONS or name in WITHOUT_METRIC:
+        if name in UPDATE_RULES or name in WITHOUT_METRIC:
             return name if inspect.unwrap(kind.step) is step else ""
     return ""
 
 
-def _rehearse(optimizer: Optimizer) -> Iterator[Turn]:
+def _step_on_copy(optimizer: Optimizer) -> Iterator[ParameterStep]:
     """Take the next step on a copy, which has the state but no hooks; tensors without gradient get zeros."""
     twin, norm = copy.deepcopy(optimizer), 0.0
     pairs = [
@@ -130,7 +138,7 @@ def _rehearse(optimizer: Optimizer) -> Iterator[Turn]:
     twin.step()
     for w, moved, group in pairs:
         values = {key: _plain(value) for key, value in group.items() if key != "params"}
-        yield Turn(w.detach(), optimizer.state.get(w, {}), twin.state[moved], values, norm)
+        yield ParameterStep(w.detach(), optimizer.state.get(w, {}), twin.state[moved], values, norm)
 
 
 def _plain(value: Any) -> Any:

@@ -13,14 +13,14 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
-from optim_family.optimizers.motion import Motion
+from optim_family.optimizers.motion import MomentumUpdate
 
 State = Mapping[str, Any]
 
 
 @final
 @dataclass(frozen=True)
-class Turn:
+class ParameterStep:
     """One tensor and its next step: all that a description may look at.
 
     Attributes:
@@ -43,37 +43,37 @@ class Turn:
         return float(self.after["step"])
 
 
-def _sgd(t: Turn) -> Motion:
-    return Motion(1.0, t.group["lr"], **_momentum(t), coupled=t.group["weight_decay"])
+def _sgd(t: ParameterStep) -> MomentumUpdate:
+    return MomentumUpdate(1.0, t.group["lr"], **_momentum(t), coupled=t.group["weight_decay"])
 
 
-def _sgdw(t: Turn) -> Motion:
-    return Motion(1.0, t.group["lr"], **_momentum(t), decoupled=_decoupled(t))
+def _sgdw(t: ParameterStep) -> MomentumUpdate:
+    return MomentumUpdate(1.0, t.group["lr"], **_momentum(t), decoupled=_decoupled(t))
 
 
-def _momentum(t: Turn) -> dict[str, float]:
+def _momentum(t: ParameterStep) -> dict[str, float]:
     """β, a, b of m ← β m + (1 − dampening) g, without or with Nesterov's g + β m."""
     beta, kept = t.group["momentum"], 1 - t.group.get("dampening", 0.0)
     if not beta:
         return {}
     if t.group.get("nesterov"):
-        return {"beta": beta, "remembered": beta * kept}
-    return {"beta": beta, "fresh": 0.0, "remembered": kept}
+        return {"beta": beta, "momentum_weight": beta * kept}
+    return {"beta": beta, "gradient_weight": 0.0, "momentum_weight": kept}
 
 
-def _asgd(t: Turn) -> Motion:
+def _asgd(t: ParameterStep) -> MomentumUpdate:
     eta = float(t.before.get("eta", t.group["lr"]))
-    return Motion(1.0, eta, decoupled=t.group["lambd"], coupled=t.group["weight_decay"])
+    return MomentumUpdate(1.0, eta, decoupled=t.group["lambd"], coupled=t.group["weight_decay"])
 
 
-def _adam(t: Turn) -> Motion:
+def _adam(t: ParameterStep) -> MomentumUpdate:
     """P = (1 − β₁ᵗ)(√(v / (1 − β₂ᵗ)) + ε)."""
     v = t.after["max_exp_avg_sq" if t.group["amsgrad"] else "exp_avg_sq"]
     first, second = _corrections(t)
     return _averaged(t, first * ((v / second).sqrt() + t.group["eps"]))
 
 
-def _radam(t: Turn) -> Motion:
+def _radam(t: ParameterStep) -> MomentumUpdate:
     """P = (1 − β₁ᵗ)(√v + ε) / (r √(1 − β₂ᵗ)); (1 − β₁ᵗ) I while too few gradients say what v is."""
     beta2, (first, second) = t.group["betas"][1], _corrections(t)
     most = 2 / (1 - beta2) - 1
@@ -86,50 +86,50 @@ def _radam(t: Turn) -> Motion:
     )
 
 
-def _adamax(t: Turn) -> Motion:
+def _adamax(t: ParameterStep) -> MomentumUpdate:
     """P = (1 − β₁ᵗ) u, where u ← max(β₂ u, |g| + ε)."""
     return _averaged(t, _corrections(t)[0] * t.after["exp_inf"])
 
 
-def _nadam(t: Turn) -> Motion:
+def _nadam(t: ParameterStep) -> MomentumUpdate:
     """P = √(v / (1 − β₂ᵗ)) + ε, and a g + b m with the momentum's own schedule μ."""
     beta1, product = t.group["betas"][0], float(t.after["mu_product"])
     mu, following = (
         beta1 * (1 - 0.5 * 0.96 ** (step * t.group["momentum_decay"])) for step in (t.count, t.count + 1)
     )
     metric = (t.after["exp_avg_sq"] / _corrections(t)[1]).sqrt() + t.group["eps"]
-    fresh, remembered = (1 - mu) / (1 - product), following * (1 - beta1) / (1 - product * following)
-    return Motion(metric, t.group["lr"], beta1, fresh, remembered, **_decay(t))
+    a, b = (1 - mu) / (1 - product), following * (1 - beta1) / (1 - product * following)
+    return MomentumUpdate(metric, t.group["lr"], beta1, a, b, **_decay(t))
 
 
-def _rmsprop(t: Turn) -> Motion:
+def _rmsprop(t: ParameterStep) -> MomentumUpdate:
     """P = √v + ε, where v is the variance if it is centred."""
-    return Motion(_variance(t).sqrt() + t.group["eps"], t.group["lr"], **_momentum(t), **_decay(t))
+    return MomentumUpdate(_variance(t).sqrt() + t.group["eps"], t.group["lr"], **_momentum(t), **_decay(t))
 
 
-def _rmsprop_tf(t: Turn) -> Motion:
+def _rmsprop_tf(t: ParameterStep) -> MomentumUpdate:
     """P = √(v + ε)."""
-    return Motion((_variance(t) + t.group["eps"]).sqrt(), t.group["lr"], **_momentum(t), **_decay(t))
+    return MomentumUpdate((_variance(t) + t.group["eps"]).sqrt(), t.group["lr"], **_momentum(t), **_decay(t))
 
 
-def _variance(t: Turn) -> Tensor:
+def _variance(t: ParameterStep) -> Tensor:
     v: Tensor = t.after["square_avg"]
     return v.addcmul(t.after["grad_avg"], t.after["grad_avg"], value=-1) if t.group["centered"] else v
 
 
-def _adagrad(t: Turn) -> Motion:
+def _adagrad(t: ParameterStep) -> MomentumUpdate:
     """P = √Σg² + ε."""
     lr = t.group["lr"] / (1 + (t.count - 1) * t.group["lr_decay"])
-    return Motion(t.after["sum"].sqrt() + t.group["eps"], lr, **_decay(t))
+    return MomentumUpdate(t.after["sum"].sqrt() + t.group["eps"], lr, **_decay(t))
 
 
-def _adadelta(t: Turn) -> Motion:
+def _adadelta(t: ParameterStep) -> MomentumUpdate:
     """P = √(v + ε) / √(x + ε), with the average x of squared steps as it was before this one."""
     eps, steps = t.group["eps"], t.before.get("acc_delta", torch.zeros_like(t.w))
-    return Motion(((t.after["square_avg"] + eps) / (steps + eps)).sqrt(), t.group["lr"], **_decay(t))
+    return MomentumUpdate(((t.after["square_avg"] + eps) / (steps + eps)).sqrt(), t.group["lr"], **_decay(t))
 
 
-def _lamb(t: Turn) -> Motion:
+def _lamb(t: ParameterStep) -> MomentumUpdate:
     """P = Adam's, times the clipping of the gradient, divided by the trust ratio ‖w‖ / ‖u‖ of the step u."""
     h, (beta1, beta2), count = t.group, t.group["betas"], float(t.group["step"])
     first, second = (1 - beta1**count, 1 - beta2**count) if h["bias_correction"] else (1.0, 1.0)
@@ -142,7 +142,7 @@ def _lamb(t: Turn) -> Motion:
     clip = max(1.0, t.gradient_norm / h["max_grad_norm"]) if h["max_grad_norm"] else 1.0
     kept = 1 - beta1 if h["grad_averaging"] else 1.0
     metric = root * (first * clip / trust)
-    return Motion(metric, h["lr"], beta1, 0.0, kept, decoupled=outside + trust * inside)
+    return MomentumUpdate(metric, h["lr"], beta1, 0.0, kept, decoupled=outside + trust * inside)
 
 
 def _ratio(w: Tensor, step: Tensor, most: float) -> float:
@@ -150,31 +150,31 @@ def _ratio(w: Tensor, step: Tensor, most: float) -> float:
     return min(a / b, most) if a and b else 1.0
 
 
-def _averaged(t: Turn, metric: Tensor | float) -> Motion:
+def _averaged(t: ParameterStep, metric: Tensor | float) -> MomentumUpdate:
     """The momentum of Adam and its kin, m ← β₁ m + (1 − β₁) g."""
     beta1 = t.group["betas"][0]
-    return Motion(metric, t.group["lr"], beta1, 0.0, 1 - beta1, **_decay(t))
+    return MomentumUpdate(metric, t.group["lr"], beta1, 0.0, 1 - beta1, **_decay(t))
 
 
-def _corrections(t: Turn) -> tuple[float, float]:
+def _corrections(t: ParameterStep) -> tuple[float, float]:
     """(1 − β₁ᵗ, 1 − β₂ᵗ)."""
     beta1, beta2 = t.group["betas"]
     return 1 - beta1**t.count, 1 - beta2**t.count
 
 
-def _decay(t: Turn) -> dict[str, float]:
+def _decay(t: ParameterStep) -> dict[str, float]:
     decoupled = t.group.get("decoupled_weight_decay") or t.group.get("decoupled_decay")
     return {"decoupled": _decoupled(t)} if decoupled else {"coupled": t.group["weight_decay"]}
 
 
-def _decoupled(t: Turn) -> float:
+def _decoupled(t: ParameterStep) -> float:
     """λ, times η over the largest η where timm's decay is corrected."""
     correction = t.group["lr"] / t.group["max_lr_snapshot"] if t.group.get("corrected_weight_decay") else 1.0
     return float(t.group["weight_decay"] * correction)
 
 
 # By package and name of the class that defines the step: neither package need be imported to look.
-MOTIONS: Final[Mapping[str, Callable[[Turn], Motion]]] = {
+UPDATE_RULES: Final[Mapping[str, Callable[[ParameterStep], MomentumUpdate]]] = {
     "torch.SGD": _sgd,
     "torch.ASGD": _asgd,
     "torch.Adam": _adam,
@@ -200,7 +200,7 @@ WITHOUT_METRIC: Final[Mapping[str, str]] = {
 }
 _TRUST = "its trust ratio ‖w‖ / ‖u‖ and its clipping of the gradient are part of P and move with every step"
 # Promises of the conformance suite that a known optimizer does not keep.
-EXCUSES: Final[Mapping[str, Mapping[str, str]]] = {
+EXPECTED_FAILURES: Final[Mapping[str, Mapping[str, str]]] = {
     "timm.Lamb": {
         "threshold_is_sharp": _TRUST,
         "metric_is_that_of_the_step": _TRUST,
@@ -209,7 +209,7 @@ EXCUSES: Final[Mapping[str, Mapping[str, str]]] = {
     }
 }
 # Settings under which a step is not the one above.
-PECULIAR: Final[Mapping[str, str]] = {
+UNSUPPORTED_SETTINGS: Final[Mapping[str, str]] = {
     "maximize": "it climbs",
     "caution": "it leaves out what the gradient disagrees with, which changes from step to step",
 }

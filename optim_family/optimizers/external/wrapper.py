@@ -18,9 +18,14 @@ from torch.optim import Optimizer
 
 from optim_family.errors import UsageError, one_line, unknown
 from optim_family.geometry import Geometry
-from optim_family.optimizers.base import HyperParameters, Member
+from optim_family.optimizers.base import HyperParameters, OptimizerBase
 from optim_family.optimizers.external import inferred_geometry
-from optim_family.optimizers.external.hyperparameters import Argument, Make, arguments, hyper_parameters
+from optim_family.optimizers.external.hyperparameters import (
+    Argument,
+    Constructor,
+    arguments,
+    hyper_parameters,
+)
 
 _MATRICES_ONLY = {"torch:Muon"}
 _DATA = (Tensor, bool, int, float, str, tuple, list, types.NoneType)  # and not torch.bfloat16
@@ -30,7 +35,7 @@ _REFUSED = {
 }
 
 
-class Adopted(Member, ABC):
+class ExternalOptimizer(OptimizerBase, ABC):
     """Somebody else's optimizer, which holds the state; here are its hyper-parameters, a field a number.
 
     Raises:
@@ -38,7 +43,7 @@ class Adopted(Member, ABC):
         UsageError: it refuses the tensors.
     """
 
-    make: ClassVar[Make]
+    make: ClassVar[Constructor]
     arguments: ClassVar[tuple[Argument, ...]]
 
     def __init__(self, params: Iterable[Any], hyper: HyperParameters | None = None, **values: Any) -> None:
@@ -85,11 +90,11 @@ class Adopted(Member, ABC):
         """A scheduler changes the values here."""
         self.other.param_groups[0].update(self._given())
         if self.values.get("still"):
-            inferred_geometry.hold_still(self.other)
+            inferred_geometry.freeze_metric(self.other)
 
 
 @functools.cache
-def adopt(name: str) -> type[Member]:
+def wrap_external(name: str) -> type[OptimizerBase]:
     """The family optimizer behind `torch:NAME` or `timm:NAME`.
 
     Raises:
@@ -102,17 +107,19 @@ def adopt(name: str) -> type[Member]:
     known = arguments(constructor, bound)
 
     @final
-    class One(Adopted):
+    class Wrapped(ExternalOptimizer):
         make = functools.partial(constructor, **bound)
         arguments = known
         Hyper = hyper_parameters(name, make, known, constructor.__doc__ or "")
         freeze = {"still": 1.0}
-        expected_failures = inferred_geometry.excuses(constructor)
-        tried_on = ((4, 3), (5, 1)) if name in _MATRICES_ONLY else Member.tried_on
+        expected_failures = inferred_geometry.expected_failures(constructor)
+        test_shapes = ((4, 3), (5, 1)) if name in _MATRICES_ONLY else OptimizerBase.test_shapes
 
-    One.__name__ = One.__qualname__ = name
-    One.__doc__ = f"{constructor.__module__}.{constructor.__qualname__} with {dict(bound) or 'its defaults'}."
-    return One
+    Wrapped.__name__ = Wrapped.__qualname__ = name
+    Wrapped.__doc__ = (
+        f"{constructor.__module__}.{constructor.__qualname__} with {dict(bound) or 'its defaults'}."
+    )
+    return Wrapped
 
 
 def _torch(kind: str) -> type[Optimizer]:

@@ -4,8 +4,8 @@ import pytest
 
 from optim_family import registry, testing
 from optim_family.conformance.geometry_checks import NO_METRIC
-from optim_family.conformance.runner import judged
-from optim_family.optimizers.external.wrapper import adopt
+from optim_family.conformance.runner import run_check
+from optim_family.optimizers.external.wrapper import wrap_external
 
 # With all the momenta, amsgrad, centred, decay coupled and decoupled: whatever is a choice is tried.
 TORCH = ("SGD", "ASGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "Adamax")
@@ -21,8 +21,8 @@ ABOUT_THE_METRIC = {
 @pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", [*KNOWN, *WITHOUT])
 def test_the_real_class_keeps_its_promises_but_for_those_that_it_announces(name, check):
-    optimizer = adopt(name)
-    kept, measured = judged(check, optimizer)
+    optimizer = wrap_external(name)
+    kept, measured = run_check(check, optimizer)
     assert kept != (check.__name__.removeprefix("check_") in optimizer.expected_failures), measured
     if check in ABOUT_THE_METRIC:
         assert (measured == NO_METRIC) == (name in WITHOUT)
@@ -30,12 +30,12 @@ def test_the_real_class_keeps_its_promises_but_for_those_that_it_announces(name,
 
 def test_only_lamb_announces_any():
     """Its trust ratio moves with every step; test_adapt tries it where that stands still."""
-    assert {name for name in (*KNOWN, *WITHOUT) if adopt(name).expected_failures} == {"timm:lamb"}
+    assert {name for name in (*KNOWN, *WITHOUT) if wrap_external(name).expected_failures} == {"timm:lamb"}
 
 
 def test_what_takes_matrices_only_is_tried_on_matrices():
-    assert {len(shape) for shape in adopt("torch:Muon").tried_on} == {2}
-    assert {len(shape) for shape in adopt("torch:SGD").tried_on} == {1, 2}
+    assert {len(shape) for shape in wrap_external("torch:Muon").test_shapes} == {2}
+    assert {len(shape) for shape in wrap_external("torch:SGD").test_shapes} == {1, 2}
 
 
 @pytest.mark.parametrize(

@@ -40,16 +40,16 @@ from optim_family.geometry import (
     momentum_threshold,
     nesterov_threshold,
 )
-from optim_family.optimizers.external.inferred_geometry import geometry, motions, why_unknown
-from optim_family.optimizers.motion import Motion
+from optim_family.optimizers.external.inferred_geometry import geometry, update_rules, why_unknown
+from optim_family.optimizers.motion import MomentumUpdate
 from optim_family.sharpness.probe import view_operator, view_threshold
 from optim_family.sharpness.views import VIEWS
 from optim_family.space import ParameterSpace, unflatten
 
 SHAPES = ((4, 3), (5,))
-SETTLING, OSCILLATION = 40, 100
-AGES = 1e14  # steps after which (1 − 1e-12)ᵗ has vanished too
-STILL = 1 - 1e-12
+SETTLE_STEPS, OSCILLATION = 40, 100
+FAR_STEP = 1e14  # steps after which (1 − 1e-12)ᵗ has vanished too
+BETA2_FROZEN = 1 - 1e-12
 
 
 def space(seed: int = 0, dtype: torch.dtype = torch.float64) -> ParameterSpace:
@@ -92,16 +92,16 @@ def group(**values: Any) -> Callable[[Optimizer], None]:
         optimizer.param_groups[0].update(values)
         for state in optimizer.state.values():
             if "exp_avg" in state:
-                state["step"].fill_(AGES)
+                state["step"].fill_(FAR_STEP)
 
     return hold
 
 
 def age(optimizer: Optimizer) -> None:
     """Bias corrections have died out long ago, and β₂ is as good as 1."""
-    optimizer.param_groups[0]["betas"] = (optimizer.param_groups[0]["betas"][0], STILL)
+    optimizer.param_groups[0]["betas"] = (optimizer.param_groups[0]["betas"][0], BETA2_FROZEN)
     for state in optimizer.state.values():
-        state["step"].fill_(AGES)
+        state["step"].fill_(FAR_STEP)
         if "mu_product" in state:
             state["mu_product"].fill_(0.0)
 
@@ -115,9 +115,9 @@ def rest(optimizer: Optimizer) -> None:
 
 def age_adagrad(optimizer: Optimizer) -> None:
     """η / (1 + (t − 1) · decay) with decay = 1 / t is η / 2; Σg² forgets no more than it takes in."""
-    optimizer.param_groups[0]["lr_decay"] = 1 / AGES
+    optimizer.param_groups[0]["lr_decay"] = 1 / FAR_STEP
     for state in optimizer.state.values():
-        state["step"].fill_(AGES)
+        state["step"].fill_(FAR_STEP)
 
 
 @dataclass(frozen=True)
@@ -190,13 +190,13 @@ def growth(case: Case, factor: float) -> float:
     hessian = root @ basis @ torch.diag(spectrum) @ basis.T @ root
     where.assign(case.size * inverse @ (basis[:, 0] + 100 * basis[:, 3]))
     sizes = [math.nan]
-    for count in range(SETTLING + OSCILLATION):
+    for count in range(SETTLE_STEPS + OSCILLATION):
         y = basis.T @ root @ step(optimizer, where, hessian @ where.weights())
         sizes.append(float(abs(y[0] / y[3])))
         size = math.hypot(*sizes[-2:])  # two steps together: below the threshold it turns while it shrinks
-        if count == SETTLING:
+        if count == SETTLE_STEPS:
             reference = size
-        elif count > SETTLING and not 0.1 < size / reference < 10:
+        elif count > SETTLE_STEPS and not 0.1 < size / reference < 10:
             break
     return size / reference
 
@@ -241,11 +241,11 @@ def test_every_real_step_is_the_one_that_was_described(case):
         gradient = gradient / gradient.norm() * clip * 3 if clip else gradient  # always clipped the same
         lend(where, gradient)
         expected = []
-        for i, (w, m) in enumerate(zip(where.tensors, motions(optimizer), strict=True)):
+        for i, (w, m) in enumerate(zip(where.tensors, update_rules(optimizer), strict=True)):
             g = w.grad + (m.coupled or 0.0) * w.detach()
             first = case.values.get("dampening") and count == 0  # torch takes the first gradient in whole
-            memory[i] = m.beta * memory[i] + (g / m.remembered if first else g)
-            update = (m.fresh * g + m.remembered * memory[i]) / m.metric
+            memory[i] = m.beta * memory[i] + (g / m.momentum_weight if first else g)
+            update = (m.gradient_weight * g + m.momentum_weight * memory[i]) / m.metric
             expected.append((1 - m.lr * m.decoupled) * w.detach() - m.lr * update)
         before = where.weights()
         moved = step(optimizer, where, gradient) - before
@@ -261,7 +261,7 @@ def test_lamb_is_at_its_threshold_where_norm_trust_and_clipping_stand_still():
         optimizer = Lamb(where.tensors, lr=1e-3, weight_decay=0.0, always_adapt=True)
         for gradient in gradients(where.dim, 30, seed=1):
             step(optimizer, where, gradient)
-        optimizer.param_groups[0].update(betas=(0.9, STILL), step=torch.tensor(AGES))
+        optimizer.param_groups[0].update(betas=(0.9, BETA2_FROZEN), step=torch.tensor(FAR_STEP))
         inverse = look(optimizer, where, torch.ones(where.dim)).metric.power(-1).dense().diagonal()
         drift = next(gradients(where.dim, 1, seed=4))
         for w, part in zip(
@@ -278,11 +278,11 @@ def test_lamb_is_at_its_threshold_where_norm_trust_and_clipping_stand_still():
         q = flat[:, 2]  # P^{1/2} q is orthogonal to w, and H P⁻¹ b = 0
         start, sizes = where.weights(), []
         where.assign(start + 1e-9 * q / root)
-        for _ in range(SETTLING + OSCILLATION):
+        for _ in range(SETTLE_STEPS + OSCILLATION):
             x = q @ (root * where.weights())
             sizes.append(abs(float(x)))
             step(optimizer, where, b + found.threshold * factor * x * root * q)
-        grown.append(sizes[-1] / sizes[SETTLING])
+        grown.append(sizes[-1] / sizes[SETTLE_STEPS])
     assert grown[0] < 1 < grown[1]
 
 
@@ -292,11 +292,13 @@ def test_lamb_is_at_its_threshold_where_norm_trust_and_clipping_stand_still():
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("shrink", [0.0, 0.001])
 def test_the_common_threshold_contains_the_two_of_the_family(beta, shrink):
-    ball = {"lr": 0.1, "beta": beta, "fresh": 0.0, "remembered": 1.0}
+    ball = {"lr": 0.1, "beta": beta, "gradient_weight": 0.0, "momentum_weight": 1.0}
     expected = momentum_threshold(0.1, beta=beta, shrink=shrink)
-    assert Motion(1.0, **ball, decoupled=shrink / 0.1).threshold() == pytest.approx(expected, rel=1e-12)
-    assert Motion(1.0, **ball, coupled=shrink / 0.1).threshold() == pytest.approx(expected, rel=1e-12)
-    nesterov = Motion(1.0, 0.1, beta, 1.0, beta, coupled=shrink / 0.1)
+    assert MomentumUpdate(1.0, **ball, decoupled=shrink / 0.1).threshold() == pytest.approx(
+        expected, rel=1e-12
+    )
+    assert MomentumUpdate(1.0, **ball, coupled=shrink / 0.1).threshold() == pytest.approx(expected, rel=1e-12)
+    nesterov = MomentumUpdate(1.0, 0.1, beta, 1.0, beta, coupled=shrink / 0.1)
     assert nesterov.threshold() == pytest.approx(nesterov_threshold(0.1, beta=beta, shrink=shrink), rel=1e-12)
 
 

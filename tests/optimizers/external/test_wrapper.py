@@ -11,8 +11,8 @@ from optim_family.cli.model_options import fields
 from optim_family.conformance.harness import gradients
 from optim_family.errors import UsageError
 from optim_family.geometry import UnknownMetric
-from optim_family.optimizers.base import FamilyOptimizer, Member
-from optim_family.optimizers.external.wrapper import adopt
+from optim_family.optimizers.base import FamilyOptimizer, OptimizerBase
+from optim_family.optimizers.external.wrapper import wrap_external
 from optim_family.training import checkpoint
 
 TORCH = "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax Muon NAdam RAdam RMSprop Rprop SGD".split()
@@ -26,7 +26,7 @@ def start(name, **values):
     """An optimizer on matrices, which all of them can move."""
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(4, 3, generator=generator).requires_grad_() for _ in range(2)]
-    return adopt(name)(weights, **({"lr": 1e-2} | values)), weights
+    return wrap_external(name)(weights, **({"lr": 1e-2} | values)), weights
 
 
 def walk(optimizer, weights, count, seed):
@@ -47,8 +47,10 @@ def test_nothing_of_torch_is_left_out_and_over_eighty_can_run():
 
 
 def test_whoever_moves_all_tensors_at_once_has_no_way_to_move_one():
-    assert issubclass(adopt("torch:SGD"), Member) and not issubclass(adopt("torch:SGD"), FamilyOptimizer)
-    assert not hasattr(adopt("torch:SGD"), "update")
+    assert issubclass(wrap_external("torch:SGD"), OptimizerBase) and not issubclass(
+        wrap_external("torch:SGD"), FamilyOptimizer
+    )
+    assert not hasattr(wrap_external("torch:SGD"), "update")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,7 +145,7 @@ def test_a_closure_is_evaluated_by_the_other():
 
 
 def test_fields_come_from_the_signature():
-    table = {f.name: (f.default, f.kind) for f in fields(adopt("torch:NAdam").Hyper)}
+    table = {f.name: (f.default, f.kind) for f in fields(wrap_external("torch:NAdam").Hyper)}
     assert table == {
         "lr": ("0.002", float),
         "weight_decay": ("0", float),
@@ -156,23 +158,23 @@ def test_fields_come_from_the_signature():
 
 
 def test_whole_numbers_words_and_nothing_are_kept_apart():
-    hyper = adopt("torch:Muon").Hyper()
+    hyper = wrap_external("torch:Muon").Hyper()
     assert (hyper.ns_steps, hyper.adjust_lr_fn, hyper.ns_coefficient2) == (5, None, -4.775)
-    assert adopt("timm:lamb").Hyper(max_grad_norm=None).max_grad_norm is None
-    assert isinstance(adopt("torch:SGD").Hyper().momentum, float)  # 0 in the signature
+    assert wrap_external("timm:lamb").Hyper(max_grad_norm=None).max_grad_norm is None
+    assert isinstance(wrap_external("torch:SGD").Hyper().momentum, float)  # 0 in the signature
 
 
 def test_what_timm_gives_is_the_default():
-    assert adopt("timm:adagrad").Hyper().eps == 1e-8
-    assert adopt("torch:Adagrad").Hyper().eps == 1e-10
-    assert adopt("timm:rmsprop").Hyper().momentum == 0.9
+    assert wrap_external("timm:adagrad").Hyper().eps == 1e-8
+    assert wrap_external("torch:Adagrad").Hyper().eps == 1e-10
+    assert wrap_external("timm:rmsprop").Hyper().momentum == 0.9
 
 
 def test_options_are_explained_by_the_docstring():
-    meanings = {f.name: f.meaning for f in fields(adopt("torch:Adam").Hyper)}
+    meanings = {f.name: f.meaning for f in fields(wrap_external("torch:Adam").Hyper)}
     assert meanings["eps"] == "term added to the denominator to improve numerical stability"
     assert meanings["beta2"].startswith("number 2 of betas: coefficients used for computing running averages")
-    assert {f.name: f.meaning for f in fields(adopt("timm:lamb").Hyper)}["grad_averaging"].startswith(
+    assert {f.name: f.meaning for f in fields(wrap_external("timm:lamb").Hyper)}["grad_averaging"].startswith(
         "Whether"
     )
 
@@ -194,7 +196,7 @@ def test_options_are_explained_by_the_docstring():
 )
 def test_the_constructor_judges_the_values(name, values, says):
     with pytest.raises(ValidationError, match=says):
-        adopt(name).Hyper(**values)
+        wrap_external(name).Hyper(**values)
 
 
 # --- names ------------------------------------------------------------------------------------------------
@@ -213,22 +215,22 @@ def test_the_constructor_judges_the_values(name, values, says):
 )
 def test_what_cannot_be_run_says_why(name, says):
     with pytest.raises(UsageError, match=says):
-        adopt(name)
+        wrap_external(name)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("name", ["timm:fusedadam", "timm:bnbadam"])
 def test_what_needs_a_gpu_says_so(name):
     with pytest.raises(UsageError, match=f"{name} cannot be run here: CUDA required"):
-        adopt(name)
+        wrap_external(name)
 
 
 def test_tensors_that_the_other_refuses_are_a_mistake_of_the_user():
     with pytest.raises(UsageError, match=r"torch:Muon refuses these weights: Muon only supports 2D"):
-        adopt("torch:Muon")([torch.zeros(3, requires_grad=True)])
+        wrap_external("torch:Muon")([torch.zeros(3, requires_grad=True)])
 
 
 def test_it_is_one_class_with_a_name():
-    assert adopt("torch:Adam") is adopt("torch:Adam")
-    assert adopt("torch:Adam").__name__ == "torch:Adam"
-    assert "nesterov" in adopt("timm:sgd").__doc__
+    assert wrap_external("torch:Adam") is wrap_external("torch:Adam")
+    assert wrap_external("torch:Adam").__name__ == "torch:Adam"
+    assert "nesterov" in wrap_external("timm:sgd").__doc__
