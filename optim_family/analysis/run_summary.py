@@ -118,7 +118,7 @@ def _cells(text: str, s: Mapping[str, Any], names: Sequence[str]) -> dict[str, s
         "test accuracy, %: then → end (best)": _then_end_best([a and 100 * a for a in accuracies], ".1f"),
         "training loss": _number(s["train_loss"], ".3g"),
         **{k: v for name in names for k, v in _view_cells(name, s["views"].get(name)).items()},
-        "Hessian products": f"{s['products']:,}",
+        "HVPs": f"{s['products']:,}",
         "measuring, s": _number(s["seconds"], ".1f"),
         "unconverged readings": str(s["unconverged"]),
     }

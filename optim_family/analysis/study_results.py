@@ -130,7 +130,7 @@ TABLES: Final[Mapping[str, Sequence[Column]]] = {
         Column("training loss", "train_loss", ".2g"),
         Column("at the edge from step", "edge_step", ",.0f"),
         Column("loss spikes", "spikes", ".3g"),
-        Column("Hessian products", "products", ",.0f"),
+        Column("HVPs", "products", ",.0f"),
         Column("readings not converged", "unconverged", ".3g"),
         Column("seconds", "seconds", ",.0f"),
         Column("of which measuring", "measuring_seconds", ",.0f"),

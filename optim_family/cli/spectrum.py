@@ -12,7 +12,7 @@ from optim_family.errors import UsageError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_HEADERS: Final = ("sharpness", "error", "above by at most", "residual", "products", "seconds", "")
+_HEADERS: Final = ("sharpness", "error", "upper bound − value", "residual", "HVPs", "seconds", "")
 _FLAGS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "--density": ("The density of all eigenvalues.", {"is_flag": True}),
     "--trace": ("The sum of all eigenvalues.", {"is_flag": True}),

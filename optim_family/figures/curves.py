@@ -1,7 +1,7 @@
-"""Curves of runs, and how one is drawn: line, error band, marks, logarithmic axis, key.
+"""Curves of runs, and how one is drawn: line, error band, marks, logarithmic axis, legend.
 
-Every curve has a colour, a line style and a marker of its own, so that a figure can be read in grey. Of a
-curve with more points than a panel can show those are drawn that `downsample` keeps: no spike is lost.
+Every curve has a colour, a line style and a marker of its own, so that a figure can be read in grey. A curve
+with more points than a panel can show is downsampled so that no spike is lost.
 """
 
 import math
@@ -27,47 +27,47 @@ INTERVALS = 1000  # of the steps that a panel tells apart; it is some 700 pixels
 @final
 @dataclass(frozen=True)
 class Curve:
-    """A run, or one view of it, with its name and the number of its look."""
+    """A run, or one view of it, with its name and the index of its style."""
 
     run: Run
     name: str
-    look: int
+    index: int
     view: str = ""
 
     @property
     def color(self) -> str:
-        """The colour of its look."""
-        return COLOURS[self.look % len(COLOURS)]
+        """The colour of its style."""
+        return COLOURS[self.index % len(COLOURS)]
 
     @property
     def style(self) -> dict[str, Any]:
         """Colour, line style, and some eight markers, staggered."""
         return {
             "color": self.color,
-            "linestyle": DASHES[self.look % len(DASHES)],
-            "marker": MARKERS[self.look % len(MARKERS)],
+            "linestyle": DASHES[self.index % len(DASHES)],
+            "marker": MARKERS[self.index % len(MARKERS)],
             "markersize": 4,
             "markevery": self.marks(self.run.columns.count),
         }
 
     def marks(self, points: int) -> tuple[int, int]:
-        """The first of so many points that has a marker, and their distance."""
+        """Index of the first point with a marker, and the distance of markers, in points."""
         every = max(1, points // 8)
-        return self.look * 3 * every // 8 % every, every
+        return self.index * 3 * every // 8 % every, every
 
     @property
     def diverged(self) -> bool:
-        """Training ended in a number that is not finite."""
+        """Whether training ended in a number that is not finite."""
         return self.run.status.get("status") == "diverged"
 
     def points(self, *fields: str) -> Array:
         """(step, value, …) where all the fields, of the view if there is one, are finite: [1 + k, n]."""
         table = np.array([series(self.run, "step"), *map(self._series, fields)])
-        there = np.isfinite(table).all(0)
-        return table if there.all() else table[:, there]
+        finite = np.isfinite(table).all(0)
+        return table if finite.all() else table[:, finite]
 
     def has(self, field: str) -> bool:
-        """Whether there is a point of it."""
+        """Whether the field has a finite value."""
         return bool(np.isfinite(self._series(field)).any())
 
     def _series(self, field: str) -> Array:
@@ -75,10 +75,10 @@ class Curve:
 
 
 def downsample(points: Array) -> Array:
-    """All that can be seen of points (x, y, …), [k, n] → [k, m]; x does not fall.
+    """Keep the visible points of (x, y, …), [k, n] → [k, m]; x does not decrease.
 
-    Of every interval of x the first and the last point are kept, and those where a y is lowest or highest: at
-    most 2 k INTERVALS. Where there are no more than that, all are kept.
+    In each interval of x these are the first and the last point, and those where a y is lowest or highest: at
+    most 2 k INTERVALS. If there are no more points than that, all are kept.
     """
     x, *ys = points
     if len(x) <= 2 * len(points) * INTERVALS:
@@ -93,19 +93,19 @@ def downsample(points: Array) -> Array:
 
 
 def plot_curve(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any) -> None:
-    """A line in the look of its curve, or as `style` says; a dash where there is a single point."""
+    """Draw a line in the style of its curve, changed by `style`; a dash if there is a single point."""
     points = curve.points(field)
     steps, values = downsample(points)
     share = len(steps) / max(1, points.shape[1])
     marks = curve.marks(round(share * curve.run.columns.count))
-    look = {**curve.style, "markevery": marks, **style}
-    if len(steps) == 1 and not look["marker"]:
-        look |= {"marker": "_", "markersize": 12}
-    ax.plot(steps, scale * values, **look)
+    options = {**curve.style, "markevery": marks, **style}
+    if len(steps) == 1 and not options["marker"]:
+        options |= {"marker": "_", "markersize": 12}
+    ax.plot(steps, scale * values, **options)
 
 
 def mark_divergence(ax: Axes, curves: Iterable[Curve], field: str, *, scale: float = 1.0) -> None:
-    """A cross at the end of every run that diverged, on the edge of the panel if that is where it left."""
+    """Draw a cross at the last point of each run that diverged, on the edge of the panel if it left there."""
     low, high = ax.get_ylim()
     for curve in curves:
         for step, y in curve.points(field)[:, -1:].T if curve.diverged else []:
@@ -113,7 +113,7 @@ def mark_divergence(ax: Axes, curves: Iterable[Curve], field: str, *, scale: flo
 
 
 def plot_reading(ax: Axes, curve: Curve, field: str) -> None:
-    """A line, with its error bound as a band, and a ring around every reading that did not converge."""
+    """Draw a line with its error as a band, and a ring around each reading that did not converge."""
     plot_curve(ax, curve, field)
     steps, y, error, value = curve.points(field, "error", "value")
     with np.errstate(all="ignore"):
@@ -127,10 +127,10 @@ def plot_reading(ax: Axes, curve: Curve, field: str) -> None:
 
 
 def log_axis(ax: Axes, series: Iterable[ArrayLike]) -> None:
-    """Make y logarithmic over all series, and say what it cannot show.
+    """Make y logarithmic over all series, and state how many values it cannot show.
 
-    One exploding run must not flatten the others: the axis ends a thousand times above where the series
-    begin or their median, and ten times below their 2nd percentile. If nothing is above 0, y is linear.
+    A run that diverges must not flatten the others: the axis ends at 1000 × the first values or the median,
+    whichever is higher, and at a tenth of the 2nd percentile. If nothing is above 0, y is linear.
     """
     lists = [np.asarray(values, dtype=np.float64) for values in series]
     whole = np.concatenate([np.empty(0), *lists])
@@ -151,7 +151,7 @@ def log_axis(ax: Axes, series: Iterable[ArrayLike]) -> None:
 
 
 def plain_ticks(ax: Axes, decades: float) -> None:
-    """Plain numbers on a logarithmic y axis of up to three decades, more in a decade where it is short."""
+    """Label a logarithmic y axis of up to three decades with plain numbers, the more the shorter it is."""
     if decades < 3:
         # A label such as 1.5 × 10⁸ is too wide for the margin.
         halves = (1.5,) if ax.get_ylim()[1] < 1e5 else ()
@@ -170,6 +170,6 @@ def _tick(value: float, _: int | None = None) -> str:
 
 
 def legend(ax: Axes, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """A legend where it covers least, of grey handles: what styles and marks mean, whatever the colour."""
+    """Draw a legend of grey handles, which explain line styles and marks, where it covers least."""
     handles = [Line2D([], [], **{"color": GREY, **style}, label=name) for name, style in entries.items()]
     ax.legend(handles=handles, loc="best")

@@ -1,6 +1,6 @@
-"""Pages that open anywhere: one HTML file with its style, script, figures and data inside, and no network.
+"""Self-contained HTML: one file with its style, script, figures and data, which loads nothing else.
 
-Everything that a template is given is escaped, and only the page's own script may run in it.
+Every value of a template is escaped, and the content security policy permits the page's own script only.
 """
 
 import base64
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _HEAD: Final = re.compile(r"<\?xml.*?<svg ", re.DOTALL)
 _NOISE: Final = re.compile(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", re.DOTALL)
-_NAMED: Final = re.compile(r'(id="|href="#|url\(#)')
-_USED: Final = re.compile(r'(?:href="#|url\(#)([^")]+)')
+_REFERENCES: Final = re.compile(r'(id="|href="#|url\(#)')
+_USED_IDS: Final = re.compile(r'(?:href="#|url\(#)([^")]+)')
 _TAG: Final = re.compile(r"<[^>]*>")
-_IDLE: Final = re.compile(r' transform="rotate\(-0 [^"]*"|font-family: [^;"]*; ')  # the font is the page's
+_NO_EFFECT: Final = re.compile(
+    r' transform="rotate\(-0 [^"]*"|font-family: [^;"]*; '
+)  # the font is the page's
 _ID: Final = re.compile(r' id="[^"]*"')
-_LONG: Final = re.compile(r"\d+\.\d{3,}")
+_LONG_NUMBER: Final = re.compile(r"\d+\.\d{3,}")
 
 
 def render(template: str, **values: Any) -> str:
@@ -34,7 +36,7 @@ def render(template: str, **values: Any) -> str:
     Args:
         template: a file of `templates/`; it extends `page.html`, and its blocks are `title` and `body`.
             Tables of class `sortable` sort by a click on a header: by `data-value` of a cell where it is set.
-        values: what the template speaks of; text is escaped, what is missing is an error.
+        values: the variables of the template; text is escaped, a missing one is an error.
     """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -51,11 +53,11 @@ def render(template: str, **values: Any) -> str:
 
 
 def inline_svg(figure: "Figure", name: str) -> Markup:
-    """A figure as an SVG element, small and with text that can be searched.
+    """A figure as a compact SVG element whose text can be searched.
 
     Args:
         figure: of matplotlib.
-        name: of letters and digits; keeps its ids apart from those of others.
+        name: of letters and digits; a prefix that distinguishes its ids from those of other figures.
     """
     from matplotlib import style
 
@@ -65,21 +67,21 @@ def inline_svg(figure: "Figure", name: str) -> Markup:
     with style.context(STYLE | {"svg.fonttype": "none"}, after_reset=True):
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     bare = " ".join(_NOISE.sub("", _HEAD.sub("<svg ", text.getvalue(), count=1)).split())
-    used = {f' id="{name}"' for name in _USED.findall(bare)}
-    groups: list[bool] = []  # those that are open, and whether they are kept
+    used = {f' id="{name}"' for name in _USED_IDS.findall(bare)}
+    groups: list[bool] = []  # of each open group, whether it is kept
     small = _TAG.sub(lambda tag: _smaller(tag[0], used, groups), bare).replace("> <", "><")
-    return Markup(_NAMED.sub(rf"\g<1>{name}-", small))
+    return Markup(_REFERENCES.sub(rf"\g<1>{name}-", small))
 
 
 def _smaller(tag: str, used: Collection[str], groups: list[bool]) -> str:
-    """A tag without what says nothing: unused ids, groups without attributes, digits below 0.01 pt."""
+    """A tag without unused ids, groups without attributes and digits below 0.01 pt; updates `groups`."""
     if tag == "</g>":
         return tag if groups.pop() else ""
-    tag = _ID.sub(lambda found: found[0] if found[0] in used else "", _IDLE.sub("", tag))
+    tag = _ID.sub(lambda match: match[0] if match[0] in used else "", _NO_EFFECT.sub("", tag))
     if tag.startswith("<g") and not tag.endswith("/>"):
         groups.append(tag != "<g>")
         return tag if groups[-1] else ""
-    return _LONG.sub(lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
+    return _LONG_NUMBER.sub(lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), tag)
 
 
 def download(text: str, kind: str = "text/csv") -> str:

@@ -1,12 +1,12 @@
-"""What the theory predicts of a run, to be drawn over what was measured; each is wanted by its name.
+"""Predictions of theory for a run, drawn over the measurements; each has a name.
 
     edge    the threshold of each view; without momentum 2/ℓ where the view is spherical
     drift   2/ℓ at the edge, times e^{−2τ} from there on: S falls no faster
-    loss    S ηλ / 4 with S = 2/ℓ, the most that the loss is above its minimum in the mean
+    loss    S ηλ / 4 with S = 2/ℓ, an upper bound of the mean loss above its minimum
     tau     τ = ηλt, a second axis
 
 Drift and loss are those of full-batch gradient descent with weight decay at its edge of stability: from the
-first record on at 100 % training accuracy whose sharpness is at 2/ℓ or above.
+first record that has 100 % training accuracy and a sharpness of 2/ℓ or more.
 
 Source: `predictions`.
 """
@@ -26,7 +26,7 @@ NAMES: Final = ("edge", "drift", "loss", "tau")
 
 
 def parse_overlays(text: str | None) -> tuple[str, ...]:
-    """The overlays of a list such as `edge,tau`; `all`, which is what None means, or `none`.
+    """Parse a list such as `edge,tau`; None means `all`, `none` means no overlay.
 
     Raises:
         UsageError: a name is not known.
@@ -43,18 +43,20 @@ def parse_overlays(text: str | None) -> tuple[str, ...]:
 def edge(run: Run) -> int | None:
     """The index of the first record at 100 % training accuracy and at or above the spherical threshold."""
     start = first_fit_index(run)
-    at = None if start is None else first_index(series(run, "spherical.ratio")[start:] >= 1)
-    return None if start is None or at is None else start + at
+    if start is None:
+        return None
+    at = first_index(series(run, "spherical.ratio")[start:] >= 1)
+    return None if at is None else start + at
 
 
 def drift(run: Run) -> Array:
-    """(step, S) of the steepest drift, from the edge on, [2, n]; n = 0 where the theory does not apply."""
+    """(step, S) of the steepest drift from the edge on, [2, n]; n = 0 if the theory does not apply."""
     step, tau, limit, _ = _at_the_edge(run)
     return np.array([step, [sharpness_floor(limit[0], t - tau[0]) for t in tau]])
 
 
 def mean_loss(run: Run) -> Array:
-    """(step, S ηλ / 4), from the edge on, [2, n]; n = 0 where the theory does not apply."""
+    """(step, S ηλ / 4) from the edge on, [2, n]; n = 0 if the theory does not apply."""
     step, _, limit, shrink = _at_the_edge(run)
     return np.array([step, mean_excess_loss(limit, shrink)])
 
@@ -67,7 +69,7 @@ def threshold_is_two_over_effective_lr(run: Run, view: str) -> bool:
 
 
 def _at_the_edge(run: Run) -> Array:
-    """(step, τ, 2/ℓ, ηλ) of every record from the edge on, [4, n], if this is gradient descent with decay."""
+    """(step, τ, 2/ℓ, ηλ) of the records from the edge on, [4, n]; n = 0 unless it is GD with decay."""
     decay, begin = run.spec["hyper"].get("weight_decay"), edge(run)
     full = run.spec.get("batch_size") is None
     if begin is None or not (decay and full and threshold_is_two_over_effective_lr(run, "spherical")):

@@ -20,7 +20,18 @@ from optim_family.figures.curves import (
     plot_reading,
 )
 from optim_family.figures.overlays import drift, mean_loss, threshold_is_two_over_effective_lr
-from optim_family.figures.style import ASIDE, CROSS, RING
+from optim_family.figures.style import (
+    ASIDE,
+    CROSS,
+    DRIFT,
+    LIMIT,
+    MEAN,
+    PEAK,
+    RING,
+    STAR,
+    TEST,
+    TRAIN,
+)
 from optim_family.runs.run import first_fit_index, series, views
 from optim_family.sharpness.views import BATCH, MIDPOINT, parted
 
@@ -32,18 +43,9 @@ LOOKS = ("spherical", "spherical-preconditioned", "raw", "preconditioned", "riem
 # What is measured beside a view: its word, and how far its look is from the view's; no two are alike.
 BESIDE = {"": ("", 0), MIDPOINT: (", midpoint", 52), BATCH: (", batch", 138)}
 
-TRAIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (4, 2)), "marker": ""}
-TEST: dict[str, Any] = {"linewidth": 1.7}
-PEAK: dict[str, Any] = {"linewidth": 0.7, "linestyle": "-", "alpha": 0.45, "marker": ""}
-LIMIT: dict[str, Any] = {"linewidth": 1.3, "linestyle": ":", "marker": ""}
-# Predictions: gradient descent's steepest drift, and the mean loss of its oscillation.
-DRIFT: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (8, 3)), "marker": ""}
-MEAN: dict[str, Any] = {"linewidth": 1.3, "linestyle": (0, (1, 1.2)), "marker": ""}
-STAR: dict[str, Any] = {"marker": "*", "markersize": 11, "mec": "white", "linestyle": ""}
-
 
 def draw_loss(ax: Axes, curves: Sequence[Curve], overlays: Collection[str] = ()) -> None:
-    """Training loss, faint what it rose to between two records, and what the theory says of its mean."""
+    """Training loss, faintly its peak between two records, and its predicted mean."""
     ax.set_title("Training loss", loc="left")
     for curve in curves:
         plot_curve(ax, curve, "peak_loss", **PEAK)
@@ -57,7 +59,7 @@ def draw_loss(ax: Axes, curves: Sequence[Curve], overlays: Collection[str] = ())
 
 
 def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
-    """Test and training accuracy, with a star where training first reaches 100 %."""
+    """Test and training accuracy, and a star where training first reaches 100 %."""
     ax.set_title("Accuracy, %", loc="left")
     for curve in curves:
         plot_curve(ax, curve, "train_accuracy", scale=100, **TRAIN)
@@ -79,7 +81,7 @@ def draw_sharpness(
     curves: Sequence[Curve],
     overlays: Collection[str] = ("edge",),
 ) -> None:
-    """Sharpness, its threshold and its steepest drift, a group of `sharpness_groups` on each axis."""
+    """Sharpness, its threshold and its steepest drift; each axis has one group of `sharpness_groups`."""
     axes[0].set_title(_sharpness_title(groups, curves), loc="left")
     fields = ("value", "threshold") if "edge" in overlays else ("value",)
     for ax, group in zip(axes, groups, strict=True):
@@ -89,12 +91,12 @@ def draw_sharpness(
             plot_reading(ax, curve, "value")
         log_axis(ax, [c.points(field)[1] for c in group for field in fields])
         mark_divergence(ax, group, "value")
-        _reading_key(ax, group, overlays, named=len(curves) == 1)
+        _reading_legend(ax, group, overlays, named=len(curves) == 1)
         ax.tick_params(labelbottom=ax is axes[-1])
 
 
 def sharpness_groups(curves: Sequence[Curve]) -> list[list[Curve]]:
-    """What shares an axis: all runs; or in a single run each metric, for they lie decades apart."""
+    """Curves that share an axis: all runs; of a single run each metric, as they lie decades apart."""
     if len(curves) == 1:
         found = [curve for order in (PLAIN, METRIC) for curve in _first(curves[0], order)]
         families = ([c.view + beside for beside in BESIDE if _has(c, c.view + beside)] for c in found)
@@ -104,7 +106,7 @@ def sharpness_groups(curves: Sequence[Curve]) -> list[list[Curve]]:
 
 
 def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve]) -> str:
-    """What is drawn, and whether the spherical sharpness is missing because it does not apply."""
+    """The views that are drawn, and whether the spherical sharpness does not apply."""
     names = list(dict.fromkeys(_plain(curve.view) for group in groups for curve in _themselves(group)))
     absent = [c for c in curves if "spherical" in views(c.run) and not _has(c, "spherical")]
     if not names:
@@ -117,17 +119,17 @@ def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve])
 
 
 def _predict(
-    ax: Axes, found: Sequence[tuple[Curve, Array]], look: dict[str, Any], name: str
+    ax: Axes, predictions: Sequence[tuple[Curve, Array]], style: dict[str, Any], name: str
 ) -> dict[str, dict[str, Any]]:
-    """What is predicted of some curves, within the axis as it is, and its entry in the key, if any."""
-    shown = [(curve, points) for curve, points in found if points.size]
+    """Draw predictions within the limits of the axis; returns their entry in the legend, if any."""
+    shown = [(curve, points) for curve, points in predictions if points.size]
     for curve, points in shown:
-        ax.plot(*downsample(points), color=curve.color, scaley=False, zorder=3, **look)
-    return {name: look} if shown else {}
+        ax.plot(*downsample(points), color=curve.color, scaley=False, zorder=3, **style)
+    return {name: style} if shown else {}
 
 
-def _reading_key(ax: Axes, group: Sequence[Curve], overlays: Collection[str], named: bool) -> None:
-    """Views by name in a single run; what the threshold, the drift and the rings are."""
+def _reading_legend(ax: Axes, group: Sequence[Curve], overlays: Collection[str], named: bool) -> None:
+    """A legend of the views of a single run, of threshold, drift and rings."""
     entries = {_plain(curve.view): curve.style for curve in group if named}
     themselves = _themselves(group)
     colour = {"color": group[0].color} if named and group else {}
@@ -136,8 +138,8 @@ def _reading_key(ax: Axes, group: Sequence[Curve], overlays: Collection[str], na
         entries["threshold 2/ℓ" if same else "threshold"] = LIMIT | colour
     spherical = [curve for curve in themselves if curve.view == "spherical" and "drift" in overlays]
     falls = [(curve, drift(curve.run)) for curve in spherical]
-    for name, look in _predict(ax, falls, DRIFT, "steepest drift from the edge, $e^{-2τ}$").items():
-        entries[name] = look | colour
+    for name, style in _predict(ax, falls, DRIFT, "steepest drift from the edge, $e^{-2τ}$").items():
+        entries[name] = style | colour
     if any((curve.points("converged")[1] == 0).any() for curve in group):
         entries["not converged"] = RING
     if entries:
@@ -145,7 +147,7 @@ def _reading_key(ax: Axes, group: Sequence[Curve], overlays: Collection[str], na
 
 
 def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
-    """Every view of a single run; of several, each run in its optimizer's own metric."""
+    """Sharpness / threshold: all views of a single run; of several runs each in its optimizer's metric."""
     shown = _ratio_curves(curves)
     own = len(curves) > 1 and any(curve.view in METRIC for curve in shown)
     ax.set_title("Sharpness / threshold" + (", each in its optimizer's metric" if own else ""), loc="left")
@@ -180,7 +182,7 @@ def _ratio_curve(curve: Curve, kind: Sequence[str], beside: str) -> list[Curve]:
 
 
 def _ratio_range(shown: Sequence[Curve]) -> tuple[float, float]:
-    """The readings within a decade of 1; more only where a run spends its second half beyond it."""
+    """A decade around 1; more only if the median of a run's second half lies beyond it."""
     points = [curve.points("ratio")[1] for curve in shown]
     ratios = [values[values > 0] for values in points if (values > 0).any()]
     whole, late = np.concatenate(ratios), [np.median(values[len(values) // 2 :]) for values in ratios]
@@ -201,7 +203,7 @@ def _has(curve: Curve, view: str, field: str = "value") -> bool:
 def _of_view(curve: Curve, view: str) -> Curve:
     """The view of a single run, in the colour of the view."""
     base, beside = parted(view)
-    return replace(curve, view=view, look=LOOKS.index(base) + BESIDE[beside][1])
+    return replace(curve, view=view, index=LOOKS.index(base) + BESIDE[beside][1])
 
 
 def _themselves(group: Sequence[Curve]) -> list[Curve]:

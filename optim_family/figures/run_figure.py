@@ -1,7 +1,7 @@
 """One figure for one run or for many: loss, accuracies, sharpness, and sharpness over its threshold.
 
-A single run shows its views, each in a colour of its own; of several runs each has a colour, a line style
-and a marker of its own. The files are the same bytes every time, and need no display.
+The views of a single run have different colours; several runs differ in colour, line style and marker. The
+files are bitwise identical every time, and need no display.
 """
 
 import math
@@ -50,7 +50,7 @@ def figure(
     if not runs:
         raise UsageError("there is nothing to draw; name at least one run directory")
     names = [escape_mathtext(name) for name in names or run_labels(runs)]
-    curves = [Curve(run, name, look) for look, (run, name) in enumerate(zip(runs, names, strict=True))]
+    curves = [Curve(run, name, i) for i, (run, name) in enumerate(zip(runs, names, strict=True))]
     columns = _columns(names)
     lines = math.ceil(len(names) / columns) if len(names) > 1 else 0
     with style.context(STYLE, after_reset=True):
@@ -69,8 +69,8 @@ def _title(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 
 def _columns(names: Sequence[str]) -> int:
-    """As many columns in the legend as its names leave room for."""
-    width = 0.75 + 0.075 * max(map(len, names))  # inches, a little more than it takes
+    """The number of columns of the legend for which its names leave room."""
+    width = 0.75 + 0.075 * max(map(len, names))  # inches, a little more than needed
     return min(len(names), 4, max(1, int(WIDTH / width)))
 
 
@@ -85,7 +85,7 @@ def _sheet(title: str, subtitle: str, tau: float, lines: int) -> Figure:
 
 
 def _grid(drawn: Figure, rows: int, top: float) -> GridSpec:
-    """Two panels side by side, their upper edge so many inches below that of the figure."""
+    """Two panels next to each other, their upper edge `top` inches below that of the figure."""
     height = drawn.get_figheight()
     wide = (WIDTH - LEFT - RIGHT - BETWEEN) / 2
     return drawn.add_gridspec(
@@ -101,7 +101,7 @@ def _grid(drawn: Figure, rows: int, top: float) -> GridSpec:
 
 
 def _subtitle(runs: Sequence[Run]) -> str:
-    """What all runs have in common, and how a single run ended, if not as it should."""
+    """What all runs have in common, and the status of a single run unless it is done."""
     status = str(runs[0].status.get("status"))
     ending = [status] if len(runs) == 1 and status != "done" else []
     return escape_mathtext(", ".join([setting([run.spec for run in runs]), *ending]))
@@ -126,7 +126,7 @@ def _panels(drawn: Figure, curves: Sequence[Curve], tau: float, overlays: Collec
 
 
 def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
-    """The same steps in every panel; a single run has a line where it reaches 100 %."""
+    """The same steps in every panel; for a single run, a line where training reaches 100 %."""
     end = last_step(curve.run for curve in curves)
     for ax in axes:
         ax.set_xlim(-0.02 * end, 1.02 * end)
@@ -136,7 +136,7 @@ def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
 
 
 def _tau_rate(curves: Sequence[Curve]) -> float:
-    """ηλ, of which τ is the multiple at every step of every run; 0 where there is no such number."""
+    """ηλ if τ = ηλt at every step of every run with one ηλ; else 0."""
     steps, tau = np.concatenate([curve.points("tau") for curve in curves], axis=1)
     rates = tau[steps > 0] / steps[steps > 0]
     return float(rates[0]) if rates.size and np.allclose(rates, rates[0], rtol=1e-6, atol=0) else 0.0

@@ -1,6 +1,6 @@
 """One figure of one point in training: the whole spectrum, the layers, and the mini-batches.
 
-Three ways to look past λ₁, each drawn where it was measured, and each beside λ₁ and the stability threshold.
+What was measured is drawn, each with λ₁ and the stability threshold as upright lines.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,17 +14,24 @@ from matplotlib.ticker import MaxNLocator
 
 from optim_family.curvature.gauss_quadrature import SpectralDensity
 from optim_family.errors import UsageError
-from optim_family.figures.style import ASIDE, COLOURS, GREY, STYLE, WIDTH
+from optim_family.figures.style import (
+    ASIDE,
+    BATCH_MEAN,
+    BODY,
+    GREY,
+    MEAN_COLOUR,
+    ONE_EIGENVALUE,
+    STYLE,
+    THRESHOLD,
+    TOP_EIGENVALUE,
+    WIDTH,
+)
 from optim_family.runs.labels import compact
 
 Record = Mapping[str, Any]
 
 # Inches.
 HEAD, PANEL, BAR, AXIS = 0.6, 3.5, 0.24, 0.9
-BODY, MEAN = COLOURS[0], COLOURS[2]
-TOP: dict[str, Any] = {"color": COLOURS[1], "linewidth": 1.4, "linestyle": "-"}
-LIMIT: dict[str, Any] = {"color": "black", "linewidth": 1.4, "linestyle": ":"}
-MIDDLE: dict[str, Any] = {"color": MEAN, "linewidth": 1.6, "linestyle": (0, (5, 1.5))}
 # A density below a tenth of that of one eigenvalue is the foot of a Gaussian.
 FAINTEST = 0.1
 POINTS = 2000
@@ -55,15 +62,15 @@ def figure(record: Record, *, title: str = "", subtitle: str = "") -> Figure:
         for part, row in zip(parts[:, 0], rows, strict=True):
             for name, ax in zip(row, part.subplots(1, len(row), squeeze=False)[0], strict=True):
                 DRAW[name](ax, record)
-                mark(ax, record)
-        named = {str(line.get_label()): line for ax in drawn.axes for line in ax.get_lines()}
-        handles = [line for label, line in named.items() if not label.startswith("_")]
+                mark_top_eigenvalue(ax, record)
+        lines = {str(line.get_label()): line for ax in drawn.axes for line in ax.get_lines()}
+        handles = [line for label, line in lines.items() if not label.startswith("_")]
         drawn.legend(handles=handles, loc="upper right", ncols=3, frameon=False)
     return drawn
 
 
 def draw_density(ax: Axes, record: Record) -> None:
-    """The density of all eigenvalues, with its standard error as a band, and how high a single one stands."""
+    """The density of all eigenvalues, its standard error as a band, and the height of a single eigenvalue."""
     density = SpectralDensity.from_record(record["density"])
     sigma = density.width
     grid = np.linspace(density.nodes.min() - 4 * sigma, density.nodes.max() + 4 * sigma, POINTS)
@@ -74,7 +81,7 @@ def draw_density(ax: Axes, record: Record) -> None:
     ax.fill_between(grid, middle - error, middle + error, color=BODY, alpha=0.2, linewidth=0)
     ax.plot(grid, middle, color=BODY)
     ax.axvline(0, color=GREY, linewidth=0.6)
-    ax.axhline(single, color=GREY, linewidth=0.8, linestyle=(0, (1, 3)))
+    ax.axhline(single, **ONE_EIGENVALUE)
     ax.text(1.01, single, "one\neigenvalue", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     ax.set_title(f"Density of all {density.dim:,} eigenvalues", loc="left")
     ax.set_title(_evidence(density, record), **ASIDE)
@@ -82,7 +89,7 @@ def draw_density(ax: Axes, record: Record) -> None:
 
 
 def draw_layers(ax: Axes, record: Record) -> None:
-    """λ₁ of every layer's block as a bar with its error, the first layer on top."""
+    """λ₁ of each layer's diagonal block as a bar with its error, the first layer on top."""
     layers: Mapping[str, Record] = record["layers"]
     values, errors = ([layer[field] for layer in layers.values()] for field in ("value", "error"))
     places = range(len(layers))
@@ -95,19 +102,14 @@ def draw_layers(ax: Axes, record: Record) -> None:
 
 
 def draw_batches(ax: Axes, record: Record) -> None:
-    """The quotients of the mini-batches, the lowest first, their mean and its confidence interval."""
+    """The quotients of the mini-batches in ascending order, their mean and its confidence interval."""
     batch: Record = record["batch_sharpness"]
     quotients = sorted(batch["quotients"])
     if batch["error"] is not None:
-        ax.axvspan(
-            batch["value"] - batch["error"],
-            batch["value"] + batch["error"],
-            color=MEAN,
-            alpha=0.2,
-            linewidth=0,
-        )
+        low, high = batch["value"] - batch["error"], batch["value"] + batch["error"]
+        ax.axvspan(low, high, color=MEAN_COLOUR, alpha=0.2, linewidth=0)
         ax.set_title(f"band: {100 * batch['confidence']:g} % confidence", **ASIDE)
-    ax.axvline(batch["value"], label=f"batch sharpness {batch['value']:.4g}", **MIDDLE)
+    ax.axvline(batch["value"], label=f"batch sharpness {batch['value']:.4g}", **BATCH_MEAN)
     ax.plot(quotients, range(1, len(quotients) + 1), "o", color=BODY, markersize=4)
     ax.axvline(0, color=GREY, linewidth=0.6)
     ax.set_ylim(1 - 0.05 * len(quotients), 1.05 * len(quotients))
@@ -117,16 +119,16 @@ def draw_batches(ax: Axes, record: Record) -> None:
     ax.set_ylabel("mini-batch, in order of the quotient")
 
 
-def mark(ax: Axes, record: Record) -> None:
-    """λ₁ of the whole, and the threshold where there is one, as upright lines."""
+def mark_top_eigenvalue(ax: Axes, record: Record) -> None:
+    """λ₁ of the whole Hessian, and its threshold if there is one, as upright lines."""
     reading: Record = record["reading"]
-    ax.axvline(reading["value"], label=f"λ₁ {reading['value']:.4g}", **TOP)
+    ax.axvline(reading["value"], label=f"λ₁ {reading['value']:.4g}", **TOP_EIGENVALUE)
     if reading["threshold"] is not None:
-        ax.axvline(reading["threshold"], label=f"threshold {reading['threshold']:.4g}", **LIMIT)
+        ax.axvline(reading["threshold"], label=f"threshold {reading['threshold']:.4g}", **THRESHOLD)
 
 
 def _sheet(title: str, subtitle: str, view: str, body: float) -> Figure:
-    """A figure with its heading, and room for panels so many inches high."""
+    """A figure with its heading, and room for panels of `body` inches in height."""
     height = HEAD + body
     drawn = Figure(figsize=(WIDTH, height))
     drawn.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEAD / height))
@@ -138,10 +140,10 @@ def _sheet(title: str, subtitle: str, view: str, body: float) -> Figure:
 
 def _evidence(density: SpectralDensity, record: Record) -> str:
     directions = len(density.nodes)
-    told = [f"width {density.width:.3g}", f"{directions} direction{'s' * (directions > 1)}"]
+    parts = [f"width {density.width:.3g}", f"{directions} direction{'s' * (directions > 1)}"]
     if trace := record.get("trace"):
-        told.insert(0, f"trace {_short(trace['value'], 4)} ± {_short(trace['standard_error'], 2)}")
-    return ", ".join(told)
+        parts.insert(0, f"trace {_short(trace['value'], 4)} ± {_short(trace['standard_error'], 2)}")
+    return ", ".join(parts)
 
 
 def _short(value: float, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""The look of every figure: sizes, colours, line styles, markers, and how a figure is saved."""
+"""The style of every figure: sizes, colours, line styles, markers, and how a figure is saved."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from optim_family.runs.atomic_files import replace_atomically
 
-# Okabe and Ito's colours without yellow. 7, 5 and 8 have no common factor: 280 looks, no two alike.
+# Okabe and Ito's colours without yellow. 7, 5 and 8 have no common factor: 280 different styles.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES: tuple[Any, ...] = (
     "-",
@@ -19,10 +19,27 @@ DASHES: tuple[Any, ...] = (
     (0, (6, 1.2, 1.2, 1.2, 1.2, 1.2)),
 )
 MARKERS = "osD^vP<>"
-GREY = "#595959"
+GREY, PALE = "#595959", "#e8e8e8"
 ASIDE: dict[str, Any] = {"loc": "right", "color": GREY, "fontsize": 8, "fontweight": "normal"}
 CROSS: dict[str, Any] = {"marker": "X", "markersize": 9, "mec": "white", "linestyle": ""}
 RING: dict[str, Any] = {"marker": "o", "markersize": 7, "mfc": "none", "linestyle": ""}
+STAR: dict[str, Any] = {"marker": "*", "markersize": 11, "mec": "white", "linestyle": ""}
+
+# Curves of runs.
+TRAIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (4, 2)), "marker": ""}
+TEST: dict[str, Any] = {"linewidth": 1.7}
+PEAK: dict[str, Any] = {"linewidth": 0.7, "linestyle": "-", "alpha": 0.45, "marker": ""}
+LIMIT: dict[str, Any] = {"linewidth": 1.3, "linestyle": ":", "marker": ""}
+# Predictions: gradient descent's steepest drift, and the mean loss of its oscillation.
+DRIFT: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (8, 3)), "marker": ""}
+MEAN: dict[str, Any] = {"linewidth": 1.3, "linestyle": (0, (1, 1.2)), "marker": ""}
+
+# Spectra: what is measured, the mean of mini-batches, λ₁, its threshold, and how high one eigenvalue stands.
+BODY, MEAN_COLOUR = COLOURS[0], COLOURS[2]
+BATCH_MEAN: dict[str, Any] = {"color": MEAN_COLOUR, "linewidth": 1.6, "linestyle": (0, (5, 1.5))}
+TOP_EIGENVALUE: dict[str, Any] = {"color": COLOURS[1], "linewidth": 1.4, "linestyle": "-"}
+THRESHOLD: dict[str, Any] = {"color": "black", "linewidth": 1.4, "linestyle": ":"}
+ONE_EIGENVALUE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (1, 3))}
 
 # Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.
 WIDTH, LEFT, RIGHT, BETWEEN = 11.0, 0.65, 0.75, 0.75
@@ -35,7 +52,7 @@ STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.edgecolor": GREY,
-    "grid.color": "#e8e8e8",
+    "grid.color": PALE,
     "grid.linewidth": 0.6,
     "xtick.color": GREY,
     "ytick.color": GREY,
@@ -69,6 +86,6 @@ def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
 
 
 def escape_mathtext(text: str) -> str:
-    """Text that fits into a line, in which a dollar is a dollar and not mathematics."""
+    """Text of one line, in which a dollar is a dollar and does not begin mathematics."""
     fitting = text if len(text) <= 140 else f"{text[:50]} … {text[-85:]}"
     return fitting.replace("$", r"\$")

@@ -62,9 +62,9 @@ def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
 def figures(results: StudyResults) -> Iterator[tuple[str, tuple[str, "Figure"]]]:
     """File stem → caption and figure: the small multiples, and for each setting its optimizers in one."""
     arms, settings = results.rows["arm"].tolist(), results.rows["setting"].tolist()
-    drawn = study_figure.sharpness_multiples(results.runs, arms, settings)
+    drawn = study_figure.sharpness_small_multiples(results.runs, arms, settings)
     yield "sharpness", ("Sharpness against threshold, a column for each optimizer", drawn)
-    drawn = study_figure.accuracy_multiples(results.runs, arms, settings)
+    drawn = study_figure.accuracy_small_multiples(results.runs, arms, settings)
     yield "accuracy", ("Test accuracy, a column for each optimizer", drawn)
     for number, setting in enumerate(dict.fromkeys(settings), 1):
         positions, title = _comparable_runs(results, setting)

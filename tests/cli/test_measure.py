@@ -86,7 +86,7 @@ def test_k_eigenvalues_are_told_and_the_hessian_multiplies_as_it_was_asked_to(an
 def test_a_table_for_people_with_everything_that_was_asked_for(run, tmp_path):
     answer = run(*TINY, "--trace", "--layers", "1", "--density", "--out", tmp_path / "new")
     assert answer.code == 0
-    columns = " +".join(["view", "sharpness", "error", "above by at most", "residual", "products", "seconds"])
+    columns = " +".join(["view", "sharpness", "error", "upper bound − value", "residual", "HVPs", "seconds"])
     assert re.search(f"^{columns}$", answer.out, re.M)
     assert re.search(r"^spherical +[\d.e+]+ ", answer.out, re.M)
     assert re.search(r"^trace, spherical: -?[\d.e+]+ ± ", answer.out, re.M)

@@ -184,7 +184,7 @@ def test_ratios_at_the_midpoint_and_of_batches_have_curves_and_looks_of_their_ow
     assert {curve.view for curve in found} == set(views) and len(views) == 6
     assert len({curve.color for curve in found}) == len({c.style["marker"] for c in found}) == 6
     names = [f"{view}{beside}" for view in LOOKS for beside in BESIDE]
-    looks = [_of_view(curves(run)[0], name).look for name in names]
+    looks = [_of_view(curves(run)[0], name).index for name in names]
     assert len(set(looks)) == len(names) == 15 and max(looks) < 280
 
 

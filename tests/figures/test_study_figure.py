@@ -3,7 +3,7 @@ import pytest
 
 from optim_family.analysis import study_table
 from optim_family.figures import study_figure
-from optim_family.figures.study_figure import accuracy_multiples, sharpness_multiples
+from optim_family.figures.study_figure import accuracy_small_multiples, sharpness_small_multiples
 from tests.helpers.fake_runs import make_run
 
 RUNS = [make_run(limit=n, seed=seed, records=12) for n in (100, 200) for seed in (0, 1)] + [
@@ -23,7 +23,7 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
 
 
-@pytest.mark.parametrize("draw", [sharpness_multiples, accuracy_multiples])
+@pytest.mark.parametrize("draw", [sharpness_small_multiples, accuracy_small_multiples])
 def test_there_is_a_cell_for_every_setting_and_optimizer(draw):
     figure = drawn(draw)
     assert len(figure.axes) == 2 * 2
@@ -32,7 +32,7 @@ def test_there_is_a_cell_for_every_setting_and_optimizer(draw):
     assert not any(spine.get_visible() for spine in figure.axes[3].spines.values())
 
 
-@pytest.mark.parametrize("draw", [sharpness_multiples, accuracy_multiples])
+@pytest.mark.parametrize("draw", [sharpness_small_multiples, accuracy_small_multiples])
 def test_steps_are_told_below_the_lowest_cell_of_a_column(draw):
     figure = drawn(draw)
     assert [ax.get_xlabel() for ax in figure.axes] == ["", "step", "step", "step"]
@@ -40,7 +40,7 @@ def test_steps_are_told_below_the_lowest_cell_of_a_column(draw):
     assert len({ax.get_xlim() for ax in figure.axes}) == 1
 
 
-@pytest.mark.parametrize("draw", [sharpness_multiples, accuracy_multiples])
+@pytest.mark.parametrize("draw", [sharpness_small_multiples, accuracy_small_multiples])
 def test_an_arm_has_one_look_in_all_cells(draw):
     figure = drawn(draw)
     frame = study_table.run_rows(RUNS)
@@ -59,7 +59,9 @@ def test_an_arm_has_one_look_in_all_cells(draw):
     assert [bool(ax.get_legend()) for ax in figure.axes] == [False, True, True, False]
 
 
-@pytest.mark.parametrize(("draw", "drawn_lines"), [(sharpness_multiples, 6), (accuracy_multiples, 3)])
+@pytest.mark.parametrize(
+    ("draw", "drawn_lines"), [(sharpness_small_multiples, 6), (accuracy_small_multiples, 3)]
+)
 @pytest.mark.parametrize("crowd", [2, 3])
 def test_a_crowd_has_no_markers(draw, drawn_lines, crowd, monkeypatch):
     monkeypatch.setattr(study_figure, "CROWD", crowd)
@@ -70,7 +72,7 @@ def test_a_crowd_has_no_markers(draw, drawn_lines, crowd, monkeypatch):
 
 
 def test_thresholds_are_dotted_and_those_of_the_own_metric():
-    figure = drawn(sharpness_multiples)
+    figure = drawn(sharpness_small_multiples)
     for ax, run in ((figure.axes[0], RUNS[0]), (figure.axes[1], RUNS[4])):
         view = "spherical" if run.spec["optimizer"] == "gd" else "spherical-preconditioned"
         limit = [record["views"][view]["threshold"] for record in run.records]
@@ -78,7 +80,7 @@ def test_thresholds_are_dotted_and_those_of_the_own_metric():
 
 
 def test_accuracies_share_their_axis_and_stars_stand_where_training_is_fitted():
-    figure = drawn(accuracy_multiples)
+    figure = drawn(accuracy_small_multiples)
     assert len({ax.get_ylim() for ax in figure.axes}) == 1
     stars = [line for line in figure.axes[0].lines if line.get_marker() == "*"]
     row = study_table.run_rows(RUNS[:1]).iloc[0]
@@ -88,7 +90,7 @@ def test_accuracies_share_their_axis_and_stars_stand_where_training_is_fitted():
     )
 
 
-@pytest.mark.parametrize("draw", [sharpness_multiples, accuracy_multiples])
+@pytest.mark.parametrize("draw", [sharpness_small_multiples, accuracy_small_multiples])
 def test_runs_without_records_or_with_strange_names_are_drawn(draw):
     runs = [make_run(records=0, status="running"), make_run(model="$x$<script>", records=1)]
     assert "$x$<script>" in texts(drawn(draw, runs))

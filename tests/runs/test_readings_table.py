@@ -144,7 +144,7 @@ def test_one_run_is_a_table_of_quantities():
     assert told["spherical: then → end (peak)"] == "30 → 50 (50)"
     assert told["spherical / threshold: median (quartiles)"] == "1.00 (0.88 to 1.12, n = 3)"
     assert told["riemannian: then → end (peak)"] == "not applicable"
-    assert told["Hessian products"] == "35"
+    assert told["HVPs"] == "35"
 
 
 def test_several_runs_are_one_column_each():
