@@ -1,4 +1,4 @@
-"""The conformance suite: what an optimizer declares about itself, tested against its real steps.
+"""The conformance suite: tests of what an optimizer declares about itself against its real steps.
 
     import optim_family.testing
     from my_package.lion import Lion

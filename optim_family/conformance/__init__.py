@@ -1,1 +1,1 @@
-"""The tests that hold an optimizer to the geometry it declares."""
+"""Tests of what an optimizer declares about itself against its real steps."""

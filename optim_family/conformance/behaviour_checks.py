@@ -1,6 +1,6 @@
-"""How an optimizer behaves: towards schedules, observers, checkpoints, repetition and parameter groups.
+"""Checks of behaviour: schedules, calls of geometry(), checkpoints, determinism and parameter groups.
 
-Each check returns what it found in a few words, or raises an AssertionError.
+Each check returns its result in a few words, or raises an AssertionError.
 """
 
 import tempfile
@@ -15,52 +15,53 @@ from optim_family.training import checkpoint
 
 
 def check_geometry_follows_a_schedule(optimizer: type[OptimizerBase]) -> str:
-    """geometry() reads the hyper-parameters in force, which schedulers change, and not `defaults`."""
+    """geometry() reads the hyper-parameters in force, which schedulers change, not `defaults`."""
     for values in with_decay(optimizer):
-        bench = OptimizerHarness.build(optimizer, values).warm_up(20)
+        harness = OptimizerHarness.build(optimizer, values).warm_up(20)
         changes = {"lr": values["lr"] / 2, "weight_decay": values["weight_decay"] * 1.5}
-        expected = bench.copy(**changes).geometry()
-        bench.set(**changes)
-        got = bench.geometry()
+        expected = harness.copy(**changes).geometry()
+        harness.set(**changes)
+        got = harness.geometry()
         assert got.threshold == expected.threshold and got.decay == expected.decay, (
-            f"{optimizer.__name__} says threshold {got.threshold:.6g} and {got.decay} after a scheduler has "
-            f"set {changes}; one made with these says {expected.threshold:.6g} and {expected.decay}. "
-            "Likely cause: it reads defaults; read param_groups."
+            f"{optimizer.__name__} declares threshold {got.threshold:.6g} and {got.decay} after a scheduler "
+            f"has set {changes}; one constructed with these values declares {expected.threshold:.6g} and "
+            f"{expected.decay}. "
+            "Likely cause: it reads defaults; read self.values."
         )
-    return "they follow"
+    return "both follow"
 
 
 def check_geometry_changes_nothing(optimizer: type[OptimizerBase]) -> str:
-    """Looking at the geometry leaves weights, state and the next steps as they were."""
+    """geometry() changes neither weights nor state nor the next steps."""
     for values in with_decay(optimizer):
-        watched, alone = OptimizerHarness.build(optimizer, values), OptimizerHarness.build(optimizer, values)
-        for gradient in gradients(watched.space.dim, 10, seed=6):
-            watched.geometry(gradient)
-            watched.optimizer.step()
-            assert torch.equal(watched.space.weights(), alone.step(gradient)), (
+        observed, other = (OptimizerHarness.build(optimizer, values) for _ in range(2))
+        for gradient in gradients(observed.space.dim, 10, seed=6):
+            observed.geometry(gradient)
+            observed.optimizer.step()
+            assert torch.equal(observed.space.weights(), other.step(gradient)), (
                 f"{optimizer.__name__}.geometry() changes what the next step does, with {values}. "
-                "Likely cause: it writes into `state`, where it should work on a copy."
+                "Likely cause: it writes into `state`; work on a copy."
             )
-    return "the same steps"
+    return "identical steps"
 
 
 def check_state_is_complete(optimizer: type[OptimizerBase]) -> str:
-    """A new optimizer that loads state_dict() goes on bit for bit; nothing is remembered elsewhere."""
+    """A new optimizer that loads state_dict() takes bitwise identical steps: the state is complete."""
     for values in with_decay(optimizer):
         for steps in (0, 1, 7):
             first = OptimizerHarness.build(optimizer, values).warm_up(steps)
             second = first.copy()
             for gradient in gradients(first.space.dim, 7, seed=7):
                 assert torch.equal(first.step(gradient), second.step(gradient)), (
-                    f"{optimizer.__name__} goes on differently after its state_dict() of step {steps} was "
-                    f"loaded into a new one, with {values}. Likely cause: something it needs is not in "
+                    f"{optimizer.__name__} takes other steps after its state_dict() of step {steps} was "
+                    f"loaded into a new optimizer, with {values}. Likely cause: a value it needs is not in "
                     "`self.state`."
                 )
-    return "the same steps"
+    return "identical steps"
 
 
 def check_state_can_be_saved(optimizer: type[OptimizerBase]) -> str:
-    """A checkpoint takes state_dict() in and gives it back: a resumed run goes on bit for bit."""
+    """A checkpoint can hold state_dict(): the steps of a resumed run are bitwise identical."""
     for values in variants(optimizer, lr=LR):
         first = OptimizerHarness.build(optimizer, values).warm_up(5)
         second = first.copy()
@@ -70,38 +71,38 @@ def check_state_can_be_saved(optimizer: type[OptimizerBase]) -> str:
             except TypeError as error:
                 raise AssertionError(
                     f"{optimizer.__name__}.state_dict() cannot be saved: {one_line(error)}. Likely cause: "
-                    "an object in `state`; a checkpoint holds tensors, numbers, words, lists and dicts."
+                    "an object in `state`; a checkpoint holds tensors, numbers, strings, lists and dicts."
                 ) from error
             loaded = checkpoint.load_latest(Path(folder), print)
         assert loaded is not None
         second.optimizer.load_state_dict(loaded[1]["optimizer"])
         for gradient in gradients(first.space.dim, 7, seed=8):
             assert torch.equal(first.step(gradient), second.step(gradient)), (
-                f"{optimizer.__name__} goes on differently after its state_dict() was saved and loaded, with "
-                f"{values}. Likely cause: tensors in `state` that share their memory, which is lost."
+                f"{optimizer.__name__} takes other steps after its state_dict() was saved and loaded, with "
+                f"{values}. Likely cause: tensors in `state` share memory; a checkpoint separates them."
             )
-    return "the same steps"
+    return "identical steps"
 
 
 def check_is_deterministic(optimizer: type[OptimizerBase]) -> str:
-    """The same gradients give the same steps, bit for bit."""
+    """The same gradients give bitwise identical steps."""
     for values in with_decay(optimizer):
         a, b = (OptimizerHarness.build(optimizer, values).warm_up(10) for _ in range(2))
         assert torch.equal(a.space.weights(), b.space.weights()), (
             f"{optimizer.__name__} takes different steps for the same gradients, with {values}. "
-            "Likely causes: random numbers, the time, or a memory that all its objects share."
+            "Likely causes: random numbers, the time, or state that all instances share."
         )
-    return "the same steps"
+    return "identical steps"
 
 
 def check_one_parameter_group(optimizer: type[OptimizerBase]) -> str:
-    """A second group is refused, with a reason: one threshold needs one learning rate."""
-    bench = OptimizerHarness.build(optimizer, variants(optimizer, lr=LR)[0])
+    """A second parameter group raises ValueError: one threshold needs one learning rate."""
+    harness = OptimizerHarness.build(optimizer, variants(optimizer, lr=LR)[0])
     try:
-        bench.optimizer.add_param_group({"params": [torch.zeros(2, requires_grad=True)]})
+        harness.optimizer.add_param_group({"params": [torch.zeros(2, requires_grad=True)]})
     except ValueError as error:
-        return f"refused: {one_line(error)}"
+        return f"ValueError: {one_line(error)}"
     raise AssertionError(
         f"{optimizer.__name__} accepts a second parameter group; its threshold is one number. Likely cause: "
-        "an add_param_group of its own."
+        "it overrides add_param_group."
     )

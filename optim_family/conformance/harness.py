@@ -1,4 +1,4 @@
-"""What the conformance suite works with: an optimizer on two tensors whose gradients a check chooses."""
+"""The test bed of the conformance suite: an optimizer on two tensors whose gradients a check sets."""
 
 import itertools
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from optim_family.optimizers.base import OptimizerBase
 from optim_family.space import ParameterSpace, unflatten
 
 LR = 0.1
-# Share s removed in a step. A momentum β > 1 − s outlasts the weights; coupled decay itself oscillates in it
-# where s > (1 − √β)².
-DECOUPLED_SHRINK, COUPLED_SHRINK = 0.02, 1e-5
-WARM_UP = 200  # steps after which bias corrections have died out
+# ηλ. Momentum with β > 1 − ηλ decays more slowly than the weights; coupled decay oscillates by itself
+# where ηλ > (1 − √β)².
+DECOUPLED_ETA_LAMBDA, COUPLED_ETA_LAMBDA = 0.02, 1e-5
+WARM_UP = 200  # steps after which bias corrections are negligible
 
 
 @final
 @dataclass(frozen=True)
 class OptimizerHarness:
-    """An optimizer on two tensors whose gradients the check chooses."""
+    """An optimizer on two tensors whose gradients the check sets."""
 
     optimizer: OptimizerBase
     space: ParameterSpace
@@ -32,7 +32,7 @@ class OptimizerHarness:
     def build(
         cls, optimizer: type[OptimizerBase], values: dict[str, Any], seed: int = 0
     ) -> "OptimizerHarness":
-        """Fresh tensors of a seeded start, and the optimizer on them."""
+        """New seeded tensors in float64, and the optimizer on them."""
         generator = torch.Generator().manual_seed(seed)
         tensors = {
             f"w{i}": torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
@@ -43,22 +43,22 @@ class OptimizerHarness:
 
     def step(self, gradient: Tensor) -> Tensor:
         """One real step with this gradient [d]; returns the weights after it [d]."""
-        self.lend(gradient)
+        self.set_gradient(gradient)
         self.optimizer.step()
         return self.space.weights()
 
-    def lend(self, gradient: Tensor) -> None:
-        """Put a gradient [d] where `backward` would."""
+    def set_gradient(self, gradient: Tensor) -> None:
+        """Write a gradient [d] to `.grad`, as `backward` would."""
         for tensor, part in zip(self.space.tensors, unflatten(gradient, self.space.tensors), strict=True):
             tensor.grad = part.clone()
 
     def geometry(self, gradient: Tensor | None = None) -> Geometry:
         """The geometry of the next step with this gradient [d], by default of ones."""
-        self.lend(torch.ones(self.space.dim, dtype=torch.float64) if gradient is None else gradient)
+        self.set_gradient(torch.ones(self.space.dim, dtype=torch.float64) if gradient is None else gradient)
         return self.optimizer.geometry()
 
     def warm_up(self, steps: int = WARM_UP, seed: int = 1) -> "OptimizerHarness":
-        """Random gradients, as a training would have left behind."""
+        """Take steps with random gradients, so that the state is one of training."""
         for gradient in gradients(self.space.dim, steps, seed):
             self.step(gradient)
         return self
@@ -68,13 +68,13 @@ class OptimizerHarness:
         self.optimizer.param_groups[0].update(values)
 
     def copy(self, **values: float) -> "OptimizerHarness":
-        """The same optimizer in the same state, with other hyper-parameters."""
+        """A new optimizer with the same weights and state, and with other hyper-parameters."""
         group = self.optimizer.param_groups[0]
-        held = {key: group[key] for key in type(self.optimizer).Hyper.model_fields}
-        twin = OptimizerHarness.build(type(self.optimizer), held | values)
+        current = {key: group[key] for key in type(self.optimizer).Hyper.model_fields}
+        twin = OptimizerHarness.build(type(self.optimizer), current | values)
         twin.space.assign(self.space.weights())
         twin.optimizer.load_state_dict(self.optimizer.state_dict())
-        twin.set(**(held | values))
+        twin.set(**(current | values))
         return twin
 
 
@@ -105,17 +105,17 @@ def variants(optimizer: type[OptimizerBase], **fixed: float) -> list[dict[str, A
 
 
 def with_decay(optimizer: type[OptimizerBase]) -> list[dict[str, Any]]:
-    """All variants, each without decay and with as much as its kind can bear, or any kind."""
+    """All variants, each without decay and with the largest decay at which the checks are valid."""
     plain = variants(optimizer, lr=LR, weight_decay=0.0)
     declared = OptimizerHarness.build(optimizer, plain[0]).geometry().decay
-    decay = (DECOUPLED_SHRINK if declared and not declared.coupled else COUPLED_SHRINK) / LR
+    decay = (DECOUPLED_ETA_LAMBDA if declared and not declared.coupled else COUPLED_ETA_LAMBDA) / LR
     return plain + variants(optimizer, lr=LR, weight_decay=decay)
 
 
-def with_metric(optimizer: type[OptimizerBase], tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that declare a metric; the others promise nothing about it."""
-    metrics = [OptimizerHarness.build(optimizer, values).geometry().metric for values in tried]
-    return [v for v, metric in zip(tried, metrics, strict=True) if not isinstance(metric, UnknownMetric)]
+def with_metric(optimizer: type[OptimizerBase], candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The variants that declare a metric."""
+    metrics = [OptimizerHarness.build(optimizer, values).geometry().metric for values in candidates]
+    return [v for v, metric in zip(candidates, metrics, strict=True) if not isinstance(metric, UnknownMetric)]
 
 
 def _allowed(optimizer: type[OptimizerBase], values: dict[str, Any]) -> bool:

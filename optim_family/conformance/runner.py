@@ -1,8 +1,9 @@
-"""The conformance suite in a process of its own: whatever a plugin does, every promise gets an answer.
+"""Run the conformance suite in a separate process, so that every check has a result whatever a plugin does.
 
-A plugin may fail, end its process, never return or print without end: the check in which it does so says so,
-and the rest goes on in a new process. That is `python -m optim_family.conformance.runner NAME CHECK…`: it
-answers with one line of JSON for itself and one for each check; what the plugin prints goes nowhere.
+A plugin may raise, exit the process, never return or print without end. The check in which that happens
+fails, and a new process runs the remaining checks. The process is
+`python -m optim_family.conformance.runner NAME CHECK…`: it writes one line of JSON after the import and one
+for each check; output of the plugin is discarded.
 """
 
 import json
@@ -17,91 +18,87 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from optim_family import registry
+from optim_family.conformance import suite
 from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_line
 
 SECONDS: Final = 120.0  # for one check
-_STARTING: Final = 60.0  # more, for the imports before the first
+_IMPORT_SECONDS: Final = 60.0  # in addition, for the imports before the first check
 
 
 @final
 @dataclass(frozen=True)
 class CheckResult:
-    """What became of one promise.
+    """The result of one check.
 
     Attributes:
-        promise: the name of the check.
-        expected: what the check expects to measure.
-        measured: what it measured; where the promise is broken, what was declared and what happened.
-        kept: whether the two agree.
-        excuse: why it is expected to fail, where the optimizer says so in `expected_failures`.
+        check: its name.
+        expected: what a correct optimizer shows.
+        measured: what this one showed; after a failure, what it declares and what its steps did.
+        passed: whether the check passed.
+        expected_failure: the reason that the optimizer gives in `expected_failures`; empty without one.
     """
 
-    promise: str
+    check: str
     expected: str
     measured: str
-    kept: bool
-    excuse: str = ""
+    passed: bool
+    expected_failure: str = ""
 
     @property
-    def fine(self) -> bool:
-        """Kept, or broken as announced."""
-        return self.kept != bool(self.excuse)
+    def as_declared(self) -> bool:
+        """Passed, or failed as declared in `expected_failures`."""
+        return self.passed != bool(self.expected_failure)
 
     @property
     def verdict(self) -> str:
-        """In a word, and the reason if there is one."""
-        if self.excuse:
-            return f"kept, though expected to fail: {self.excuse}" if self.kept else f"excused: {self.excuse}"
-        return "kept" if self.kept else "broken"
+        """`passed`, `failed` or `expected failure`, with the reason if there is one."""
+        if not self.expected_failure:
+            return "passed" if self.passed else "failed"
+        verdict = "passed, though expected to fail" if self.passed else "expected failure"
+        return f"{verdict}: {self.expected_failure}"
 
 
-def run_checks(name: str, promises: Sequence[str] = (), *, seconds: float = SECONDS) -> Iterator[CheckResult]:
-    """One finding for each promise of an optimizer, as they come.
+def run_checks(name: str, checks: Sequence[str] = (), *, seconds: float = SECONDS) -> Iterator[CheckResult]:
+    """Run the checks on an optimizer and yield each result as soon as it is there.
 
     Args:
         name: of the optimizer.
-        promises: names of checks; all of them if none is named.
-        seconds: what one check may take.
+        checks: names of checks; all if empty.
+        seconds: time limit of one check.
 
     Raises:
         UsageError: there is no such optimizer.
         PluginError: it cannot be loaded.
     """
     entry = registry.entry(name)
-    left = yield from _one_process(entry, promises, seconds)
-    while left:
-        left = yield from _one_process(entry, left, seconds)
+    remaining = yield from _run_in_process(entry, checks, seconds)
+    while remaining:
+        remaining = yield from _run_in_process(entry, remaining, seconds)
 
 
-def _one_process(
-    entry: registry.PluginEntry, promises: Sequence[str], seconds: float
+def _run_in_process(
+    entry: registry.PluginEntry, checks: Sequence[str], seconds: float
 ) -> Generator[CheckResult, None, Sequence[str]]:
-    """The findings of one process; returns the checks that it did not come to."""
-    command = [sys.executable, "-m", "optim_family.conformance.runner", entry.name, *promises]
+    """The results from one process; returns the checks that it did not reach."""
+    command = [sys.executable, "-m", "optim_family.conformance.runner", entry.name, *checks]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        head = _next_line(process, seconds + _STARTING)
+        head = _next_line(process, seconds + _IMPORT_SECONDS)
         if head is None:
-            lost = (
-                f"optimizer {entry.name!r} of {entry.source} {_how_it_ended(process)} while it was imported"
-            )
-            raise PluginError(lost)
+            raise registry.named_error(entry, f"{_failure(process)} while it was imported")
         if "error" in head:
             raise (UsageError if head["usage"] else PluginError)(head["error"])
-        left: dict[str, str] = head["expected"]
-        for promise in list(left):
+        expected: dict[str, str] = head["expected"]
+        for check in list(expected):
             line = _next_line(process, seconds)
-            kept, measured = (
-                (line["kept"], line["measured"])
-                if line
-                else (False, f"{entry.name} {_how_it_ended(process)}")
-            )
-            yield CheckResult(promise, left.pop(promise), measured, kept, head["excuses"].get(promise, ""))
+            result = line or {"passed": False, "measured": f"{entry.name} {_failure(process)}"}
+            reason = head["expected_failures"].get(check, "")
+            yield CheckResult(check, expected.pop(check), expected_failure=reason, **result)
             if line is None:
                 break
-        return list(left)
+        return list(expected)
     finally:
         _kill(process)
 
@@ -116,11 +113,12 @@ def _next_line(process: "subprocess.Popen[bytes]", seconds: float) -> dict[str, 
         if not byte:
             return None
         line += byte
-    answer: dict[str, Any] = json.loads(line)
-    return answer
+    values: dict[str, Any] = json.loads(line)
+    return values
 
 
-def _how_it_ended(process: "subprocess.Popen[bytes]") -> str:
+def _failure(process: "subprocess.Popen[bytes]") -> str:
+    """Why a process wrote no line."""
     try:
         code = process.wait(1.0)
     except subprocess.TimeoutExpired:
@@ -129,7 +127,7 @@ def _how_it_ended(process: "subprocess.Popen[bytes]") -> str:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """With all that it started."""
+    """Kill it with all processes that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -137,33 +135,31 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
     process.stdout.close()
 
 
-def _serve(name: str, chosen: Sequence[str]) -> None:
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _main(name: str, selected: Sequence[str]) -> None:
+    stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    null = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
-        os.dup2(nowhere, descriptor)
+        os.dup2(null, descriptor)
 
-    def say(**answer: Any) -> None:
-        print(json.dumps(answer), file=answers, flush=True)
+    def write(**values: Any) -> None:
+        print(json.dumps(values), file=stdout, flush=True)
 
     try:
         optimizer = registry.load(name)
     except OptimFamilyError as error:
-        return say(error=str(error), usage=isinstance(error, UsageError))
-
-    from optim_family.conformance import suite
+        return write(error=str(error), usage=isinstance(error, UsageError))
 
     checks = {check.__name__.removeprefix("check_"): check for check in suite.CHECKS}
-    chosen = chosen or list(checks)
-    expected = {promise: suite.EXPECTED[checks[promise]] for promise in chosen}
-    say(expected=expected, excuses=dict(optimizer.expected_failures))
-    for promise in chosen:
-        kept, measured = run_check(checks[promise], optimizer)
-        say(kept=kept, measured=measured)
+    selected = selected or list(checks)
+    expected = {name: suite.EXPECTED[checks[name]] for name in selected}
+    write(expected=expected, expected_failures=dict(optimizer.expected_failures))
+    for name in selected:
+        passed, measured = run_check(checks[name], optimizer)
+        write(passed=passed, measured=measured)
 
 
 def run_check(check: Callable[[Any], str], optimizer: type) -> tuple[bool, str]:
-    """Whether a promise is kept, and what was measured, in one line."""
+    """Whether a check passes, and what it measured, in one line."""
     try:
         return True, check(optimizer)
     except AssertionError as error:
@@ -173,4 +169,4 @@ def run_check(check: Callable[[Any], str], optimizer: type) -> tuple[bool, str]:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], sys.argv[2:])
+    _main(sys.argv[1], sys.argv[2:])

@@ -1,4 +1,4 @@
-"""The distribution that `optimizers new` writes, and that it keeps its own promises."""
+"""The distribution that `optimizers new` writes, which passes its own checks."""
 
 import json
 import re

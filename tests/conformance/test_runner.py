@@ -1,4 +1,4 @@
-"""Plugins that misbehave in every way: each check answers, and the answer names what happened."""
+"""Plugins that fail in every way: each check has a result, and the result names what happened."""
 
 import pytest
 
@@ -12,20 +12,20 @@ from tests.helpers.cli_runner import optim_family
 QUICK = ("decay_is_as_declared", "is_deterministic", "one_parameter_group")
 
 
-def findings(*promises, **options):
-    return {finding.promise: finding for finding in run_checks("plain", promises, **options)}
+def results_of(*checks, **options):
+    return {result.check: result for result in run_checks("plain", checks, **options)}
 
 
-def test_a_good_plugin_keeps_everything_whatever_it_prints(broken_plugin):
+def test_a_correct_plugin_passes_every_check_whatever_it_prints(broken_plugin):
     broken_plugin(
         GOOD.replace(UPDATE, "print('x' * 100_000); " + UPDATE).replace(
             GEOMETRY, "        print(1)\n" + GEOMETRY
         )
     )
-    found = findings()
-    assert len(found) >= 10 and all(finding.fine for finding in found.values())
-    assert {finding.verdict for finding in found.values()} == {"kept"}
-    assert all(finding.expected and finding.measured for finding in found.values())
+    results = results_of()
+    assert len(results) >= 10 and all(result.as_declared for result in results.values())
+    assert {result.verdict for result in results.values()} == {"passed"}
+    assert all(result.expected and result.measured for result in results.values())
 
 
 @pytest.mark.parametrize(
@@ -60,58 +60,60 @@ def test_a_good_plugin_keeps_everything_whatever_it_prints(broken_plugin):
         ("momentum_threshold(self", "1.3 * momentum_threshold(self", "Likely causes: momentum"),
     ],
 )
-def test_a_broken_promise_is_told_and_the_process_lives(broken_plugin, old, new, says):
+def test_a_failed_check_names_the_cause_and_the_process_lives(broken_plugin, old, new, says):
     broken_plugin(broken(GOOD, old, new))
     optimizer = registry.load("plain")
-    told = [runner.run_check(check, optimizer) for check in suite.CHECKS]
-    assert any(says in text for kept, text in told if not kept)
+    results = [runner.run_check(check, optimizer) for check in suite.CHECKS]
+    assert any(says in measured for passed, measured in results if not passed)
 
 
 def test_a_plugin_that_ends_its_process_fails_one_check_at_a_time(broken_plugin):
     broken_plugin(
         broken(GOOD, GEOMETRY, "        if self.values['weight_decay'] == 0.3: os._exit(7)\n" + GEOMETRY)
     )
-    found = findings(*QUICK)
-    assert found["decay_is_as_declared"].measured == "plain ended the process with exit code 7"
-    assert found["is_deterministic"].fine and found["one_parameter_group"].fine
-    assert tuple(found) == QUICK
+    results = results_of(*QUICK)
+    assert results["decay_is_as_declared"].measured == "plain ended the process with exit code 7"
+    assert results["is_deterministic"].as_declared and results["one_parameter_group"].as_declared
+    assert tuple(results) == QUICK
 
 
 def test_a_plugin_that_never_returns_is_stopped(broken_plugin):
     broken_plugin(
         broken(GOOD, GEOMETRY, "        while self.values['weight_decay'] == 0.3: print('x')\n" + GEOMETRY)
     )
-    found = findings(*QUICK, seconds=20.0)
-    assert found["decay_is_as_declared"].measured == "plain did not return in time"
-    assert found["one_parameter_group"].fine
+    results = results_of(*QUICK, seconds=20.0)
+    assert results["decay_is_as_declared"].measured == "plain did not return in time"
+    assert results["one_parameter_group"].as_declared
 
 
-def test_the_limit_is_for_each_promise_and_longer_for_the_imports(broken_plugin, capsys, monkeypatch):
+def test_the_time_limit_is_for_each_check_and_longer_for_the_imports(broken_plugin, capsys, monkeypatch):
     limits, wait = [], runner._next_line
     monkeypatch.setattr(
         runner, "_next_line", lambda process, seconds: limits.append(seconds) or wait(process, 60.0)
     )
     broken_plugin(GOOD)
-    findings("one_parameter_group", "is_deterministic", seconds=7.0)
-    assert limits == [7.0 + runner._STARTING, 7.0, 7.0]
+    results_of("one_parameter_group", "is_deterministic", seconds=7.0)
+    assert limits == [7.0 + runner._IMPORT_SECONDS, 7.0, 7.0]
     limits.clear()
     monkeypatch.setattr(suite, "CHECKS", suite.CHECKS[-2:])
     assert optim_family(capsys, "optimizers", "check", "plain", "--seconds", "9").code == 0
-    assert limits[:2] == [9 + runner._STARTING, 9]
+    assert limits[:2] == [9 + runner._IMPORT_SECONDS, 9]
 
 
-def test_an_exception_that_was_announced_is_fine_and_its_absence_is_not(broken_plugin):
-    excuses = '{"threshold_is_sharp": "it is wrong on purpose", "is_deterministic": "it rolls dice"}'
+def test_an_expected_failure_is_as_declared_and_its_absence_is_not(broken_plugin):
+    reasons = '{"threshold_is_sharp": "it is wrong on purpose", "is_deterministic": "it rolls dice"}'
     source = broken(GOOD, "momentum_threshold(self", "1.3 * momentum_threshold(self")
     source = broken(source, UPDATE, "state['f'] = lambda: 0; " + UPDATE)
-    broken_plugin(broken(source, HYPER, f"Hyper = Hyper\n    expected_failures = {excuses}\n"))
-    found = findings("threshold_is_sharp", "is_deterministic", "state_can_be_saved", "one_parameter_group")
-    assert found["threshold_is_sharp"].fine and not found["threshold_is_sharp"].kept
-    assert found["threshold_is_sharp"].verdict == "excused: it is wrong on purpose"
-    assert found["is_deterministic"].kept and not found["is_deterministic"].fine
-    assert found["is_deterministic"].verdict == "kept, though expected to fail: it rolls dice"
-    assert found["state_can_be_saved"].verdict == "broken" and not found["state_can_be_saved"].fine
-    assert found["one_parameter_group"].verdict == "kept" and found["one_parameter_group"].fine
+    broken_plugin(broken(source, HYPER, f"Hyper = Hyper\n    expected_failures = {reasons}\n"))
+    results = results_of(
+        "threshold_is_sharp", "is_deterministic", "state_can_be_saved", "one_parameter_group"
+    )
+    assert results["threshold_is_sharp"].as_declared and not results["threshold_is_sharp"].passed
+    assert results["threshold_is_sharp"].verdict == "expected failure: it is wrong on purpose"
+    assert results["is_deterministic"].passed and not results["is_deterministic"].as_declared
+    assert results["is_deterministic"].verdict == "passed, though expected to fail: it rolls dice"
+    assert results["state_can_be_saved"].verdict == "failed" and not results["state_can_be_saved"].as_declared
+    assert results["one_parameter_group"].verdict == "passed" and results["one_parameter_group"].as_declared
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_a_plugin_that_cannot_be_imported_is_named(broken_plugin, source, says):
 
 def test_a_plugin_whose_import_never_ends_is_named(broken_plugin, monkeypatch):
     broken_plugin("while True: print('x')")
-    monkeypatch.setattr(runner, "_STARTING", 1.0)
+    monkeypatch.setattr(runner, "_IMPORT_SECONDS", 1.0)
     with pytest.raises(
         PluginError, match=r"'plain' of test-plugin 1\.5 did not return in time while it was imported"
     ):
@@ -152,17 +154,18 @@ def test_a_limit_that_is_no_number_of_seconds_is_a_mistake_of_the_user(capsys):
         assert optim_family(capsys, "optimizers", "check", "gd", "--seconds", seconds).code == 2
 
 
-def test_the_command_answers_with_one_line_for_each_promise(broken_plugin, capsys):
+def test_the_command_prints_one_line_for_each_check(broken_plugin, capsys):
     broken_plugin(broken(GOOD, "momentum_threshold(self", "1.3 * momentum_threshold(self"))
-    told = optim_family(capsys, "optimizers", "check", "plain")
-    header, *lines = told.out.splitlines()
-    assert header.split() == ["promise", "verdict", "expected", "measured"]
+    answer = optim_family(capsys, "optimizers", "check", "plain")
+    header, *lines = answer.out.splitlines()
+    assert header.split() == ["check", "verdict", "expected", "measured"]
     assert len(lines) == len(suite.CHECKS)
     assert (
-        lines[0].startswith("threshold_is_sharp") and "broken" in lines[0] and "declares the thr" in lines[0]
+        lines[0].startswith("threshold_is_sharp") and "failed" in lines[0] and "declares the thr" in lines[0]
     )
-    assert all("  kept  " in line for line in lines[1:])
-    assert told.code == 6
-    assert told.err == (
-        "optim-family: optimizer 'plain' of test-plugin 1.5 does not do as it says: threshold_is_sharp\n"
+    assert all("  passed  " in line for line in lines[1:])
+    assert answer.code == 6
+    assert answer.err == (
+        "optim-family: optimizer 'plain' of test-plugin 1.5 differs from its declaration: "
+        "threshold_is_sharp\n"
     )

@@ -19,7 +19,7 @@ BUILT_IN = ("gd", "sgd", "rmsprop", "adamw")
 
 @pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_the_family_keeps_its_promises(name, check):
+def test_the_family_passes_every_check(name, check):
     check(registry.load(name))  # raises AssertionError where it does not
 
 
@@ -107,7 +107,7 @@ class Dice(GD):
         (CounterOutsideState, testing.check_state_is_complete, "not in `self.state`"),
         (LooksAndTouches, testing.check_geometry_changes_nothing, "changes what the next step does"),
         (WrongExponents, testing.check_rescaling, "rescaling"),
-        (NotFrozen, testing.check_freeze_holds_the_metric, "hold it still"),
+        (NotFrozen, testing.check_freeze_holds_the_metric, "should freeze it"),
         (TwoGroups, testing.check_one_parameter_group, "second parameter group"),
         (Dice, testing.check_is_deterministic, "different steps"),
     ],

@@ -55,7 +55,7 @@ def test_its_own_tests_pass(environment, tmp_path):
     assert " passed" in told and "skipped" not in told
 
 
-def test_the_slow_promises_are_kept_too(installed):
+def test_the_slow_checks_pass_too(installed):
     kron = registry.load("kron")
     testing.check_threshold_is_sharp(kron)  # raises AssertionError where it is not
 

@@ -9,6 +9,6 @@ from optim_family import testing
 
 @pytest.mark.parametrize("optimizer", [Kron, Lion], ids=lambda optimizer: optimizer.__name__)
 @pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
-def test_it_keeps_its_promises(optimizer, check):
+def test_it_passes_every_check(optimizer, check):
     """The check raises an AssertionError where it does not."""
     check(optimizer)

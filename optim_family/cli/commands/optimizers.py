@@ -1,4 +1,4 @@
-"""`optim-family optimizers`: the list, one in full, and whether one keeps its promises."""
+"""`optim-family optimizers`: list them, show one, check one, or begin a new one."""
 
 import inspect
 from dataclasses import asdict
@@ -13,12 +13,12 @@ from optim_family.cli.output import Output
 from optim_family.conformance.plugin_template import write
 from optim_family.conformance.runner import run_checks
 from optim_family.errors import PluginError, UsageError
-from optim_family.registry import PluginEntry
+from optim_family.registry import PluginEntry, named_error
 
 
 @listing("optimizers")
 def command(output: Output) -> None:
-    """List the optimizers that are installed; with -v import each, and say what is wrong with it."""
+    """List the installed optimizers; with -v import each and report what is wrong with it."""
     known = registry.entries()
     states = {name: _state(entry, output.verbose) for name, entry in known.items()}
     if output.json:
@@ -35,7 +35,7 @@ def show(output: Output, name: str) -> None:
     from optim_family.cli.model_options import fields
 
     table = [[f.name, f.default, f.range, f.meaning] for f in fields(optimizer.Hyper)]
-    text = described(optimizer)
+    text = description(optimizer)
     if output.json:
         keys = ("name", "default", "range", "meaning")
         return output.data(
@@ -46,29 +46,28 @@ def show(output: Output, name: str) -> None:
 
 
 @command.named("check")
-@click.option("--seconds", type=click.IntRange(1), default=120, help="Limit for one promise (default 120).")
+@click.option("--seconds", type=click.IntRange(1), default=120, help="Time limit of one check (default 120).")
 def check(output: Output, name: str, seconds: int) -> None:
-    """Compare what an optimizer declares about itself with its real steps, in a process of its own.
+    """Compare what an optimizer declares about itself with its real steps, in a separate process.
 
     Exit 6 where they differ.
     """
-    found = list(run_checks(name, seconds=seconds))
+    results = list(run_checks(name, seconds=seconds))
     if output.json:
-        output.data({"name": name, "findings": [asdict(f) | {"fine": f.fine} for f in found]})
+        output.data({"name": name, "checks": [asdict(r) | {"as_declared": r.as_declared} for r in results]})
     else:
-        rows = [[f.promise, f.verdict, f.expected, f.measured] for f in found]
-        output.table(["promise", "verdict", "expected", "measured"], rows)
-    if broken := [f.promise for f in found if not f.fine]:
-        source = registry.entry(name).source
-        raise PluginError(f"optimizer {name!r} of {source} does not do as it says: {', '.join(broken)}")
+        rows = [[r.check, r.verdict, r.expected, r.measured] for r in results]
+        output.table(["check", "verdict", "expected", "measured"], rows)
+    if differing := [r.check for r in results if not r.as_declared]:
+        raise named_error(registry.entry(name), f"differs from its declaration: {', '.join(differing)}")
 
 
 @command.named("new")
 @click.option("--out", type=click.Path(path_type=Path), help="A new folder (default ./NAME).")
 def new(output: Output, name: str, out: Path | None) -> None:
-    """Write a distribution that registers an optimizer NAME, with a test: the place for your own."""
-    if taken := registry.entries().get(name):
-        raise UsageError(f"{taken.source} has an optimizer {name!r} already; choose another name")
+    """Write a distribution that registers an optimizer NAME, with a test, as a start for your own."""
+    if owner := registry.entries().get(name):
+        raise UsageError(f"{owner.source} has an optimizer {name!r} already; choose another name")
     files = [str(path) for path in write(name, out or Path(name))]
     if output.json:
         return output.data({"name": name, "files": files})
@@ -76,7 +75,7 @@ def new(output: Output, name: str, out: Path | None) -> None:
     output.say(f"\nNext: pip install --editable {out or name} and optim-family optimizers check {name}")
 
 
-def described(optimizer: type) -> str:
+def description(optimizer: type) -> str:
     """The mathematics, from the docstring of the module, and what the class says of itself."""
     module = inspect.getdoc(inspect.getmodule(optimizer)) or ""
     return "\n\n".join(filter(None, (module, inspect.getdoc(optimizer))))
