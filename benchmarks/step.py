@@ -15,12 +15,12 @@ import torch
 from optim_family.data import datasets
 from optim_family.networks import build
 from optim_family.runs.store import RunStore
-from optim_family.training.experiment import assemble
-from optim_family.training.loop import Training
+from optim_family.training.experiment import build_experiment
+from optim_family.training.loop import Trainer
 from optim_family.training.objective import half_squared_error
-from optim_family.training.progress import Watcher
+from optim_family.training.progress import ProgressListener
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 BLOCKS, STEPS = 40, 25
 LR, DECAY, LIMIT = 0.5, 2e-3, 200
@@ -30,8 +30,8 @@ def ours(folder: str) -> Callable[[], object]:
     hyper = {"lr": LR, "weight_decay": DECAY}
     spec = RunSpec(optimizer="gd", hyper=hyper, limit=LIMIT, steps=10**9, every=10**9)
     store = RunStore.open(Path(folder), spec.model_dump(mode="json"))
-    training = Training(assemble(spec), store, Watcher(), Stop())
-    return training.advance
+    trainer = Trainer(build_experiment(spec), store, ProgressListener(), StopSignal())
+    return trainer.step
 
 
 def bare(dataset: datasets.Dataset) -> Callable[[], object]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from optim_family.sharpness.probe import Panel
-from optim_family.training.experiment import assemble
-from optim_family.training.process_group import Torchrun, World, joined
+from optim_family.training.experiment import build_experiment
+from optim_family.training.process_group import ProcessGroup, TorchrunGroup, process_group
 from optim_family.training.spec import RunSpec
 
 STEPS, READINGS = 20, 3
@@ -31,37 +31,39 @@ SPEC = RunSpec(
 
 def work() -> None:
     """What each process does; the first says how long it took."""
-    with joined() as world:
-        experiment = assemble(SPEC, world)
-        step, steps = _measured(world, lambda: (experiment.objective.gradient(0), experiment.move()), STEPS)
+    with process_group() as group:
+        experiment = build_experiment(SPEC, group)
+        step, steps = _measured(
+            group, lambda: (experiment.objective.gradient(0), experiment.optimizer_step()), STEPS
+        )
         panel, found = Panel(("spherical",)), []
 
         def read() -> None:
             weights, geometry = experiment.objective.space.weights(), experiment.geometry()
             found.append(panel(experiment.objective.hessian(), weights, geometry)["spherical"].products)
 
-        reading, readings = _measured(world, read, READINGS)
-        if world.leads:
+        reading, readings = _measured(group, read, READINGS)
+        if group.is_main_process:
             print(
-                f"  {world.size} processes  {1e3 * step:8.1f} ms and {steps:9,.0f} bytes a step  "
+                f"  {group.size} processes  {1e3 * step:8.1f} ms and {steps:9,.0f} bytes a step  "
                 f"{1e3 * reading:8.1f} ms and {readings:11,.0f} bytes a reading of "
                 f"{statistics.mean(found):.0f} products (d = {experiment.objective.space.dim:,})"
             )
 
 
-def _measured(world: World, do: Callable[[], object], times: int) -> tuple[float, float]:
+def _measured(group: ProcessGroup, do: Callable[[], object], times: int) -> tuple[float, float]:
     """Median seconds and mean bytes of one time; the first one is not counted."""
     do()
-    sent, seconds = _sent(world), []
+    sent, seconds = _sent(group), []
     for _ in range(times):
         begin = time.perf_counter()
         do()
         seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds), (_sent(world) - sent) / times
+    return statistics.median(seconds), (_sent(group) - sent) / times
 
 
-def _sent(world: World) -> int:
-    return world.sent if isinstance(world, Torchrun) else 0
+def _sent(group: ProcessGroup) -> int:
+    return group.sent if isinstance(group, TorchrunGroup) else 0
 
 
 def main() -> None:

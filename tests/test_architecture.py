@@ -54,7 +54,7 @@ MODULES_AT_THE_TOP = 10
 # Neither abstract nor final, with the reason.
 OPEN_CLASSES = {
     "optimizers.base.HyperParameters": "a pydantic model that every optimizer extends",
-    "training.progress.Watcher": "does nothing, displays override what they show",
+    "training.progress.ProgressListener": "does nothing, displays override what they show",
 }
 
 

@@ -128,7 +128,7 @@ class Recorder:
     def close(self, status: str = "done") -> None:
         """Nothing more will come; closing twice is harmless."""
         if self.status == "running":
-            self._mark(status)
+            self._write_status(status)
         self.store.close()
 
     def __enter__(self) -> Self:
@@ -140,7 +140,7 @@ class Recorder:
     def _write(self, record: dict[str, Any]) -> None:
         self.store.append(record)
         self.peak = -math.inf
-        self._mark("running" if record["views"] else "diverged")
+        self._write_status("running" if record["views"] else "diverged")
 
     def _measure(self, point: Point) -> dict[str, Any]:
         """A record of the present step, in the fields of those of `run`."""
@@ -196,7 +196,7 @@ class Recorder:
             )
             return Point(loss, accuracy, norm, radial, shares, geometry)
 
-    def _mark(self, status: str) -> None:
+    def _write_status(self, status: str) -> None:
         self.status, seconds = status, time.perf_counter() - self._begin
         self.store.write("status.json", {"status": status, "step": self.count, "seconds": seconds})
 

@@ -44,8 +44,8 @@ def repeated(name: str | None, path: Path, checkpoints: int, removed: int, outpu
     if name is not None:
         raise UsageError(f"flow shows {name} or the run {path}, not both; leave one of them out")
     run = read_run(path)
-    watcher = run_progress.watcher(f"repeating {path}, {run.spec['steps']} steps", output.quiet)
-    return network(run, follow(run, checkpoints=checkpoints, k=removed, watcher=watcher))
+    listener = run_progress.listener(f"repeating {path}, {run.spec['steps']} steps", output.quiet)
+    return network(run, follow(run, checkpoints=checkpoints, k=removed, listener=listener))
 
 
 def made_with() -> dict[str, Any]:

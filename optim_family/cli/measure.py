@@ -16,7 +16,7 @@ from optim_family.runs.labels import setting
 from optim_family.sharpness.probe import Panel
 from optim_family.sharpness.spectrum import examine
 from optim_family.sharpness.views import VIEWS
-from optim_family.training.experiment import applicable, judged, objective_of
+from optim_family.training.experiment import applicable, build_objective, check_scale_invariance
 from optim_family.training.objective import Objective
 from optim_family.training.spec import RunSpec
 
@@ -45,9 +45,9 @@ def measured(spec: RunSpec, weights: Path | None, k: int, looks: Looks, output: 
         CorruptError: the data or the weights are damaged.
     """
     _refuse_metrics(spec)
-    objective = objective_of(spec)
+    objective = build_objective(spec)
     sha256 = load_weights(objective.model, weights, spec.model) if weights else None
-    verdict = judged(objective)
+    verdict = check_scale_invariance(objective)
     views, absent = applicable(spec, _USUAL, verdict)
     if absent:
         output.say(f"{' and '.join(absent)} sharpness: not applicable, the loss is {verdict.summary}")

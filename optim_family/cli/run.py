@@ -17,7 +17,7 @@ from optim_family.runs.atomic_files import replace_atomically
 from optim_family.runs.labels import label, setting
 from optim_family.runs.run import Run, read_run
 from optim_family.training.spec import MemoryFormat, RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 DIVERGED: Final = 3  # exit code: the result is kept
 _FINISHED: Final = ("done", "diverged")
@@ -73,10 +73,10 @@ def _look(run: Run, looks: Looks, output: Output) -> None:
 def preview(spec: RunSpec, out: Path, memory_format: MemoryFormat | None, output: Output) -> int:
     """Build everything, and say what would be done; nothing is written. Returns the exit code."""
     from optim_family.curvature.precision import full_precision
-    from optim_family.training.experiment import assemble
+    from optim_family.training.experiment import build_experiment
 
     with full_precision():
-        experiment = assemble(spec, memory_format=memory_format)
+        experiment = build_experiment(spec, memory_format=memory_format)
     plan = {
         "spec": spec.model_dump(mode="json") | {"views": list(experiment.views)},
         "provenance": experiment.provenance(),
@@ -101,12 +101,20 @@ def _train(
 ) -> bool:
     """Train; whether it is this process that shows the result."""
     from optim_family.training.loop import train
-    from optim_family.training.process_group import joined
+    from optim_family.training.process_group import process_group
 
     if output.verbose:
         output.say("\n".join(f"{key}: {value}" for key, value in flat(spec.model_dump(mode="json"))))
     title = f"{spec.optimizer} on {spec.model}, {spec.data}: {spec.steps} steps, written to {out}"
-    with Stop().install() as stop, joined() as world:
-        watcher = run_progress.watcher(title, output.quiet or not world.leads)
-        train(spec, out, resume=resume, watcher=watcher, stop=stop, world=world, memory_format=memory_format)
-    return world.leads
+    with StopSignal().install() as stop, process_group() as group:
+        listener = run_progress.listener(title, output.quiet or not group.is_main_process)
+        train(
+            spec,
+            out,
+            resume=resume,
+            listener=listener,
+            stop=stop,
+            process_group=group,
+            memory_format=memory_format,
+        )
+    return group.is_main_process

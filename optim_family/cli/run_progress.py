@@ -11,42 +11,42 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from optim_family.training.progress import Watcher
+from optim_family.training.progress import ProgressListener
 
 _EVERY: Final = 5.0  # seconds between two plain lines
 
 
-def watcher(title: str, quiet: bool) -> Watcher:
+def listener(title: str, quiet: bool) -> ProgressListener:
     """The display that suits stderr; it begins with the title."""
     if quiet:
-        return Watcher()
+        return ProgressListener()
     return Bar(title) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines(title)
 
 
 @final
-class Lines(Watcher):
+class Lines(ProgressListener):
     """A line for a record, at most every few seconds, on stderr. Remembers the last record and its time."""
 
     def __init__(self, title: str) -> None:
         self._title = title
 
-    def begin(self, total_steps: int, start: int) -> None:
+    def on_start(self, total_steps: int, start: int) -> None:
         """Print the title and start the clock."""
-        self.note(self._title)
+        self.on_message(self._title)
         self._total, self._start, self._begun = total_steps, start, time.monotonic()
         self._printed, self._waiting = -_EVERY, ""
 
-    def record(self, record: dict[str, Any]) -> None:
+    def on_record(self, record: dict[str, Any]) -> None:
         """Print it, or keep it for the end."""
         self._waiting = f"step {record['step']}/{self._total}  {'  '.join(facts(record))}{self._left(record)}"
         if time.monotonic() - self._printed >= _EVERY:
             self._print()
 
-    def note(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Print it."""
         print(text, file=sys.stderr)
 
-    def end(self) -> None:
+    def on_end(self) -> None:
         """Print the last record."""
         self._print()
 
@@ -63,7 +63,7 @@ class Lines(Watcher):
 
 
 @final
-class Bar(Watcher):
+class Bar(ProgressListener):
     """A bar with steps and time left, the numbers below it, on stderr. Remembers the last numbers."""
 
     def __init__(self, title: str) -> None:
@@ -80,25 +80,25 @@ class Bar(Watcher):
             redirect_stdout=False,
         )
 
-    def begin(self, total_steps: int, start: int) -> None:
+    def on_start(self, total_steps: int, start: int) -> None:
         """Show the title and an empty bar."""
-        self.note(self._title)
+        self.on_message(self._title)
         self._task = self._progress.add_task("", total=total_steps, completed=start)
         self._live.start()
 
-    def step(self, step: int, loss: float) -> None:
+    def on_step(self, step: int, loss: float) -> None:
         """Move the bar."""
         self._progress.update(self._task, completed=step)
 
-    def record(self, record: dict[str, Any]) -> None:
+    def on_record(self, record: dict[str, Any]) -> None:
         """Show its numbers."""
         self._numbers = "  ".join(facts(record))
 
-    def note(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Print it above the bar."""
         self._console.print(text, markup=False, highlight=False)
 
-    def end(self) -> None:
+    def on_end(self) -> None:
         """Leave the bar as it is."""
         self._live.stop()
 

@@ -16,7 +16,7 @@ from optim_family.study.cost import Cost, cost
 from optim_family.study.launchers import Ending, Launcher, Local, cores
 from optim_family.study.spec import StudySpec
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 # Runs that differ in nothing of this take the same time.
 _COSTLY = tuple(field for field in RunSpec.model_fields if field not in ("hyper", "seed", "rtol"))
@@ -35,7 +35,7 @@ def carry_out(
     progress = Progress(jobs, at_once)
     output.say(f"{study.name}: {len(jobs)} runs, {at_once} at a time, in {folder}")
     try:
-        with Stop().install() as stop, board(progress, output.quiet) as shown:
+        with StopSignal().install() as stop, board(progress, output.quiet) as shown:
             launcher = (start or Local)(at_once)
             failed = under_way.carry_out(jobs, launcher, stop=stop, tell=shown.tell, tick=shown.tick)
     except Stopped as error:

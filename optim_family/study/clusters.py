@@ -20,7 +20,7 @@ from typing import Any, Final, final
 from optim_family.errors import Stopped, UsageError, one_line
 from optim_family.study.launchers import WORKER, Ending, Job, Launcher, Worker
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 # How often a run may be stopped from outside before it counts as failed.
 RESTARTS: Final = 20
@@ -45,7 +45,7 @@ class Cluster(Launcher, ABC):
     def cancel(self, handle: Any) -> None:
         """Ask it to leave a checkpoint and stop."""
 
-    def map(self, jobs: Iterable[Job], stop: Stop, tick: Callable[[], None]) -> Iterator[Ending]:
+    def map(self, jobs: Iterable[Job], stop: StopSignal, tick: Callable[[], None]) -> Iterator[Ending]:
         """Every job's ending, as they come."""
         todo = list(jobs)
         left, stops = dict(zip(self.submit(todo), todo, strict=True)), dict.fromkeys(todo, 0)

@@ -65,12 +65,12 @@ def measure(spec: RunSpec) -> Cost:
 
     from optim_family.curvature.precision import full_precision
     from optim_family.data import datasets
-    from optim_family.training.experiment import assemble
+    from optim_family.training.experiment import build_experiment
 
     images = len(datasets.load(spec.data, limit=spec.limit, seed=spec.seed).y_train)
     part = spec.model_copy(update={"limit": _part(spec, images)})
     with full_precision():
-        experiment = assemble(part)
+        experiment = build_experiment(part)
         objective, hessian = experiment.objective, experiment.objective.hessian()
         direction = torch.randn_like(objective.space.weights())
         start = time.perf_counter() - begin

@@ -17,7 +17,7 @@ from optim_family.runs.atomic_files import unseal
 from optim_family.runs.run import Run, read_run
 from optim_family.study.launchers import Ending, Job, Launcher
 from optim_family.study.spec import StudySpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 FINISHED: Final = ("done", "diverged")
 TAIL: Final = 1 << 16  # bytes at the end of a log in which the last record surely is
@@ -75,7 +75,7 @@ def carry_out(
     todo: Sequence[Job],
     launcher: Launcher,
     *,
-    stop: Stop,
+    stop: StopSignal,
     tell: Callable[[Ending], None],
     tick: Callable[[], None],
 ) -> list[Ending]:
@@ -118,7 +118,7 @@ def _free(left: Iterable[Job]) -> Iterator[Job]:
     return (job for job in left if not finished(job) and not _held(job.out))
 
 
-def _wait(stop: Stop, tick: Callable[[], None]) -> None:
+def _wait(stop: StopSignal, tick: Callable[[], None]) -> None:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         stop.check()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, final
 
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 WORKER: Final = (sys.executable, "-m", "optim_family.study.worker")
 _PAUSE: Final = 0.1  # seconds between two looks at the workers
@@ -48,7 +48,7 @@ class Launcher(ABC):
     """Carries out jobs, several at a time."""
 
     @abstractmethod
-    def map(self, jobs: Iterable[Job], stop: Stop, tick: Callable[[], None]) -> Iterator[Ending]:
+    def map(self, jobs: Iterable[Job], stop: StopSignal, tick: Callable[[], None]) -> Iterator[Ending]:
         """Every job's ending, as they come.
 
         Args:
@@ -75,7 +75,7 @@ class Local(Launcher):
         self.workers, self.program = workers, program
         self.threads = max(1, cores() // workers)
 
-    def map(self, jobs: Iterable[Job], stop: Stop, tick: Callable[[], None]) -> Iterator[Ending]:
+    def map(self, jobs: Iterable[Job], stop: StopSignal, tick: Callable[[], None]) -> Iterator[Ending]:
         """Every job's ending, as they come; whatever happens, no worker outlives this."""
         waiting, running = iter(jobs), list[Worker]()
         try:

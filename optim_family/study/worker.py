@@ -30,9 +30,9 @@ def main(folder: Path) -> int:
 
 def _carry_out(spec: RunSpec, folder: Path) -> int:
     from optim_family.training.loop import train
-    from optim_family.training.stop_signal import Stop
+    from optim_family.training.stop_signal import StopSignal
 
-    with Stop().install() as stop:
+    with StopSignal().install() as stop:
         outcome = train(resolved(spec, folder), folder, resume=True, stop=stop)
     return DIVERGED if outcome.status == "diverged" else 0
 

@@ -27,9 +27,9 @@ from optim_family.sharpness.probe import Probe, Reading
 from optim_family.space import ParameterSpace
 from optim_family.theory.run_drift import CUTS, Checkpoint, Drift, window
 from optim_family.theory.third_derivative import third_derivative
-from optim_family.training.experiment import Experiment, assemble
+from optim_family.training.experiment import Experiment, build_experiment
 from optim_family.training.objective import Objective
-from optim_family.training.progress import Watcher
+from optim_family.training.progress import ProgressListener
 from optim_family.training.spec import RunSpec
 
 READINGS: Final = 5  # in a modulation period
@@ -38,20 +38,20 @@ ROUGH, FINE, MAX_PRODUCTS = 1e-2, 1e-9, 1000
 NODES: Final = 200  # of the quadrature
 
 
-def follow(run: Run, *, checkpoints: int = 8, k: int = 40, watcher: Watcher | None = None) -> Drift:
+def follow(run: Run, *, checkpoints: int = 8, k: int = 40, listener: ProgressListener | None = None) -> Drift:
     """Repeat a run, and ask the flow at evenly spaced steps past the edge of stability.
 
     Args:
         run: gradient descent with weight decay, full batch, on an exactly scale-invariant loss.
         checkpoints: how often the flow is asked.
         k: how many of the largest eigenvalues leave the gradient.
-        watcher: told of every step.
+        listener: told of every step.
 
     Raises:
         UsageError: the flow is not made for this run, it is too short, or it cannot be repeated here.
     """
     with full_precision(), repeatable():
-        experiment = assemble(RunSpec.model_validate(run.spec))
+        experiment = build_experiment(RunSpec.model_validate(run.spec))
         shrink = _shrink(run, experiment)
         begin, margin, steps = _edge(run), window(shrink) + 1, experiment.spec.steps
         if steps - begin < 2 * margin + checkpoints:
@@ -62,19 +62,19 @@ def follow(run: Run, *, checkpoints: int = 8, k: int = 40, watcher: Watcher | No
         asked = {round(t) for t in np.linspace(begin + margin, steps - margin, checkpoints)}
         every = max(1, round(modulation_period(shrink) / READINGS))
         read = set(range(begin, steps, every))
-        watcher = watcher or Watcher()
-        watcher.begin(steps, 0)
+        listener = listener or ProgressListener()
+        listener.on_start(steps, 0)
         try:
-            return _measured(run, experiment, read, asked, k, watcher)
+            return _measured(run, experiment, read, asked, k, listener)
         finally:
-            watcher.end()
+            listener.on_end()
 
 
 def _measured(
-    run: Run, experiment: Experiment, read: set[int], asked: set[int], k: int, watcher: Watcher
+    run: Run, experiment: Experiment, read: set[int], asked: set[int], k: int, listener: ProgressListener
 ) -> Drift:
     objective = experiment.objective
-    double = assemble(experiment.spec.model_copy(update={"precision": "float64"})).objective
+    double = build_experiment(experiment.spec.model_copy(update={"precision": "float64"})).objective
     probe, losses, found = Probe("spherical", rtol=experiment.spec.rtol), [], []
     readings: dict[int, Reading] = {}
     for step, (loss, middle) in enumerate(steps_of(run, experiment)):
@@ -83,11 +83,11 @@ def _measured(
             with visiting(objective.space, middle):
                 readings[step] = probe(objective.hessian(), middle, experiment.geometry())
             seen = {"spherical": {"ratio": readings[step].ratio}}
-            watcher.record({"step": step, "train_loss": loss, "views": seen})
+            listener.on_record({"step": step, "train_loss": loss, "views": seen})
         if step in asked:
             with visiting(double.space, middle):
                 found.append(checkpoint(double, step, k))
-        watcher.step(step + 1, loss)
+        listener.on_step(step + 1, loss)
     return Drift(
         shrink=_shrink(run, experiment),
         steps=torch.tensor(list(readings)),
@@ -113,7 +113,7 @@ def steps_of(run: Run, experiment: Experiment) -> Iterator[tuple[float, Tensor]]
                 "make the run on this machine, with these versions and as many threads"
             )
         loss = float(experiment.objective.gradient(step))
-        experiment.move()
+        experiment.optimizer_step()
         after = experiment.objective.space.weights()
         yield loss, (before + 2 * now + after) / 4
         before, now = now, after

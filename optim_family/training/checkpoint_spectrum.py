@@ -11,7 +11,7 @@ from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.run import read_run
 from optim_family.sharpness.spectrum import examine
 from optim_family.training import checkpoint
-from optim_family.training.experiment import assemble
+from optim_family.training.experiment import build_experiment
 from optim_family.training.spec import RunSpec
 
 
@@ -43,7 +43,7 @@ def look(
         raise UsageError(f"{path} has no checkpoint to look at; start it first")
     step, tree = found
     with full_precision(), repeatable():
-        experiment = assemble(spec)
+        experiment = build_experiment(spec)
         objective = experiment.objective
         objective.model.load_state_dict(tree["model"])
         experiment.optimizer.load_state_dict(tree["optimizer"])

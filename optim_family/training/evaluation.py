@@ -1,12 +1,84 @@
 """Loss and accuracy of a network, on its training set and on its test sets."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from optim_family.training.process_group import ProcessGroup
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+Batch = Callable[[], tuple[Tensor, Tensor]]  # inputs and labels, made when they are needed
+
+
+@final
+@dataclass(frozen=True)
+class Evaluation:
+    """How good the weights are; accuracies are fractions.
+
+    Attributes:
+        further: `test_loss_NAME` and `test_accuracy_NAME` of each further test set.
+    """
+
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    further: Mapping[str, float]
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    loss_fn: LossFunction,
+    train: Sequence[Batch],
+    tests: Mapping[str, Sequence[Batch]],
+    process_group: ProcessGroup,
+) -> Evaluation:
+    """Evaluate the training set in training mode, then the test sets with the statistics of the training set.
+
+    Args:
+        network: in training mode, which it is left in.
+        loss_fn: the mean loss of a batch, of outputs and labels.
+        train: the ghost batches of the training set.
+        tests: name → batches of a test set; the first has the name "".
+        process_group: the processes that share the batches.
+    """
+    shard = process_group.shard(train)
+    with recomputing_statistics(network):
+        sums = _sums(network, loss_fn, shard)
+    _average_statistics(network, len(shard) / len(train), process_group)
+    network.eval()
+    try:
+        for batches in tests.values():
+            sums += _sums(network, loss_fn, process_group.shard(batches))
+    finally:
+        network.train()
+    reference = next(network.parameters())
+    totals = process_group.all_reduce_vector(reference.new_tensor(sums, dtype=torch.float64)).tolist()
+    (train_loss, train_accuracy), (test_loss, test_accuracy), *others = (
+        (loss / count, right / count) for loss, right, count in zip(*[iter(totals)] * 3, strict=True)
+    )
+    names = [name for name in tests if name]
+    further = {f"test_loss_{name}": loss for name, (loss, _) in zip(names, others, strict=True)}
+    further |= {f"test_accuracy_{name}": right for name, (_, right) in zip(names, others, strict=True)}
+    return Evaluation(train_loss, train_accuracy, test_loss, test_accuracy, further)
+
+
+def _sums(network: nn.Module, loss_fn: LossFunction, batches: Sequence[Batch]) -> list[float]:
+    """Sum of the losses, number of right answers, number of examples."""
+    loss, right, count = 0.0, 0, 0
+    for batch in batches:
+        inputs, labels = batch()
+        outputs = network(inputs)
+        loss += float(loss_fn(outputs, labels)) * len(labels)
+        right += int((outputs.argmax(1) == labels).sum())
+        count += len(labels)
+    return [loss, right, count]
 
 
 @contextmanager
@@ -28,17 +100,10 @@ def recomputing_statistics(network: nn.Module) -> Iterator[None]:
             norm.momentum, norm.track_running_stats = momentum, tracks
 
 
-@final
-@dataclass(frozen=True)
-class Evaluation:
-    """How good the weights are; accuracies are fractions.
-
-    Attributes:
-        further: `test_loss_NAME` and `test_accuracy_NAME` of each further test set.
-    """
-
-    train_loss: float
-    train_accuracy: float
-    test_loss: float
-    test_accuracy: float
-    further: Mapping[str, float]
+def _average_statistics(network: nn.Module, share: float, process_group: ProcessGroup) -> None:
+    """The mean over all ghost batches, out of the mean over those of each process."""
+    buffers = [b for name, b in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    if buffers and share < 1:
+        sums = process_group.all_reduce(*(share * b for b in buffers))
+        for buffer, total in zip(buffers, sums, strict=True):
+            buffer.copy_(total)

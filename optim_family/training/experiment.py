@@ -19,7 +19,7 @@ from optim_family.resources import version
 from optim_family.sharpness.views import VIEWS, without_scale
 from optim_family.training.lr_scheduler import Scheduler
 from optim_family.training.objective import Objective
-from optim_family.training.process_group import World
+from optim_family.training.process_group import ProcessGroup
 from optim_family.training.spec import MemoryFormat, RunSpec
 
 LIBRARIES = ("optim-family", "torch", "torchvision", "timm", "numpy", "scipy")
@@ -53,7 +53,7 @@ class Experiment:
         with plugin_errors(self.spec.optimizer, "failed in geometry()"):
             return self.optimizer.geometry()
 
-    def memory(self) -> dict[str, Any]:
+    def optimizer_state(self) -> dict[str, Any]:
         """What the optimizer remembers, for a checkpoint.
 
         Raises:
@@ -62,12 +62,12 @@ class Experiment:
         with plugin_errors(self.spec.optimizer, "failed in state_dict()"):
             return self.optimizer.state_dict()
 
-    def schedule(self, step: int) -> None:
+    def set_lr(self, step: int) -> None:
         """Set the learning rate of step t; after the last step that of the last one stays in force."""
         if self.scheduler:
             self.scheduler(min(step, self.spec.steps - 1))
 
-    def move(self) -> None:
+    def optimizer_step(self) -> None:
         """One optimizer step.
 
         Raises:
@@ -103,12 +103,12 @@ class Experiment:
             "memory_format": self.objective.memory_format,
             "device": _device_name(space.tensors[0].device),
             "threads": torch.get_num_threads(),
-            "processes": self.objective.world.size,
+            "processes": self.objective.process_group.size,
         }
 
 
-def assemble(
-    spec: RunSpec, world: World | None = None, memory_format: MemoryFormat | None = None
+def build_experiment(
+    spec: RunSpec, process_group: ProcessGroup | None = None, memory_format: MemoryFormat | None = None
 ) -> Experiment:
     """Build everything, try it once, and write nothing.
 
@@ -118,14 +118,14 @@ def assemble(
         PluginError: the optimizer fails.
     """
     optimizer_class = registry.load(spec.optimizer)
-    objective = objective_of(spec, world, memory_format)
-    space, verdict = objective.space, judged(objective)
+    objective = build_objective(spec, process_group, memory_format)
+    space, verdict = objective.space, check_scale_invariance(objective)
     with plugin_errors(spec.optimizer, "failed in its constructor"):
         optimizer = optimizer_class(space.tensors, optimizer_class.Hyper.model_validate(spec.hyper))
     scheduler = Scheduler(spec.schedule, optimizer, spec.steps) if spec.schedule else None
     objective.gradient(0)
     with plugin_errors(spec.optimizer, "failed in geometry()"):
-        metric = tried(optimizer.geometry(), space.weights()).metric
+        metric = validate_geometry(optimizer.geometry(), space.weights()).metric
     views, absent = applicable(spec, _usual_views(metric), verdict)
     if isinstance(metric, UnknownMetric) and (
         blind := [name for name in views if VIEWS[name].preconditioned]
@@ -137,8 +137,8 @@ def assemble(
     return Experiment(spec, objective, optimizer, verdict, views, absent, scheduler)
 
 
-def objective_of(
-    spec: RunSpec, world: World | None = None, memory_format: MemoryFormat | None = None
+def build_objective(
+    spec: RunSpec, process_group: ProcessGroup | None = None, memory_format: MemoryFormat | None = None
 ) -> Objective:
     """The loss that a specification is about, at its initial weights.
 
@@ -165,18 +165,18 @@ def objective_of(
         batch_size=spec.batch_size,
         seed=spec.seed,
         hvp=spec.hvp,
-        world=world,
+        process_group=process_group,
         memory_format=memory_format,
     )
 
 
-def judged(objective: Objective) -> scale_invariance.Verdict:
+def check_scale_invariance(objective: Objective) -> scale_invariance.Verdict:
     """Whether the loss is scale-invariant in all that is trained, at its present weights."""
     space = objective.space
     return scale_invariance.check(objective.sample_loss, dict(zip(space.names, space.tensors, strict=True)))
 
 
-def tried(geometry: Geometry, weights: Tensor) -> Geometry:
+def validate_geometry(geometry: Geometry, weights: Tensor) -> Geometry:
     """The same geometry, once P^{-1/2} has been applied to the weights [d] and the threshold looked at.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One run: train, measure, record, and stand ready to be interrupted and continued to the last bit."""
+"""One run: train, measure, record, and be ready to be interrupted and resumed, bitwise identical."""
 
 import math
 import time
@@ -12,29 +12,27 @@ import torch
 
 from optim_family.curvature import memory
 from optim_family.curvature.precision import full_precision, repeatable
-from optim_family.errors import OptimFamilyError, Stopped, UsageError
-from optim_family.registry import plugin_errors
-from optim_family.runs.atomic_files import diff_specs
-from optim_family.runs.run import read_run
+from optim_family.errors import OptimFamilyError, Stopped
+from optim_family.runs.layout import STATUS
 from optim_family.runs.store import NullStore, RunStore, Store
-from optim_family.training import checkpoint
-from optim_family.training.experiment import Experiment, assemble
-from optim_family.training.measurements import Instruments
-from optim_family.training.process_group import Alone, World
-from optim_family.training.progress import Watcher
+from optim_family.training.experiment import Experiment, build_experiment
+from optim_family.training.measurements import Measurements
+from optim_family.training.process_group import ProcessGroup, SingleProcess
+from optim_family.training.progress import ProgressListener
+from optim_family.training.resume import Checkpoints, memory_format_of, write_provenance
 from optim_family.training.spec import MemoryFormat, RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 Status = Literal["done", "diverged"]
 
-# Seconds between two checkpoints: what a crash costs at most, and no result depends on it.
+# Seconds between two checkpoints: a crash costs at most as much, and no result depends on it.
 CHECKPOINT_SECONDS = 60.0
 
 
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, and where it lies."""
+    """How a run ended, and its directory."""
 
     status: Status
     path: Path
@@ -45,109 +43,106 @@ def train(
     out: Path,
     *,
     resume: bool = False,
-    watcher: Watcher | None = None,
-    stop: Stop | None = None,
-    world: World | None = None,
+    listener: ProgressListener | None = None,
+    stop: StopSignal | None = None,
+    process_group: ProcessGroup | None = None,
     memory_format: MemoryFormat | None = None,
 ) -> Outcome:
-    """Carry out a run, or what is left of it.
+    """Execute a run, or what is left of it.
 
     Args:
-        spec: what to do.
+        spec: the run.
         out: the run directory; made if it does not exist.
         resume: continue from the last checkpoint, where there is one.
-        watcher: told what happens.
-        stop: asked before every step and every Hessian product.
-        world: the processes that share the run, all of which call this; the first of them writes.
-        memory_format: how images lie in memory; if None, as when the run began, or as is fastest here.
+        listener: reports progress.
+        stop: checked before every step and every Hessian product.
+        process_group: the processes that share the run, all of which call this; the first of them writes.
+        memory_format: layout of the images in memory; if None, the one the run began with, else the fastest
+            on this device.
 
     Raises:
-        UsageError: the specification cannot be carried out, or `out` holds another run, or part of this
-            one and `resume` is not set.
-        BusyError: another process is at it.
+        UsageError: the specification is invalid, or `out` holds another run, or part of this one and
+            `resume` is not set.
+        BusyError: another process writes to `out`.
         CorruptError: the directory or the data is damaged.
-        OptimFamilyError: the memory does not suffice.
+        OptimFamilyError: out of memory.
         PluginError: the optimizer failed.
-        Stopped: `stop` said so; a checkpoint is left.
+        Stopped: `stop` requested it; a checkpoint is left.
     """
-    watcher, stop, world = watcher or Watcher(), stop or Stop(), world or Alone()
+    stop, group = stop or StopSignal(), process_group or SingleProcess()
+    listener = listener or ProgressListener()
     with memory.explained(), full_precision(), repeatable():
-        chosen = memory_format or world.told(_memory_format_of(out) if world.leads else None)
-        experiment = assemble(spec, world, chosen)
+        begun_with = group.broadcast(memory_format_of(out) if group.is_main_process else None)
+        experiment = build_experiment(spec, group, memory_format or begun_with)
         plain = spec.model_dump(mode="json")
-        with RunStore.open(out, plain) if world.leads else NullStore(out) as store:
-            training = Training(experiment, store, watcher, stop)
-            training.restore(resume)
+        with RunStore.open(out, plain) if group.is_main_process else NullStore(out) as store:
+            trainer = Trainer(experiment, store, listener, stop)
+            trainer.restore(resume)
             try:
-                return Outcome(training.go(), out)
+                return Outcome(trainer.run(), out)
             finally:
-                watcher.end()
-
-
-def _memory_format_of(out: Path) -> MemoryFormat | None:
-    """The layout in which the run in `out` began, if there is one; contiguous, before there was a choice."""
-    if not (out / "provenance.json").exists():
-        return None
-    begun: MemoryFormat = read_run(out).provenance.get("memory_format", "contiguous")
-    return begun
+                listener.on_end()
 
 
 @final
-class Training:
-    """A run under way: remembers the step, the last record, τ, the highest loss since it and the time."""
+class Trainer:
+    """A run in progress: holds its state, the time of its last checkpoint, and the experiment."""
 
-    def __init__(self, experiment: Experiment, store: Store, watcher: Watcher, stop: Stop) -> None:
-        self.experiment, self.store, self.watcher = experiment, store, watcher
+    def __init__(
+        self, experiment: Experiment, store: Store, listener: ProgressListener, stop: StopSignal
+    ) -> None:
+        self.experiment, self.store, self.listener = experiment, store, listener
         self.spec, self.objective = experiment.spec, experiment.objective
-        self.world, self.exact = experiment.objective.world, True
-        self.check = partial(self.world.check, stop)
-        self.instruments = Instruments(experiment, self.check, watcher.note)
-        self.step, self.recorded, self.tau, self.peak = 0, -1, 0.0, -math.inf
-        self._earlier, self._begin, self._saved = 0.0, time.perf_counter(), time.perf_counter()
+        self.process_group, self.same_sums = experiment.objective.process_group, True
+        self.check = partial(self.process_group.check, stop)
+        self.measurements = Measurements(experiment, self.check, listener.on_message)
+        self.checkpoints = Checkpoints(experiment, self.measurements, store, listener.on_message)
+        self.state = self.checkpoints.state
+        self._begin = self._saved = time.perf_counter()
 
-    def go(self) -> Status:
+    def run(self) -> Status:
         """Train to the end, or to the first number that is not finite."""
-        self.watcher.begin(self.spec.steps, self.step)
-        self._say_what_is_absent()
-        self._attest()
-        self._mark("running")
+        self.listener.on_start(self.spec.steps, self.state.step)
+        self._report_skipped_views()
+        self.same_sums = write_provenance(self.experiment, self.store, self.state, self.listener.on_message)
+        self._write_status("running")
         try:
-            while self.advance():
+            while self.step():
                 if time.perf_counter() - self._saved > CHECKPOINT_SECONDS:
                     self.save()
         except FloatingPointError:
             return self._diverge()
         except Stopped:
             self.save()
-            self._mark("stopped")
+            self._write_status("stopped")
             raise
         except Exception:
             with suppress(OptimFamilyError):  # the first failure is the one to report
-                self._mark("failed")
+                self._write_status("failed")
             raise
         self.save()
-        self._mark("done")
+        self._write_status("done")
         return "done"
 
-    def advance(self) -> bool:
+    def step(self) -> bool:
         """One step, with a record before it where one is due; False when the last record is made."""
         self.check()
-        self.experiment.schedule(self.step)
-        loss = float(self.objective.gradient(self.step))
+        self.experiment.set_lr(self.state.step)
+        loss = float(self.objective.gradient(self.state.step))
         if not math.isfinite(loss):
             raise FloatingPointError("the training loss is not finite")
-        self.peak = max(self.peak, loss)
-        last = self.step == self.spec.steps
-        if self.recorded < self.step and (last or self.step % self.spec.every == 0):
+        self.state.peak = max(self.state.peak, loss)
+        last = self.state.step == self.spec.steps
+        if self.state.recorded < self.state.step and (last or self.state.step % self.spec.every == 0):
             self._record()
         else:
-            self.instruments.pass_by(self.step)
+            self.measurements.observe_step(self.state.step)
         if not last:
             values = self.experiment.optimizer.values
-            self.tau += values["lr"] * values["weight_decay"]
-            self.experiment.move()
-            self.step += 1
-            self.watcher.step(self.step, loss)
+            self.state.tau += values["lr"] * values["weight_decay"]
+            self.experiment.optimizer_step()
+            self.state.step += 1
+            self.listener.on_step(self.state.step, loss)
         return not last
 
     def _record(self) -> None:
@@ -155,15 +150,15 @@ class Training:
         gradient_norm = float(torch.linalg.vector_norm(space.gradient()))
         if not math.isfinite(gradient_norm):
             raise FloatingPointError("the gradient is not finite")
-        readings = self.instruments(self.step)
+        readings = self.measurements(self.state.step)
         weights = space.weights()
-        self.world.same("weights", int(weights.view(torch.uint8).sum(dtype=torch.int64)))
+        self.process_group.require_equal("weights", int(weights.view(torch.uint8).sum(dtype=torch.int64)))
         norm = float(torch.linalg.vector_norm(weights))
         shrink = values["lr"] * values["weight_decay"]
         evaluation = self.objective.evaluate()
         self._write(
             train_loss=evaluation.train_loss,
-            peak_loss=self.peak,
+            peak_loss=self.state.peak,
             train_accuracy=evaluation.train_accuracy,
             test_accuracy=evaluation.test_accuracy,
             test_loss=evaluation.test_loss,
@@ -175,93 +170,48 @@ class Training:
             hvp=self.objective.mode,
             views=readings,
         )
-        self.recorded, self.peak = self.step, -math.inf
+        self.state.recorded, self.state.peak = self.state.step, -math.inf
 
     def _write(self, **fields: Any) -> None:
-        record = {"step": self.step, "tau": self.tau, **fields, "elapsed": self.elapsed}
-        self.store.append(record, must_match=self.exact)
-        self.watcher.record(record)
+        record = {"step": self.state.step, "tau": self.state.tau, **fields, "elapsed": self.elapsed}
+        self.store.append(record, must_match=self.same_sums)
+        self.listener.on_record(record)
 
     def _diverge(self) -> Status:
         """The last record says where it ended; nothing in it is finite."""
         self._write(train_loss=None, views={})
-        self._mark("diverged")
+        self._write_status("diverged")
         return "diverged"
 
-    def _attest(self) -> None:
-        """Write what the numbers depend on; say what has changed since an earlier part of the run."""
-        if not self.world.leads:
-            return
-        now, before = self.experiment.provenance(), read_run(self.store.path).provenance
-        self.exact = before.get("processes", self.world.size) == self.world.size  # sums in another order
-        changes = diff_specs(now, before) if self.step and before else []
-        if changes:
-            self.watcher.note(
-                f"resumed under other conditions ({'; '.join(changes)}); the last bits may differ from now on"
-            )
-        self.store.write("provenance.json", now)
-
-    def _say_what_is_absent(self) -> None:
+    def _report_skipped_views(self) -> None:
         if self.experiment.absent:
             measured = ", ".join(self.experiment.views)
-            self.watcher.note(
+            self.listener.on_message(
                 f"{' and '.join(self.experiment.absent)} sharpness: not applicable, the loss is "
                 f"{self.experiment.verdict.summary}; measuring {measured}"
             )
 
     @property
     def elapsed(self) -> float:
-        """Seconds of the run, those before an interruption included."""
-        return self._earlier + time.perf_counter() - self._begin
+        """Seconds of the run, including those before an interruption."""
+        return self.state.elapsed + time.perf_counter() - self._begin
 
-    def _mark(self, status: str) -> None:
+    def _write_status(self, status: str) -> None:
         self.store.write(
-            "status.json",
-            {"status": status, "step": self.step, "steps": self.spec.steps, "seconds": self.elapsed},
+            STATUS,
+            {"status": status, "step": self.state.step, "steps": self.spec.steps, "seconds": self.elapsed},
         )
 
     def save(self) -> None:
         """Leave a checkpoint of the state before the present step."""
-        tree = {
-            "model": self.objective.model.state_dict(),
-            "optimizer": self.experiment.memory(),
-            "instruments": self.instruments.state_dict(),
-            "recorded": self.recorded,
-            "tau": self.tau,
-            "peak": self.peak,
-            "elapsed": self.elapsed,
-            "spec": self.spec.key,
-            "data": self.objective.data.sha256,
-        }
-        self._mark("running")  # the records reach the disk before a checkpoint that counts on them
-        if self.world.leads:
-            # nothing else in the tree can fail
-            with plugin_errors(self.spec.optimizer, "returned a state_dict() that cannot be saved"):
-                checkpoint.save(self.store.checkpoints, self.step, tree)
+        self._write_status("running")  # the records reach the disk before a checkpoint that counts on them
+        self.checkpoints.save(self.elapsed)
         self._saved = time.perf_counter()
 
     def restore(self, resume: bool) -> None:
-        """Go to the last checkpoint of the directory, if there is one.
+        """Load the last checkpoint of the directory, if there is one.
 
         Raises:
             UsageError: there is one, and `resume` is not set; or the data has changed since.
         """
-        self.world.same("specification or data", [self.spec.key, self.objective.data.sha256])
-        latest = partial(checkpoint.load_latest, self.store.checkpoints, self.watcher.note, self.spec.key)
-        found = self.world.told(latest() if self.world.leads else None)
-        if found is None:
-            return
-        self.step, tree = found
-        if not resume:
-            raise UsageError(
-                f"{self.store.path} holds this run up to step {self.step} of {self.spec.steps}; add --resume "
-                "to continue it"
-            )
-        if tree["data"] != self.objective.data.sha256:
-            raise UsageError(f"{self.store.path} was begun with other data; use another --out")
-        self.objective.model.load_state_dict(tree["model"])
-        with plugin_errors(self.spec.optimizer, "failed in load_state_dict()"):
-            self.experiment.optimizer.load_state_dict(tree["optimizer"])
-        self.instruments.load_state_dict(tree["instruments"])
-        self.recorded, self.tau = tree["recorded"], tree["tau"]
-        self.peak, self._earlier = tree["peak"], tree["elapsed"]
+        self.state = self.checkpoints.load(resume)

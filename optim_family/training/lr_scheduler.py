@@ -15,7 +15,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Optimizer, lr_scheduler
 
 from optim_family.errors import UsageError, one_line, unknown
-from optim_family.training.lr_schedules import BUILT_IN, Moment, Schedule
+from optim_family.training.lr_schedules import BUILT_IN, Schedule, ScheduleContext
 
 TORCH: Final = (
     *("ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "ExponentialLR"),
@@ -33,7 +33,7 @@ class Torch(Schedule):
     _scheduler: Any = PrivateAttr(None)
     _step: int = PrivateAttr(0)
 
-    def factor(self, moment: Moment) -> float:
+    def factor(self, moment: ScheduleContext) -> float:
         """Its learning rate at this step, over η.
 
         Raises:
@@ -46,7 +46,7 @@ class Torch(Schedule):
         except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
             raise UsageError(f"torch:{self.name}: {one_line(error)}") from error
 
-    def _advanced(self, moment: Moment) -> float:
+    def _advanced(self, moment: ScheduleContext) -> float:
         if self._scheduler is None or moment.step < self._step:
             self._begin(moment.lr)
         while self._step < moment.step:
@@ -130,7 +130,7 @@ class Scheduler:
 
     def _factor(self, step: int, norm: Callable[[], float]) -> float:
         decay = self.optimizer.param_groups[0].get("weight_decay", 0.0)
-        moment = Moment(step, self.steps, self.rates[0], decay, self.start, norm)
+        moment = ScheduleContext(step, self.steps, self.rates[0], decay, self.start, norm)
         return math.prod(schedule.factor(moment) for schedule in self.schedules)
 
     def _try(self, text: str) -> None:

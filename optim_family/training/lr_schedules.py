@@ -26,7 +26,7 @@ from optim_family.errors import UsageError
 
 @final
 @dataclass(frozen=True)
-class Moment:
+class ScheduleContext:
     """What a factor may depend on.
 
     Attributes:
@@ -52,7 +52,7 @@ class Schedule(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @abstractmethod
-    def factor(self, moment: Moment) -> float:
+    def factor(self, moment: ScheduleContext) -> float:
         """What η is multiplied by at this moment."""
 
 
@@ -62,7 +62,7 @@ class Warmup(Schedule):
 
     steps: Annotated[int, Field(ge=1, description="steps N until the full rate")]
 
-    def factor(self, moment: Moment) -> float:
+    def factor(self, moment: ScheduleContext) -> float:
         """min(1, (t + 1) / N)."""
         return min(1.0, (moment.step + 1) / self.steps)
 
@@ -73,7 +73,7 @@ class Cosine(Schedule):
 
     to: Annotated[float, Field(ge=0, le=1, description="factor F at the end")] = 0.0
 
-    def factor(self, moment: Moment) -> float:
+    def factor(self, moment: ScheduleContext) -> float:
         """F + (1 − F)(1 + cos πt/T) / 2."""
         return self.to + (1 - self.to) * (1 + math.cos(math.pi * moment.step / moment.steps)) / 2
 
@@ -85,7 +85,7 @@ class Steps(Schedule):
     every: Annotated[int, Field(ge=1, description="steps N between two drops")]
     by: Annotated[float, Field(gt=0, description="factor G of a drop")] = 0.1
 
-    def factor(self, moment: Moment) -> float:
+    def factor(self, moment: ScheduleContext) -> float:
         """G^⌊t/N⌋."""
         return self.by ** (moment.step // self.every)
 
@@ -94,7 +94,7 @@ class Steps(Schedule):
 class Effective(Schedule):
     """A constant effective learning rate ℓ = η / ((1 − ηλ) ρ²)."""
 
-    def factor(self, moment: Moment) -> float:
+    def factor(self, moment: ScheduleContext) -> float:
         """ℓ₀ ρ² / (η₀ (1 + λ ℓ₀ ρ²))."""
         first = moment.lr / ((1 - moment.lr * moment.weight_decay) * moment.start**2)
         now = first * moment.norm() ** 2
@@ -107,7 +107,7 @@ class Growth(Schedule):
 
     decay: Annotated[float, Field(gt=0, description="the weight decay L that it stands for")]
 
-    def factor(self, moment: Moment) -> float:
+    def factor(self, moment: ScheduleContext) -> float:
         """(1 − ηL)^(−2t − 1).
 
         Raises:

@@ -24,7 +24,7 @@ Batch = list[ChunkLoss]
 
 
 @final
-class Instruments:
+class Measurements:
     """Measures a run again and again; remembers how many readings there were, and the last three weights.
 
     Args:
@@ -43,7 +43,7 @@ class Instruments:
         self.panel = Panel(experiment.views, rtol=spec.rtol, seed=spec.seed)
         self.middle = Panel(experiment.views if spec.midpoint else (), rtol=spec.rtol, seed=spec.seed)
 
-    def pass_by(self, step: int) -> None:
+    def observe_step(self, step: int) -> None:
         """Remember the weights of a step without a record, if the next record needs them."""
         spec = self.experiment.spec
         left = min(-step % spec.every, spec.steps - step)
@@ -95,7 +95,7 @@ class Instruments:
                     self.objective.space.tensors,
                     geometry,
                     view=view,
-                    total=self.objective.world.total,
+                    total=self.objective.process_group.all_reduce_vector,
                 )
                 found[view + BATCH] = reading.as_record()
             except FloatingPointError:  # the loss of a mini-batch may have reached 0

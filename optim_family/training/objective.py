@@ -10,7 +10,6 @@ several whole ghost batches.
 import math
 from collections.abc import Callable
 from functools import partial
-from itertools import product
 from typing import final
 
 import torch
@@ -22,8 +21,8 @@ from optim_family.curvature.hessian import Hessian, Mode, plan
 from optim_family.data.datasets import Dataset
 from optim_family.errors import UsageError
 from optim_family.space import ParameterSpace
-from optim_family.training.evaluation import Evaluation, recomputing_statistics
-from optim_family.training.process_group import Alone, World
+from optim_family.training.evaluation import Evaluation, evaluate
+from optim_family.training.process_group import ProcessGroup, SingleProcess
 from optim_family.training.spec import Hvp, MemoryFormat
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +47,7 @@ class Objective:
         batch_size: examples a gradient is taken over; the whole set if None.
         seed: of the order of the mini-batches.
         hvp: keep the gradient's graph between Hessian products, rebuild it, or whichever the memory allows.
-        world: the processes that share the ghost batches; this one alone if None.
+        process_group: the processes that share the ghost batches; this one alone if None.
         memory_format: how images lie in memory, and with them what convolutions make of them; if None, as the
             device is fastest: channels last on a CPU, where the network has convolutions and can take it.
 
@@ -70,7 +69,7 @@ class Objective:
         batch_size: int | None = None,
         seed: int = 0,
         hvp: Hvp = "auto",
-        world: World | None = None,
+        process_group: ProcessGroup | None = None,
         memory_format: MemoryFormat | None = None,
     ) -> None:
         self.model, self.data, self.space = model.train(), data, ParameterSpace.of(model)
@@ -84,11 +83,11 @@ class Objective:
                 "choose --batch-size"
             )
         self.ghost_batch = _ghost_batch(self.size, batch_size, ghost_batch)
-        self.world = world or Alone()
-        if (chunks := (batch_size or self.size) // self.ghost_batch) < self.world.size:
+        self.process_group = process_group or SingleProcess()
+        if (chunks := (batch_size or self.size) // self.ghost_batch) < self.process_group.size:
             raise UsageError(
-                f"{self.world.size} processes cannot share {chunks} ghost batches of {self.ghost_batch}; "
-                "start fewer, or choose a smaller --ghost-batch"
+                f"{self.process_group.size} processes cannot share {chunks} ghost batches of "
+                f"{self.ghost_batch}; start fewer, or choose a smaller --ghost-batch"
             )
         self._dtype = self.space.tensors[0].dtype
         self.memory_format: MemoryFormat = memory_format or "channels-last"
@@ -102,8 +101,7 @@ class Objective:
 
     def chunk_losses(self) -> list[ChunkLoss]:
         """One closure for each ghost batch, which returns its share of L with a graph."""
-        starts = range(0, self.size, self.ghost_batch)
-        return [partial(self._share, slice(start, start + self.ghost_batch), self.size) for start in starts]
+        return [partial(self._share, part, self.size) for part in _parts(self.size, self.ghost_batch)]
 
     def _closures(self, batch: Tensor) -> list[ChunkLoss]:
         """One closure for each ghost batch of a mini-batch, given by its indices."""
@@ -116,9 +114,9 @@ class Objective:
 
     def hessian(self) -> Hessian:
         """∇²L over the whole training set [d, d]; how, is planned once and then kept."""
-        chunks = self.world.share(self.chunk_losses())
-        self.mode = self.mode or plan([*chunks] * self.world.neighbours, self.space.tensors)
-        return Hessian(chunks, self.space.tensors, self.mode, self.world.total)
+        chunks = self.process_group.shard(self.chunk_losses())
+        self.mode = self.mode or plan([*chunks] * self.process_group.processes_per_device, self.space.tensors)
+        return Hessian(chunks, self.space.tensors, self.mode, self.process_group.all_reduce_vector)
 
     def sample_batches(self, count: int, seed: int) -> list[list[ChunkLoss]]:
         """Independent mini-batches, not those of a step, each as the closures of this process in its sum.
@@ -128,10 +126,10 @@ class Objective:
             seed: of the draw, without replacement within a mini-batch.
         """
         if self.batch_size is None:
-            return [[*self.world.share(self.chunk_losses())]]
+            return [[*self.process_group.shard(self.chunk_losses())]]
         generator = torch.Generator().manual_seed(-1 - seed)  # the order of an epoch has a seed ≥ 0
         orders = (torch.randperm(self.size, generator=generator) for _ in range(count))
-        return [[*self.world.share(self._closures(order[: self.batch_size]))] for order in orders]
+        return [[*self.process_group.shard(self._closures(order[: self.batch_size]))] for order in orders]
 
     def gradient(self, step: int) -> Tensor:
         """Put the gradient of this step's examples into `.grad`; returns their loss, a scalar."""
@@ -139,62 +137,31 @@ class Objective:
             tensor.grad = None
         total = torch.zeros((), dtype=self._dtype, device=self.space.tensors[0].device)
         chunks = self._closures(self._batch(step)) if self.batch_size else self.chunk_losses()
-        for chunk in self.world.share(chunks):
+        for chunk in self.process_group.shard(chunks):
             loss = chunk()
             torch.autograd.backward(loss)
             total += loss.detach()
         reached = [(tensor, tensor.grad) for tensor in self.space.tensors if tensor.grad is not None]
-        total, *gradients = self.world.sum(total, *(gradient for _, gradient in reached))
+        total, *gradients = self.process_group.all_reduce(total, *(gradient for _, gradient in reached))
         for (tensor, _), gradient in zip(reached, gradients, strict=True):
             tensor.grad = gradient
         return total
 
-    @torch.no_grad()
     def evaluate(self) -> Evaluation:
-        """Loss and accuracy; the test set with statistics recomputed over the training set."""
-        starts = range(0, self.size, self.ghost_batch)
-        share, loss, right = self.world.share(starts), 0.0, 0
-        with recomputing_statistics(self.model):
-            for start in share:
-                part = slice(start, start + self.ghost_batch)
-                logits, labels = self._logits(self._inputs(part)), self.data.y_train[part]
-                loss += float(self.loss_fn(logits, labels)) * len(labels)
-                right += int((logits.argmax(1) == labels).sum())
-        self._average_statistics(len(share) / len(starts))
-        tests = {"": (self.data.x_test, self.data.y_test)}
-        tests |= {f"_{name}": pair for name, pair in self.data.further_tests.items()}
-        mine = [loss, right, *(number for pair in tests.values() for number in self._tested(*pair))]
-        sums = self.space.tensors[0].new_tensor(mine, dtype=torch.float64)
-        loss, right, *tested = self.world.total(sums).tolist()
-        further = {
-            f"test_{what}{name}": total / len(tests[name][1])
-            for (name, what), total in zip(product(tests, ("loss", "accuracy")), tested, strict=True)
+        """Loss and accuracy; the test sets with statistics recomputed over the training set."""
+        train = [partial(self._examples, part) for part in _parts(self.size, self.ghost_batch)]
+        tests = {"": (self.data.x_test, self.data.y_test), **self.data.further_tests}
+        sets = {
+            name: [partial(self._test_examples, x, y, part) for part in _parts(len(y), self.ghost_batch)]
+            for name, (x, y) in tests.items()
         }
-        loss_in_test, accuracy = further.pop("test_loss"), further.pop("test_accuracy")
-        return Evaluation(loss / self.size, right / self.size, loss_in_test, accuracy, further)
+        return evaluate(self.model, self.loss_fn, train, sets, self.process_group)
 
-    def _average_statistics(self, share: float) -> None:
-        """The mean over all ghost batches, out of the mean over those of each process."""
-        buffers = [
-            b for name, b in self.model.named_buffers() if name.endswith(("running_mean", "running_var"))
-        ]
-        if buffers and share < 1:
-            for buffer, total in zip(buffers, self.world.sum(*(share * b for b in buffers)), strict=True):
-                buffer.copy_(total)
+    def _examples(self, part: slice) -> tuple[Tensor, Tensor]:
+        return self._inputs(part), self.data.y_train[part]
 
-    def _tested(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
-        """Sum of the losses and number of right answers, of the share of this process."""
-        loss, right, size = 0.0, 0, self.ghost_batch
-        chunks = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
-        self.model.eval()
-        try:
-            for x, y in self.world.share(chunks):
-                logits = self._logits(self._images(x))
-                loss += float(self.loss_fn(logits, y)) * len(y)
-                right += int((logits.argmax(1) == y).sum())
-        finally:
-            self.model.train()
-        return loss, right
+    def _test_examples(self, x: Tensor, y: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        return self._images(x[part]), y[part]
 
     def _logits(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.model(inputs)
@@ -247,6 +214,11 @@ class Objective:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._epoch, self._order = epoch, torch.randperm(self.size, generator=generator)
         return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+def _parts(size: int, length: int) -> list[slice]:
+    """Consecutive parts of so many examples, the last one shorter if need be."""
+    return [slice(start, start + length) for start in range(0, size, length)]
 
 
 def half_squared_error(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from optim_family.errors import OptimFamilyError, Stopped, one_line
 from optim_family.space import flatten, unflatten
 from optim_family.training import checkpoint
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 T = TypeVar("T")
 
@@ -30,58 +30,58 @@ PATIENCE: Final = timedelta(seconds=50)
 _GO_ON: Final = "the same command with --resume continues"
 
 
-class World(ABC):
+class ProcessGroup(ABC):
     """The processes of a run, as one of them sees them.
 
     Attributes:
         rank: which of them this is; the first, 0, writes.
         size: how many there are.
-        neighbours: how many of them share the memory of this device.
+        processes_per_device: how many of them share the memory of this device.
     """
 
     rank: int = 0
     size: int = 1
-    neighbours: int = 1
+    processes_per_device: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process writes."""
         return self.rank == 0
 
     @abstractmethod
-    def share(self, items: Sequence[T]) -> Sequence[T]:
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
         """Those of the items that this process deals with."""
 
     @abstractmethod
-    def sum(self, *tensors: Tensor) -> list[Tensor]:
+    def all_reduce(self, *tensors: Tensor) -> list[Tensor]:
         """Each tensor added up over the processes, by one all-reduce for all of them.
 
         Raises:
             Stopped: another process has ended.
         """
 
-    def total(self, vector: Tensor) -> Tensor:
+    def all_reduce_vector(self, vector: Tensor) -> Tensor:
         """One vector added up over the processes, [d] → [d]."""
-        return self.sum(vector)[0]
+        return self.all_reduce(vector)[0]
 
     @abstractmethod
-    def told(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first process has here; a tree as of a checkpoint."""
 
-    def same(self, what: str, value: object) -> None:
+    def require_equal(self, what: str, value: object) -> None:
         """Make sure that this process has what the first has.
 
         Raises:
             OptimFamilyError: it has something else.
         """
-        if self.told(value) != value:
+        if self.broadcast(value) != value:
             raise OptimFamilyError(
                 f"process {self.rank} of {self.size} has other {what} than the first; all need the same "
                 "command, data, libraries and hardware"
             )
 
     @abstractmethod
-    def check(self, stop: Stop) -> None:
+    def check(self, stop: StopSignal) -> None:
         """Go on, or not.
 
         Raises:
@@ -90,28 +90,28 @@ class World(ABC):
 
 
 @final
-class Alone(World):
+class SingleProcess(ProcessGroup):
     """One process: whatever is to be shared is all its own."""
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
         """All of them."""
         return items
 
-    def sum(self, *tensors: Tensor) -> list[Tensor]:
+    def all_reduce(self, *tensors: Tensor) -> list[Tensor]:
         """The tensors themselves."""
         return list(tensors)
 
-    def told(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The value itself."""
         return value
 
-    def check(self, stop: Stop) -> None:
+    def check(self, stop: StopSignal) -> None:
         """Go on, or not."""
         stop.check()
 
 
 @final
-class Torchrun(World):
+class TorchrunGroup(ProcessGroup):
     """The processes that torchrun started, on one or several machines.
 
     Remembers the wish of this process to stop, whether any had one at the last sum, and what was sent.
@@ -132,10 +132,10 @@ class Torchrun(World):
         own = 0 < beside <= gpus
         dist.init_process_group("cpu:gloo,cuda:nccl" if own else "gloo", timeout=PATIENCE)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self.neighbours = 1 if own else beside
-        self.prove(torch.device("cuda" if own else "cpu"))
+        self.processes_per_device = 1 if own else beside
+        self.self_test(torch.device("cuda" if own else "cpu"))
 
-    def prove(self, device: torch.device) -> None:
+    def self_test(self, device: torch.device) -> None:
         """Add up what has a known sum, Σ_r (r + 1) [1, …, 8].
 
         Raises:
@@ -143,18 +143,21 @@ class Torchrun(World):
         """
         for dtype in (torch.float32, torch.float64):
             known = torch.arange(1, 9, dtype=dtype, device=device)
-            got, wanted = self.total((self.rank + 1) * known), self.size * (self.size + 1) // 2 * known
+            got, wanted = (
+                self.all_reduce_vector((self.rank + 1) * known),
+                self.size * (self.size + 1) // 2 * known,
+            )
             if not torch.equal(got, wanted):
                 raise OptimFamilyError(
                     f"the all-reduce of {self.size} processes gave {got.tolist()} where {wanted.tolist()} is "
                     f"right ({dist.get_backend()}, {device}); nothing was computed"
                 )
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
         """Every size-th, so that no process has more than one item more than another."""
         return items[self.rank :: self.size]
 
-    def sum(self, *tensors: Tensor) -> list[Tensor]:
+    def all_reduce(self, *tensors: Tensor) -> list[Tensor]:
         """Each tensor added up over the processes, by one all-reduce for all of them."""
         packed = flatten([*tensors, tensors[0].new_tensor(float(self._wish is not None))])
         try:
@@ -165,9 +168,9 @@ class Torchrun(World):
         self._agreed = bool(packed[-1] > 0)
         return [part.to(t.dtype) for part, t in zip(unflatten(packed[:-1], tensors), tensors, strict=True)]
 
-    def told(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first process has here."""
-        data = bytearray(checkpoint.pack({"told": value}) if self.leads else b"")
+        data = bytearray(checkpoint.pack({"told": value}) if self.is_main_process else b"")
         try:
             length = torch.tensor(len(data))
             dist.broadcast(length, 0)
@@ -176,9 +179,9 @@ class Torchrun(World):
         except RuntimeError as error:
             raise self._lose(error) from error
         found: Any = checkpoint.unpack(buffer.numpy().tobytes())["told"]
-        return value if self.leads else found
+        return value if self.is_main_process else found
 
-    def check(self, stop: Stop) -> None:
+    def check(self, stop: StopSignal) -> None:
         """Go on, or not: what the last sum said decides, which all processes know."""
         try:
             stop.check()
@@ -187,10 +190,10 @@ class Torchrun(World):
         if self._agreed:
             raise self._wish or Stopped(f"stopped, because another process of this run was; {_GO_ON}")
 
-    def part(self) -> None:
+    def barrier(self) -> None:
         """Wait for the others, so that none is killed for being later than the first to end."""
         if not self.lost:
-            self.total(torch.zeros(1))
+            self.all_reduce_vector(torch.zeros(1))
 
     def _lose(self, error: RuntimeError) -> Stopped:
         self.lost = True
@@ -201,22 +204,22 @@ class Torchrun(World):
 
 
 @contextmanager
-def joined() -> Iterator[World]:
+def process_group() -> Iterator[ProcessGroup]:
     """The processes that share this run, for as long as it lasts.
 
     Raises:
         OptimFamilyError: their all-reduce gives wrong sums.
     """
     if not dist.is_torchelastic_launched():
-        yield Alone()
+        yield SingleProcess()
         return
-    world = Torchrun()
+    group = TorchrunGroup()
     try:
-        yield world
-        world.part()
+        yield group
+        group.barrier()
     except Stopped:
-        world.part()
+        group.barrier()
         raise
     finally:
-        if not world.lost:
+        if not group.lost:
             dist.destroy_process_group()

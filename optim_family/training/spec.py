@@ -82,13 +82,13 @@ class RunSpec(BaseModel):
     def title(self) -> str:
         """A short readable name, safe as a file name: optimizer, model, data and key."""
         words = f"{self.optimizer}-{self.model}-{self.data.partition(':')[0]}"
-        return f"{file_name(words)}-{self.key}"
+        return f"{slug(words)}-{self.key}"
 
 
-def file_name(words: str) -> str:
+def slug(words: str) -> str:
     """What is left of some words as the name of a file in any folder: at most 80 letters of it, or `-`.
 
-    >>> file_name("../my model")
+    >>> slug("../my model")
     'my-model'
     """
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in words)

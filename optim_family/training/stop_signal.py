@@ -17,7 +17,7 @@ ECHO_SECONDS: Final = 1.0
 
 
 @final
-class Stop:
+class StopSignal:
     """A wish to stop, made by a signal, obeyed where `check` is called; remembers the signal and its time.
 
     Schedulers announce the end of a job by SIGTERM, SIGUSR1 or SIGUSR2, a terminal by SIGINT. A second signal
@@ -29,7 +29,7 @@ class Stop:
         self._since = 0.0
 
     @contextmanager
-    def install(self) -> Iterator["Stop"]:
+    def install(self) -> Iterator["StopSignal"]:
         """Catch the signals inside; outside the main thread, where Python allows none, catch nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield self

@@ -34,7 +34,7 @@ from optim_family.study import execution, report
 from optim_family.study.launchers import Local
 from optim_family.study.spec import StudySpec
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 REPEATS = 7
 
@@ -80,7 +80,11 @@ def runs(count: int, folder: Path) -> dict[str, Any]:
 
     clock = _Clock()
     failed = execution.carry_out(
-        jobs, Local(16, (sys.executable, "-c", STAND_IN)), stop=Stop(), tell=lambda ending: None, tick=look
+        jobs,
+        Local(16, (sys.executable, "-c", STAND_IN)),
+        stop=StopSignal(),
+        tell=lambda ending: None,
+        tick=look,
     )
     carried = clock.lap()
     return {

@@ -16,7 +16,7 @@ from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
-from optim_family.training.experiment import assemble
+from optim_family.training.experiment import build_experiment
 from optim_family.training.loop import train as train_run
 from optim_family.training.spec import RunSpec
 from tests.helpers.cli_runner import optim_family
@@ -96,7 +96,7 @@ def test_a_record_is_that_of_a_run(tmp_path):
         every=3,
     )
     train_run(spec, tmp_path / "run")
-    experiment = assemble(spec)
+    experiment = build_experiment(spec)
     objective, optimizer = experiment.objective, experiment.optimizer
     x, y = objective.data.images(objective.data.x_train, torch.float32), objective.data.y_train
     options = {"every": 3, "views": experiment.views, "out": tmp_path / "script"}

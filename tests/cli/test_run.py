@@ -7,7 +7,7 @@ import pytest
 
 from optim_family import registry
 from optim_family.cli import run_progress
-from optim_family.training.progress import Watcher
+from optim_family.training.progress import ProgressListener
 from optim_family.training.spec import RunSpec
 from tests.helpers.cli_runner import optim_family
 
@@ -123,14 +123,14 @@ def test_divergence_is_3_and_keeps_result_and_figure(run, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_leaves_a_checkpoint_that_resume_continues(run, tmp_path, monkeypatch, number, code):
-    class Impatient(Watcher):
+    class Impatient(ProgressListener):
         def step(self, step, loss):
             if step == 3:
                 os.kill(os.getpid(), number)
 
     arguments = ["--optimizer", "gd", *TINY, "--lr", "0.05", "--out", tmp_path / "run"]
     with monkeypatch.context() as patched:
-        patched.setattr(run_progress, "watcher", lambda title, quiet: Impatient())
+        patched.setattr(run_progress, "listener", lambda title, quiet: Impatient())
         answer = run(*arguments)
     assert (answer.code, answer.out) == (code, "")
     assert f"stopped by {signal.Signals(number).name}; a checkpoint is left" in answer.err

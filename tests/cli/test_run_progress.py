@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from optim_family.cli import run_progress
-from optim_family.training.progress import Watcher
+from optim_family.training.progress import ProgressListener
 
 RECORD = {
     "step": 10,
@@ -38,7 +38,7 @@ def test_the_last_record_of_a_diverged_run_has_facts_too():
 
 
 def test_quiet_shows_nothing():
-    assert type(run_progress.watcher("title", quiet=True)) is Watcher
+    assert type(run_progress.listener("title", quiet=True)) is ProgressListener
 
 
 @pytest.mark.parametrize(
@@ -52,20 +52,20 @@ def test_quiet_shows_nothing():
 def test_a_bar_is_for_terminals_only(monkeypatch, stream, term, expected):
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", term)
-    assert type(run_progress.watcher("title", quiet=False)) is expected
+    assert type(run_progress.listener("title", quiet=False)) is expected
 
 
 def test_lines_are_few_and_the_last_record_is_always_among_them(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(run_progress.time, "monotonic", lambda: now[0])
     lines = run_progress.Lines("title")
-    lines.begin(100, 0)
+    lines.on_start(100, 0)
     for step in (*range(0, 100, 10), 95):
-        lines.record(RECORD | {"step": step})
+        lines.on_record(RECORD | {"step": step})
         now[0] += 1.0 if step < 90 else 0.0
-    lines.note("said once")
-    lines.end()
-    lines.end()
+    lines.on_message("said once")
+    lines.on_end()
+    lines.on_end()
     out, err = capsys.readouterr()
     assert out == ""
     told = err.splitlines()
@@ -79,10 +79,10 @@ def test_time_left_counts_from_where_a_run_was_resumed(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(run_progress.time, "monotonic", lambda: now[0])
     lines = run_progress.Lines("title")
-    lines.note("said before")
-    lines.begin(100, 50)
+    lines.on_message("said before")
+    lines.on_start(100, 50)
     now[0] = 10.0
-    lines.record(RECORD | {"step": 60})
+    lines.on_record(RECORD | {"step": 60})
     assert capsys.readouterr().err.endswith("  40 s left\n")
 
 
@@ -90,12 +90,12 @@ def test_the_bar_shows_steps_numbers_and_notes(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     bar = run_progress.Bar("title")
-    bar.note("said before")
-    bar.begin(20, 0)
-    bar.note("said [once]")
-    bar.step(10, 0.5)
-    bar.record(RECORD)
-    bar.end()
+    bar.on_message("said before")
+    bar.on_start(20, 0)
+    bar.on_message("said [once]")
+    bar.on_step(10, 0.5)
+    bar.on_record(RECORD)
+    bar.on_end()
     shown = terminal.getvalue()
     told = "said before", "title", "said [once]", "10/20", "loss 0.0123", "spherical ratio 1.50"
     assert all(text in shown for text in told)

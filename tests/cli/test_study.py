@@ -14,7 +14,7 @@ from optim_family.study.cost import Cost
 from optim_family.study.launchers import Ending, Job, Launcher
 from optim_family.study.spec import StudySpec
 from optim_family.training.loop import train
-from optim_family.training.progress import Watcher
+from optim_family.training.progress import ProgressListener
 from optim_family.training.spec import RunSpec
 from tests.helpers.cli_runner import optim_family
 
@@ -34,7 +34,7 @@ optimizer = "rmsprop"
 """
 
 
-class Counter(Watcher):
+class Counter(ProgressListener):
     """Asks for a stop after so many records."""
 
     def __init__(self, stop):
@@ -58,7 +58,7 @@ class Here(Launcher):
     def map(self, jobs, stop, tick):
         for job in jobs:
             Here.begun.append(job.spec.optimizer)
-            outcome = train(job.spec, job.out, resume=True, watcher=Counter(stop), stop=stop)
+            outcome = train(job.spec, job.out, resume=True, listener=Counter(stop), stop=stop)
             tick()
             yield Ending(job, 0 if outcome.status == "done" else 3, "")
 

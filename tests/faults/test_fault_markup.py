@@ -55,7 +55,7 @@ def named_figure(runs, title=None, names=None):
 
 def test_the_markup_of_the_terminal_is_text_too(capsys):
     bar = run_progress.Bar("[red]title[/red]")
-    bar.begin(2, 0)
-    bar.note("[bold]note[/bold]")
-    bar.end()
+    bar.on_start(2, 0)
+    bar.on_message("[bold]note[/bold]")
+    bar.on_end()
     assert "[bold]note[/bold]" in "".join(capsys.readouterr())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optim_family.errors import CorruptError, UsageError
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
-from optim_family.training.spec import file_name
+from optim_family.training.spec import slug
 from tests.helpers.counts import tries
 from tests.helpers.subprocesses import spec
 
@@ -40,9 +40,9 @@ def test_the_folder_of_a_run_is_one_plain_name(optimizer, model, data, tmp_path_
 @example(name="")
 def test_the_folder_of_a_study_is_one_plain_name(name, tmp_path_factory, held):
     root = tmp_path_factory.getbasetemp() / "studies"
-    (root / file_name(name)).mkdir(parents=True, exist_ok=True)
-    assert os.listdir(root) == [file_name(name)]
-    (root / file_name(name)).rmdir()
+    (root / slug(name)).mkdir(parents=True, exist_ok=True)
+    assert os.listdir(root) == [slug(name)]
+    (root / slug(name)).rmdir()
     held("run names and paths", of=EXAMPLES)
 
 

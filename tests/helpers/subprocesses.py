@@ -16,7 +16,7 @@ from optim_family.runs.store import RunStore
 from optim_family.training import checkpoint, loop
 from optim_family.training.loop import train
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 from tests.helpers import ROOT
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -34,12 +34,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(  # for the server, which finds this 
 TIMINGS = ("elapsed", "seconds")
 # The call that a phase begins with.
 PHASES = {
-    "training": (loop.Training, "advance"),
+    "training": (loop.Trainer, "step"),
     "measuring": (Watched, "apply"),
     "checkpointing": (os, "fsync"),
     "renaming": (os, "replace"),
     "recording": (RecordLog, "append"),
-    "resuming": (loop.Training, "restore"),
+    "resuming": (loop.Trainer, "restore"),
 }
 
 
@@ -73,7 +73,7 @@ def start(target, *args):
 
 def _begin(pipe, target, args):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    with Stop().install() as stop:
+    with StopSignal().install() as stop:
         pipe.send_bytes(b"about to")
         try:
             target(lambda: pipe.send_bytes(b"now"), stop, *args)

@@ -5,7 +5,7 @@ import hashlib
 from optim_family.errors import Stopped
 from optim_family.training import checkpoint
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 HYPER = {
     "gd": {"lr": 0.3, "weight_decay": 1e-2, "momentum": 0.5},
@@ -40,7 +40,7 @@ def weights_hash(path):
     return hashlib.sha256(joined).hexdigest()
 
 
-class StopAfter(Stop):
+class StopAfter(StopSignal):
     """Says stop at the n-th time it is asked, which is before a step or before a Hessian product."""
 
     def __init__(self, n):

@@ -16,7 +16,7 @@ from optim_family.study import clusters
 from optim_family.study.clusters import Cluster, Errand, Ray, Submitit
 from optim_family.study.launchers import Job
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 JOBS = [Job(RunSpec(optimizer="gd", hyper={}, seed=seed), Path(f"runs/{seed}")) for seed in range(3)]
 
@@ -45,7 +45,7 @@ def at_once(monkeypatch):
 
 
 def endings(cluster, stop=None):
-    return {end.job.spec.seed: end.code for end in cluster.map(JOBS, stop or Stop(), lambda: None)}
+    return {end.job.spec.seed: end.code for end in cluster.map(JOBS, stop or StopSignal(), lambda: None)}
 
 
 def test_all_are_handed_over_at_once_and_end_as_they_come():
@@ -65,7 +65,7 @@ def test_a_run_that_is_stopped_again_and_again_has_failed():
 
 
 def test_asked_to_stop_it_cancels_and_waits_for_what_is_under_way():
-    stop, cluster = Stop(), Scripted({0: [(0, "")], 1: [None] * 5, 2: [None] * 3})
+    stop, cluster = StopSignal(), Scripted({0: [(0, "")], 1: [None] * 5, 2: [None] * 3})
     found = cluster.map(JOBS, stop, lambda: None)
     assert next(found).job.spec.seed == 0
     stop.signal = signal.SIGTERM

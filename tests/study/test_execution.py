@@ -11,7 +11,7 @@ from optim_family.study import execution
 from optim_family.study.launchers import Ending, Job, Launcher
 from optim_family.study.spec import StudySpec
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 
 class Pretender(Launcher):
@@ -20,7 +20,7 @@ class Pretender(Launcher):
     def __init__(self, plan):
         self.plan, self.done = plan, []
 
-    def map(self, jobs: Iterable[Job], stop: Stop, tick: Callable[[], None]) -> Iterator[Ending]:
+    def map(self, jobs: Iterable[Job], stop: StopSignal, tick: Callable[[], None]) -> Iterator[Ending]:
         for job in jobs:
             stop.check()
             tick()
@@ -48,7 +48,9 @@ def todo(tmp_path):
 
 def carry_out(todo, launcher, stop=None):
     told = []
-    failed = execution.carry_out(todo, launcher, stop=stop or Stop(), tell=told.append, tick=lambda: None)
+    failed = execution.carry_out(
+        todo, launcher, stop=stop or StopSignal(), tell=told.append, tick=lambda: None
+    )
     assert launcher.done == [ending.job.spec.seed for ending in told]
     return failed
 
@@ -136,7 +138,7 @@ def test_a_run_that_somebody_else_finishes_meanwhile_is_not_begun(todo):
 
 
 def test_waiting_for_others_can_be_stopped(todo):
-    stop = Stop()
+    stop = StopSignal()
     with RunStore.open(todo[0].out, todo[0].spec.model_dump(mode="json")), pytest.raises(Stopped):
         execution.carry_out(
             todo[:1],

@@ -8,7 +8,7 @@ import pytest
 from optim_family.errors import Stopped
 from optim_family.study.launchers import Job, Local, cores
 from optim_family.training.spec import RunSpec
-from optim_family.training.stop_signal import Stop
+from optim_family.training.stop_signal import StopSignal
 
 # What a worker does in these tests: it tells of itself in a file, and ends as its seed says.
 PLAY = """
@@ -34,7 +34,7 @@ def jobs(tmp_path, seeds):
 
 
 def carry_out(todo, workers=2, stop=None, tick=lambda: None):
-    return list(Local(workers, PROGRAM).map(todo, stop or Stop(), tick))
+    return list(Local(workers, PROGRAM).map(todo, stop or StopSignal(), tick))
 
 
 def test_every_job_ends_with_its_exit_code_and_its_last_words(tmp_path):
@@ -59,7 +59,7 @@ def test_no_more_at_a_time_than_asked_for(tmp_path, workers):
             most = max(most, under_way)
             yield job
 
-    for _ in Local(workers, PROGRAM).map(asked_for(), Stop(), lambda: None):
+    for _ in Local(workers, PROGRAM).map(asked_for(), StopSignal(), lambda: None):
         under_way -= 1
     assert (under_way, most) == (0, workers)
 
@@ -72,7 +72,7 @@ def test_the_cores_are_divided_among_the_workers(tmp_path, workers):
 
 
 def test_a_wish_to_stop_reaches_every_worker_and_waits_for_it(tmp_path):
-    stop, todo = Stop(), jobs(tmp_path, [8, 8, 8])
+    stop, todo = StopSignal(), jobs(tmp_path, [8, 8, 8])
     pids = [job.out.with_suffix(".pid") for job in todo[:2]]
 
     def tick():

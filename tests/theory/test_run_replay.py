@@ -12,7 +12,7 @@ from optim_family.theory import run_replay
 from optim_family.theory.run_drift import CUTS, window
 from optim_family.theory.run_replay import checkpoint, follow, steps_of, visiting
 from optim_family.theory.third_derivative import third_derivative
-from optim_family.training.experiment import assemble
+from optim_family.training.experiment import build_experiment
 from optim_family.training.loop import train
 from optim_family.training.spec import RunSpec
 from tests.helpers.fake_runs import holding
@@ -45,15 +45,15 @@ def weights_of(experiment, steps):
     weights = [experiment.objective.space.weights()]
     for step in range(steps):
         experiment.objective.gradient(step)
-        experiment.move()
+        experiment.optimizer_step()
         weights.append(experiment.objective.space.weights())
     return weights
 
 
 def test_the_repetition_visits_the_midpoints_of_the_run(run):
     with full_precision():
-        again = list(steps_of(run, assemble(SPEC)))
-        w = weights_of(assemble(SPEC), 4)
+        again = list(steps_of(run, build_experiment(SPEC)))
+        w = weights_of(build_experiment(SPEC), 4)
     assert len(again) == SPEC.steps
     for t in (1, 2, 3):
         assert torch.equal(again[t][1], (w[t - 1] + 2 * w[t] + w[t + 1]) / 4)
@@ -66,11 +66,11 @@ def test_a_log_that_it_does_not_meet_is_refused(run):
     records = [dict(record) for record in run.records]
     records[3]["weight_norm"] *= 1 + 1e-6
     with pytest.raises(UsageError, match=r"cannot be repeated here: at step 30 .* on this machine"):
-        list(steps_of(holding(run, records), assemble(SPEC)))
+        list(steps_of(holding(run, records), build_experiment(SPEC)))
 
 
 def test_a_visit_leaves_no_trace():
-    space = assemble(SPEC).objective.space
+    space = build_experiment(SPEC).objective.space
     home = space.weights()
     with visiting(space, (2 * home).double()):
         assert torch.equal(space.weights(), 2 * home)
@@ -88,14 +88,16 @@ def test_it_reads_the_sharpness_past_the_edge_and_looks_where_it_should(run, fou
 
 
 def test_readings_on_the_way_change_nothing(run, found):
-    assert found.loss.tolist() == [pytest.approx(loss, rel=1e-7) for loss, _ in steps_of(run, assemble(SPEC))]
+    assert found.loss.tolist() == [
+        pytest.approx(loss, rel=1e-7) for loss, _ in steps_of(run, build_experiment(SPEC))
+    ]
 
 
 def test_a_checkpoint_is_what_dense_algebra_says(tmp_path, monkeypatch):
     monkeypatch.setattr(run_replay, "NODES", 400)  # as many as there are weights, and a few
     (tmp_path / "small.toml").write_text(SMALL)
     spec = SPEC.model_copy(update={"model": str(tmp_path / "small.toml"), "precision": "float64"})
-    objective = assemble(spec).objective
+    objective = build_experiment(spec).objective
     w = objective.space.weights()
     at = checkpoint(objective, 7, K)
     values, vectors = torch.linalg.eigh(objective.hessian().dense())

@@ -12,9 +12,9 @@ from optim_family.optimizers.gd import GD
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
 from optim_family.training import checkpoint
-from optim_family.training.experiment import assemble
+from optim_family.training.experiment import build_experiment
 from optim_family.training.loop import train
-from optim_family.training.progress import Watcher
+from optim_family.training.progress import ProgressListener
 from tests.helpers.training_runs import HYPER, StopAfter, spec, untimed, weights_hash
 
 
@@ -118,7 +118,7 @@ def test_records_that_were_written_after_the_last_checkpoint_are_not_written_twi
     class Killed(BaseException):
         pass
 
-    class Kill(Watcher):
+    class Kill(ProgressListener):
         def step(self, step, loss):
             if step == 5:
                 raise Killed
@@ -128,7 +128,7 @@ def test_records_that_were_written_after_the_last_checkpoint_are_not_written_twi
     real = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda *a: real(*a) if next(saved) == 0 else None)
     with pytest.raises(Killed):
-        train(spec(), tmp_path / "run", watcher=Kill())
+        train(spec(), tmp_path / "run", listener=Kill())
     monkeypatch.setattr(checkpoint, "save", real)
     assert [r["step"] for r in read_run(tmp_path / "run").records] == [0, 2, 4]
     train(spec(), tmp_path / "run", resume=True)
@@ -148,11 +148,11 @@ def test_a_run_that_explodes_is_kept_as_diverged(tmp_path):
 def test_without_normalisation_the_spherical_view_is_marked_as_not_applicable_and_said_once(tmp_path):
     notes = []
 
-    class Notes(Watcher):
+    class Notes(ProgressListener):
         def note(self, text):
             notes.append(text)
 
-    train(spec("rmsprop", norm="none"), tmp_path / "run", watcher=Notes())
+    train(spec("rmsprop", norm="none"), tmp_path / "run", listener=Notes())
     assert len(notes) == 1 and "not applicable" in notes[0]
     for record in read_run(tmp_path / "run").records:
         assert record["views"]["spherical"] is None and record["views"]["spherical-preconditioned"] is None
@@ -215,8 +215,8 @@ def test_full_precision_and_determinism_are_restored(tmp_path):
 
 
 def test_default_views_follow_the_metric():
-    assert assemble(spec("gd")).views == ("spherical",)
-    assert assemble(spec("adamw")).views == ("spherical", "spherical-preconditioned")
+    assert build_experiment(spec("gd")).views == ("spherical",)
+    assert build_experiment(spec("adamw")).views == ("spherical", "spherical-preconditioned")
 
 
 def test_a_run_that_died_after_its_last_checkpoint_is_finished_without_another_record(tmp_path):

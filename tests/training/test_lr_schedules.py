@@ -10,13 +10,13 @@ from optim_family.errors import UsageError
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
 from optim_family.training.lr_scheduler import TORCH, Scheduler, parse
-from optim_family.training.lr_schedules import Moment
+from optim_family.training.lr_schedules import ScheduleContext
 
 
 def factors(text, steps, count, lr=0.5):
     """The factor at each step, for weights of norm 2."""
     (schedule,) = parse(text)
-    return [schedule.factor(Moment(t, steps, lr, 0.0, 2.0, lambda: 2.0)) for t in range(count)]
+    return [schedule.factor(ScheduleContext(t, steps, lr, 0.0, 2.0, lambda: 2.0)) for t in range(count)]
 
 
 def weights(seed=0):
@@ -135,9 +135,9 @@ def test_a_scheduler_of_torch_gives_its_own_rates(name):
 
 def test_a_resumed_run_is_given_the_same_rate():
     (straight,), (resumed,) = (parse("torch:ExponentialLR:gamma=0.9") for _ in range(2))
-    rates = [straight.factor(Moment(t, 9, 0.5, 0.0, 1.0, lambda: 1.0)) for t in range(8)]
-    assert resumed.factor(Moment(7, 9, 0.5, 0.0, 1.0, lambda: 1.0)) == rates[7]
-    assert resumed.factor(Moment(3, 9, 0.5, 0.0, 1.0, lambda: 1.0)) == rates[3]
+    rates = [straight.factor(ScheduleContext(t, 9, 0.5, 0.0, 1.0, lambda: 1.0)) for t in range(8)]
+    assert resumed.factor(ScheduleContext(7, 9, 0.5, 0.0, 1.0, lambda: 1.0)) == rates[7]
+    assert resumed.factor(ScheduleContext(3, 9, 0.5, 0.0, 1.0, lambda: 1.0)) == rates[3]
 
 
 # --- thresholds -------------------------------------------------------------------------------------------

@@ -11,16 +11,16 @@ from optim_family.errors import Stopped
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
 from optim_family.sharpness.probe import Panel
-from optim_family.training.experiment import assemble
-from optim_family.training.loop import Training, train
-from optim_family.training.progress import Watcher
-from optim_family.training.stop_signal import Stop
+from optim_family.training.experiment import build_experiment
+from optim_family.training.loop import Trainer, train
+from optim_family.training.progress import ProgressListener
+from optim_family.training.stop_signal import StopSignal
 from tests.helpers.training_runs import StopAfter, spec, untimed, weights_hash
 
 BESIDE = {"midpoint": True, "batch_sharpness": 3}
 
 
-class Notes(Watcher):
+class Notes(ProgressListener):
     def __init__(self):
         self.said = []
 
@@ -28,7 +28,7 @@ class Notes(Watcher):
         self.said.append(text)
 
 
-class Ask(Watcher):
+class Ask(ProgressListener):
     """Asks a run to stop before this step."""
 
     def __init__(self, stop, at):
@@ -46,12 +46,12 @@ def records(wanted, path, **options):
 
 def walked(wanted, path):
     """The run, and its weights before every step."""
-    experiment, weights = assemble(wanted), []
+    experiment, weights = build_experiment(wanted), []
     with RunStore.open(path, wanted.model_dump(mode="json")) as store:
-        training = Training(experiment, store, Watcher(), Stop())
+        trainer = Trainer(experiment, store, ProgressListener(), StopSignal())
         while True:
             weights.append(experiment.objective.space.weights())
-            if not training.advance():
+            if not trainer.step():
                 break
     return experiment, weights, read_run(path).records
 
@@ -76,8 +76,8 @@ def test_graphs_that_do_not_fit_are_given_up_for_good_and_that_is_said_once(tmp_
     monkeypatch.setattr(Hessian, "_retain", scarce)
     notes = Notes()
     with pytest.raises(Stopped):
-        train(spec(hvp="retained"), tmp_path / "run", watcher=notes, stop=StopAfter(40))
-    found = records(spec(hvp="retained"), tmp_path / "run", watcher=notes, resume=True)
+        train(spec(hvp="retained"), tmp_path / "run", listener=notes, stop=StopAfter(40))
+    found = records(spec(hvp="retained"), tmp_path / "run", listener=notes, resume=True)
     assert {record["hvp"] for record in found} == {"rebuilt"}
     assert len(tried) == len([text for text in notes.said if "rebuilt for every product" in text]) == 1
 
@@ -118,9 +118,9 @@ def test_a_resumed_run_has_the_same_readings_beside_its_views_to_the_last_bit(tm
         with pytest.raises(Stopped):
             train(wanted, tmp_path / "pieces", resume=True, stop=StopAfter(n))
     for step in (6, 7, 9):  # between a record and the next, and among the three weights of a midpoint
-        stop = Stop()
+        stop = StopSignal()
         with pytest.raises(Stopped):
-            train(wanted, tmp_path / "pieces", resume=True, watcher=Ask(stop, step), stop=stop)
+            train(wanted, tmp_path / "pieces", resume=True, listener=Ask(stop, step), stop=stop)
     pieces = records(wanted, tmp_path / "pieces", resume=True)
     assert [untimed(record) for record in pieces] == [untimed(record) for record in whole]
     assert "spherical-midpoint" in whole[-1]["views"]
@@ -153,7 +153,7 @@ def test_a_mini_batch_without_a_direction_leaves_a_gap_and_does_not_end_the_run(
 
 
 def test_a_wish_to_stop_is_looked_at_before_every_step_and_every_product(tmp_path):
-    class Counted(Stop):
+    class Counted(StopSignal):
         asked = 0
 
         def check(self):

@@ -9,26 +9,26 @@ from optim_family.runs.run import read_run
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.space import flatten
 from optim_family.training import checkpoint, process_group
-from optim_family.training.experiment import assemble
+from optim_family.training.experiment import build_experiment
 from optim_family.training.loop import train
-from optim_family.training.measurements import Instruments
-from optim_family.training.stop_signal import Stop
+from optim_family.training.measurements import Measurements
+from optim_family.training.stop_signal import StopSignal
 from tests.helpers.environments import free_port
 from tests.helpers.training_runs import StopAfter, spec
 
 
-class Fake(process_group.World):
+class Fake(process_group.ProcessGroup):
     """One of several processes, whose sums are doubled."""
 
     size = 2
 
-    def share(self, items):
+    def shard(self, items):
         return items[:1]
 
-    def sum(self, *tensors):
+    def all_reduce(self, *tensors):
         return [2 * tensor for tensor in tensors]
 
-    def told(self, value):
+    def broadcast(self, value):
         return value
 
     def check(self, stop):
@@ -36,32 +36,32 @@ class Fake(process_group.World):
 
 
 def test_one_process_alone_has_all_shares_and_its_own_sums():
-    alone, v = process_group.Alone(), torch.ones(3)
-    assert alone.share(range(5)) == range(5) and alone.sum(v)[0] is v and alone.leads
-    assert alone.told({"a": 1}) == {"a": 1}
+    alone, v = process_group.SingleProcess(), torch.ones(3)
+    assert alone.shard(range(5)) == range(5) and alone.all_reduce(v)[0] is v and alone.is_main_process
+    assert alone.broadcast({"a": 1}) == {"a": 1}
     with pytest.raises(Stopped):
         alone.check(StopAfter(1))
 
 
 def test_a_record_adds_up_what_the_processes_found_in_their_mini_batches():
     wanted = spec("sgd", batch_size=20, ghost_batch=10, limit=20, batch_sharpness=3, precision="float64")
-    experiment = assemble(wanted, Fake())
+    experiment = build_experiment(wanted, Fake())
     objective = experiment.objective
     objective.gradient(0)
-    found = Instruments(experiment, lambda: None, pytest.fail)(0)["spherical-batch"]["value"]
+    found = Measurements(experiment, lambda: None, pytest.fail)(0)["spherical-batch"]["value"]
     own = batch_sharpness(objective.sample_batches(3, 0), objective.space.tensors, view="spherical")
     assert found == pytest.approx(2 * own.value, rel=1e-12)  # ĝᵀHĝ with H the sum of both
 
 
 def test_more_processes_than_ghost_batches_are_refused(tmp_path):
     with pytest.raises(UsageError, match="2 processes cannot share 1 ghost batches of 40; start fewer"):
-        train(spec(ghost_batch=40), tmp_path / "run", world=Fake())
+        train(spec(ghost_batch=40), tmp_path / "run", process_group=Fake())
 
 
 def test_only_the_first_process_writes(tmp_path):
     other = Fake()
     other.rank = 1
-    train(spec(ghost_batch=20), tmp_path / "run", world=other)
+    train(spec(ghost_batch=20), tmp_path / "run", process_group=other)
     assert not (tmp_path / "run").exists()
 
 
@@ -69,7 +69,9 @@ def test_only_the_first_process_writes(tmp_path):
 def test_the_mini_batches_of_a_reading_are_dealt_out(batch_size):
     """A process with half of every batch is told what the other half adds to its gradient and its product."""
     wanted = spec("sgd", batch_size=batch_size, ghost_batch=10, limit=20, precision="float64")
-    whole, halved = (assemble(wanted, each).objective for each in (process_group.Alone(), Fake()))
+    whole, halved = (
+        build_experiment(wanted, each).objective for each in (process_group.SingleProcess(), Fake())
+    )
     batches, params, sums = whole.sample_batches(3, 0), whole.space.tensors, []
 
     def total(own):
@@ -83,13 +85,13 @@ def test_the_mini_batches_of_a_reading_are_dealt_out(batch_size):
 
 
 def test_without_torchrun_a_process_is_alone():
-    with process_group.joined() as here:
-        assert isinstance(here, process_group.Alone)
+    with process_group.process_group() as here:
+        assert isinstance(here, process_group.SingleProcess)
 
 
 @pytest.fixture
 def single(monkeypatch):
-    """A world of one process that really sends, to itself."""
+    """A process group of one process that really sends, to itself."""
     for name, value in {
         "RANK": 0,
         "WORLD_SIZE": 1,
@@ -98,23 +100,23 @@ def single(monkeypatch):
     }.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
-    with process_group.joined() as here:
+    with process_group.process_group() as here:
         yield here
-    if process_group.dist.is_initialized():  # a lost world is not taken down
+    if process_group.dist.is_initialized():  # a lost group is not taken down
         process_group.dist.destroy_process_group()
 
 
 def test_a_sum_keeps_shapes_and_types_and_counts_its_bytes(single):
     before = single.sums, single.sent
     a, b = torch.randn(2, 3), torch.randn((), dtype=torch.float64)
-    c, d = single.sum(a, b)
+    c, d = single.all_reduce(a, b)
     assert torch.equal(a, c) and torch.equal(b, d) and (c.dtype, d.dtype) == (a.dtype, b.dtype)
     assert (single.sums, single.sent) == (before[0] + 1, before[1] + 8 * (6 + 1 + 1))
 
 
 @pytest.mark.parametrize("value", [None, {"a": torch.arange(3.0), "b": [1, (2.5, "x")], "c": None}])
 def test_what_the_first_process_tells_arrives(single, value):
-    assert single.told(value) == value
+    assert single.broadcast(value) == value
     packed = checkpoint.unpack(checkpoint.pack({"told": value}))["told"]
     assert repr(packed) == repr(value)
 
@@ -122,7 +124,7 @@ def test_what_the_first_process_tells_arrives(single, value):
 def test_a_wrong_sum_is_noticed_before_anything_is_computed(single, monkeypatch):
     monkeypatch.setattr(process_group.dist, "all_reduce", lambda packed: packed.mul_(1.0 + 1e-6))
     with pytest.raises(OptimFamilyError, match=r"the all-reduce of 1 processes gave .* where .* is right"):
-        single.prove(torch.device("cpu"))
+        single.self_test(torch.device("cpu"))
 
 
 def test_a_lost_process_is_a_reason_to_stop_with_a_checkpoint(single, monkeypatch, tmp_path):
@@ -136,17 +138,17 @@ def test_a_lost_process_is_a_reason_to_stop_with_a_checkpoint(single, monkeypatc
 
     monkeypatch.setattr(process_group.dist, "all_reduce", fail)
     with pytest.raises(Stopped, match=r"has ended or hangs \(Connection closed by peer\); the same"):
-        train(spec(), tmp_path / "run", world=single)
+        train(spec(), tmp_path / "run", process_group=single)
     assert read_run(tmp_path / "run").status["status"] == "stopped"
     assert checkpoint.load_latest(tmp_path / "run" / "checkpoints", print)[0] > 0
     train(spec(), tmp_path / "run", resume=True)
 
 
 def test_a_wish_to_stop_is_obeyed_after_the_next_sum(single):
-    stop = Stop()
+    stop = StopSignal()
     stop.signal = 15
     single.check(stop)
-    single.total(torch.zeros(1))
+    single.all_reduce_vector(torch.zeros(1))
     with pytest.raises(Stopped, match="stopped by SIGTERM"):
         single.check(stop)
 
@@ -154,4 +156,4 @@ def test_a_wish_to_stop_is_obeyed_after_the_next_sum(single):
 def test_processes_that_drift_apart_are_noticed(single, monkeypatch):
     monkeypatch.setattr(type(single), "told", lambda self, value: value + 1)
     with pytest.raises(OptimFamilyError, match="process 0 of 1 has other weights than the first"):
-        single.same("weights", 7)
+        single.require_equal("weights", 7)

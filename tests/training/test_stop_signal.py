@@ -6,12 +6,12 @@ import pytest
 
 from optim_family.errors import Stopped
 from optim_family.training import stop_signal
-from optim_family.training.progress import Watcher
-from optim_family.training.stop_signal import SIGNALS, Stop
+from optim_family.training.progress import ProgressListener
+from optim_family.training.stop_signal import SIGNALS, StopSignal
 
 
 def test_nothing_is_raised_until_a_signal_has_come():
-    with Stop().install() as stop:
+    with StopSignal().install() as stop:
         stop.check()
         assert stop.signal is None
 
@@ -21,7 +21,7 @@ CODES = [(number, 130 if number == signal.SIGINT else 75) for number in SIGNALS]
 
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_a_signal_waits_until_somebody_checks(number, code):
-    with Stop().install() as stop:
+    with StopSignal().install() as stop:
         os.kill(os.getpid(), number)
         assert stop.signal == number
         with pytest.raises(Stopped, match=rf"stopped by {number.name}; .* --resume continues") as caught:
@@ -33,14 +33,14 @@ def test_a_signal_waits_until_somebody_checks(number, code):
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_a_second_signal_does_not_wait(monkeypatch, number, code, second):
     monkeypatch.setattr(stop_signal, "ECHO_SECONDS", 0.0)
-    with Stop().install(), pytest.raises(SystemExit) as exited:
+    with StopSignal().install(), pytest.raises(SystemExit) as exited:
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), second)
     assert exited.value.code == code
 
 
 def test_one_wish_may_come_as_two_signals():
-    with Stop().install() as stop:
+    with StopSignal().install() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.signal == signal.SIGINT
@@ -48,7 +48,7 @@ def test_one_wish_may_come_as_two_signals():
 
 def test_the_handlers_are_put_back_whatever_happened():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with pytest.raises(ZeroDivisionError), Stop().install():
+    with pytest.raises(ZeroDivisionError), StopSignal().install():
         assert signal.getsignal(signal.SIGTERM) is not before[0]
         raise ZeroDivisionError
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
@@ -58,7 +58,7 @@ def test_in_another_thread_nothing_is_caught_and_nothing_fails():
     handlers = []
 
     def work():
-        with Stop().install() as stop:
+        with StopSignal().install() as stop:
             stop.check()
             handlers.append(signal.getsignal(signal.SIGTERM))
 
@@ -70,10 +70,10 @@ def test_in_another_thread_nothing_is_caught_and_nothing_fails():
 
 
 def test_a_watcher_takes_everything_and_does_nothing(capfd):
-    watcher = Watcher()
-    watcher.begin(10, 0)
-    watcher.step(1, 0.5)
-    watcher.record({"step": 1})
-    watcher.note("once")
-    watcher.end()
+    listener = ProgressListener()
+    listener.on_start(10, 0)
+    listener.on_step(1, 0.5)
+    listener.on_record({"step": 1})
+    listener.on_message("once")
+    listener.on_end()
     assert capfd.readouterr() == ("", "")

@@ -8,7 +8,7 @@ import rich_click as click
 
 from optim_family.cli.lazy_groups import listing
 from optim_family.cli.output import Output
-from optim_family.training.spec import file_name
+from optim_family.training.spec import slug
 
 if TYPE_CHECKING:
     from optim_family.study.spec import StudySpec
@@ -120,4 +120,4 @@ def _study(
     from optim_family.study.spec import load
 
     study = load(name, settings).only(only)
-    return study, out or Path("runs") / file_name(study.name)
+    return study, out or Path("runs") / slug(study.name)
