@@ -170,7 +170,7 @@ class TorchrunGroup(ProcessGroup):
 
     def broadcast(self, value: T) -> T:
         """What the first process has here."""
-        data = bytearray(checkpoint.pack({"told": value}) if self.is_main_process else b"")
+        data = bytearray(checkpoint.pack({"value": value}) if self.is_main_process else b"")
         try:
             length = torch.tensor(len(data))
             dist.broadcast(length, 0)
@@ -178,8 +178,8 @@ class TorchrunGroup(ProcessGroup):
             dist.broadcast(buffer, 0)
         except RuntimeError as error:
             raise self._lose(error) from error
-        found: Any = checkpoint.unpack(buffer.numpy().tobytes())["told"]
-        return value if self.is_main_process else found
+        received: Any = checkpoint.unpack(buffer.numpy().tobytes())["value"]
+        return value if self.is_main_process else received
 
     def check(self, stop: StopSignal) -> None:
         """Go on, or not: what the last sum said decides, which all processes know."""

@@ -111,9 +111,10 @@ class Checkpoints:
 
 
 def memory_format_of(out: Path) -> MemoryFormat | None:
-    """The layout with which the run in `out` began; contiguous before there was a choice; None if none did."""
+    """The layout of images that the run in `out` began with; None if there is no run."""
     if not (out / PROVENANCE).exists():
         return None
+    # Runs of versions without the choice have contiguous images.
     begun_with: MemoryFormat = read_run(out).provenance.get("memory_format", "contiguous")
     return begun_with
 

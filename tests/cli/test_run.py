@@ -124,7 +124,7 @@ def test_divergence_is_3_and_keeps_result_and_figure(run, tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_leaves_a_checkpoint_that_resume_continues(run, tmp_path, monkeypatch, number, code):
     class Impatient(ProgressListener):
-        def step(self, step, loss):
+        def on_step(self, step, loss):
             if step == 3:
                 os.kill(os.getpid(), number)
 

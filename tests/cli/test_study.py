@@ -40,7 +40,7 @@ class Counter(ProgressListener):
     def __init__(self, stop):
         self.stop = stop
 
-    def record(self, record):
+    def on_record(self, record):
         Here.records_left -= 1
         if not Here.records_left:
             self.stop.signal = signal.SIGINT

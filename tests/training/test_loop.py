@@ -119,7 +119,7 @@ def test_records_that_were_written_after_the_last_checkpoint_are_not_written_twi
         pass
 
     class Kill(ProgressListener):
-        def step(self, step, loss):
+        def on_step(self, step, loss):
             if step == 5:
                 raise Killed
 
@@ -149,7 +149,7 @@ def test_without_normalisation_the_spherical_view_is_marked_as_not_applicable_an
     notes = []
 
     class Notes(ProgressListener):
-        def note(self, text):
+        def on_message(self, text):
             notes.append(text)
 
     train(spec("rmsprop", norm="none"), tmp_path / "run", listener=Notes())
@@ -204,7 +204,7 @@ def test_a_plugin_that_fails_is_named(tmp_path, monkeypatch):
             raise ZeroDivisionError("no luck")
 
     monkeypatch.setattr(registry, "load", lambda name: Broken)
-    with pytest.raises(PluginError, match=r"gd \(optim-family .*geometry\(\): ZeroDivisionError: no luck"):
+    with pytest.raises(PluginError, match=r"'gd' of optim-family .*geometry\(\): ZeroDivisionError: no luck"):
         train(spec(), tmp_path / "run")
 
 

@@ -24,7 +24,7 @@ class Notes(ProgressListener):
     def __init__(self):
         self.said = []
 
-    def note(self, text):
+    def on_message(self, text):
         self.said.append(text)
 
 
@@ -34,7 +34,7 @@ class Ask(ProgressListener):
     def __init__(self, stop, at):
         self.stop, self.at = stop, at
 
-    def step(self, step, loss):
+    def on_step(self, step, loss):
         if step == self.at:
             self.stop.signal = signal.SIGTERM
 

@@ -117,7 +117,7 @@ def test_a_sum_keeps_shapes_and_types_and_counts_its_bytes(single):
 @pytest.mark.parametrize("value", [None, {"a": torch.arange(3.0), "b": [1, (2.5, "x")], "c": None}])
 def test_what_the_first_process_tells_arrives(single, value):
     assert single.broadcast(value) == value
-    packed = checkpoint.unpack(checkpoint.pack({"told": value}))["told"]
+    packed = checkpoint.unpack(checkpoint.pack({"value": value}))["value"]
     assert repr(packed) == repr(value)
 
 
@@ -154,6 +154,6 @@ def test_a_wish_to_stop_is_obeyed_after_the_next_sum(single):
 
 
 def test_processes_that_drift_apart_are_noticed(single, monkeypatch):
-    monkeypatch.setattr(type(single), "told", lambda self, value: value + 1)
+    monkeypatch.setattr(type(single), "broadcast", lambda self, value: value + 1)
     with pytest.raises(OptimFamilyError, match="process 0 of 1 has other weights than the first"):
         single.require_equal("weights", 7)
