@@ -1,7 +1,7 @@
-"""What a study claims, and whether its runs bear it out: holds, does not hold, or cannot tell.
+"""The claims of studies, and whether runs support them: holds, does not hold, or cannot tell.
 
-A claim about single runs holds of a group of seeds if it does of every one, and does not if it does of none.
-A claim about pairs of runs that differ in one thing holds if the interval of their differences says so.
+A claim about single runs holds for a group of seeds if it holds for every seed, and does not hold if it
+holds for none. The interval of differences decides a claim about pairs of runs that differ in one field.
 """
 
 import math
@@ -20,7 +20,7 @@ Verdict = Literal["holds", "does not hold", "cannot tell"]
 Evidence = tuple[str, Verdict, str]  # subject, verdict, numbers
 Evaluation = Callable[[Sequence[Run], "pandas.DataFrame"], Iterator[Evidence]]
 
-# Full-batch training at its edge: the iterate reads high, and Adam cycles below its frozen limit.
+# Full-batch training at its edge: at the iterate the ratio is high, and Adam cycles below its frozen limit.
 EDGE: Final = (0.8, 1.6)
 FALL: Final = 1.1  # factor
 RISE: Final = 0.01  # of the test images
@@ -32,7 +32,7 @@ _FALL, _GAIN = _BY_COLUMN["sharpness_fitted_reduction"], _BY_COLUMN["test_accura
 @final
 @dataclass(frozen=True)
 class ClaimResult:
-    """One verdict: of what, on what, and the numbers it rests on."""
+    """The verdict on one subject of a claim, with the numbers as evidence."""
 
     claim: str
     subject: str
@@ -43,7 +43,7 @@ class ClaimResult:
 @final
 @dataclass(frozen=True)
 class Claim:
-    """A statement, and how it is evaluated on runs and their rows of `study_table.run_rows`."""
+    """A statement, and its evaluation from runs and their rows of `study_table.run_rows`."""
 
     statement: str
     evaluate: Evaluation
@@ -52,21 +52,21 @@ class Claim:
 def evaluate_claims(
     names: Iterable[str], runs: Sequence[Run], frame: "pandas.DataFrame"
 ) -> list[ClaimResult]:
-    """Every claim by its verdicts: of the whole first, then of its parts.
+    """Evaluate claims: of each first the whole, then its parts.
 
     Args:
-        names: out of `CLAIMS`.
-        runs: of a study, finished or not; only those that are done count.
+        names: keys of `CLAIMS`.
+        runs: of a study; only those that are done count.
         frame: `study_table.run_rows(runs)`.
     """
     done = [run.status.get("status") == "done" for run in runs]
     kept = [run for run, ok in zip(runs, done, strict=True) if ok]
     rows = frame[done].reset_index(drop=True)
-    nothing: Evidence = ("no runs", "cannot tell", "nothing of the kind is finished")
+    nothing: Evidence = ("no runs", "cannot tell", "no such run is finished")
     return [
-        ClaimResult(name, *found)
+        ClaimResult(name, *evidence)
         for name in names
-        for found in list(CLAIMS[name].evaluate(kept, rows) if kept else ()) or [nothing]
+        for evidence in list(CLAIMS[name].evaluate(kept, rows) if kept else ()) or [nothing]
     ]
 
 
@@ -76,15 +76,15 @@ def _each(
     """A claim about every normalised network that is trained with weight decay."""
 
     def evaluate(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
-        chosen = frame[(frame["weight_decay"] > 0) & (frame["norm"] != "none")]
+        selected = frame[(frame["weight_decay"] > 0) & (frame["norm"] != "none")]
         if full_batch:
-            chosen = chosen[chosen["batch_size"].isna()]
+            selected = selected[selected["batch_size"].isna()]
         parts = [
             (f"{arm}; {setting}", *_group(group[column].tolist(), form, judge))
-            for (setting, arm), group in chosen.groupby(["setting", "arm"], sort=False)
+            for (setting, arm), group in selected.groupby(["setting", "arm"], sort=False)
         ]
         if len(parts) > 1:
-            verdicts, known = [verdict for _, verdict, _ in parts], chosen[column].dropna()
+            verdicts, known = [verdict for _, verdict, _ in parts], selected[column].dropna()
             between = f"; {known.min():{form}} to {known.max():{form}}" if len(known) else ""
             yield f"all {len(parts)} groups", _together(verdicts), _count(verdicts) + between
         yield from parts
@@ -94,34 +94,36 @@ def _each(
 
 def _group(values: Sequence[float], form: str, judge: Callable[[float], bool | None]) -> tuple[Verdict, str]:
     known = [value for value in values if math.isfinite(value)]
-    answers = {judge(value) for value in known}
+    judgements = {judge(value) for value in known}
     verdict: Verdict = "cannot tell"
-    if answers in ({True}, {False}):
-        verdict = "holds" if True in answers else "does not hold"
+    if judgements in ({True}, {False}):
+        verdict = "holds" if True in judgements else "does not hold"
     missing = f", no number from {len(values) - len(known)}" if len(known) < len(values) else ""
     return verdict, f"{', '.join(format(value, form) for value in known) or '–'} (n = {len(known)}{missing})"
 
 
 def _together(verdicts: Sequence[Verdict]) -> Verdict:
-    """A claim about all holds if it does of every one, and does not if it does not of some one."""
+    """A claim about all parts holds if each part holds, and does not hold if one part does not."""
     if "does not hold" in verdicts:
         return "does not hold"
     return "holds" if set(verdicts) == {"holds"} else "cannot tell"
 
 
 def _count(verdicts: Sequence[Verdict]) -> str:
-    """`4 of 6 hold, 1 does not, 1 cannot be told`."""
-    holding, failing, open_ones = (verdicts.count(v) for v in ("holds", "does not hold", "cannot tell"))
-    told = [f"{holding} of {len(verdicts)} hold"]
-    told += [f"{failing} do{'es' * (failing == 1)} not"] * bool(failing)
-    return ", ".join(told + [f"{open_ones} cannot be told"] * bool(open_ones))
+    """`4 of 6 hold, 1 does not, 1 undecided`."""
+    holding, failing, undecided = (verdicts.count(v) for v in ("holds", "does not hold", "cannot tell"))
+    parts = [f"{holding} of {len(verdicts)} hold"]
+    parts += [f"{failing} do{'es' * (failing == 1)} not"] * bool(failing)
+    return ", ".join(parts + [f"{undecided} undecided"] * bool(undecided))
 
 
-def _pairs(of: Callable[[Any], Any], a: Callable[[Any], bool]) -> Evaluation:
+def _pairs(pop_field: Callable[[Any], Any], on_side_a: Callable[[Any], bool]) -> Evaluation:
     """A claim that sharpness falls more, and test accuracy gains more, on side `a` of matched runs."""
 
     def evaluate(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
-        pairs = [(i, j) for i, j in matched_pairs(runs, of, a) if _decaying_and_normalised(runs[i])]
+        pairs = [
+            (i, j) for i, j in matched_pairs(runs, pop_field, on_side_a) if _decaying_and_normalised(runs[i])
+        ]
         if not pairs:
             return
         optimizers = dict.fromkeys(runs[i].spec["optimizer"] for i, _ in pairs)
@@ -129,9 +131,9 @@ def _pairs(of: Callable[[Any], Any], a: Callable[[Any], bool]) -> Evaluation:
             name: [(i, j) for i, j in pairs if runs[i].spec["optimizer"] == name] for name in optimizers
         }
         parts = [
-            (f"{quantity.words}; {name}", *_contrasted(frame, chosen, quantity))
+            (f"{quantity.words}; {name}", *_compare(frame, positions, quantity))
             for quantity in (_FALL, _GAIN)
-            for name, chosen in groups.items()
+            for name, positions in groups.items()
         ]
         (_, fall, falls), (_, gain, gains) = parts[:: len(groups)]
         yield "all pairs", _together([fall, gain]), f"sharpness {falls}; test accuracy {gains}"
@@ -144,27 +146,27 @@ def _decaying_and_normalised(run: Run) -> bool:
     return bool(run.spec["hyper"]["weight_decay"]) and run.spec["norm"] != "none"
 
 
-def _contrasted(
+def _compare(
     frame: "pandas.DataFrame", pairs: Sequence[tuple[int, int]], quantity: Quantity
 ) -> tuple[Verdict, str]:
     values = frame[quantity.column]
     a, b = [values[i] for i, _ in pairs], [values[j] for _, j in pairs]
-    found = difference(a, b, ratio=quantity.ratio)
+    result = difference(a, b, ratio=quantity.ratio)
     verdicts: tuple[Verdict, ...] = ("cannot tell", "holds", "does not hold")  # by the sign
     more = sum(x > y for x, y in zip(a, b, strict=True))
-    return verdicts[found.sign], _told(found, more, len(pairs), quantity)
+    return verdicts[result.sign], _describe(result, more, len(pairs), quantity)
 
 
-def _told(found: Difference, more: int, pairs: int, quantity: Quantity) -> str:
-    if not found.pairs:
-        return f"by no number: in none of {pairs} pairs both runs have one"
+def _describe(result: Difference, more: int, pairs: int, quantity: Quantity) -> str:
+    if not result.pairs:
+        return f"no number: in none of {pairs} pairs do both runs have one"
     scale, form, what, unit = (
         (1, ".3g", "a factor of ", "") if quantity.ratio else (100, "+.1f", "", " points")
     )
-    mean, low, high = (format(scale * x, form) for x in (found.mean, found.low, found.high))
-    interval = f" ({low} to {high})" if math.isfinite(found.low) else ""
-    missing = f", no number from {pairs - found.pairs}" if found.pairs < pairs else ""
-    return f"by {what}{mean}{unit}{interval}, more in {more} of {found.pairs} pairs{missing}"
+    mean, low, high = (format(scale * x, form) for x in (result.mean, result.low, result.high))
+    interval = f" ({low} to {high})" if math.isfinite(result.low) else ""
+    missing = f", no number from {pairs - result.pairs}" if result.pairs < pairs else ""
+    return f"by {what}{mean}{unit}{interval}, more in {more} of {result.pairs} pairs{missing}"
 
 
 def _batches(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
@@ -180,11 +182,11 @@ def _batches(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidenc
             continue
         tau, p = stats.kendalltau(size, group["ratio"], nan_policy="omit")
         means = group["ratio"].groupby(size).mean()
-        told = ", ".join(f"batch {compact(b)}: {ratio:.2f}" for b, ratio in means.items())
+        ratios = ", ".join(f"batch {compact(b)}: {ratio:.2f}" for b, ratio in means.items())
         verdict: Verdict = "cannot tell"
         if p < SIGNIFICANT:
             verdict = "holds" if tau > 0 else "does not hold"
-        yield f"{optimizer}; {setting}", verdict, f"{told}; Kendall's τ {tau:.2f}, p = {p:.2g}"
+        yield f"{optimizer}; {setting}", verdict, f"{ratios}; Kendall's τ {tau:.2f}, p = {p:.2g}"
 
 
 def _decay(spec: dict[str, Any]) -> Any:

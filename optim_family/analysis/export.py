@@ -1,7 +1,7 @@
-"""Runs for the tools that people have already: TensorBoard, MLflow, Weights & Biases, Parquet.
+"""Export of runs to other tools: TensorBoard, MLflow, Weights & Biases, Parquet.
 
-Every tool is told the same: what a run was asked, `hyper.lr`; its records by step and seconds since the
-start, `train_loss` and `spherical/ratio`; and what came out, `result/test_accuracy`.
+Every tool gets the same: the specification of a run, `hyper.lr`; its records by step and seconds since the
+start, `train_loss` and `spherical/ratio`; and its results, `result/test_accuracy`.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ _MOST_METRICS: Final = 1000  # in one call of MLflow
 @final
 @dataclass(frozen=True)
 class MetricPoint:
-    """What was recorded at a step, finite numbers by name."""
+    """The finite numbers of a record, by name."""
 
     step: int
     seconds: float
@@ -36,10 +36,10 @@ class MetricPoint:
 @final
 @dataclass(frozen=True)
 class Target:
-    """A tool: the module it needs, which the extra of its name installs, and how runs get into it.
+    """A tool: the module it needs, which the extra of its name installs, and the function that exports to it.
 
     Attributes:
-        send: takes runs, a folder and the name of a project, and returns where they are now.
+        send: takes runs, a folder and the name of a project; returns where the runs are.
     """
 
     module: str
@@ -47,16 +47,16 @@ class Target:
 
 
 def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -> list[str]:
-    """Hand runs over to a tool.
+    """Export runs to a tool.
 
     Args:
         runs: as `runs.read_run` gives them.
-        to: a name out of `TARGETS`.
-        folder: for TensorBoard and Parquet; the others go where their own settings say.
+        to: a key of `TARGETS`.
+        folder: for TensorBoard and Parquet; the others use their own settings.
         project: of W&B; the experiment of MLflow.
 
     Returns:
-        Where they are now, in the tool's words.
+        Where the runs are, as the tool names it.
 
     Raises:
         UsageError: the extra is not installed, or the folder holds such an export already.
@@ -79,8 +79,8 @@ def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -
         raise OptimFamilyError(f"{to} failed: {type(error).__name__}: {one_line(error)}") from error
 
 
-def asked(run: Run) -> dict[str, Any]:
-    """What a run was asked, flat; without what it left open."""
+def parameters(run: Run) -> dict[str, Any]:
+    """The specification of a run, flat, without fields that are None."""
     hyper = {f"hyper.{name}": value for name, value in run.spec["hyper"].items()}
     flat = {**run.spec, "hyper": None, **hyper}
     return {k: "+".join(v) if isinstance(v, list) else v for k, v in flat.items() if v is not None}
@@ -96,10 +96,10 @@ def points(run: Run) -> Iterator[MetricPoint]:
 
 
 def results(run: Run) -> dict[str, float]:
-    """What came out of a run: the numbers of its summary."""
-    told = run_summary.summary(run)
-    views = {f"{view}/{name}": x for view, s in told["views"].items() for name, x in s.items()}
-    return {f"result/{name}": x for name, x in _finite({**told, **views}).items()}
+    """The numbers of the summary of a run."""
+    summary = run_summary.summary(run)
+    views = {f"{view}/{name}": x for view, s in summary["views"].items() for name, x in s.items()}
+    return {f"result/{name}": x for name, x in _finite({**summary, **views}).items()}
 
 
 def _finite(numbers: Mapping[str, Any]) -> dict[str, float]:
@@ -107,61 +107,63 @@ def _finite(numbers: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _tensorboard(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
-    """One folder a run, the hyper-parameters and results as HPARAMS; wall time counts from its start."""
+    """One folder a run, hyper-parameters and results as HPARAMS; wall time is that since its start."""
     from torch.utils.tensorboard import SummaryWriter
 
     places = _places(runs, folder)
-    if taken := [str(place) for place in places if place.exists()]:
-        raise UsageError(f"{taken[0]} exists already; TensorBoard would mix the two: choose another --out")
+    if existing := [str(place) for place in places if place.exists()]:
+        raise UsageError(f"{existing[0]} exists already; TensorBoard would mix the two: choose another --out")
     for run, place in zip(runs, places, strict=True):
         with SummaryWriter(str(place)) as writer:
             for point in points(run):
                 for name, number in point.numbers.items():
                     writer.add_scalar(name, number, point.step, point.seconds)
-            writer.add_hparams(asked(run), results(run), run_name=".")
+            writer.add_hparams(parameters(run), results(run), run_name=".")
     return list(map(str, places))
 
 
 def _places(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """A folder for each run, by its name; numbered where two have one name."""
+    """A folder for each run, by its name; numbered if two have the same name."""
     names = [run.path.name for run in runs]
     return [folder / (f"{n}-{i}" if names.count(n) > 1 else n) for i, n in enumerate(names)]
 
 
 def _mlflow(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
-    """A run each in one experiment, at MLFLOW_TRACKING_URI."""
+    """All in one experiment, at MLFLOW_TRACKING_URI."""
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
     client = MlflowClient()
     known = client.get_experiment_by_name(project)
     experiment = known.experiment_id if known else client.create_experiment(project)
-    there = []
+    addresses = []
     for run in runs:
-        made = client.create_run(experiment, run_name=run.path.name).info.run_id
-        client.log_batch(made, params=[Param(name, str(value)) for name, value in asked(run).items()])
+        run_id = client.create_run(experiment, run_name=run.path.name).info.run_id
+        client.log_batch(run_id, params=[Param(name, str(value)) for name, value in parameters(run).items()])
         last = run.records[-1]["step"] if run.records else 0
         every = [*points(run), MetricPoint(last, run.status.get("seconds", 0.0), results(run))]
         metrics = [Metric(k, x, int(1000 * p.seconds), p.step) for p in every for k, x in p.numbers.items()]
         for i in range(0, len(metrics), _MOST_METRICS):
-            client.log_batch(made, metrics=metrics[i : i + _MOST_METRICS])
-        client.set_terminated(made, "FINISHED" if run.status.get("status") == "done" else "FAILED")
-        there.append(f"{project}/{made}")
-    return there
+            client.log_batch(run_id, metrics=metrics[i : i + _MOST_METRICS])
+        client.set_terminated(run_id, "FINISHED" if run.status.get("status") == "done" else "FAILED")
+        addresses.append(f"{project}/{run_id}")
+    return addresses
 
 
 def _wandb(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
-    """A run each in one project, wherever `wandb login` or WANDB_MODE=offline says."""
+    """All in one project, online after `wandb login`, or WANDB_MODE=offline."""
     import wandb
 
-    there, quiet = [], wandb.Settings(console="off")  # our words are not the run's
+    addresses, quiet = [], wandb.Settings(console="off")  # our output is not the run's
     for run in runs:
-        with wandb.init(project=project, name=run.path.name, config=asked(run), settings=quiet) as tracked:
+        with wandb.init(
+            project=project, name=run.path.name, config=parameters(run), settings=quiet
+        ) as tracked:
             for point in points(run):
                 tracked.log({**point.numbers, "seconds": point.seconds}, step=point.step)
             tracked.summary.update(results(run))
-            there.append(tracked.url or str(Path(tracked.dir).parent))
-    return there
+            addresses.append(tracked.url or str(Path(tracked.dir).parent))
+    return addresses
 
 
 def _parquet(runs: Sequence[Run], folder: Path, project: str) -> list[str]:

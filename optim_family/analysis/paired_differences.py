@@ -1,4 +1,4 @@
-"""Optimizers at matched conditions: differences of runs that are the same in all else, and their noise."""
+"""Differences between runs that are equal in everything else, and their noise over seeds."""
 
 import json
 import math
@@ -71,8 +71,8 @@ def difference(a: Sequence[float], b: Sequence[float], *, ratio: bool = False) -
     d = (x - y)[np.isfinite(x - y)]
     ends = (math.nan, math.nan)
     if len(d) >= FEWEST:
-        found = stats.bootstrap((d,), np.mean, method="percentile", n_resamples=_RESAMPLES, rng=0)
-        ends = tuple(found.confidence_interval)
+        bootstrap = stats.bootstrap((d,), np.mean, method="percentile", n_resamples=_RESAMPLES, rng=0)
+        ends = tuple(bootstrap.confidence_interval)
     mean, low, high = (float(v) for v in (d.mean() if len(d) else math.nan, *ends))
     if ratio:
         mean, low, high = map(math.exp, (mean, low, high))
@@ -80,27 +80,27 @@ def difference(a: Sequence[float], b: Sequence[float], *, ratio: bool = False) -
 
 
 def matched_pairs(
-    runs: Sequence[Run], of: Callable[[Mapping[str, Any]], Any], a: Callable[[Any], bool]
+    runs: Sequence[Run], pop_field: Callable[[Mapping[str, Any]], Any], on_side_a: Callable[[Any], bool]
 ) -> Iterator[tuple[int, int]]:
-    """Positions of every two runs that are the same but in one thing, which `a` holds of for the first alone.
+    """Positions (i, j) of all pairs of runs that differ in one field only, with run i on side `a`.
 
     Args:
         runs: of a study.
-        of: takes the thing out of a specification, a deep copy, and returns it.
-        a: tells the two sides apart.
+        pop_field: removes the field from a copy of a specification, and returns its value.
+        on_side_a: whether a run with this value is on side `a`.
     """
     sides: dict[str, tuple[list[int], list[int]]] = {}
     for position, run in enumerate(runs):
         spec = json.loads(json.dumps(run.spec))
-        thing = of(spec)
+        value = pop_field(spec)
         key = json.dumps(spec, sort_keys=True)
-        sides.setdefault(key, ([], []))[0 if a(thing) else 1].append(position)
+        sides.setdefault(key, ([], []))[0 if on_side_a(value) else 1].append(position)
     for first, second in sides.values():
         yield from ((i, j) for i in first for j in second)
 
 
 def comparisons(frame: "pandas.DataFrame") -> "pandas.DataFrame":
-    """Every two arms that both decay their weights, or neither, where they share settings and seeds.
+    """All pairs of arms that share settings and seeds, if both decay their weights or neither does.
 
     Columns: `quantity`, `a`, `b`, `pairs`, then `difference`, `low` and `high` (a − b, or a / b where `ratio`
     is true), and `beyond_noise`: whether the interval excludes no difference.
@@ -108,24 +108,19 @@ def comparisons(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     import pandas
 
     decays = frame.groupby("arm", sort=False)["weight_decay"].first() > 0
-    found = [
+    rows = [
         {"quantity": quantity.words, "ratio": quantity.ratio, "a": a, "b": b, **_row(frame, a, b, quantity)}
         for a, b in combinations(decays.index, 2)
         if decays[a] == decays[b]
         for quantity in COMPARED
     ]
-    return pandas.DataFrame([row for row in found if row["pairs"]])
+    return pandas.DataFrame([row for row in rows if row["pairs"]])
 
 
 def _row(frame: "pandas.DataFrame", a: str, b: str, quantity: Quantity) -> dict[str, Any]:
     keys = ["setting", "seed"]
     left, right = (frame[frame["arm"] == arm].set_index(keys)[quantity.column] for arm in (a, b))
     shared = left.index.intersection(right.index)
-    found = difference(left[shared].tolist(), right[shared].tolist(), ratio=quantity.ratio)
-    return {
-        "pairs": found.pairs,
-        "difference": found.mean,
-        "low": found.low,
-        "high": found.high,
-        "beyond_noise": bool(found.sign),
-    }
+    d = difference(left[shared].tolist(), right[shared].tolist(), ratio=quantity.ratio)
+    row = {"pairs": d.pairs, "difference": d.mean, "low": d.low, "high": d.high}
+    return row | {"beyond_noise": bool(d.sign)}

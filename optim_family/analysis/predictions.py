@@ -1,4 +1,4 @@
-"""What the theory of the edge of stability predicts for a scale-invariant loss, as plain numbers.
+"""Predictions of the theory of the edge of stability for a scale-invariant loss.
 
 Gradient descent with weight decay, close to minimisers, where θ_t = φ_t ± a v₁ with a slow φ: S is the
 spherical sharpness, q = ‖∇_Γ log λ₁‖², τ = ηλt.

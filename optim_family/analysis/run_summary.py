@@ -1,4 +1,4 @@
-"""One summary a run, and one table of several runs.
+"""The summary of a run, and a table of several.
 
 A ratio is the median of value / threshold from 100 % training accuracy on, or over the last half of a run.
 """
@@ -15,7 +15,7 @@ from optim_family.sharpness.views import without_scale
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """What a reader wants to know at the end of a run, as JSON; None where there is no number.
+    """The results of a run as JSON; None where there is no number.
 
     Accuracies are fractions, `fit_tau` is ηλt, seconds are wall time. `views` holds for each view its
     value at the fit, at its peak and at the end, and the median ratio to its threshold with quartiles.
@@ -40,7 +40,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def _total(readings: Mapping[str, Mapping[str, Any]], name: str) -> float:
-    """Over all views; those that differ by ρ² alone share one measurement, which counts once."""
+    """The sum over all views; views that differ by ρ² alone share one measurement, which counts once."""
     kinds: dict[str, float] = {}
     for view, reading in readings.items():
         kind = without_scale(view)

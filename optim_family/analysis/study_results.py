@@ -18,14 +18,14 @@ MISSING: Final = "–"
 
 @final
 class Cell(NamedTuple):
-    """What a reader sees, and what a table sorts by: a number, nothing where there is none, or the text."""
+    """The text of a cell, and the number by which a table sorts; without one it sorts by the text."""
 
     text: str
     number: float | None = None
 
     @property
     def value(self) -> str:
-        """To sort by."""
+        """The key of sorting; empty for a missing number."""
         if self.number is None:
             return "" if self.text == MISSING else self.text
         return repr(self.number)
@@ -43,7 +43,7 @@ class Column(NamedTuple):
 
 @final
 class Table(NamedTuple):
-    """A table as it is read: a heading, headers, and rows of cells."""
+    """A heading, headers, and rows of cells."""
 
     heading: str
     headers: list[str]
@@ -169,7 +169,7 @@ def _cell(row: Mapping[str, Any], column: Column) -> Cell:
 
 
 def _spread(x: float, form: str) -> str:
-    """To as many decimals as the number, or two digits where these vary."""
+    """A standard deviation with as many decimals as its mean, or two digits where these vary."""
     if not form.endswith("g"):
         return _number(x, form.lstrip("+"))
     return format(x, ",.0f" if 99.5 <= x < 1e7 else ".2g")

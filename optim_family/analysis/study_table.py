@@ -1,8 +1,8 @@
 """The tables of a study: one row a run, and one row a group of seeds.
 
-arm        = optimizer, hyper-parameters and batch size: what is compared
-setting    = model, normalisation, data, …: what is held equal
-then       = the first record at 100 % training accuracy
+arm        = configuration that a study compares: optimizer, hyper-parameters, batch size and schedule
+setting    = model, normalisation, data, …, which a comparison holds equal
+then       = at the first record with 100 % training accuracy
 reduction  = S then / S at the end; fitted: of the line through log S from then on
 slope      = d log S / dτ of that line, τ = ηλt; the sharpness-reduction flow allows −2 at most
 own        = the sharpness in the optimizer's metric; for P = I the same
@@ -37,7 +37,7 @@ _NOTHING: Final[Mapping[str, Any]] = dict.fromkeys(("at_fit", "peak", "last", "r
     "ratio_quartiles": [None, None],
     "ratio_readings": 0,
 }
-_GIVEN: Final = ["seed", "lr", "weight_decay", "limit", "batch_size"]
+_FIXED: Final = ["seed", "lr", "weight_decay", "limit", "batch_size"]
 _SPIKE: Final = 10.0
 _BEFORE: Final = 9  # records
 
@@ -93,7 +93,7 @@ def _difference(a: float | None, b: float | None) -> float | None:
 
 
 def _sharpness_columns(name: str, run: Run, view: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """One sharpness: its view; its value then, at its peak and at the end; and how it fell between."""
+    """Of one sharpness its view, its value then, at its peak and at the end, and its fall in between."""
     at, end = summary["at_fit"], summary["last"]
     slope, fall = _fit_log_sharpness(run, view)
     return {
@@ -123,7 +123,7 @@ def _fit_log_sharpness(run: Run, view: str) -> tuple[float | None, float | None]
 
 
 def count_loss_spikes(run: Run) -> int:
-    """How often training was destabilised: the loss rose tenfold above the median of nine records before."""
+    """How often the loss rose tenfold above the median of the nine records before."""
     peaks, losses = column(run, "peak_loss"), column(run, "train_loss")
     high = [False] * _BEFORE
     for i in range(_BEFORE, len(peaks)):
@@ -143,7 +143,7 @@ def _edge(run: Run, view: str) -> int | None:
 
 
 def _settings(runs: Sequence[Run]) -> list[str]:
-    """What is held equal: the model, whether it is normalised, and what else differs between the runs."""
+    """The setting of each run: model, normalisation, and what else differs between the runs."""
     specs = [{k: v for k, v in run.spec.items() if k not in _NOT_SETTING} for run in runs]
     others = dict.fromkeys(k for spec in specs for k in spec if k not in ("model", "norm"))
     varying = [k for k in others if any(spec.get(k) != specs[0].get(k) for spec in specs)]
@@ -155,8 +155,8 @@ def _norm(spec: Mapping[str, Any]) -> list[str]:
 
 
 def _words(spec: Mapping[str, Any], field: str) -> str:
-    given, absent = SETTING.get(field, (f"{field} {{}}", f"no {field}"))
-    return absent if spec.get(field) is None else given.format(compact(spec[field]))
+    with_value, without = SETTING.get(field, (f"{field} {{}}", f"no {field}"))
+    return without if spec.get(field) is None else with_value.format(compact(spec[field]))
 
 
 def seed_groups(frame: "pandas.DataFrame") -> "pandas.DataFrame":
@@ -167,7 +167,7 @@ def seed_groups(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     import pandas
 
     keys = ["setting", "arm"]
-    whole = frame.drop(columns=[*_GIVEN, *(set(TEXT) - set(keys))]).groupby(keys, sort=False)
+    whole = frame.drop(columns=[*_FIXED, *(set(TEXT) - set(keys))]).groupby(keys, sort=False)
     table = whole.agg(["mean", "std", "count"])
     endings = {"mean": "mean", "std": "sd", "count": "n"}
     table.columns = pandas.Index([f"{quantity}.{endings[kind]}" for quantity, kind in table.columns])

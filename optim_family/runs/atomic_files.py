@@ -1,4 +1,4 @@
-"""Files that are replaced whole, and JSON that knows its own SHA-256."""
+"""Atomic replacement of files, and JSON sealed with its SHA-256."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 def replace_atomically(path: Path, data: bytes | str) -> None:
-    """Give a file new contents: after a crash it holds all of the old or all of the new.
+    """Give a file new contents: after a crash it holds the old contents or the new, never a part.
 
     Raises:
-        CorruptError: the system refuses; the old contents stay.
+        CorruptError: the file cannot be written; the old contents stay.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     with writing(path):
@@ -35,45 +35,45 @@ def replace_atomically(path: Path, data: bytes | str) -> None:
 
 
 def remove_partial_writes(folder: Path) -> None:
-    """Delete what killed processes left of `replace_atomically`; only for the one writer of `folder`."""
+    """Delete partial writes of killed processes; only for the single writer of `folder`."""
     for path in folder.glob(".*.tmp"):
         if is_partial_write(path.name):
             path.unlink()
 
 
 def is_partial_write(name: str) -> bool:
-    """Whether a file of this name is an unfinished part of `replace_atomically`."""
+    """Whether a file name is that of a partial write of `replace_atomically`."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write into one line.
+    """Turn an OSError of the block into an error of one line.
 
     Raises:
-        CorruptError: there was an OSError inside.
+        CorruptError: the block raised OSError.
     """
     try:
         yield
     except OSError as error:
         raise CorruptError(
-            f"{path} could not be written: {error.strerror or error}; nothing stored before is lost: "
-            "make room or mend the permissions, and resume"
+            f"{path} could not be written: {error.strerror or error}; everything written so far is intact: "
+            "make room or correct the permissions, and resume"
         ) from error
 
 
 def seal(value: Mapping[str, Any]) -> str:
-    """JSON text of `value`, which has no NaN or infinities, with a format number and the SHA-256 of both."""
+    """JSON text of `value`, without NaN or infinities, with a format number and the SHA-256 of both."""
     body = {"format": FORMAT, **value}
     digest = hashlib.sha256(json.dumps(body, allow_nan=False).encode()).hexdigest()
     return json.dumps({**body, "sha256": digest}, indent=2) + "\n"
 
 
 def unseal(path: Path) -> dict[str, Any]:
-    """The value that was sealed into a file.
+    """The value that `seal` made the text of a file from.
 
     Raises:
-        CorruptError: the text is not, to the byte, what `seal` made; or a newer program made it.
+        CorruptError: the text differs from that of `seal`, or has a newer format.
     """
     try:
         text = path.read_bytes().decode()
@@ -94,9 +94,9 @@ def unseal(path: Path) -> dict[str, Any]:
 def _write_new(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        unwritten = memoryview(data)
+        while unwritten:
+            unwritten = unwritten[os.write(descriptor, unwritten) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

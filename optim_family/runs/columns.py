@@ -1,4 +1,4 @@
-"""The numbers of records, by columns: as dictionaries a million records take more than a gigabyte."""
+"""The numbers of records as columns: as dictionaries a million records take more than a gigabyte."""
 
 import math
 from collections.abc import Iterable
@@ -17,37 +17,37 @@ Rows = list[dict[str, Any]]
 
 @final
 class Columns:
-    """What records hold, by fields of any depth, such as `views.spherical.ratio`."""
+    """The numbers of records by field; a nested field is `views.spherical.ratio`."""
 
     def __init__(self, blocks: Iterable[Rows]) -> None:
-        """Records, many at a time; they are looked at once, when first asked for, and not kept."""
+        """Take blocks of records, which are read once, at the first access, and not kept."""
         self._blocks = blocks
-        self._found: dict[str, Array] = {}
+        self._columns: dict[str, Array] = {}
 
     @property
     def count(self) -> int:
         """The number of records."""
-        return self._gathered[0]
+        return self._parsed[0]
 
     @property
     def names(self) -> list[str]:
-        """All fields, in the order of their coming."""
-        return list(self._gathered[1])
+        """All field names, in order of first appearance."""
+        return list(self._parsed[1])
 
     def __getitem__(self, name: str) -> Array:
-        """One field at every record, [count], NaN where it is absent or no number; not to be written."""
-        if name not in self._found:
-            count, columns = self._gathered
+        """One field at every record, [count], read-only; NaN where it is absent or no number."""
+        if name not in self._columns:
+            count, buffers = self._parsed
             column = np.full(count, np.nan)
-            found = np.frombuffer(columns.get(name, b""))
-            column[: len(found)] = found
+            numbers = np.frombuffer(buffers.get(name, b""))
+            column[: len(numbers)] = numbers
             column.flags.writeable = False
-            self._found[name] = column
-        return self._found[name]
+            self._columns[name] = column
+        return self._columns[name]
 
     @cached_property
-    def _gathered(self) -> tuple[int, dict[str, bytearray]]:
-        """The number of records, and the columns, which may end before the records do."""
+    def _parsed(self) -> tuple[int, dict[str, bytearray]]:
+        """The number of records, and the columns; a column may be shorter than the number of records."""
         count, columns = 0, dict[str, bytearray]()
         for block in self._blocks:
             for name, numbers in _numbers("", block).items():
@@ -59,19 +59,21 @@ class Columns:
 
 
 def _numbers(prefix: str, rows: Rows) -> dict[str, Array]:
-    """The columns of some records, by name; after a dictionary come those of what it holds."""
-    found: dict[str, Array] = {}
-    for field, values in _turned(rows).items():
+    """The columns of a block of records by name; those of a nested dictionary follow it."""
+    columns: dict[str, Array] = {}
+    for field, values in _transpose(rows).items():
         name = prefix + field
         if isinstance(values, np.ndarray):
-            found[name] = values
+            columns[name] = values
             continue
         kinds = set(map(type, values))
-        whole = kinds == {dict}
-        found[name] = np.full(len(rows), np.nan) if whole else np.fromiter(map(_number, values), np.float64)
+        nested = kinds == {dict}
+        columns[name] = (
+            np.full(len(rows), np.nan) if nested else np.fromiter(map(_number, values), np.float64)
+        )
         if dict in kinds:
-            found |= _numbers(f"{name}.", values if whole else list(map(_fields, values)))
-    return found
+            columns |= _numbers(f"{name}.", values if nested else list(map(_fields, values)))
+    return columns
 
 
 def _number(value: Any) -> float:
@@ -82,8 +84,8 @@ def _fields(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _turned(rows: Rows) -> dict[str, Array | list[Any]]:
-    """Of every field its values, as an array where all are numbers; nearly always all rows have the same."""
+def _transpose(rows: Rows) -> dict[str, Array | list[Any]]:
+    """The values of each field, as an array if all are numbers; rows nearly always have equal fields."""
     with suppress(KeyError):
         if len(set(map(len, rows))) == 1:
             return {field: _values(rows, field) for field in rows[0]}

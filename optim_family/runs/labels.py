@@ -1,7 +1,8 @@
-"""Names for runs, out of their specifications: short, and different for different runs."""
+"""Labels of runs from their specifications: short, and different for different runs."""
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ Spec = Mapping[str, Any]
 
 SYMBOLS = {"weight_decay": "wd", "momentum": "β", "beta1": "β₁", "beta2": "β₂", "eps": "ε"}
 ALWAYS = ("lr", "weight_decay")
-ARM = ("optimizer", "hyper", "batch_size", "schedule")  # what a study compares; all else it holds equal
-# How a field of a specification reads, and how it reads when it is not given.
+ARM = ("optimizer", "hyper", "batch_size", "schedule")  # what a study compares; the rest is held equal
+# The words for a field of a specification, with and without a value.
 SETTING = {
     "model": ("{}", ""),
     "data": ("{}", ""),
@@ -23,7 +24,7 @@ SETTING = {
     "schedule": ("{}", "constant rate"),
     "seed": ("seed {}", ""),
 }
-# These are told only where nothing else tells two runs apart; `data` with its whole path.
+# Part of a label only if nothing else distinguishes two runs; `data` with its whole path.
 INCIDENTAL = (
     *("data", "precision", "device", "steps", "views", "every", "rtol"),
     *("midpoint", "batch_sharpness", "hvp"),
@@ -40,16 +41,16 @@ def label(spec: Spec) -> str:
 
 
 def labels(specs: Sequence[Spec], names: Sequence[str] | None = None) -> list[str]:
-    """Labels that tell several runs apart: optimizer, lr, wd, and whatever differs between the runs.
+    """Labels that distinguish several runs: optimizer, lr, wd, and whatever differs between the runs.
 
     Args:
         specs: RunSpecs as JSON.
-        names: told where two specifications are the same; numbers if not given.
+        names: appended where two specifications are equal; numbers if None.
     """
     if len(specs) == 1:
         return [label(specs[0])]
     fields = [field for field in SETTING if _differs(_words(spec, field) for spec in specs)]
-    texts = [_text(spec, _telling(spec, specs), fields) for spec in specs]
+    texts = [_text(spec, _distinguishing(spec, specs), fields) for spec in specs]
     for field in INCIDENTAL:
         values = [compact(spec.get(field)) for spec in specs]
         if len(set(texts)) < len(texts) and _differs(values):
@@ -59,34 +60,31 @@ def labels(specs: Sequence[Spec], names: Sequence[str] | None = None) -> list[st
 
 
 def arms(specs: Sequence[Spec]) -> list[str]:
-    """What a study compares, in short: `rmsprop lr 0.02, wd 0.05, raw`, `sgd lr 0.5, wd 0, batch 100`.
+    """Labels of a study's configurations: `rmsprop lr 0.02, wd 0.05, raw`, `sgd lr 0.5, wd 0, batch 100`.
 
-    Learning rate and weight decay, whatever else differs among the runs of an optimizer (words without their
-    name), and the mini-batch; seeds, models and data are not told.
+    They contain learning rate, weight decay, whatever else differs between the runs of an optimizer (words
+    without their name), and the mini-batch; not seed, model and data.
 
     Args:
         specs: RunSpecs as JSON; those that differ in optimizer, hyper-parameters, batch size or schedule have
             different names, others the same.
     """
     keys = [json.dumps([spec.get(field) for field in ARM], sort_keys=True) for spec in specs]
-    texts = {key: _arm(spec, specs) for key, spec in dict(zip(keys, specs, strict=True)).items()}
-    known = list(texts.values())
-    told = {
-        key: f"{text}, #{i + 1}" if known.count(text) > 1 else text
-        for i, (key, text) in enumerate(texts.items())
-    }
-    return [told[key] for key in keys]
+    names = {key: _arm(spec, specs) for key, spec in dict(zip(keys, specs, strict=True)).items()}
+    count = Counter(names.values())
+    for i, (key, name) in enumerate(names.items(), 1):
+        names[key] = f"{name}, #{i}" if count[name] > 1 else name
+    return [names[key] for key in keys]
 
 
 def setting(specs: Sequence[Spec]) -> str:
     """What all runs have in common: `resnet18, digits, all images, full batch, …, moment diagonal`."""
     first, *others = specs
     fields = [f for f in SETTING if f in first and all(o.get(f) == first[f] for o in others)]
-    unsaid = (
-        ("ghost_batch",) if first.get("norm") else ("ghost_batch", "limit", "batch_size")
-    )  # a script's own
+    # The run of a script, which has no norm, knows neither limit nor batch size.
+    optional = ("ghost_batch",) if first.get("norm") else ("ghost_batch", "limit", "batch_size")
     shared = [
-        words for f in fields if (words := _words(first, f)) and (f not in unsaid or first[f] is not None)
+        words for f in fields if (words := _words(first, f)) and (f not in optional or first[f] is not None)
     ]
     choices = {h: x for h, x in first["hyper"].items() if isinstance(x, str)}
     variant = [f"{h} {x}" for h, x in choices.items() if all(o["hyper"].get(h) == x for o in others)]
@@ -103,27 +101,32 @@ def compact(value: Any) -> str:
 
 
 def _important(spec: Spec) -> list[str]:
-    """Learning rate and weight decay; other numbers and switches where they are not 0, but not ε."""
+    """Learning rate and weight decay; other numbers and switches unless they are 0; not ε."""
     hyper = spec["hyper"]
     others = [h for h, x in hyper.items() if isinstance(x, int | float) and x and h != "eps"]
     return list(dict.fromkeys([*(h for h in ALWAYS if h in hyper), *others]))
 
 
-def _telling(spec: Spec, specs: Sequence[Spec]) -> list[str]:
-    """What differs among the runs of this optimizer; beside other optimizers, what is important too."""
-    hyper = spec["hyper"]
-    kin = [other["hyper"] for other in specs if other["optimizer"] == spec["optimizer"]]
-    first = [h for h in ALWAYS if h in hyper] if len(kin) == len(specs) else _important(spec)
-    return list(dict.fromkeys([*first, *(h for h in hyper if _differs(k.get(h) for k in kin))]))
+def _distinguishing(spec: Spec, specs: Sequence[Spec]) -> list[str]:
+    """What differs between the runs of this optimizer; if there are others, what is important too."""
+    hyper, same = spec["hyper"], _same_optimizer(spec, specs)
+    first = [h for h in ALWAYS if h in hyper] if len(same) == len(specs) else _important(spec)
+    return list(dict.fromkeys([*first, *_differing(hyper, same)]))
+
+
+def _same_optimizer(spec: Spec, specs: Sequence[Spec]) -> list[Spec]:
+    return [other for other in specs if other["optimizer"] == spec["optimizer"]]
+
+
+def _differing(hyper: Mapping[str, Any], specs: Sequence[Spec]) -> list[str]:
+    return [h for h in hyper if _differs(spec["hyper"].get(h) for spec in specs)]
 
 
 def _arm(spec: Spec, specs: Sequence[Spec]) -> str:
-    kin = [other for other in specs if other["optimizer"] == spec["optimizer"]]
-    hyper = spec["hyper"]
-    differing = [h for h in hyper if _differs(other["hyper"].get(h) for other in kin)]
-    names = dict.fromkeys([*(h for h in ALWAYS if h in hyper), *differing])
+    hyper, same = spec["hyper"], _same_optimizer(spec, specs)
+    names = dict.fromkeys([*(h for h in ALWAYS if h in hyper), *_differing(hyper, same)])
     words = [hyper[h] if isinstance(hyper[h], str) else _hyper_words(h, hyper[h]) for h in names]
-    if spec["batch_size"] is not None or _differs(other["batch_size"] for other in kin):
+    if spec["batch_size"] is not None or _differs(other["batch_size"] for other in same):
         words.append(_words(spec, "batch_size"))
     words += [spec["schedule"]] if spec.get("schedule") else []
     return f"{spec['optimizer']} {', '.join(words)}".rstrip()
@@ -141,13 +144,13 @@ def _hyper_words(name: str, value: Any) -> str:
 
 
 def _words(spec: Spec, field: str) -> str:
-    given, absent = SETTING[field]
+    with_value, without = SETTING[field]
     if spec.get(field) is None:
-        return absent
+        return without
     if (field, spec[field]) == ("norm", "none"):
         return "no normalisation"
     text = compact(spec[field])
-    return given.format(Path(text.rpartition(":")[2]).name if field == "data" else text)
+    return with_value.format(Path(text.rpartition(":")[2]).name if field == "data" else text)
 
 
 def _differs(values: Iterable[Any]) -> bool:

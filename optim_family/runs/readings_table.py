@@ -86,7 +86,7 @@ def _run_columns(run: Run) -> dict[str, Any]:
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:
-    """`labels` of runs; what their specifications do not tell apart is named by its folder."""
+    """`labels` of runs; runs with equal specifications are distinguished by their folders."""
     folders = [run.path.name for run in runs]
     if len(set(folders)) < len(folders):
         folders = [str(run.path) for run in runs]

@@ -1,8 +1,8 @@
-"""The log of a run: one record a line, one write a record; it only grows, and any damage to it shows.
+"""The log of a run: one record a line, one write a record; it only grows, and any damage is detected.
 
-Every line ends with a check, the CRC-32 of all that stands before it, which starts at a number of the run's
-own: a flipped bit, a lost line or a line from elsewhere shows. Only a torn last line, which a kill leaves, is
-dropped.
+Every line ends with a check, the CRC-32 of everything before it, which starts at a number of the run's own: a
+flipped bit, a lost line or a line of another log is detected. Only a truncated last line, which a killed
+process leaves, is dropped.
 """
 
 import json
@@ -23,26 +23,26 @@ from optim_family.runs.layout import TIMING_FIELDS
 
 _PATTERN = b',"check":"%08x"}\n'
 _ENDING = len(_PATTERN % 0)
-_BLOCK = 2**16  # bytes read at once: many enough to be fast, few enough for the processor's cache
+_BLOCK = 2**16  # bytes of a read: large enough to be fast, small enough for the processor's cache
 
 
 @final
 class RecordLog:
-    """The writing end of a log: remembers where it ends, and which of its records came again.
+    """The writer of a log: remembers its end, and compares records that are repeated.
 
     Attributes:
         count: records in it.
     """
 
     def __init__(self, path: Path, start: int) -> None:
-        """Open `path`, or make it; a torn last line is cut off.
+        """Open or make `path`; a truncated last line is cut off.
 
         Args:
             path: the file.
-            start: the number at which the chain of checks starts.
+            start: the number at which the checks start.
 
         Raises:
-            CorruptError: it cannot be written, or is damaged.
+            CorruptError: the file cannot be written, or is damaged.
         """
         self.path, self.count, self._size, self._check = path, 0, 0, start
         self._last = -1
@@ -61,7 +61,7 @@ class RecordLog:
         self._stored: dict[str, Any] = {"step": -1}
 
     def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
-        """Add a record, or compare it where its step is not new; see `RunStore.append`."""
+        """Add a record, or compare it if its step is not new; see `RunStore.append`."""
         plain: dict[str, Any] = finite(record)
         if plain["step"] <= self._last:
             if must_match:
@@ -79,7 +79,7 @@ class RecordLog:
         """Return when all records are on the disk.
 
         Raises:
-            CorruptError: the system refuses.
+            CorruptError: the file cannot be written.
         """
         with writing(self.path):
             os.fsync(self._descriptor)
@@ -105,7 +105,7 @@ class RecordLog:
     def _compare(self, record: dict[str, Any]) -> None:
         while self._stored["step"] < record["step"]:
             self._stored = _parsed(self._replay.readline(), self.path)[0]
-        ours, theirs = _timeless(record), _timeless(self._stored)
+        ours, theirs = _without_timing(record), _without_timing(self._stored)
         if json.dumps(ours, sort_keys=True) != json.dumps(theirs, sort_keys=True):
             fields = "; ".join(diff_specs(theirs, ours)) or "a missing field or the sign of a zero"
             raise CorruptError(
@@ -116,7 +116,7 @@ class RecordLog:
 
 
 def read_log(path: Path, start: int) -> Iterator[list[dict[str, Any]]]:
-    """All records, without their checks, many at a time; also while it is being written. No file, no records.
+    """Blocks of the records of a log, without their checks, also while it is written; none without a file.
 
     Raises:
         CorruptError: a line is damaged.
@@ -126,7 +126,7 @@ def read_log(path: Path, start: int) -> Iterator[list[dict[str, Any]]]:
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN and no infinities: null stands for them, at any depth."""
+    """Replace NaN and infinities, which JSON lacks, by None, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -137,25 +137,25 @@ def finite(value: Any) -> Any:
 
 
 def _verified(path: Path, check: int) -> Iterator[tuple[bytes, int]]:
-    """Whole lines, at least one, and the CRC-32 up to their end: again and again, many at once."""
+    """Blocks of one or more whole lines, and the CRC-32 up to the end of each block."""
     if not path.exists():
         return
     with path.open("rb") as file:
         number = 1
         while block := file.read(_BLOCK) + file.readline():
             lines = block[: block.rfind(b"\n") + 1]
-            torn, ending = block[len(lines) :], lines[-_ENDING:]
+            rest, ending = block[len(lines) :], lines[-_ENDING:]
             inner = zlib.crc32(lines[:-_ENDING], check)
             after = zlib.crc32(ending, inner)
-            if ending not in (_PATTERN % inner, b"") or (torn and not _torn(torn, after)):
+            if ending not in (_PATTERN % inner, b"") or (rest and not _is_truncated(rest, after)):
                 raise CorruptError(
                     f"{path} is damaged in line {number + _first_bad(block, check)}, which does not match "
                     "its check; repeat the run in a new folder"
                 )
             if lines:
                 yield lines, after
-            if torn:
-                return  # a torn line is the last one, even if its writer completes it meanwhile
+            if rest:
+                return  # a truncated line is the last one, even if its writer completes it meanwhile
             number, check = number + lines.count(b"\n"), after
 
 
@@ -186,17 +186,17 @@ def _parsed(lines: bytes, path: Path) -> list[dict[str, Any]]:
 
 
 def _ending(head: bytes, check: int) -> bytes:
-    """The end of a line, with the CRC-32 of its head and all before it; `check` is that of all before it."""
+    """The end of a line: the CRC-32 of its head after `check`, the CRC-32 of everything before the line."""
     return _PATTERN % zlib.crc32(head, check)
 
 
-def _torn(line: bytes, check: int) -> bool:
-    """No newline, and not because the newline itself was changed."""
+def _is_truncated(line: bytes, check: int) -> bool:
+    """Whether a line without newline was cut off, not damaged in its newline."""
     return line[-_ENDING:-1] != _ending(line[:-_ENDING], check)[:-1]
 
 
-def _timeless(value: Any) -> Any:
-    """What must come out the same when it is computed again."""
+def _without_timing(value: Any) -> Any:
+    """What a repeated computation must reproduce."""
     if isinstance(value, dict):
-        return {key: _timeless(item) for key, item in value.items() if key not in TIMING_FIELDS}
+        return {key: _without_timing(item) for key, item in value.items() if key not in TIMING_FIELDS}
     return value

@@ -1,4 +1,4 @@
-"""What runs have left in their directories, also while they are being written."""
+"""Runs as their directories hold them, also while they are being written."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Run:
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """Those of its log, in order, which are read when first asked for."""
+        """The records of the log, in order, read at the first access."""
         return self.read()
 
 
@@ -58,7 +58,7 @@ def read_run(path: Path) -> Run:
 
 
 def _first(count: int, read: Callable[[], Iterator[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
-    """So many records of a log that may have grown meanwhile."""
+    """The first `count` records of a log that may have grown meanwhile."""
     return list(islice(chain.from_iterable(read()), count))
 
 
@@ -68,10 +68,10 @@ def find_runs(path: Path) -> list[Path]:
     Raises:
         UsageError: there are none.
     """
-    found = sorted(file.parent for file in path.rglob(SPEC))
-    if not found:
+    folders = sorted(file.parent for file in path.rglob(SPEC))
+    if not folders:
         raise UsageError(f"there is no run directory in {path}; name a folder in which `run` has written")
-    return found
+    return folders
 
 
 def first_fit_index(run: Run) -> int | None:
@@ -79,28 +79,28 @@ def first_fit_index(run: Run) -> int | None:
     return first_index(series(run, "train_accuracy") >= 1)
 
 
-def first_index(there: "NDArray[np.bool_]") -> int | None:
-    """The first index at which something is so."""
-    return int(there.argmax()) if there.any() else None
+def first_index(mask: "NDArray[np.bool_]") -> int | None:
+    """The first index at which the mask is true."""
+    return int(mask.argmax()) if mask.any() else None
 
 
 def views(run: Run) -> list[str]:
-    """The views of a run, those that do not apply included, in the order of its records."""
+    """The views of a run in the order of its records, including those that do not apply."""
     names = (name.split(".") for name in run.columns.names)
     return [rest[0] for first, *rest in names if first == "views" and len(rest) == 1]
 
 
 def column(run: Run, name: str) -> list[float]:
     """One quantity at every record, `train_loss` or `spherical.ratio`; NaN where there is none."""
-    found: list[float] = series(run, name).tolist()
-    return found
+    values: list[float] = series(run, name).tolist()
+    return values
 
 
 def series(run: Run, name: str) -> "NDArray[np.float64]":
-    """`column` as an array, [records], which is shared and not to be written."""
+    """`column` as a read-only array, [records]."""
     return run.columns[f"views.{name}" if "." in name else name]
 
 
 def last_step(runs: Iterable[Run]) -> int:
-    """The last step that any of them has recorded, at least 1."""
+    """The last recorded step of all runs, at least 1."""
     return max((int(series(run, "step").max(initial=0)) for run in runs), default=0) or 1

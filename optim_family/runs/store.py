@@ -29,18 +29,18 @@ _BAD_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno
 
 
 class Store(ABC):
-    """Where a run is kept, as the process sees it that carries it out; a context manager."""
+    """Where the process that executes a run keeps it; a context manager."""
 
     path: Path
 
     @property
     def checkpoints(self) -> Path:
-        """The folder for the checkpoints of this run; it need not exist."""
+        """The folder for the checkpoints of this run; it may not exist."""
         return self.path / CHECKPOINTS
 
     @abstractmethod
     def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
-        """Add one record to the log; whether it is new."""
+        """Add one record to the log; returns whether it is new."""
 
     @abstractmethod
     def write(self, name: str, value: Mapping[str, Any]) -> None:
@@ -59,7 +59,7 @@ class Store(ABC):
 
 @final
 class NullStore(Store):
-    """A run that another process keeps: nothing is written."""
+    """The null object for a process of a run that another process stores: writes nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,9 +77,9 @@ class NullStore(Store):
 
 @final
 class RunStore(Store):
-    """The one writer of a run directory: remembers the lock it holds and its end of the log.
+    """The single writer of a run directory: holds its lock and appends to its log.
 
-    A context manager; leaving it frees the lock, and so does the death of the process.
+    A context manager; leaving it releases the lock, and so does the death of the process.
     """
 
     def __init__(self, path: Path, log: RecordLog, held: ExitStack) -> None:
@@ -90,11 +90,11 @@ class RunStore(Store):
     def open(cls, path: Path, spec: Mapping[str, Any]) -> Self:
         """Become the writer of `path`, which is made if it does not exist.
 
-        A torn last record and unfinished files, which a kill leaves, are removed.
+        A truncated last record and partial writes, which a killed process leaves, are removed.
 
         Args:
             path: a new or empty folder, or the directory of this very run.
-            spec: what the run is, as JSON.
+            spec: the specification, as JSON.
 
         Raises:
             BusyError: another process is the writer.
@@ -104,11 +104,11 @@ class RunStore(Store):
         _enter(path)
         if (path / CHECKPOINTS).is_symlink():
             raise UsageError(
-                f"{path / CHECKPOINTS} is a link; a run keeps all of its own: choose another folder"
+                f"{path / CHECKPOINTS} is a symbolic link, not a folder of the run: choose another folder"
             )
         with writing(path), ExitStack() as held:
             held.callback(os.close, _lock(path / LOCK))
-            _settle(path / SPEC, json.loads(json.dumps(finite(spec))))
+            _write_or_compare_spec(path / SPEC, json.loads(json.dumps(finite(spec))))
             log = RecordLog(path / LOG, log_start(path))
             held.callback(log.close)
             require_records(path, unseal_if_any(path / STATUS), log.count)
@@ -119,12 +119,12 @@ class RunStore(Store):
     def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
         """Add one record to the log by a single write; NaN and infinities become null.
 
-        A resumed run makes the records after its checkpoint again. Those are not written twice but
-        compared: equal in all but the timing, they prove that the run was continued exactly.
+        A resumed run repeats the records after its checkpoint. These are compared, not written twice: if
+        they are equal in all but the timing, the run was continued exactly.
 
         Args:
             record: JSON, with an integer `step` that grows from record to record.
-            must_match: whether a record that comes a second time must be the same.
+            must_match: whether a repeated record must be equal to the stored one.
 
         Returns:
             Whether the record is new.
@@ -135,19 +135,19 @@ class RunStore(Store):
         return self._log.append(record, must_match=must_match)
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
-        """Replace one JSON file of the directory, once all records so far are safe on the disk.
+        """Replace one JSON file of the directory, once all records so far are on the disk.
 
-        `status.json` gets the number of `records` as well, so that a log which lost its end is noticed.
+        `status.json` also gets the number of `records`, so that a log that lost its end is detected.
 
         Raises:
-            CorruptError: the system refuses.
+            CorruptError: the file cannot be written.
         """
         self._log.sync()
         count = {"records": self._log.count} if name == STATUS else {}
         replace_atomically(self.path / name, seal(finite({**value, **count})))
 
     def close(self) -> None:
-        """Free the lock. Closing twice is harmless."""
+        """Release the lock. Closing twice is harmless."""
         self._held.close()
 
 
@@ -166,7 +166,7 @@ def _enter(path: Path) -> None:
 
 
 def _lock(path: Path) -> int:
-    """The descriptor that holds the lock, into which the holder writes its name."""
+    """Lock a file and write the name of this process into it; returns its descriptor."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,8 +182,8 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _settle(path: Path, spec: dict[str, Any]) -> None:
-    """Write the specification, or make sure that it is the one already there."""
+def _write_or_compare_spec(path: Path, spec: dict[str, Any]) -> None:
+    """Write the specification, or make sure that the stored one is equal."""
     if not path.exists():
         replace_atomically(path, seal(spec))
     if fields := diff_specs(unseal(path), spec):
@@ -191,17 +191,17 @@ def _settle(path: Path, spec: dict[str, Any]) -> None:
 
 
 def log_start(path: Path) -> int:
-    """Where the checks of the log start: another run's log does not fit."""
+    """The number at which the checks of the log start, so that another run's log does not match."""
     return zlib.crc32((path / SPEC).read_bytes())
 
 
 def unseal_if_any(path: Path) -> dict[str, Any]:
-    """What `files.seal` wrote; nothing if there is no file."""
+    """The sealed value of a file; empty if there is no file."""
     return unseal(path) if path.exists() else {}
 
 
 def require_records(path: Path, status: Mapping[str, Any], count: int) -> None:
-    """At least as many records as were safe when the status was written."""
+    """Raise CorruptError if there are fewer records than the status counted."""
     if count < status.get("records", 0):
         raise CorruptError(
             f"{path / LOG} has lost its end: {count} records where {STATUS} counts {status['records']}; "

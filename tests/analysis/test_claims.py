@@ -70,7 +70,7 @@ def test_every_member_means_every_one():
 @pytest.mark.parametrize("aside", [{"decay": 0.0}, {"norm": BARE}, {"batch_size": 50}, {"status": "stopped"}])
 def test_the_edge_is_not_claimed_of_all_runs(aside):
     (found,) = evaluate_claims(["edge"], runs := [made(ratio=0.1, **aside)], study_table.run_rows(runs))
-    assert (found.verdict, found.evidence) == ("cannot tell", "nothing of the kind is finished")
+    assert (found.verdict, found.evidence) == ("cannot tell", "no such run is finished")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_pairs_are_judged_together_and_for_each_optimizer():
 def test_the_evidence_of_pairs_that_never_fit():
     runs = [made(decay=0.01), made(decay=0.0, fits=False)]
     told = [f.evidence for f in evaluate_claims(["decay-matters"], runs, study_table.run_rows(runs))]
-    line = "by no number: in none of 1 pairs both runs have one"
+    line = "no number: in none of 1 pairs do both runs have one"
     assert set(told) == {line, f"sharpness {line}; test accuracy {line}"}
 
 
@@ -148,7 +148,7 @@ def test_the_evidence_counts_the_pairs_that_go_the_claimed_way():
 def test_a_count_of_verdicts():
     runs = [made(optimizer="gd"), made(optimizer="rmsprop", ratio=0.1), made(optimizer="sgd", ratio=math.nan)]
     whole = evaluate_claims(["edge"], runs, study_table.run_rows(runs))[0].evidence
-    assert whole == "1 of 3 hold, 1 does not, 1 cannot be told; 0.10 to 1.10"
+    assert whole == "1 of 3 hold, 1 does not, 1 undecided; 0.10 to 1.10"
 
 
 def test_pairs_are_of_normalised_networks_with_weight_decay():

@@ -41,12 +41,12 @@ def test_the_points_are_the_finite_numbers_of_the_records(run):
 
 
 def test_what_was_asked_is_flat_and_leaves_out_what_was_left_open(run):
-    told = export.asked(run)
+    told = export.parameters(run)
     assert told["hyper.lr"] == 0.01 and told["optimizer"] == "rmsprop"
     assert all(isinstance(value, str | int | float) for value in told.values())
     assert "hyper" not in told and "limit" not in told
     run.spec["views"] = ["raw", "spherical"]
-    assert export.asked(run)["views"] == "raw+spherical"
+    assert export.parameters(run)["views"] == "raw+spherical"
 
 
 def test_the_results_are_those_of_the_summary(run):
@@ -100,7 +100,7 @@ def test_mlflow_reads_the_same_numbers(run, tmp_path, monkeypatch):
     name, _, made = place.partition("/")
     tracked = client.get_run(made)
     assert name == "mine" and tracked.info.status == "FINISHED" and tracked.info.run_name == "a"
-    assert tracked.data.params == {k: str(v) for k, v in export.asked(run).items()}
+    assert tracked.data.params == {k: str(v) for k, v in export.parameters(run).items()}
     expected = held(run)
     names = {name for name, _ in expected}
     metrics = [metric for name in names for metric in client.get_metric_history(made, name)]

@@ -123,8 +123,10 @@ def test_a_line_that_its_writer_completes_meanwhile_is_left_for_the_next_time(tm
     path = written(tmp_path / "log", [0, 10])
     whole = path.read_bytes()
     path.write_bytes(whole[:-9])
-    torn = module._torn
-    monkeypatch.setattr(module, "_torn", lambda *args: path.write_bytes(whole) and torn(*args))
+    is_truncated = module._is_truncated
+    monkeypatch.setattr(
+        module, "_is_truncated", lambda *args: path.write_bytes(whole) and is_truncated(*args)
+    )
     assert read_log(path, START) == [record(0)]
     assert read_log(path, START) == [record(0), record(10)]
 
