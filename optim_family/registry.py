@@ -1,6 +1,7 @@
 """Plugins by name: entry points are read lazily, listing imports nothing, loading imports one."""
 
 import configparser
+import functools
 import importlib
 import inspect
 import sys
@@ -78,8 +79,9 @@ def entry(name: str) -> PluginEntry:
     return known[name]
 
 
+@functools.cache
 def load(name: str) -> "type[OptimizerBase]":
-    """Import the optimizer of this name, and nothing else.
+    """Import the optimizer of this name, once a process, and nothing else.
 
     Raises:
         UsageError: no optimizer has this name.

@@ -25,3 +25,12 @@ def broken_plugin(tmp_path, monkeypatch):
 
     yield put
     sys.modules.pop("test_plugin_module", None)
+
+
+@pytest.fixture(autouse=True)
+def forget_optimizers():
+    """Forget loaded optimizers: tests install different plugins under one name."""
+    from optim_family.registry import load
+
+    yield
+    load.cache_clear()

@@ -1,9 +1,9 @@
 """What `optim-family run` does once it knows what is wanted."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from optim_family.analysis import run_summary
 from optim_family.cli import run_progress
@@ -29,6 +29,7 @@ _WRITTEN: Final = [
 
 def carry_out(
     spec: RunSpec,
+    make_optimizer: Callable[..., Any],
     out: Path,
     resume: bool,
     memory_format: MemoryFormat | None,
@@ -42,7 +43,7 @@ def carry_out(
     """
     if _finished(spec, out):
         output.say(f"{out} holds this run already, finished; nothing is computed again")
-    elif not _train(spec, out, resume, memory_format, output):
+    elif not _train(spec, make_optimizer, out, resume, memory_format, output):
         return 0
     run = read_run(out)
     summary, figure = out / "summary.json", paths(out, "figure")
@@ -70,13 +71,19 @@ def _look(run: Run, looks: Looks, output: Output) -> None:
     output.say(f"looks: {'  '.join(map(str, [file, *figure]))}")
 
 
-def preview(spec: RunSpec, out: Path, memory_format: MemoryFormat | None, output: Output) -> int:
+def preview(
+    spec: RunSpec,
+    make_optimizer: Callable[..., Any],
+    out: Path,
+    memory_format: MemoryFormat | None,
+    output: Output,
+) -> int:
     """Build everything, and say what would be done; nothing is written. Returns the exit code."""
     from optim_family.curvature.precision import full_precision
     from optim_family.training.experiment import build_experiment
 
     with full_precision():
-        experiment = build_experiment(spec, memory_format=memory_format)
+        experiment = build_experiment(spec, memory_format=memory_format, make_optimizer=make_optimizer)
     plan = {
         "spec": spec.model_dump(mode="json") | {"views": list(experiment.views)},
         "provenance": experiment.provenance(),
@@ -97,7 +104,12 @@ def _finished(spec: RunSpec, out: Path) -> bool:
 
 
 def _train(
-    spec: RunSpec, out: Path, resume: bool, memory_format: MemoryFormat | None, output: Output
+    spec: RunSpec,
+    make_optimizer: Callable[..., Any],
+    out: Path,
+    resume: bool,
+    memory_format: MemoryFormat | None,
+    output: Output,
 ) -> bool:
     """Train; whether it is this process that shows the result."""
     from optim_family.training.loop import train
@@ -116,5 +128,6 @@ def _train(
             stop=stop,
             process_group=group,
             memory_format=memory_format,
+            make_optimizer=make_optimizer,
         )
     return group.is_main_process

@@ -2,7 +2,7 @@
 
 import difflib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
@@ -76,8 +76,10 @@ class RunCommand(click.RichCommand):
         return [*super().get_params(ctx), *ctx.meta.get(_META, ())]
 
 
-def requested(given: Mapping[str, Any], saved: Mapping[str, Any]) -> RunSpec:
-    """The specification that the options ask for, where `saved` says what is left out.
+def requested(given: Mapping[str, Any], saved: Mapping[str, Any]) -> tuple[RunSpec, Callable[..., Any]]:
+    """The specification that the options ask for, and a function that makes its optimizer from tensors.
+
+    `saved` holds the values of options that are left out.
 
     Raises:
         UsageError: no or no such optimizer, or wrong values: all of them, in one line.
@@ -91,19 +93,19 @@ def requested(given: Mapping[str, Any], saved: Mapping[str, Any]) -> RunSpec:
         raise UsageError(f"run needs --optimizer, one of {', '.join(registry.entries())}")
     optimizer = registry.load(name)
     wrong: list[str] = []
+    values = {"batch_size": optimizer.batch_size, "device": "auto", **saved, **chosen, "hyper": {}}
     try:
-        full = optimizer.Hyper.model_validate({**saved.get("hyper", {}), **hyper}).model_dump(mode="json")
+        full = optimizer.Hyper.model_validate({**saved.get("hyper", {}), **hyper})
+        values["hyper"] = full.model_dump(mode="json")
     except ValidationError as error:
         wrong += mistakes(error, hyper_fields(name, [field.flag for field in known]))
-        full = {}
-    values = {"batch_size": optimizer.batch_size, "device": "auto", **saved, **chosen, "hyper": full}
     try:
         spec = RunSpec.model_validate(_resolved(values))
     except ValidationError as error:
         wrong += mistakes(error, known)
     if wrong:
         raise UsageError("; ".join(wrong))
-    return spec
+    return spec, lambda tensors: optimizer(tensors, full)
 
 
 def subject(given: Mapping[str, Any]) -> RunSpec:

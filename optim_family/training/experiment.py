@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -108,20 +109,28 @@ class Experiment:
 
 
 def build_experiment(
-    spec: RunSpec, process_group: ProcessGroup | None = None, memory_format: MemoryFormat | None = None
+    spec: RunSpec,
+    process_group: ProcessGroup | None = None,
+    memory_format: MemoryFormat | None = None,
+    make_optimizer: Callable[..., OptimizerBase] | None = None,
 ) -> Experiment:
     """Build everything, try it once, and write nothing.
+
+    `make_optimizer` makes the optimizer from tensors, if the caller has validated `spec.hyper` already.
 
     Raises:
         UsageError: a name, a hyper-parameter, a batch size, a schedule, a view or a device that cannot be.
         CorruptError: the data is damaged.
         PluginError: the optimizer fails.
     """
-    optimizer_class = registry.load(spec.optimizer)
+    if make_optimizer is None:
+        optimizer_class = registry.load(spec.optimizer)
+        with plugin_errors(spec.optimizer, "failed in its constructor"):
+            hyper = optimizer_class.Hyper.model_validate(spec.hyper)
     objective = build_objective(spec, process_group, memory_format)
     space, verdict = objective.space, check_scale_invariance(objective)
     with plugin_errors(spec.optimizer, "failed in its constructor"):
-        optimizer = optimizer_class(space.tensors, optimizer_class.Hyper.model_validate(spec.hyper))
+        optimizer = make_optimizer(space.tensors) if make_optimizer else optimizer_class(space.tensors, hyper)
     scheduler = Scheduler(spec.schedule, optimizer, spec.steps) if spec.schedule else None
     objective.gradient(0)
     with plugin_errors(spec.optimizer, "failed in geometry()"):

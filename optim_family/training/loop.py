@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ import torch
 from optim_family.curvature import memory
 from optim_family.curvature.precision import full_precision, repeatable
 from optim_family.errors import OptimFamilyError, Stopped
+from optim_family.optimizers.base import OptimizerBase
 from optim_family.runs.layout import STATUS
 from optim_family.runs.store import NullStore, RunStore, Store
 from optim_family.training.experiment import Experiment, build_experiment
@@ -47,6 +49,7 @@ def train(
     stop: StopSignal | None = None,
     process_group: ProcessGroup | None = None,
     memory_format: MemoryFormat | None = None,
+    make_optimizer: Callable[..., OptimizerBase] | None = None,
 ) -> Outcome:
     """Execute a run, or what is left of it.
 
@@ -59,6 +62,7 @@ def train(
         process_group: the processes that share the run, all of which call this; the first of them writes.
         memory_format: layout of the images in memory; if None, the one the run began with, else the fastest
             on this device.
+        make_optimizer: makes the optimizer from tensors, if the caller has validated `spec.hyper` already.
 
     Raises:
         UsageError: the specification is invalid, or `out` holds another run, or part of this one and
@@ -73,7 +77,7 @@ def train(
     listener = listener or ProgressListener()
     with memory.explained(), full_precision(), repeatable():
         begun_with = group.broadcast(memory_format_of(out) if group.is_main_process else None)
-        experiment = build_experiment(spec, group, memory_format or begun_with)
+        experiment = build_experiment(spec, group, memory_format or begun_with, make_optimizer)
         plain = spec.model_dump(mode="json")
         with RunStore.open(out, plain) if group.is_main_process else NullStore(out) as store:
             trainer = Trainer(experiment, store, listener, stop)

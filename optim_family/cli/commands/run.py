@@ -44,8 +44,8 @@ def command(
     looks, shown = Looks.taken(given), None if overlay is None else parse_overlays(overlay)
     inherited = saved_spec(out) if resume and out and not given["optimizer"] else {}
     layout: MemoryFormat | None = given.pop("memory_format")
-    spec = requested(given, inherited)
+    spec, make_optimizer = requested(given, inherited)
     out = out or Path("runs") / spec.title
     if dry_run:
-        return preview(spec, out, layout, output)
-    return carry_out(spec, out, resume, layout, looks, shown, output)
+        return preview(spec, make_optimizer, out, layout, output)
+    return carry_out(spec, make_optimizer, out, resume, layout, looks, shown, output)
