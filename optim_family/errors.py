@@ -1,18 +1,19 @@
-"""What can go wrong, one class for each exit code, and how it is said in one line."""
+"""Errors, one class for each exit code, and their messages in one line."""
 
 import difflib
-from collections.abc import Iterable
-from typing import ClassVar
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 
 class OptimFamilyError(Exception):
-    """A failure that one line explains; `exit_code` is what the command line answers with."""
+    """A failure that one line explains; `exit_code` is the exit code of the command line."""
 
     exit_code: ClassVar[int] = 1
 
 
 class UsageError(OptimFamilyError):
-    """The request cannot be carried out as it was written."""
+    """The request is invalid."""
 
     exit_code = 2
 
@@ -24,7 +25,7 @@ class BusyError(OptimFamilyError):
 
 
 class CorruptError(OptimFamilyError):
-    """A store, a checkpoint or a data file is not what it should be."""
+    """A store, a checkpoint or a data file is damaged."""
 
     exit_code = 5
 
@@ -48,12 +49,12 @@ class Interrupted(Stopped):
 
 
 def one_line(error: object) -> str:
-    """What an exception says, in one line; its class where it says nothing."""
+    """The message of an exception in one line; its class if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line for a name that does not exist: what it was, the nearest name, the whole list.
+    """One line for a name that does not exist: the name, the nearest known name, all known names.
 
     >>> unknown("optimizer", "rmsprob", ["gd", "rmsprop"])
     "there is no optimizer 'rmsprob'; did you mean 'rmsprop'? Known: gd, rmsprop"
@@ -64,3 +65,36 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? Known" if near else "known"
     return f"there is no {kind} {name!r}; {hint}: {', '.join(names) or 'none'}"
+
+
+def invalid_field(detail: Mapping[str, Any], field: str) -> str:
+    """One line for one entry of a pydantic error: the field, the rule, what it got.
+
+    Args:
+        detail: an element of `ValidationError.errors()`.
+        field: the field as the user writes it, `--lr`; empty for a rule about several fields.
+
+    >>> invalid_field({"type": "greater_than", "msg": "Input should be greater than 0", "input": -1}, "--lr")
+    '--lr: it must be greater than 0, not -1'
+    """
+    message = detail["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+    if not field:
+        return str(message)
+    if detail["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        return unknown(field.removeprefix("--"), str(detail["input"]), choices)
+    message = message.replace("Input should", "it must", 1)
+    got = "" if detail["type"] == "missing" else f", not {detail['input']}"
+    return f"{field}: {message[:1].lower()}{message[1:]}{got}"
+
+
+def key_value(setting: str, subject: str) -> tuple[str, str]:
+    """Split `KEY=VALUE`; spaces around both are dropped.
+
+    Raises:
+        UsageError: the setting has another form; the message begins with the subject, `--set`.
+    """
+    key, _, value = (part.strip() for part in setting.partition("="))
+    if not (key and value):
+        raise UsageError(f"{subject} {setting}: write KEY=VALUE")
+    return key, value

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from optim_family.errors import UsageError
+from optim_family.errors import UsageError, key_value
 from optim_family.study.clusters import Ray, Submitit
 from optim_family.study.launchers import Launcher
 
@@ -39,9 +39,7 @@ def chosen(launcher: str, folder: Path, settings: Sequence[str], address: str | 
 
 
 def _pair(setting: str) -> tuple[str, Any]:
-    key, equals, text = setting.partition("=")
-    if not (key and equals):
-        raise UsageError(f"--set-launcher {setting}: write KEY=VALUE")
+    key, text = key_value(setting, "--set-launcher")
     try:
         return key, json.loads(text)
     except ValueError:

@@ -8,9 +8,8 @@ from typing import Any, Final, Literal, Union, final, get_args, get_origin
 import rich_click as click
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
-from optim_family.errors import unknown
+from optim_family.errors import invalid_field
 
 _SIGNS: Final = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 _METAVARS: Final[dict[Any, str]] = {int: "INT", float: "FLOAT", str: "TEXT"}
@@ -67,7 +66,7 @@ def mistakes(error: ValidationError, known: Iterable[Field]) -> Iterator[str]:
     by_name = {field.name: field for field in known}
     for detail in error.errors(include_url=False):
         field = by_name.get(str(detail["loc"][0])) if detail["loc"] else None
-        yield _mistake(detail, field)
+        yield invalid_field(detail, field.flag if field else "")
 
 
 def _field(name: str, flag: str, info: FieldInfo) -> Field:
@@ -111,12 +110,3 @@ def _limits(info: FieldInfo) -> list[str]:
         for name, sign in _SIGNS.items()
         if getattr(rule, name, None) is not None
     ]
-
-
-def _mistake(detail: ErrorDetails, field: Field | None) -> str:
-    if field is not None and field.choices:
-        return unknown(field.flag[2:], str(detail["input"]), field.choices)
-    message = detail["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
-    if field is None:
-        return message
-    return f"{field.flag}: {message.replace('Input should', 'it must', 1)}, not {detail['input']}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
 from optim_family import registry
-from optim_family.errors import UsageError, unknown
+from optim_family.errors import UsageError, invalid_field, unknown
 from optim_family.resources import folder
 
 
@@ -97,7 +97,7 @@ def _read(path: Path) -> Card:
     try:
         card = TypeAdapter(Card).validate_python({"name": path.stem, **table})
     except ValidationError as error:
-        mistakes += [_line(detail["type"], detail["loc"], detail) for detail in error.errors()]
+        mistakes += map(_mistake, error.errors())
     if mistakes:
         raise UsageError(f"{path}: {'; '.join(mistakes)}")
     return card
@@ -110,17 +110,15 @@ def _broken_rules(table: dict[str, Any]) -> Iterator[str]:
     adapt = table.get("adapt")
     norm = adapt.get("readout_norm") if isinstance(adapt, dict) else None
     if isinstance(norm, int | float) and not 0 < norm < math.inf:
-        yield f"adapt.readout_norm: input should be positive and finite, not {norm}"
+        yield f"adapt.readout_norm: it must be positive and finite, not {norm}"
 
 
-def _line(kind: str, place: tuple[int | str, ...], detail: Any) -> str:
-    """One mistake: `adapt.stem: input should be 'conv3x3', not 'conv7x7'`."""
-    if kind == "unexpected_keyword_argument":
-        *table, key = map(str, place)
+def _mistake(detail: Any) -> str:
+    """One mistake: `adapt.readout_norm: it must be a valid number, not one`."""
+    *table, key = map(str, detail["loc"])
+    if detail["type"] == "unexpected_keyword_argument":
         return ".".join(table) + ": " * bool(table) + unknown("field", key, _fields(table))
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    got = "" if kind == "missing" else f", not {detail['input']!r}"
-    return f"{'.'.join(map(str, place))}: {message}{got}"
+    return invalid_field(detail, ".".join([*table, key]))
 
 
 def _fields(table: list[str]) -> Iterator[str]:

@@ -6,7 +6,6 @@ carries its optimizer's name, `rmsprop_norm`.
 
 import difflib
 import itertools
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -16,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from optim_family import registry
 from optim_family.data import datasets
-from optim_family.errors import OptimFamilyError, UsageError, unknown
+from optim_family.errors import OptimFamilyError, UsageError, invalid_field, unknown
 from optim_family.networks import cards
 from optim_family.training.spec import RunSpec
 
@@ -123,21 +122,16 @@ def _validated(model: type[BaseModel], values: Grid, whose: str = "") -> tuple[d
     try:
         return model.model_validate(values).model_dump(mode="json"), []
     except ValidationError as error:
-        return {}, [_told(detail, whose) for detail in error.errors(include_url=False)]
+        return {}, [_format_mistake(detail, whose) for detail in error.errors(include_url=False)]
 
 
 def _null(key: str, value: Any) -> Any:
     return None if value == _NONE.get(key, ()) else value
 
 
-def _told(detail: ErrorDetails, whose: str) -> Mistake:
-    """One mistake: `rmsprop lr: input should be greater than 0, not -1`."""
-    message = detail["msg"].removeprefix("Value error, ")
+def _format_mistake(detail: ErrorDetails, whose: str) -> Mistake:
+    """One mistake: `rmsprop lr: it must be greater than 0, not -1`."""
     if not detail["loc"]:
-        return Mistake(f"{whose}{message}")
+        return Mistake(whose + invalid_field(detail, ""))
     field = str(detail["loc"][0]).replace("seed", "seeds")
-    if detail["type"] == "literal_error":
-        choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        return Mistake(unknown(whose + field, str(detail["input"]), choices), field)
-    text = f"{whose}{field}: {message[0].lower()}{message[1:]}, not {detail['input']!r}"
-    return Mistake(text, field)
+    return Mistake(invalid_field(detail, whose + field), field)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from optim_family.analysis.claims import CLAIMS
-from optim_family.errors import UsageError, unknown
+from optim_family.errors import UsageError, key_value, unknown
 from optim_family.resources import folder
 from optim_family.runs.labels import compact
 from optim_family.study.grid import RUN_KEYS, expand, spelled
@@ -123,13 +123,9 @@ def _set(table: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """The table with the settings in its sections, and the grids silent about those fields."""
     known = {f"{section}.{key}": (section, key) for section, keys in SECTIONS.items() for key in keys}
     for setting in settings:
-        place, _, text = (part.strip() for part in setting.partition("="))
-        if place not in known or not text:
-            raise UsageError(
-                f"--set {setting}: {unknown('setting', place, known)}"
-                if text
-                else f"--set {setting}: write KEY=VALUE"
-            )
+        place, text = key_value(setting, "--set")
+        if place not in known:
+            raise UsageError(f"--set {setting}: {unknown('setting', place, known)}")
         section, key = known[place]
         if isinstance(given := table.setdefault(section, {}), dict):
             given[key] = _value(text)
@@ -183,7 +179,7 @@ def _shared(table: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 
 
 def _matching(runs: tuple[RunSpec, ...], condition: str) -> tuple[RunSpec, ...]:
-    key, _, text = (part.strip() for part in condition.partition("="))
+    key, text = key_value(condition, "--only")
     values = [spelled(run) for run in runs]
     if not any(key in each for each in values):
         known = dict.fromkeys(key for each in values for key in each)

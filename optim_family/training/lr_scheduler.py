@@ -14,7 +14,7 @@ from pydantic import PrivateAttr, ValidationError
 from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Optimizer, lr_scheduler
 
-from optim_family.errors import UsageError, one_line, unknown
+from optim_family.errors import UsageError, invalid_field, key_value, one_line, unknown
 from optim_family.training.lr_schedules import BUILT_IN, Schedule, ScheduleContext
 
 TORCH: Final = (
@@ -74,7 +74,7 @@ def parse(text: str) -> tuple[Schedule, ...]:
 def _parse(term: str) -> Schedule:
     name, *words = term.strip().split(":")
     kind = words.pop(0) if name == "torch" and words else None
-    given = dict(word.partition("=")[::2] for word in words)
+    given = dict(key_value(word, f"schedule {term.strip()!r}:") for word in words)
     if len(given) < len(words):
         raise UsageError(f"schedule {term.strip()!r} gives a parameter twice")
     if kind is not None:
@@ -87,9 +87,7 @@ def _parse(term: str) -> Schedule:
     try:
         return BUILT_IN[name].model_validate(given)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)
-        )
+        wrong = "; ".join(invalid_field(each, ".".join(map(str, each["loc"]))) for each in error.errors())
         raise UsageError(f"schedule {term.strip()!r}: {wrong}") from error
 
 

@@ -96,14 +96,14 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(written):
     )
     for part in (
         "a card has either timm or builtin or plugin",
-        "summary: input should be a valid string, not 3",
-        "builtin: input should be 'bn_cnn', 'bn_mlp', 'resnet20' or 'vgg11', not 'bn_cn'",
+        "summary: it must be a valid string, not 3",
+        "no builtin 'bn_cn'; did you mean 'bn_cnn'? Known: bn_cnn, bn_mlp, resnet20, vgg11",
         "there is no field 'kwarg'; did you mean 'kwargs'?",
         "adapt: there is no field 'steem'; did you mean 'stem'?",
-        "adapt.stem: input should be 'conv3x3', not 'conv7x7'",
-        "adapt.freeze: input should be a valid tuple, not 'fc'",
-        "adapt.readout_norm: input should be positive and finite, not -1.0",
-        "expect.invariant: input should be 'bitwise', not True",
+        "no adapt.stem 'conv7x7'; did you mean 'conv3x3'? Known: conv3x3",
+        "adapt.freeze: it must be a valid tuple, not fc",
+        "adapt.readout_norm: it must be positive and finite, not -1.0",
+        "no expect.invariant 'True'; known: bitwise",
     ):
         assert part in message
 
@@ -112,7 +112,7 @@ def test_a_card_without_a_network_says_what_is_missing(written):
     message = refusal(written('adapt = "conv3x3"'))
     assert "a card has either timm or builtin or plugin" in message
     assert "summary: field required" in message
-    assert "adapt: input should be a dictionary" in message
+    assert "adapt: it must be a dictionary" in message
 
 
 def test_broken_toml_is_answered_with_its_line(written):

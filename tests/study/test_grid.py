@@ -83,7 +83,7 @@ def test_every_field_of_a_run_has_a_key():
         ),
         ({"momentun": 0.9}, "gd has no hyper-parameter 'momentun'; did you mean 'momentum'? It has lr, "),
         ({"modle": "x"}, "gd has no hyper-parameter 'modle'; did you mean 'model'?"),
-        ({"lr": [0.1, -1]}, "gd lr: input should be greater than 0, not -1"),
+        ({"lr": [0.1, -1]}, "gd lr: it must be greater than 0, not -1"),
         (
             {"lr": 10, "weight_decay": 1},
             "gd lr · weight_decay is the share of the weights removed in a step, 10 ≥ 1",
@@ -94,7 +94,7 @@ def test_every_field_of_a_run_has_a_key():
             "there is no norm 'nonne'; did you mean 'none'? Known: frozen-affine, affine, none",
         ),
         ({"views": ["spherica"]}, "there is no views 'spherica'; did you mean 'spherical'?"),
-        ({"seeds": -1}, "seeds: input should be greater than or equal to 0, not -1"),
+        ({"seeds": -1}, "seeds: it must be greater than or equal to 0, not -1"),
         ({"model": "bn_cn"}, "there is no model 'bn_cn'; did you mean 'bn_cnn'?"),
         ({"data": "digit"}, "there is no data set 'digit'; did you mean 'digits'?"),
         ({"optimizer": "gdd"}, "there is no optimizer 'gdd'; did you mean 'gd'?"),

@@ -91,7 +91,7 @@ def test_all_mistakes_are_told_at_once_with_their_places(write):
         f"{path}: there is no claim 'edgy'; did you mean 'edge'? Known: {', '.join(CLAIMS)}",
         f"{path}, data: there is no key 'names'; did you mean 'name'? Known: name, limit, ghost_batch",
         f"{path}: measure: a table with {', '.join(spec.SECTIONS['measure'])} is needed, not 3",
-        f"{path}, train: steps: input should be greater than or equal to 1, not 0",
+        f"{path}, train: steps: it must be greater than or equal to 1, not 0",
         f"{path}, grid 2: rmsprop has no hyper-parameter 'beta'; did you mean 'beta2'? "
         "It has lr, weight_decay, beta2, eps, moment, rmsprop_norm, preconditioning",
     ]
@@ -138,9 +138,7 @@ def test_a_wrong_setting(write):
     path = write(STUDY)
     assert "there is no setting 'train.stps'; did you mean 'train.steps'?" in lines(path, "train.stps=3")[0]
     assert lines(path, "train.steps")[0].startswith("--set train.steps: write KEY=VALUE")
-    assert lines(path, "train.steps=x")[0].startswith(
-        f"{path}, train: steps: input should be a valid integer"
-    )
+    assert lines(path, "train.steps=x")[0].startswith(f"{path}, train: steps: it must be a valid integer")
 
 
 @pytest.mark.parametrize(

@@ -160,8 +160,8 @@ def test_the_threshold_follows_the_schedule():
     ("text", "says"),
     [
         ("warmpu:steps=3", "no schedule 'warmpu'; did you mean 'warmup'"),
-        ("warmup", "schedule 'warmup': steps: Field required"),
-        ("warmup:steps=0", "schedule 'warmup:steps=0': steps: Input should be greater than or equal to 1"),
+        ("warmup", "schedule 'warmup': steps: field required"),
+        ("warmup:steps=0", "schedule 'warmup:steps=0': steps: it must be greater than or equal to 1"),
         ("cosine+step:evry=3", "schedule 'step:evry=3': there is no parameter 'evry'; did you mean 'every'"),
         ("torch:ExponentialLr", "no schedule 'torch:ExponentialLr'; did you mean 'torch:ExponentialLR'"),
         ("torch:ReduceLROnPlateau", "no schedule 'torch:ReduceLROnPlateau'"),
