@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from optim_family.sharpness.probe import Panel
+from optim_family.sharpness.probe import ProbeSet
 from optim_family.training.experiment import build_experiment
 from optim_family.training.process_group import ProcessGroup, TorchrunGroup, process_group
 from optim_family.training.spec import RunSpec
@@ -36,7 +36,7 @@ def work() -> None:
         step, steps = _measured(
             group, lambda: (experiment.objective.gradient(0), experiment.optimizer_step()), STEPS
         )
-        panel, found = Panel(("spherical",)), []
+        panel, found = ProbeSet(("spherical",)), []
 
         def read() -> None:
             weights, geometry = experiment.objective.space.weights(), experiment.geometry()

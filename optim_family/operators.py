@@ -91,7 +91,7 @@ class TangentProjection(SymmetricOperator):
 
 
 @final
-class Sandwich(SymmetricOperator):
+class CongruenceOperator(SymmetricOperator):
     """A₁ ⋯ Aₙ H Aₙ ⋯ A₁, from the factors (A₁, …, Aₙ) and the middle H."""
 
     def __init__(self, factors: tuple[SymmetricOperator, ...], middle: SymmetricOperator) -> None:
@@ -121,7 +121,7 @@ class Sandwich(SymmetricOperator):
 
 
 @final
-class Watched(SymmetricOperator):
+class HookedOperator(SymmetricOperator):
     """An operator that calls `before` ahead of every product, which may count it, or stop everything."""
 
     def __init__(self, middle: SymmetricOperator, before: Callable[[], object]) -> None:
@@ -135,3 +135,8 @@ class Watched(SymmetricOperator):
     def gradient(self) -> Tensor | None:
         """That of the middle."""
         return self.middle.gradient()
+
+
+# The former names.
+Sandwich = CongruenceOperator
+Watched = HookedOperator

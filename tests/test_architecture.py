@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "optimizers": "geometry operators space",
     "optimizers.external": "errors geometry operators optimizers space",
     "registry": "curvature errors optimizers resources",
-    "sharpness": "curvature geometry operators optimizers.external space",
+    "sharpness": "curvature errors geometry operators optimizers.external space",
     "networks": "errors registry resources",
     "data": "errors registry",
     # readers: no torch

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from optim_family.operators import (
+    CongruenceOperator,
     Diagonal,
+    HookedOperator,
     Matrix,
-    Sandwich,
     Scalar,
     SymmetricOperator,
     TangentProjection,
-    Watched,
 )
 from tests.helpers.operators_for_tests import Sloping
 
@@ -37,7 +37,7 @@ CASES: list[tuple[SymmetricOperator, Tensor]] = [
     (Diagonal(draw(D)), torch.diag(draw(D))),
     (Matrix(symmetric()), symmetric()),
     (TangentProjection(3.0 * draw(D)), tangent(draw(D))),
-    (Sandwich((), Matrix(symmetric())), symmetric()),
+    (CongruenceOperator((), Matrix(symmetric())), symmetric()),
 ]
 
 
@@ -58,7 +58,7 @@ def test_no_product_changes_the_vector_it_is_given(operator: SymmetricOperator, 
 
 def test_a_sandwich_applies_its_first_factor_outermost_on_both_sides() -> None:
     p, w, h = draw(D).abs() + 0.1, draw(D, seed=2), symmetric()
-    sandwich = Sandwich((Diagonal(p), TangentProjection(w)), Matrix(h))
+    sandwich = CongruenceOperator((Diagonal(p), TangentProjection(w)), Matrix(h))
     expected = torch.diag(p) @ tangent(w) @ h @ tangent(w) @ torch.diag(p)
     torch.testing.assert_close(sandwich.dense(), expected, rtol=1e-12, atol=1e-12)
     assert not torch.allclose(
@@ -94,7 +94,7 @@ def test_a_sandwich_refuses_a_factor_of_another_dimension() -> None:
     with pytest.raises(
         ValueError, match="factor Scalar has dimension 5, the operator between the factors has 7"
     ):
-        Sandwich((Scalar(D), Scalar(5)), Scalar(D))
+        CongruenceOperator((Scalar(D), Scalar(5)), Scalar(D))
 
 
 def test_a_new_operator_is_one_class_with_one_method() -> None:
@@ -115,14 +115,14 @@ def test_a_new_operator_is_one_class_with_one_method() -> None:
 def test_a_gradient_passes_outwards_through_what_stands_around_its_operator() -> None:
     one, other, slope = Matrix(symmetric(1)), Matrix(symmetric(2)), draw(D, seed=3)
     inner = Sloping(Matrix(symmetric()), slope)
-    around = Sandwich((one, other), Watched(inner, lambda: None)).gradient()
+    around = CongruenceOperator((one, other), HookedOperator(inner, lambda: None)).gradient()
     assert around is not None and torch.equal(around, one @ (other @ slope))
-    assert Sandwich((one,), Watched(Matrix(symmetric()), lambda: None)).gradient() is None
+    assert CongruenceOperator((one,), HookedOperator(Matrix(symmetric()), lambda: None)).gradient() is None
 
 
 def test_a_watched_operator_calls_before_every_product_and_may_refuse_it() -> None:
     calls = []
-    watched = Watched(Scalar(2, 3.0), lambda: calls.append(1))
+    watched = HookedOperator(Scalar(2, 3.0), lambda: calls.append(1))
     torch.testing.assert_close(watched.dense(), 3 * torch.eye(2, dtype=torch.float64))
     assert len(calls) == 2
 
@@ -130,4 +130,4 @@ def test_a_watched_operator_calls_before_every_product_and_may_refuse_it() -> No
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Watched(Scalar(2), refuse) @ torch.ones(2)
+        HookedOperator(Scalar(2), refuse) @ torch.ones(2)

@@ -11,7 +11,7 @@ from typing import Any
 from optim_family.runs.labels import label
 from optim_family.runs.readings_table import run_labels
 from optim_family.runs.run import Run, column, first_fit_index, series, views
-from optim_family.sharpness.views import without_scale
+from optim_family.sharpness.views import unscaled_view
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _total(readings: Mapping[str, Mapping[str, Any]], name: str) -> float:
     """The sum over all views; views that differ by ρ² alone share one measurement, which counts once."""
     kinds: dict[str, float] = {}
     for view, reading in readings.items():
-        kind = without_scale(view)
+        kind = unscaled_view(view)
         kinds[kind] = max(kinds.get(kind, 0), reading[name])
     return sum(kinds.values())
 

@@ -20,13 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 from optim_family.analysis import run_summary
 from optim_family.runs.labels import ARM, SETTING, arms, compact
 from optim_family.runs.run import Run, column, first_fit_index, first_index, series
-from optim_family.sharpness.views import BATCH, MIDPOINT
+from optim_family.sharpness.views import AMBIENT, BATCH, MIDPOINT, OWN_METRIC
 
 if TYPE_CHECKING:
     import pandas
 
-PLAIN: Final = ("spherical", "raw")
-OWN: Final = ("spherical-preconditioned", "preconditioned", *PLAIN)
 _NOT_SETTING: Final = (*ARM, "seed", "device", "views", "every", "rtol")
 TEXT: Final = "setting arm optimizer model norm data status sharpness_view own_view run".split()
 _OF_SUMMARY: Final = (
@@ -63,7 +61,7 @@ def run_rows(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]] | None 
 
 def _row(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
     hyper, views = run.spec["hyper"], summary["views"]
-    plain, own = first_view(run, PLAIN), first_view(run, OWN)
+    plain, own = first_view(run, AMBIENT), first_view(run, OWN_METRIC)
     reading = views.get(own, _NOTHING)
     return {
         **{name: run.spec[name] for name in ("optimizer", "model", "norm", "data", "limit", "batch_size")},

@@ -26,12 +26,9 @@ from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.external import inferred_geometry
 from optim_family.runs.store import RunStore
-from optim_family.sharpness.probe import Panel
+from optim_family.sharpness.probe import ProbeSet
+from optim_family.sharpness.view_selection import RADIAL, RECORDER, select_views
 from optim_family.space import ParameterSpace
-
-# A loss whose gradient has less of the direction of the weights counts as scale-invariant: BatchNorm's ε
-# leaves some 1e-5, a network without normalisation has far more.
-RADIAL = 1e-3
 
 
 @final
@@ -65,7 +62,7 @@ class Recorder:
         every: steps between two records; the first is made at once.
         out: a new folder; the first free one of runs/NAME, runs/NAME-2, … if None.
         views: which sharpnesses. If None, raw; spherical if ⟨g, w⟩ is nearly 0, as for a scale-invariant
-            loss; preconditioned if there is a metric beyond a number.
+            loss; preconditioned if there is a metric beyond the identity.
         rtol: relative error at which a reading stops.
 
     Raises:
@@ -96,7 +93,7 @@ class Recorder:
             recorder_metadata.folder(out, recorder_metadata.name(optimizer)),
         )
         point = self._look()
-        self.panel = Panel(views or _fitting(point), rtol=rtol)
+        self.panel = ProbeSet(views or self._default_views(point), rtol=rtol)
         first = self._measure(point)  # before anything is written: a wrong view leaves no folder behind
         views = [view.name for view in self.panel.views]
         spec = recorder_metadata.spec(model, optimizer, loss_fn, every=every, views=views, rtol=rtol)
@@ -165,6 +162,10 @@ class Recorder:
             "elapsed": time.perf_counter() - self._begin,
         }
 
+    def _default_views(self, point: Point) -> tuple[str, ...]:
+        metric = point.geometry.metric if point.geometry else UnknownMetric(self.space.dim, "no gradient")
+        return select_views(None, RECORDER, metric, invariant=point.radial < RADIAL).views
+
     def _look(self) -> Point:
         """The loss and, with its own gradient in the place of the script's, the geometry."""
         right: list[Tensor] = []
@@ -212,11 +213,3 @@ def _lent(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Iterator[Non
     finally:
         for p, gradient_before in zip(params, before, strict=True):
             p.grad = gradient_before
-
-
-def _fitting(point: Point) -> tuple[str, ...]:
-    """The views that say something here."""
-    metric = point.geometry.metric if point.geometry else None
-    adaptive = metric is not None and metric.scale is None and not isinstance(metric, UnknownMetric)
-    spherical = ("spherical",) if point.radial < RADIAL else ()
-    return ("raw", *spherical, *(("preconditioned",) if adaptive else ()))

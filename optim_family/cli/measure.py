@@ -8,26 +8,26 @@ from typing import Any, Final
 
 from optim_family.cli.output import Output
 from optim_family.cli.spectrum import Looks, draw, readings, show
-from optim_family.curvature.precision import full_precision, repeatable
-from optim_family.errors import UsageError
+from optim_family.curvature.precision import deterministic, full_precision
+from optim_family.geometry import UnknownMetric
 from optim_family.networks.pretrained import load_weights
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.labels import setting
-from optim_family.sharpness.probe import Panel
+from optim_family.sharpness.probe import ProbeSet
 from optim_family.sharpness.spectrum import examine
-from optim_family.sharpness.views import VIEWS
-from optim_family.training.experiment import applicable, build_objective, check_scale_invariance
+from optim_family.sharpness.view_selection import WEIGHTS, select_views
+from optim_family.training.experiment import build_objective, check_scale_invariance
 from optim_family.training.objective import Objective
 from optim_family.training.spec import RunSpec
 
-_USUAL: Final = ("raw", "spherical")
+_NO_METRIC: Final = "weights alone have no optimizer; `optim-family run` measures while one trains"
 
 
 def carry_out(
     spec: RunSpec, weights: Path | None, k: int, looks: Looks, out: Path | None, output: Output
 ) -> int:
     """Measure, show, and write what is to be written. Returns the exit code."""
-    with full_precision(), repeatable():
+    with full_precision(), deterministic():
         found = measured(spec, weights, k, looks, output)
     figure = _write(found, out) if out else []
     if output.json:
@@ -44,13 +44,20 @@ def measured(spec: RunSpec, weights: Path | None, k: int, looks: Looks, output: 
         UsageError: a name, a view or a device that cannot be, or weights of another network.
         CorruptError: the data or the weights are damaged.
     """
-    _refuse_metrics(spec)
     objective = build_objective(spec)
     sha256 = load_weights(objective.model, weights, spec.model) if weights else None
     verdict = check_scale_invariance(objective)
-    views, absent = applicable(spec, _USUAL, verdict)
-    if absent:
-        output.say(f"{' and '.join(absent)} sharpness: not applicable, the loss is {verdict.summary}")
+    selection = select_views(
+        spec.views,
+        WEIGHTS,
+        UnknownMetric(objective.space.dim, _NO_METRIC),
+        invariant=verdict.invariant,
+        loss=f"{spec.model} with norm {spec.norm} is {verdict.summary}",
+    )
+    if selection.skipped:
+        output.say(
+            f"{' and '.join(selection.skipped)} sharpness: not applicable, the loss is {verdict.summary}"
+        )
     found = {
         "spec": spec.model_dump(mode="json", exclude={"optimizer", "hyper", "steps", "every"}),
         "weights": weights and {"path": str(weights), "sha256": sha256},
@@ -59,16 +66,9 @@ def measured(spec: RunSpec, weights: Path | None, k: int, looks: Looks, output: 
         "ghost_batch": objective.ghost_batch,
     }
     options = {"rtol": spec.rtol, "seed": spec.seed, "k": k}
-    return found | asdict(objective.evaluate()) | _readings(objective, views, looks, options, output)
-
-
-def _refuse_metrics(spec: RunSpec) -> None:
-    if wrong := [view for view in spec.views or () if VIEWS[view].preconditioned]:
-        plain = ", ".join(name for name, view in VIEWS.items() if not view.preconditioned)
-        raise UsageError(
-            f"the view {wrong[0]!r} needs an optimizer's metric, which weights alone do not have; "
-            f"choose {plain}, or measure while it trains: optim-family run"
-        )
+    return (
+        found | asdict(objective.evaluate()) | _readings(objective, selection.views, looks, options, output)
+    )
 
 
 def _readings(
@@ -79,11 +79,13 @@ def _readings(
     output: Output,
 ) -> dict[str, Any]:
     hessian, space = objective.hessian(), objective.space
-    readings = Panel(views, **options)(hessian, space.weights())
+    readings = ProbeSet(views, **options)(hessian, space.weights())
     found: dict[str, Any] = {"views": {name: reading.as_record() for name, reading in readings.items()}}
     if looks.names:
         view = "spherical" if "spherical" in views else views[0]
-        found["looks"] = examine(hessian, space, view=view, looks=looks.names, depth=looks.depth, **options)
+        found["looks"] = examine(
+            hessian, space, view=view, quantities=looks.names, depth=looks.depth, **options
+        )
     if hessian.mode != objective.mode:
         output.say("the gradients' graphs do not fit the memory; they were rebuilt for every product")
     return {"hvp": hessian.mode} | found

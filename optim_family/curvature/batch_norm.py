@@ -23,7 +23,7 @@ Statistics = tuple[Tensor, Tensor, Tensor]
 
 
 def batch_norm(
-    torchs: Callable[..., Tensor],
+    original: Callable[..., Tensor],
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -33,12 +33,12 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`torchs`, differentiated twice by these formulas in training mode.
+    """`original`, differentiated twice by these formulas in training mode.
 
     Value, gradient and running statistics are bitwise those of torch.
     """
     if not training:
-        return torchs(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        return original(input, running_mean, running_var, weight, bias, False, momentum, eps)
     y: Tensor = _BatchNorm.apply(input, weight, bias, running_mean, running_var, momentum, eps)
     return y
 

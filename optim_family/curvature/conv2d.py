@@ -26,7 +26,7 @@ PLACES, PATCHES = 8, 2**20
 
 
 def conv2d(
-    torchs: Callable[..., Tensor],
+    original: Callable[..., Tensor],
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -35,10 +35,10 @@ def conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`torchs`, differentiated twice by these formulas; as it is where they do not serve."""
+    """`original`, differentiated twice by these formulas; as it is where they do not serve."""
     other = torch.is_autocast_enabled(input.device.type) or torch._C._are_functorch_transforms_active()
     if isinstance(padding, str) or input.ndim != 4 or other:
-        return torchs(input, weight, bias, stride, padding, dilation, groups)
+        return original(input, weight, bias, stride, padding, dilation, groups)
     options = (*(_pair(n) for n in (stride, padding, dilation)), groups)
     y: Tensor = _Convolution.apply(_laid_out(input), _laid_out(weight), bias, options)
     return y

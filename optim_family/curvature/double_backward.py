@@ -17,9 +17,9 @@ def fast_second_derivatives() -> Iterator[None]:
     Functions are replaced, rather than a mode entered, because checkpointed parts run a second time from
     inside a backward pass.
     """
-    torchs = functional.batch_norm, functional.conv2d
-    functional.batch_norm, functional.conv2d = partial(batch_norm, torchs[0]), partial(conv2d, torchs[1])
+    original = functional.batch_norm, functional.conv2d
+    functional.batch_norm, functional.conv2d = partial(batch_norm, original[0]), partial(conv2d, original[1])
     try:
         yield
     finally:
-        functional.batch_norm, functional.conv2d = torchs
+        functional.batch_norm, functional.conv2d = original

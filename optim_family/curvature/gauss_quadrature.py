@@ -86,7 +86,7 @@ class SpectralDensity:
         return cls(**{**record, **arrays})
 
 
-def gauss(alpha: Array, beta: Array) -> tuple[Array, Array]:
+def gauss_rule(alpha: Array, beta: Array) -> tuple[Array, Array]:
     """Nodes and weights [m] of a Jacobi matrix: its eigenvalues, and the squared heads of its eigenvectors.
 
     Args:

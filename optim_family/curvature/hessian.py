@@ -37,9 +37,9 @@ class Hessian(SymmetricOperator):
     Args:
         chunks: closures that return L_c, a scalar with a graph; each gives the same value every time.
         params: the tensors that w consists of, in order.
-        mode: keep the graphs, or build them for every product; chosen by `plan` if not given. Where the
-            memory does not suffice for the graphs after all, `mode` becomes `rebuilt`.
-        total: adds up the products of all who have a share of the chunks, [d] → [d]; if None, all are here.
+        mode: keep the graphs, or build them for every product; chosen by `plan` if not given. When memory
+            runs out, `mode` becomes `rebuilt`.
+        all_reduce: sums a vector [d] over the processes that share the chunks; None for a single process.
     """
 
     def __init__(
@@ -47,28 +47,28 @@ class Hessian(SymmetricOperator):
         chunks: Sequence[ChunkLoss],
         params: Sequence[Tensor],
         mode: Mode | None = None,
-        total: Callable[[Tensor], Tensor] | None = None,
+        all_reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.chunks, self.params = tuple(chunks), tuple(params)
         self.dim = sum(p.numel() for p in self.params)
-        self.mode, self.total = mode or plan(self.chunks, self.params), total
+        self.mode, self.all_reduce = mode or plan(self.chunks, self.params), all_reduce
         self._graphs: list[list[GradientEdge | None]] | None = None
-        self._slope: Tensor | None = None
+        self._gradient_sum: Tensor | None = None
         if self.mode == "retained":
-            self._thriftily(self._retain)
+            self._with_oom_fallback(self._retain)
 
     def apply(self, v: Tensor) -> Tensor:
         """∇²L v, [d] → [d]."""
-        product = self._thriftily(partial(self._product, v))
-        return self.total(product) if self.total else product
+        product = self._with_oom_fallback(partial(self._product, v))
+        return self.all_reduce(product) if self.all_reduce else product
 
     def gradient(self) -> Tensor:
         """∇L, [d]; where graphs are kept it came with them."""
-        if self._slope is None:
-            self._slope = self._descent()
-        return self.total(self._slope) if self.total else self._slope
+        if self._gradient_sum is None:
+            self._gradient_sum = self._accumulate_gradient()
+        return self.all_reduce(self._gradient_sum) if self.all_reduce else self._gradient_sum
 
-    def _thriftily(self, work: Callable[[], T]) -> T:
+    def _with_oom_fallback(self, work: Callable[[], T]) -> T:
         """Do it; if that takes more memory than there is, drop the graphs for good and do it again."""
         try:
             return work()
@@ -83,10 +83,10 @@ class Hessian(SymmetricOperator):
     def _retain(self) -> None:
         if self.mode == "retained":
             graphs: list[list[GradientEdge | None]] = []
-            self._slope = self._descent(graphs)
+            self._gradient_sum = self._accumulate_gradient(graphs)
             self._graphs = graphs
 
-    def _descent(self, graphs: list[list[GradientEdge | None]] | None = None) -> Tensor:
+    def _accumulate_gradient(self, graphs: list[list[GradientEdge | None]] | None = None) -> Tensor:
         """∇L over the chunks here, [d]; its graphs are put into the list, if there is one."""
         slope = torch.zeros(self.dim, dtype=self.params[0].dtype, device=self.params[0].device)
         for chunk in self.chunks:

@@ -82,17 +82,17 @@ def top_eigenpairs(
         residuals = krylov.beta * np.abs(vectors[-1])
         errors = value_errors(theta, residuals)[:k] + krylov.rounding
         if not krylov.complete:  # a space that still grows into a cluster has not met all of it
-            errors += _growth(theta[:k], last[: len(theta)], before[: len(theta)], krylov.rounding)
+            errors += _expected_growth(theta[:k], last[: len(theta)], before[: len(theta)], krylov.rounding)
         converged = _converged(theta[:k], errors, rtol, krylov.rounding)
         enough = krylov.complete or products >= MIN_PRODUCTS + 2 * k
         finished = converged and enough and len(theta) >= k
         if finished or products >= max(max_products, k):
             break
         before, last = last, np.append(theta[:k], np.full(max(0, k - len(theta)), -np.inf))
-        krylov.prepare(k)
+        krylov.restart_if_full(k)
     return Eigenpairs(
         values=tuple(theta[:k].tolist()),
-        vectors=krylov.lift(vectors[:, :k]),
+        vectors=krylov.to_full_space(vectors[:, :k]),
         residuals=tuple(residuals[:k].tolist()),
         errors=tuple(errors.tolist()),
         bound=max(0.0, krylov.upper_bound() - theta[0]) + krylov.rounding,
@@ -116,7 +116,7 @@ def value_errors(theta: Array, residuals: Array) -> Array:
     return best
 
 
-def _growth(theta: Array, last: Array, before: Array, rounding: float) -> Array:
+def _expected_growth(theta: Array, last: Array, before: Array, rounding: float) -> Array:
     """The growth g of each value in this round, or g f/(1−f), that to come if its ratio f stays, if more."""
     with np.errstate(invalid="ignore", divide="ignore"):
         now, previous = theta - last, last - before
@@ -188,20 +188,20 @@ class _Krylov:
         theta, vectors = np.linalg.eigh(self.projection[: self.filled, : self.filled])
         return theta[::-1].copy(), vectors[:, ::-1].copy()
 
-    def lift(self, coordinates: Array) -> Tensor:
+    def to_full_space(self, coordinates: Array) -> Tensor:
         """Vectors of ℝᵈ from coordinates in the basis, [m, k] → [k, d]."""
         weights = torch.from_numpy(coordinates.T.copy()).to(self.basis)
         return weights @ self.basis[: self.filled]
 
-    def prepare(self, k: int) -> None:
+    def restart_if_full(self, k: int) -> None:
         """Make room if the basis is full, and put the next direction into it."""
         if self.complete and self.filled < self.operator.dim:
-            self._leave()
+            self._escape_invariant_subspace()
         if self.filled == self.size:
             self._restart(min(k + self.size // 4, self.size - 1))
         torch.div(self.rest, self.beta, out=self.basis[self.filled])
 
-    def _leave(self) -> None:
+    def _escape_invariant_subspace(self) -> None:
         """Out of an invariant space: a direction orthogonal to it, uncoupled to it."""
         self.known_bound = self.upper_bound()
         seen = self.basis[: self.filled]
@@ -215,7 +215,7 @@ class _Krylov:
         """Keep the best Ritz vectors and the next direction."""
         self.known_bound = self.upper_bound()
         theta, vectors = self.ritz()
-        self.basis[:keep] = self.lift(vectors[:, :keep])
+        self.basis[:keep] = self.to_full_space(vectors[:, :keep])
         self.projection[:] = 0.0
         self.projection[:keep, :keep] = np.diag(theta[:keep])
         self.filled = keep

@@ -1,4 +1,4 @@
-"""What to say when the memory does not suffice."""
+"""Out of memory: how it is recognised, and the advice that is given."""
 
 import re
 from collections.abc import Iterator
@@ -13,12 +13,19 @@ from optim_family.errors import OptimFamilyError
 _WANTED: Final = re.compile(r"allocate (?:an array with shape .*|\d+(?:\.\d+)? ?(?:bytes|[KMGTPE]iB))", re.I)
 
 
+# The one place for this advice.
+ADVICE: Final = (
+    "everything written so far is intact. Try --hvp rebuilt, a smaller --ghost-batch, --limit or --model, or "
+    "--precision float32; start a run that computes something else in a new folder"
+)
+
+
 @contextmanager
-def explained() -> Iterator[None]:
-    """Out of memory inside becomes one line: how much was wanted, and what needs less.
+def explain_oom() -> Iterator[None]:
+    """Turn a lack of memory inside into one line: how much was wanted, and the advice.
 
     Raises:
-        OptimFamilyError: there was no memory.
+        OptimFamilyError: out of memory.
     """
     try:
         yield
@@ -27,9 +34,7 @@ def explained() -> Iterator[None]:
             raise
         wanted = _WANTED.search(str(error))
         raise OptimFamilyError(
-            f"the memory does not suffice{f' to {wanted[0]}' if wanted else ''}; what was stored is intact. "
-            "Less is needed with --hvp rebuilt, a smaller --ghost-batch, --limit or --model, or float32; "
-            "what changes the result belongs in a new folder"
+            f"out of memory{f' trying to {wanted[0]}' if wanted else ''}; {ADVICE}"
         ) from error
 
 

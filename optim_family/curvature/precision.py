@@ -29,7 +29,7 @@ def full_precision() -> Iterator[None]:
 
 
 @contextmanager
-def repeatable() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """The same convolutions every time, on a GPU too."""
     cudnn: Any = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark

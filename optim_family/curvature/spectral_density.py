@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optim_family.curvature.gauss_quadrature import Array, SpectralDensity, gauss
+from optim_family.curvature.gauss_quadrature import Array, SpectralDensity, gauss_rule
 from optim_family.operators import SymmetricOperator
 
 # A β below so many eps of the largest entry so far is rounding: the space is complete.
@@ -25,13 +25,13 @@ ROUNDING = 32
 
 
 def spectral_density(
-    operator: SymmetricOperator, like: Tensor, *, steps: int = 64, samples: int = 4, seed: int = 0
+    operator: SymmetricOperator, reference: Tensor, *, steps: int = 64, samples: int = 4, seed: int = 0
 ) -> SpectralDensity:
     """The spectral density of A in any view: φ(t) = 1/d Σⱼ δ(t − λⱼ).
 
     Args:
         operator: the symmetric map A on ℝᵈ.
-        like: a tensor of the dtype and on the device of the products, such as the weights.
+        reference: a tensor of the dtype and on the device of the products, such as the weights.
         steps: nodes for each direction, m; at most d. Memory is about m · d numbers.
         samples: random directions, n. One eigenvalue in d has the weight 1/d, with the relative standard
             error √(2/n).
@@ -53,16 +53,16 @@ def spectral_density(
         raise ValueError(f"a density needs at least one step and one sample; got {steps} and {samples}.")
     begin = time.perf_counter()
     steps = min(steps, operator.dim)
-    generator = torch.Generator(like.device).manual_seed(seed)
-    basis = like.new_empty(steps, operator.dim)
-    jacobi = like.new_empty(samples, 2, steps)
+    generator = torch.Generator(reference.device).manual_seed(seed)
+    basis = reference.new_empty(steps, operator.dim)
+    jacobi = reference.new_empty(samples, 2, steps)
     for row in jacobi:
-        start = torch.randn(operator.dim, generator=generator, dtype=like.dtype, device=like.device)
+        start = torch.randn(operator.dim, generator=generator, dtype=reference.dtype, device=reference.device)
         _tridiagonalise(operator, start, basis, row)
     rows = jacobi.double().cpu().numpy()  # the only transfer
     if not np.isfinite(rows).all():
         raise FloatingPointError("a product with the operator is not finite.")
-    rules = [gauss(alpha, beta) for alpha, beta in rows]
+    rules = [gauss_rule(alpha, beta) for alpha, beta in rows]
     return SpectralDensity(
         nodes=np.stack([nodes for nodes, _ in rules]),
         weights=np.stack([weights for _, weights in rules]),
@@ -92,7 +92,7 @@ def spectral_measure(operator: SymmetricOperator, vector: Tensor, *, steps: int 
     rows = jacobi.double().cpu().numpy()
     if not np.isfinite(rows).all():
         raise FloatingPointError("a product with the operator is not finite.")
-    nodes, weights = gauss(*rows)
+    nodes, weights = gauss_rule(*rows)
     return nodes, float(vector @ vector) * weights
 
 

@@ -51,13 +51,13 @@ class Trace:
 
 
 def trace(
-    operator: SymmetricOperator, like: Tensor, *, sketch: int = 10, samples: int = 10, seed: int = 0
+    operator: SymmetricOperator, reference: Tensor, *, sketch: int = 10, samples: int = 10, seed: int = 0
 ) -> Trace:
     """tr A by Hutch++, in any view.
 
     Args:
         operator: the symmetric map A on ℝᵈ.
-        like: a tensor of the dtype and on the device of the products, such as the weights.
+        reference: a tensor of the dtype and on the device of the products, such as the weights.
         sketch: how many directions are taken exactly, at two products each; at most d. With 0 it is
             Hutchinson's estimator. Memory is about 2 · sketch · d numbers.
         samples: random vectors for the rest, at one product each.
@@ -78,17 +78,21 @@ def trace(
         )
     begin = time.perf_counter()
     sketch = min(sketch, operator.dim)
-    generator = torch.Generator(like.device).manual_seed(seed)
+    generator = torch.Generator(reference.device).manual_seed(seed)
 
     def signs() -> Tensor:
-        ones = torch.randint(2, (operator.dim,), generator=generator, dtype=like.dtype, device=like.device)
+        ones = torch.randint(
+            2, (operator.dim,), generator=generator, dtype=reference.dtype, device=reference.device
+        )
         return ones.mul_(2).sub_(1)
 
     def form(v: Tensor) -> Tensor:
         return torch.dot(v, operator @ v)
 
-    basis = _range(operator, signs, like.new_empty(sketch, operator.dim))  #                   [sketch, d]
-    exact = sum(map(form, basis), like.new_zeros(()))
+    basis = _range(
+        operator, signs, reference.new_empty(sketch, operator.dim)
+    )  #                   [sketch, d]
+    exact = sum(map(form, basis), reference.new_zeros(()))
     rest = torch.stack([form(g - basis.T @ (basis @ g)) for g in (signs() for _ in range(samples))])
     captured, mean = float(exact), float(rest.mean())  # the first synchronisation
     if not math.isfinite(captured + mean):

@@ -33,15 +33,15 @@ from optim_family.figures.style import (
     TRAIN,
 )
 from optim_family.runs.run import first_fit_index, series, views
-from optim_family.sharpness.views import BATCH, MIDPOINT, parted
-
-PLAIN = ("spherical", "riemannian", "raw")
-METRIC = ("spherical-preconditioned", "preconditioned")
-# Views that differ by ρ² alone have the same ratio, and share a curve.
-KINDS = (("spherical", "raw"), METRIC, ("riemannian",))
-LOOKS = ("spherical", "spherical-preconditioned", "raw", "preconditioned", "riemannian")
-# What is measured beside a view: its word, and how far its look is from the view's; no two are alike.
-BESIDE = {"": ("", 0), MIDPOINT: (", midpoint", 52), BATCH: (", batch", 138)}
+from optim_family.sharpness.views import (
+    KINDS,
+    PRECONDITIONED,
+    UNPRECONDITIONED,
+    VARIANTS,
+    VIEWS,
+    label,
+    split_view_name,
+)
 
 
 def draw_loss(ax: Axes, curves: Sequence[Curve], overlays: Collection[str] = ()) -> None:
@@ -98,16 +98,20 @@ def draw_sharpness(
 def sharpness_groups(curves: Sequence[Curve]) -> list[list[Curve]]:
     """Curves that share an axis: all runs; of a single run each metric, as they lie decades apart."""
     if len(curves) == 1:
-        found = [curve for order in (PLAIN, METRIC) for curve in _first(curves[0], order)]
-        families = ([c.view + beside for beside in BESIDE if _has(c, c.view + beside)] for c in found)
+        found = [curve for order in (UNPRECONDITIONED, PRECONDITIONED) for curve in _first(curves[0], order)]
+        families = ([c.view + variant for variant in VARIANTS if _has(c, c.view + variant)] for c in found)
         return [[_of_view(curves[0], view) for view in family] for family in families] or [[]]
-    common = [view for view in PLAIN + METRIC if all(_has(curve, view) for curve in curves)]
-    return [[found for curve in curves for found in _first(curve, (*common, *PLAIN, *METRIC))]]
+    common = [
+        view for view in UNPRECONDITIONED + PRECONDITIONED if all(_has(curve, view) for curve in curves)
+    ]
+    return [
+        [found for curve in curves for found in _first(curve, (*common, *UNPRECONDITIONED, *PRECONDITIONED))]
+    ]
 
 
 def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve]) -> str:
     """The views that are drawn, and whether the spherical sharpness does not apply."""
-    names = list(dict.fromkeys(_plain(curve.view) for group in groups for curve in _themselves(group)))
+    names = list(dict.fromkeys(label(curve.view) for group in groups for curve in _themselves(group)))
     absent = [c for c in curves if "spherical" in views(c.run) and not _has(c, "spherical")]
     if not names:
         return "Sharpness: no readings"
@@ -130,7 +134,7 @@ def _predict(
 
 def _reading_legend(ax: Axes, group: Sequence[Curve], overlays: Collection[str], named: bool) -> None:
     """A legend of the views of a single run, of threshold, drift and rings."""
-    entries = {_plain(curve.view): curve.style for curve in group if named}
+    entries = {label(curve.view): curve.style for curve in group if named}
     themselves = _themselves(group)
     colour = {"color": group[0].color} if named and group else {}
     if "edge" in overlays and any(curve.has("threshold") for curve in themselves):
@@ -149,7 +153,7 @@ def _reading_legend(ax: Axes, group: Sequence[Curve], overlays: Collection[str],
 def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
     """Sharpness / threshold: all views of a single run; of several runs each in its optimizer's metric."""
     shown = _ratio_curves(curves)
-    own = len(curves) > 1 and any(curve.view in METRIC for curve in shown)
+    own = len(curves) > 1 and any(curve.view in PRECONDITIONED for curve in shown)
     ax.set_title("Sharpness / threshold" + (", each in its optimizer's metric" if own else ""), loc="left")
     for curve in shown:
         plot_reading(ax, curve, "ratio")
@@ -170,15 +174,19 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
 
 def _ratio_curves(curves: Sequence[Curve]) -> list[Curve]:
     if len(curves) > 1:
-        return [found for curve in curves for found in _first(curve, METRIC + PLAIN, "ratio")]
-    return [found for beside in BESIDE for kind in KINDS for found in _ratio_curve(curves[0], kind, beside)]
+        return [
+            found for curve in curves for found in _first(curve, PRECONDITIONED + UNPRECONDITIONED, "ratio")
+        ]
+    return [
+        found for variant in VARIANTS for kind in KINDS for found in _ratio_curve(curves[0], kind, variant)
+    ]
 
 
-def _ratio_curve(curve: Curve, kind: Sequence[str], beside: str) -> list[Curve]:
+def _ratio_curve(curve: Curve, kind: Sequence[str], variant: str) -> list[Curve]:
     """The one curve of views that have the same ratio, or none."""
-    shown = [view for view in kind if _has(curve, view + beside, "ratio")]
-    name = " and ".join(map(_plain, shown)) + BESIDE[beside][0]
-    return [_of_view(replace(curve, name=name), view + beside) for view in shown[:1]]
+    shown = [view for view in kind if _has(curve, view + variant, "ratio")]
+    name = " and ".join(map(label, shown)) + VARIANTS[variant].label
+    return [_of_view(replace(curve, name=name), view + variant) for view in shown[:1]]
 
 
 def _ratio_range(shown: Sequence[Curve]) -> tuple[float, float]:
@@ -202,15 +210,10 @@ def _has(curve: Curve, view: str, field: str = "value") -> bool:
 
 def _of_view(curve: Curve, view: str) -> Curve:
     """The view of a single run, in the colour of the view."""
-    base, beside = parted(view)
-    return replace(curve, view=view, index=LOOKS.index(base) + BESIDE[beside][1])
+    base, variant = split_view_name(view)
+    return replace(curve, view=view, index=VIEWS[base].style + VARIANTS[variant].style)
 
 
 def _themselves(group: Sequence[Curve]) -> list[Curve]:
-    """The views, without what is measured beside them."""
-    return [curve for curve in group if not parted(curve.view)[1]]
-
-
-def _plain(view: str) -> str:
-    base, beside = parted(view)
-    return base.replace("-", " ") + BESIDE[beside][0]
+    """The views, without what is measured variant them."""
+    return [curve for curve in group if not split_view_name(curve.view)[1]]

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from optim_family.analysis.study_table import OWN, first_view
+from optim_family.analysis.study_table import first_view
 from optim_family.figures.curves import Curve, log_axis, mark_divergence, plot_curve
 from optim_family.figures.style import LIMIT, STAR, STYLE, WIDTH, escape_mathtext
 from optim_family.runs.run import Run, first_fit_index, last_step, series
+from optim_family.sharpness.views import OWN_METRIC
 
 # Inches, fixed for the same reasons as in `run_figure`.
 NARROWEST, WIDEST, HEIGHT = 2.0, 5.5, 1.7  # of a cell
@@ -148,7 +149,7 @@ def _frame(axes: Any, filled: Sequence[bool], end: int) -> None:
 
 
 def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
-    shown = [replace(curve, view=first_view(curve.run, OWN)) for curve in curves]
+    shown = [replace(curve, view=first_view(curve.run, OWN_METRIC)) for curve in curves]
     shown = [curve for curve in shown if curve.view]
     for curve in shown:
         plot_curve(ax, curve, "threshold", **LIMIT | {"linewidth": 1.0})

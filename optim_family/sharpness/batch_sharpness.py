@@ -26,7 +26,7 @@ from optim_family.curvature.hessian import Hessian
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry
 from optim_family.sharpness.probe import view_operator, view_threshold
-from optim_family.sharpness.views import VIEWS, View, named
+from optim_family.sharpness.views import VIEWS, View, view_by_name
 from optim_family.space import flatten
 
 
@@ -70,7 +70,7 @@ def batch_sharpness(
     *,
     view: View | str = VIEWS["raw"],
     confidence: float = 0.95,
-    total: Callable[[Tensor], Tensor] | None = None,
+    all_reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> BatchSharpness:
     """Estimate E_B[g_Bᵀ H_B g_B / ‖g_B‖²] from some mini-batches, one gradient and one product each.
 
@@ -83,7 +83,7 @@ def batch_sharpness(
         geometry: of the optimizer, for thresholds and for the preconditioned views.
         view: which factors stand around g_B and H_B.
         confidence: of the interval, between 0 and 1.
-        total: adds up what all have who hold a share of every batch, [d] → [d]; if None, all is here.
+        all_reduce: adds up what all have who hold a share of every batch, [d] → [d]; if None, all is here.
 
     Raises:
         ValueError: there is no batch, the confidence is not between 0 and 1, or the view is unknown or needs
@@ -92,10 +92,10 @@ def batch_sharpness(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence lies between 0 and 1; got {confidence}.")
-    view, begin = named(view) if isinstance(view, str) else view, time.perf_counter()
+    view, begin = view_by_name(view) if isinstance(view, str) else view, time.perf_counter()
     weights = flatten(p.detach() for p in params)
     with full_precision(), torch.enable_grad():
-        found = [_quotient(view, batch, params, weights, geometry, total) for batch in batches]
+        found = [_quotient(view, batch, params, weights, geometry, all_reduce) for batch in batches]
     if not found:
         raise ValueError("there is nothing to measure on: `batches` gave no mini-batch.")
     scale = float(weights @ weights) if view.spherical else 1.0  # the first synchronisation
@@ -126,16 +126,16 @@ def _quotient(
     params: Sequence[Tensor],
     weights: Tensor,
     geometry: Geometry | None,
-    total: Callable[[Tensor], Tensor] | None,
+    all_reduce: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
     """gᵀ H g / ‖g‖² of one mini-batch in a view, a scalar on the device."""
     operator = view_operator(
-        view, Hessian(batch, params, "rebuilt", total), weights, geometry
+        view, Hessian(batch, params, "rebuilt", all_reduce), weights, geometry
     )  # used only once
     g = torch.zeros_like(weights)
     for chunk in batch:
         g += flatten(torch.autograd.grad(chunk(), tuple(params), materialize_grads=True))
-    g = total(g) if total else g
+    g = all_reduce(g) if all_reduce else g
     for factor in reversed(operator.factors):  # ∇ at the preconditioned weights is A₁ ⋯ Aₙ ∇L
         g = factor @ g
     return g @ (operator @ g) / (g @ g)

@@ -17,12 +17,12 @@ from torch import Tensor
 from optim_family.geometry import Geometry
 from optim_family.operators import SymmetricOperator
 from optim_family.sharpness.probe import Probe, Reading, view_operator, view_reading
-from optim_family.sharpness.views import View, named
+from optim_family.sharpness.views import View, view_by_name
 from optim_family.space import ParameterSpace
 
 
 @final
-class Block(SymmetricOperator):
+class DiagonalBlock(SymmetricOperator):
     """RᵀAR, the operator A seen on some coordinates only; a product takes one with A.
 
     Args:
@@ -65,51 +65,11 @@ def layers(space: ParameterSpace, depth: int | None = None) -> dict[str, list[sl
     """
     if depth is not None and depth < 1:
         raise ValueError(f"a layer shares at least one part of its tensors' names; got the depth {depth}.")
-    found: dict[str, list[slice]] = {}
+    parts: dict[str, list[slice]] = {}
     ends = accumulate((t.numel() for t in space.tensors), initial=0)
     for name, (start, end) in zip(space.names, pairwise(ends), strict=True):
-        found.setdefault(".".join(name.split(".")[:depth]), []).append(slice(start, end))
-    return found
-
-
-@final
-class LayerPanel:
-    """Measures every layer again and again; remembers one probe a layer.
-
-    Args:
-        space: the trained tensors.
-        view: which sharpness; ρ, the metric and the threshold are those of all weights together.
-        depth: as in `layers`.
-        options: of `Probe`: k, rtol, max_products, seed.
-    """
-
-    def __init__(
-        self, space: ParameterSpace, view: View | str = "raw", *, depth: int | None = None, **options: Any
-    ) -> None:
-        self.view = named(view) if isinstance(view, str) else view
-        self.layers = layers(space, depth)
-        self.probes = {name: Probe("raw", **options) for name in self.layers}
-
-    def __call__(
-        self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
-    ) -> dict[str, Reading]:
-        """One reading for each layer, by name, at the weights w [d]."""
-        operator, readings = view_operator(self.view, hessian, weights, geometry), {}
-        for name, probe in self.probes.items():
-            begin = time.perf_counter()
-            block = Block(operator, self.layers[name])
-            pairs = probe.solve(block, block.restrict(weights), None)
-            readings[name] = view_reading(self.view, pairs, weights, geometry, time.perf_counter() - begin)
-        return readings
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the next readings depend on."""
-        return {name: probe.state_dict() for name, probe in self.probes.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where another panel of the same layers stood."""
-        for name, probe in self.probes.items():
-            probe.load_state_dict(state[name])
+        parts.setdefault(".".join(name.split(".")[:depth]), []).append(slice(start, end))
+    return parts
 
 
 def layer_sharpness(
@@ -138,4 +98,10 @@ def layer_sharpness(
         ValueError: an unknown view, a view whose metric is not known, or a depth below 1.
         FloatingPointError: a product is not finite.
     """
-    return LayerPanel(space, view, depth=depth, **options)(hessian, space.weights(), geometry)
+    view, weights = view_by_name(view) if isinstance(view, str) else view, space.weights()
+    operator, readings = view_operator(view, hessian, weights, geometry), {}
+    for name, parts in layers(space, depth).items():
+        begin, block = time.perf_counter(), DiagonalBlock(operator, parts)
+        pairs = Probe("raw", **options).eigenpairs(block, block.restrict(weights), None)
+        readings[name] = view_reading(view, pairs, weights, geometry, time.perf_counter() - begin)
+    return readings

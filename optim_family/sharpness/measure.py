@@ -11,7 +11,7 @@ from optim_family.curvature.hessian import Hessian, Mode
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry
 from optim_family.optimizers.external.inferred_geometry import geometry_of
-from optim_family.sharpness.probe import Panel, Reading
+from optim_family.sharpness.probe import ProbeSet, Reading
 from optim_family.space import ParameterSpace
 
 
@@ -49,7 +49,7 @@ def measure(
     Raises:
         ValueError: an unknown view, no chunks, no trained weights, or a view whose metric is not known.
     """
-    panel = Panel(views, rtol=rtol, k=k)
+    panel = ProbeSet(views, rtol=rtol, k=k)
     space = _trained(model, optimizer)
     losses = chunk_losses(model, loss_fn, chunks)
     with full_precision(), torch.enable_grad():

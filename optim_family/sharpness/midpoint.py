@@ -36,7 +36,7 @@ def moved_to(space: ParameterSpace, weights: Tensor) -> Iterator[Tensor]:
 
 
 @final
-class Trail:
+class WeightHistory:
     """Remembers the last three weights, copies; memory is 3 · d numbers."""
 
     def __init__(self) -> None:
@@ -58,3 +58,6 @@ class Trail:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where another trail stood."""
         self.weights = list(state["weights"])
+
+
+Trail = WeightHistory  # the former name

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from optim_family.curvature.lanczos import Eigenpairs, top_eigenpairs
 from optim_family.geometry import Geometry
-from optim_family.operators import Sandwich, SymmetricOperator, TangentProjection
-from optim_family.sharpness.views import View, named
+from optim_family.operators import CongruenceOperator, SymmetricOperator, TangentProjection
+from optim_family.sharpness.views import View, view_by_name
 
 # Norm of the noise beside the gradient of norm 1: what is sharp elsewhere must be seen.
 NOISE = 1.0
@@ -61,7 +61,7 @@ class Reading:
 
 def view_operator(
     view: View, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None
-) -> Sandwich:
+) -> CongruenceOperator:
     """P^{-1/2} (Π) H (Π) P^{-1/2}, the factor ρ² left out.
 
     Raises:
@@ -74,7 +74,7 @@ def view_operator(
         factors.append(geometry.metric.power(-0.5))
     if view.tangent:
         factors.append(TangentProjection(weights))
-    return Sandwich(tuple(factors), hessian)
+    return CongruenceOperator(tuple(factors), hessian)
 
 
 def view_threshold(view: View, geometry: Geometry | None) -> float | None:
@@ -131,7 +131,7 @@ class Probe:
         max_products: int = 200,
         seed: int = 0,
     ) -> None:
-        self.view = named(view) if isinstance(view, str) else view
+        self.view = view_by_name(view) if isinstance(view, str) else view
         self.k, self.rtol, self.max_products, self.seed = k, rtol, max_products, seed
         self.count = 0
 
@@ -140,10 +140,12 @@ class Probe:
     ) -> Reading:
         """One reading at the weights w [d]; a view without metric needs no geometry."""
         begin = time.perf_counter()
-        pairs = self.solve(hessian, weights, geometry)
+        pairs = self.eigenpairs(hessian, weights, geometry)
         return view_reading(self.view, pairs, weights, geometry, time.perf_counter() - begin)
 
-    def solve(self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None) -> Eigenpairs:
+    def eigenpairs(
+        self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None
+    ) -> Eigenpairs:
         """The eigenpairs behind a reading, not scaled by ρ²."""
         operator = view_operator(self.view, hessian, weights, geometry)
         start, noise = self._start(operator, weights)
@@ -178,11 +180,11 @@ class Probe:
 
 
 @final
-class Panel:
+class ProbeSet:
     """Measures several views, once for each kind; remembers one probe a kind."""
 
     def __init__(self, views: Iterable[str], **options: Any) -> None:
-        self.views = [named(name) for name in views]
+        self.views = [view_by_name(name) for name in views]
         self.probes = {view.kind: Probe(view, **options) for view in self.views}
 
     def __call__(
@@ -192,7 +194,7 @@ class Panel:
         solved = {}
         for kind, probe in self.probes.items():
             begin = time.perf_counter()
-            pairs = probe.solve(hessian, weights, geometry)
+            pairs = probe.eigenpairs(hessian, weights, geometry)
             solved[kind] = pairs, time.perf_counter() - begin
         return {
             v.name: view_reading(v, solved[v.kind][0], weights, geometry, solved[v.kind][1])

@@ -1,4 +1,4 @@
-"""More than one number at one point of training, as one record: what `spectra.figure` draws.
+"""More than one number at one point of training, as one record, which `figures.spectrum_figure` draws.
 
 Everything is in one view, in the unit of its λ₁, so that the numbers of a record can be compared.
 """
@@ -12,14 +12,14 @@ from optim_family.curvature.chunked_loss import ChunkLoss
 from optim_family.curvature.spectral_density import spectral_density
 from optim_family.curvature.trace import trace
 from optim_family.geometry import Geometry
-from optim_family.operators import Sandwich, Scalar, SymmetricOperator
+from optim_family.operators import CongruenceOperator, Scalar, SymmetricOperator
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.layer_sharpness import layer_sharpness
 from optim_family.sharpness.probe import Probe, view_operator
-from optim_family.sharpness.views import View, named
+from optim_family.sharpness.views import View, view_by_name
 from optim_family.space import ParameterSpace
 
-LOOKS = ("density", "trace", "layers", "batch_sharpness")
+QUANTITIES = ("density", "trace", "layers", "batch_sharpness")
 
 
 def examine(
@@ -28,33 +28,35 @@ def examine(
     geometry: Geometry | None = None,
     *,
     view: View | str = "raw",
-    looks: Iterable[str] = LOOKS,
+    quantities: Iterable[str] = QUANTITIES,
+    looks: Iterable[str] | None = None,
     batches: Iterable[Sequence[ChunkLoss]] = (),
     depth: int | None = None,
     seed: int = 0,
     **options: Any,
 ) -> dict[str, Any]:
-    """λ₁ and what is asked for beside it, each with its evidence, as JSON.
+    """λ₁ and other quantities of the same Hessian, each with its evidence, as JSON.
 
     Args:
         hessian: ∇²L [d, d] at the present weights.
         space: the trained tensors.
         geometry: of the optimizer, for thresholds and for the preconditioned views.
         view: which sharpness.
-        looks: names out of density, trace, layers, batch_sharpness.
+        quantities: names out of density, trace, layers, batch_sharpness.
+        looks: the former name of `quantities`.
         batches: mini-batches for the last, as in `batch_sharpness`.
         depth: of the layers, as in `layers`.
         seed: of everything random.
         options: of `Probe`, for λ₁ and for the layers: rtol, max_products, k.
 
     Returns:
-        `view`, its name; `reading`, of λ₁; and one entry for each look, by its name.
+        `view`, its name; `reading`, of λ₁; and one entry for each quantity, by its name.
 
     Raises:
-        ValueError: an unknown view or look, a view whose metric is not known, or a missing batch.
+        ValueError: an unknown view or quantity, a view whose metric is not known, or a missing batch.
         FloatingPointError: a product or a gradient is not finite, or a batch has a gradient of zero.
     """
-    view, weights = named(view) if isinstance(view, str) else view, space.weights()
+    view, weights = view_by_name(view) if isinstance(view, str) else view, space.weights()
     operator = scaled(view, hessian, weights, geometry)
     options |= {"seed": seed}
     makers: dict[str, Callable[[], Any]] = {
@@ -68,11 +70,11 @@ def examine(
         },
         "batch_sharpness": lambda: batch_sharpness(batches, space.tensors, geometry, view=view).as_record(),
     }
-    looks = tuple(looks)
-    if wrong := [look for look in looks if look not in makers]:
-        raise ValueError(f"there is no look {wrong[0]!r}; known: {', '.join(LOOKS)}.")
+    names = tuple(quantities if looks is None else looks)
+    if unknown := [name for name in names if name not in makers]:
+        raise ValueError(f"there is no quantity {unknown[0]!r}; known: {', '.join(QUANTITIES)}.")
     reading = Probe(view, **options)(hessian, weights, geometry).as_record()
-    return {"view": view.name, "reading": reading} | {look: makers[look]() for look in looks}
+    return {"view": view.name, "reading": reading} | {name: makers[name]() for name in names}
 
 
 def scaled(
@@ -81,4 +83,4 @@ def scaled(
     """The operator of a view with its factor ρ², so that λ₁ is the value of its readings."""
     operator = view_operator(view, hessian, weights, geometry)
     rho = float(weights @ weights) ** 0.5
-    return Sandwich((Scalar(operator.dim, rho),), operator) if view.spherical else operator
+    return CongruenceOperator((Scalar(operator.dim, rho),), operator) if view.spherical else operator

@@ -5,30 +5,33 @@ Every view is λ₁ of P^{-1/2} (Π) ρ · H(w) · ρ (Π) P^{-1/2} with some of
 is moved to measure it. `probe` builds the operators; nothing here imports torch.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, final
-
-ViewName = Literal["raw", "spherical", "riemannian", "preconditioned", "spherical-preconditioned"]
-# Variants of a view, under the view's name and one of these.
-MIDPOINT, BATCH = "-midpoint", "-batch"
+from typing import TYPE_CHECKING, Final, Literal, final
 
 
 @final
 @dataclass(frozen=True)
 class View:
-    """Which factors stand around the Hessian.
+    """Which factors stand around the Hessian, and how the view is shown.
 
     Attributes:
-        name: as on the command line.
+        name: as on the command line and in records.
         spherical: ρ, the Hessian at w/‖w‖.
         tangent: Π, along the sphere only.
         preconditioned: P^{-1/2}, in the optimizer's own metric.
+        unit: of its λ₁.
+        rank: where one view stands for a run, the applicable one of lowest rank does.
+        style: number of its colour, line style and marker in a figure of one run.
     """
 
     name: str
     spherical: bool = False
     tangent: bool = False
     preconditioned: bool = False
+    unit: str = ""
+    rank: int = 99
+    style: int = 5
 
     @property
     def kind(self) -> tuple[bool, bool]:
@@ -36,19 +39,69 @@ class View:
         return self.tangent, self.preconditioned
 
 
-VIEWS = {
+@final
+@dataclass(frozen=True)
+class Variant:
+    """Another measurement of a view, recorded under the view's name and a suffix.
+
+    Attributes:
+        suffix: of the name in records.
+        label: follows the view's label in figures.
+        style: added to the number of the view's style; no two sums are equal.
+    """
+
+    suffix: str
+    label: str
+    style: int
+
+
+# A new view is one entry here.
+VIEWS: Final = {
     view.name: view
     for view in (
-        View("raw"),
-        View("spherical", spherical=True),
-        View("riemannian", spherical=True, tangent=True),
-        View("preconditioned", preconditioned=True),
-        View("spherical-preconditioned", spherical=True, preconditioned=True),
+        View("raw", unit="loss / weight²", rank=2, style=2),
+        View("spherical", spherical=True, unit="loss", rank=0, style=0),
+        View("riemannian", spherical=True, tangent=True, unit="loss", rank=1, style=4),
+        View("preconditioned", preconditioned=True, unit="1 / learning rate", rank=4, style=3),
+        View(
+            "spherical-preconditioned",
+            spherical=True,
+            preconditioned=True,
+            unit="weight² / learning rate",
+            rank=3,
+            style=1,
+        ),
     )
 }
+MIDPOINT, BATCH = "-midpoint", "-batch"
+VARIANTS: Final = {
+    variant.suffix: variant
+    for variant in (Variant("", "", 0), Variant(MIDPOINT, ", midpoint", 52), Variant(BATCH, ", batch", 138))
+}
+if TYPE_CHECKING:
+    ViewName = str
+else:
+    ViewName = Literal[tuple(VIEWS)]
 
 
-def named(name: str) -> View:
+def _by_rank(views: Iterable[View]) -> tuple[str, ...]:
+    return tuple(view.name for view in sorted(views, key=lambda view: view.rank))
+
+
+# Names by rank: without and with the metric, and those of the whole space without it.
+UNPRECONDITIONED: Final = _by_rank(view for view in VIEWS.values() if not view.preconditioned)
+PRECONDITIONED: Final = _by_rank(view for view in VIEWS.values() if view.preconditioned)
+AMBIENT: Final = _by_rank(view for view in VIEWS.values() if view.kind == (False, False))
+# The sharpness in the optimizer's own metric; for P = I the one without a metric.
+OWN_METRIC: Final = (*PRECONDITIONED, *AMBIENT)
+# Views of one kind have the same ratio; the kind of the first style comes first.
+KINDS: Final = tuple(
+    _by_rank(view for view in VIEWS.values() if view.kind == kind)
+    for kind in dict.fromkeys(view.kind for view in sorted(VIEWS.values(), key=lambda view: view.style))
+)
+
+
+def view_by_name(name: str) -> View:
     """The view of this name.
 
     Raises:
@@ -59,13 +112,21 @@ def named(name: str) -> View:
     return VIEWS[name]
 
 
-def parted(view: str) -> tuple[str, str]:
-    """A view's name without its variant, and the variant: spherical-midpoint → spherical, -midpoint."""
-    variant = next((suffix for suffix in (MIDPOINT, BATCH) if view.endswith(suffix)), "")
-    return view.removesuffix(variant), variant
+def split_view_name(name: str) -> tuple[str, str]:
+    """A recorded name as view and suffix of the variant: spherical-midpoint → spherical, -midpoint."""
+    suffix = next((suffix for suffix in VARIANTS if suffix and name.endswith(suffix)), "")
+    return name.removesuffix(suffix), suffix
 
 
-def without_scale(view: str) -> str:
+def unscaled_view(name: str) -> str:
     """The view that differs from this one by the factor ρ² alone: spherical → raw; others are themselves."""
-    base, variant = parted(view)
-    return ("raw" if base == "spherical" else base.removeprefix("spherical-")) + variant
+    base, suffix = split_view_name(name)
+    kind = VIEWS[base].kind if base in VIEWS else None
+    unscaled = (view.name for view in VIEWS.values() if view.kind == kind and not view.spherical)
+    return next(unscaled, base) + suffix
+
+
+def label(name: str) -> str:
+    """A recorded name in words: spherical-preconditioned-midpoint → `spherical preconditioned, midpoint`."""
+    base, suffix = split_view_name(name)
+    return base.replace("-", " ") + VARIANTS[suffix].label

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
 from optim_family.errors import OptimFamilyError, one_line
-from optim_family.sharpness.views import without_scale
+from optim_family.sharpness.views import unscaled_view
 from optim_family.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def measure(spec: RunSpec) -> Cost:
         quotients = _quotients(experiment)
     more = images / objective.size
     of_batch = more if spec.batch_size is None else 1
-    readings = len({without_scale(view) for view in experiment.views}) * (1 + spec.midpoint)
+    readings = len({unscaled_view(view) for view in experiment.views}) * (1 + spec.midpoint)
     record = more * (readings * PRODUCTS * product + evaluation) + of_batch * quotients
     seconds = start + spec.steps * of_batch * gradient + (1 + spec.steps // spec.every) * record
     return Cost(objective.space.dim, seconds, _memory(experiment.spec.device))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from optim_family.analysis.predictions import modulation_period
 from optim_family.curvature.lanczos import top_eigenpairs
-from optim_family.curvature.precision import full_precision, repeatable
+from optim_family.curvature.precision import deterministic, full_precision
 from optim_family.curvature.spectral_density import spectral_measure
 from optim_family.errors import UsageError
 from optim_family.figures.overlays import edge
@@ -50,7 +50,7 @@ def follow(run: Run, *, checkpoints: int = 8, k: int = 40, listener: ProgressLis
     Raises:
         UsageError: the flow is not made for this run, it is too short, or it cannot be repeated here.
     """
-    with full_precision(), repeatable():
+    with full_precision(), deterministic():
         experiment = build_experiment(RunSpec.model_validate(run.spec))
         shrink = _shrink(run, experiment)
         begin, margin, steps = _edge(run), window(shrink) + 1, experiment.spec.steps

@@ -24,16 +24,16 @@ def primitive_batch_norm() -> Iterator[None]:
 
     The running statistics stay as they are.
     """
-    torchs = functional.batch_norm
-    functional.batch_norm = partial(_batch_norm, torchs)
+    original = functional.batch_norm
+    functional.batch_norm = partial(_batch_norm, original)
     try:
         yield
     finally:
-        functional.batch_norm = torchs
+        functional.batch_norm = original
 
 
 def _batch_norm(
-    torchs: Callable[..., Tensor],
+    original: Callable[..., Tensor],
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -45,7 +45,7 @@ def _batch_norm(
 ) -> Tensor:
     """(x − μ) / √(var x + ε) · γ + β, each channel over examples and places."""
     if not training:
-        return torchs(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        return original(input, running_mean, running_var, weight, bias, False, momentum, eps)
     around = [0, *range(2, input.ndim)]
     centred = input - input.mean(around, keepdim=True)
     normal = centred / (centred.square().mean(around, keepdim=True) + eps).sqrt()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from optim_family.curvature.precision import full_precision, repeatable
+from optim_family.curvature.precision import deterministic, full_precision
 from optim_family.errors import UsageError
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.run import read_run
@@ -42,7 +42,7 @@ def look(
     if found is None:
         raise UsageError(f"{path} has no checkpoint to look at; start it first")
     step, tree = found
-    with full_precision(), repeatable():
+    with full_precision(), deterministic():
         experiment = build_experiment(spec)
         objective = experiment.objective
         objective.model.load_state_dict(tree["model"])
@@ -50,7 +50,7 @@ def look(
         objective.gradient(step)
         options: dict[str, Any] = {"view": experiment.views[-1], "rtol": spec.rtol, "seed": spec.seed}
         hessian, geometry = objective.hessian(), experiment.geometry()
-        record = examine(hessian, objective.space, geometry, looks=looks, depth=depth, **options)
+        record = examine(hessian, objective.space, geometry, quantities=looks, depth=depth, **options)
     record = {"step": step, "hvp": hessian.mode, **record}
     file = path / "looks" / f"step-{step:08d}.json"
     with writing(file.parent):

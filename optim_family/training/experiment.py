@@ -17,7 +17,7 @@ from optim_family.networks import build, scale_invariance
 from optim_family.optimizers.base import OptimizerBase
 from optim_family.registry import plugin_errors
 from optim_family.resources import version
-from optim_family.sharpness.views import VIEWS, without_scale
+from optim_family.sharpness.view_selection import RUN, select_views
 from optim_family.training.lr_scheduler import Scheduler
 from optim_family.training.objective import Objective
 from optim_family.training.process_group import ProcessGroup
@@ -33,7 +33,7 @@ class Experiment:
 
     Attributes:
         views: measured at every record.
-        absent: spherical views that do not apply, because the loss is not scale-invariant.
+        skipped_views: spherical views that do not apply, because the loss is not scale-invariant.
         scheduler: sets the learning rate, where it changes.
     """
 
@@ -42,7 +42,7 @@ class Experiment:
     optimizer: OptimizerBase
     verdict: scale_invariance.Verdict
     views: tuple[str, ...]
-    absent: tuple[str, ...]
+    skipped_views: tuple[str, ...]
     scheduler: Scheduler | None = None
 
     def geometry(self) -> Geometry:
@@ -135,15 +135,14 @@ def build_experiment(
     objective.gradient(0)
     with plugin_errors(spec.optimizer, "failed in geometry()"):
         metric = validate_geometry(optimizer.geometry(), space.weights()).metric
-    views, absent = applicable(spec, _usual_views(metric), verdict)
-    if isinstance(metric, UnknownMetric) and (
-        blind := [name for name in views if VIEWS[name].preconditioned]
-    ):
-        raise UsageError(
-            f"the view {blind[0]!r} does not apply: there is no metric: {metric.reason}; "
-            "measure raw or spherical instead"
-        )
-    return Experiment(spec, objective, optimizer, verdict, views, absent, scheduler)
+    selection = select_views(
+        spec.views,
+        RUN,
+        metric,
+        invariant=verdict.invariant,
+        loss=f"{spec.model} with norm {spec.norm} is {verdict.summary}",
+    )
+    return Experiment(spec, objective, optimizer, verdict, selection.views, selection.skipped, scheduler)
 
 
 def build_objective(
@@ -206,33 +205,6 @@ def validate_geometry(geometry: Geometry, weights: Tensor) -> Geometry:
     if not geometry.threshold > 0:
         raise ValueError(f"the threshold must be positive; got {geometry.threshold}")
     return geometry
-
-
-def _usual_views(metric: Metric) -> tuple[str, ...]:
-    """The spherical sharpness; in the metric too, if there is one that is more than the identity."""
-    if isinstance(metric, UnknownMetric) or metric.scale == 1.0:
-        return ("spherical",)
-    return "spherical", "spherical-preconditioned"
-
-
-def applicable(
-    spec: RunSpec, usual: tuple[str, ...], verdict: scale_invariance.Verdict
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The views that are measured, and those that do not apply; the usual ones if none is asked for.
-
-    Raises:
-        UsageError: one is asked for that does not apply.
-    """
-    asked: tuple[str, ...] = spec.views or usual
-    if verdict.invariant:
-        return asked, ()
-    absent = tuple(name for name in asked if VIEWS[name].spherical)
-    if spec.views and absent:
-        raise UsageError(
-            f"the view {absent[0]!r} does not apply: {spec.model} with norm {spec.norm} is "
-            f"{verdict.summary}; measure raw or preconditioned instead"
-        )
-    return tuple(dict.fromkeys(map(without_scale, asked))), absent
 
 
 def _device(name: str) -> torch.device:

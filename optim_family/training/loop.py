@@ -12,7 +12,7 @@ from typing import Any, Literal, final
 import torch
 
 from optim_family.curvature import memory
-from optim_family.curvature.precision import full_precision, repeatable
+from optim_family.curvature.precision import deterministic, full_precision
 from optim_family.errors import OptimFamilyError, Stopped
 from optim_family.optimizers.base import OptimizerBase
 from optim_family.runs.layout import STATUS
@@ -75,7 +75,7 @@ def train(
     """
     stop, group = stop or StopSignal(), process_group or SingleProcess()
     listener = listener or ProgressListener()
-    with memory.explained(), full_precision(), repeatable():
+    with memory.explain_oom(), full_precision(), deterministic():
         begun_with = group.broadcast(memory_format_of(out) if group.is_main_process else None)
         experiment = build_experiment(spec, group, memory_format or begun_with, make_optimizer)
         plain = spec.model_dump(mode="json")
@@ -188,10 +188,10 @@ class Trainer:
         return "diverged"
 
     def _report_skipped_views(self) -> None:
-        if self.experiment.absent:
+        if self.experiment.skipped_views:
             measured = ", ".join(self.experiment.views)
             self.listener.on_message(
-                f"{' and '.join(self.experiment.absent)} sharpness: not applicable, the loss is "
+                f"{' and '.join(self.experiment.skipped_views)} sharpness: not applicable, the loss is "
                 f"{self.experiment.verdict.summary}; measuring {measured}"
             )
 

@@ -12,10 +12,10 @@ from typing import Any, final
 
 from optim_family.curvature.chunked_loss import ChunkLoss
 from optim_family.geometry import Geometry
-from optim_family.operators import Watched
+from optim_family.operators import HookedOperator
 from optim_family.sharpness.batch_sharpness import batch_sharpness
-from optim_family.sharpness.midpoint import Trail, moved_to
-from optim_family.sharpness.probe import Panel
+from optim_family.sharpness.midpoint import WeightHistory, moved_to
+from optim_family.sharpness.probe import ProbeSet
 from optim_family.sharpness.views import BATCH, MIDPOINT
 from optim_family.training.experiment import Experiment
 
@@ -38,10 +38,10 @@ class Measurements:
         self, experiment: Experiment, check: Callable[[], object], note: Callable[[str], object]
     ) -> None:
         self.experiment, self.objective = experiment, experiment.objective
-        self.check, self.note, self.trail = check, note, Trail()
+        self.check, self.note, self.trail = check, note, WeightHistory()
         spec = experiment.spec
-        self.panel = Panel(experiment.views, rtol=spec.rtol, seed=spec.seed)
-        self.middle = Panel(experiment.views if spec.midpoint else (), rtol=spec.rtol, seed=spec.seed)
+        self.panel = ProbeSet(experiment.views, rtol=spec.rtol, seed=spec.seed)
+        self.middle = ProbeSet(experiment.views if spec.midpoint else (), rtol=spec.rtol, seed=spec.seed)
 
     def observe_step(self, step: int) -> None:
         """Remember the weights of a step without a record, if the next record needs them."""
@@ -56,7 +56,7 @@ class Measurements:
         try:
             geometry = self.experiment.geometry()
             return {
-                **dict.fromkeys(self.experiment.absent),
+                **dict.fromkeys(self.experiment.skipped_views),
                 **self._read(self.panel, geometry),
                 **self._at_midpoint(geometry),
                 **self._of_batches(step, geometry),
@@ -65,9 +65,9 @@ class Measurements:
             self.load_state_dict(before)
             raise
 
-    def _read(self, panel: Panel, geometry: Geometry, beside: str = "") -> Readings:
+    def _read(self, panel: ProbeSet, geometry: Geometry, beside: str = "") -> Readings:
         hessian, planned = self.objective.hessian(), self.objective.mode
-        readings = panel(Watched(hessian, self.check), self.objective.space.weights(), geometry)
+        readings = panel(HookedOperator(hessian, self.check), self.objective.space.weights(), geometry)
         if hessian.mode != planned:
             self.objective.mode = hessian.mode
             self.note("the gradients' graphs do not fit the memory; they are rebuilt for every product now")
@@ -95,7 +95,7 @@ class Measurements:
                     self.objective.space.tensors,
                     geometry,
                     view=view,
-                    total=self.objective.process_group.all_reduce_vector,
+                    all_reduce=self.objective.process_group.all_reduce_vector,
                 )
                 found[view + BATCH] = reading.as_record()
             except FloatingPointError:  # the loss of a mini-batch may have reached 0

@@ -125,8 +125,8 @@ def test_convolution_is_that_of_torch_with_two_derivatives(
     want = found(flat)
     with fast_second_derivatives():
         got = found(flat)
-    for ours, torchs in zip(got, want, strict=True):
-        torch.testing.assert_close(ours, torchs, rtol=1e-10, atol=1e-10)
+    for ours, original in zip(got, want, strict=True):
+        torch.testing.assert_close(ours, original, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("channels", [1, 2])

@@ -134,7 +134,7 @@ def test_the_gradient_is_that_of_the_whole_loss_once_for_all(sizes: tuple[int, .
 def test_shares_of_a_gradient_are_added_up_as_products_are() -> None:
     x, y, model = draw(N, 3), draw(N, 2, seed=1), mlp()
     chunks, params = chunk_losses(model, F.mse_loss, [(x, y)]), ParameterSpace.of(model).tensors
-    alone, shared = Hessian(chunks, params), Hessian(chunks, params, total=lambda v: 3 * v)
+    alone, shared = Hessian(chunks, params), Hessian(chunks, params, all_reduce=lambda v: 3 * v)
     for _ in range(2):
         torch.testing.assert_close(shared.gradient(), 3 * alone.gradient())
 

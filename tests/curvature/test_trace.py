@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from optim_family.curvature.trace import trace
-from optim_family.operators import Diagonal, Matrix, Sandwich, Scalar
+from optim_family.operators import CongruenceOperator, Diagonal, Matrix, Scalar
 from tests.helpers.operators_for_tests import LIKE, Counting, Reads, rotated
 
 DECAYING = [10.0 * 0.7**i for i in range(30)]
@@ -76,7 +76,9 @@ def test_where_few_eigenvalues_dominate_a_sketch_is_worth_its_products():
 
 def test_factors_around_the_operator_belong_to_the_trace():
     matrix, p = rotated(SIGNED), torch.linspace(0.2, 3.0, 30, dtype=torch.float64)
-    found = trace(Sandwich((Scalar(30, 3.0), Diagonal(p)), Matrix(matrix)), LIKE, sketch=30, samples=2)
+    found = trace(
+        CongruenceOperator((Scalar(30, 3.0), Diagonal(p)), Matrix(matrix)), LIKE, sketch=30, samples=2
+    )
     assert found.value == pytest.approx(9 * float((p**2) @ matrix.diagonal()), rel=1e-12)
 
 

@@ -4,8 +4,6 @@ from matplotlib.figure import Figure
 from optim_family.figures.curves import Curve
 from optim_family.figures.overlays import drift, mean_loss
 from optim_family.figures.panels import (
-    BESIDE,
-    LOOKS,
     _of_view,
     draw_accuracy,
     draw_loss,
@@ -13,6 +11,7 @@ from optim_family.figures.panels import (
     draw_sharpness,
     sharpness_groups,
 )
+from optim_family.sharpness.views import VARIANTS, VIEWS
 from tests.helpers.fake_runs import make_run
 
 
@@ -183,7 +182,7 @@ def test_ratios_at_the_midpoint_and_of_batches_have_curves_and_looks_of_their_ow
     found = [curve for group in sharpness_groups(curves(run)) for curve in group]
     assert {curve.view for curve in found} == set(views) and len(views) == 6
     assert len({curve.color for curve in found}) == len({c.style["marker"] for c in found}) == 6
-    names = [f"{view}{beside}" for view in LOOKS for beside in BESIDE]
+    names = [f"{view}{variant}" for view in VIEWS for variant in VARIANTS]
     looks = [_of_view(curves(run)[0], name).index for name in names]
     assert len(set(looks)) == len(names) == 15 and max(looks) < 280
 

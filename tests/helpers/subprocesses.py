@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optim_family
 from optim_family.errors import OptimFamilyError
-from optim_family.operators import Watched
+from optim_family.operators import HookedOperator
 from optim_family.runs.record_log import RecordLog
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
@@ -35,7 +35,7 @@ TIMINGS = ("elapsed", "seconds")
 # The call that a phase begins with.
 PHASES = {
     "training": (loop.Trainer, "step"),
-    "measuring": (Watched, "apply"),
+    "measuring": (HookedOperator, "apply"),
     "checkpointing": (os, "fsync"),
     "renaming": (os, "replace"),
     "recording": (RecordLog, "append"),

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from optim_family.curvature.chunked_loss import chunk_losses
 from optim_family.curvature.hessian import Hessian
-from optim_family.sharpness.midpoint import Trail, midpoint, moved_to
+from optim_family.sharpness.midpoint import WeightHistory, midpoint, moved_to
 from optim_family.sharpness.probe import Probe
 from optim_family.space import ParameterSpace
 
@@ -13,8 +13,8 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def trail(*weights: Tensor) -> Trail:
-    made = Trail()
+def trail(*weights: Tensor) -> WeightHistory:
+    made = WeightHistory()
     for w in weights:
         made.push(w)
     return made
@@ -48,7 +48,7 @@ def test_a_trail_keeps_the_last_three_and_is_a_copy():
 
 @pytest.mark.parametrize("pushed", range(5))
 def test_a_trail_resumes_where_another_stood(pushed):
-    straight, resumed = trail(*(draw(4, seed=s) for s in range(pushed))), Trail()
+    straight, resumed = trail(*(draw(4, seed=s) for s in range(pushed))), WeightHistory()
     resumed.load_state_dict(straight.state_dict())
     for step in range(3):
         for each in (straight, resumed):

@@ -12,7 +12,7 @@ from optim_family.curvature.hessian import Hessian
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric
 from optim_family.operators import Diagonal, Matrix, SymmetricOperator
 from optim_family.sharpness import probe as sharpness
-from optim_family.sharpness.probe import Panel, Probe, Reading, view_operator
+from optim_family.sharpness.probe import Probe, ProbeSet, Reading, view_operator
 from optim_family.sharpness.views import VIEWS, View
 from optim_family.space import ParameterSpace, flatten
 from tests.helpers.operators_for_tests import Sloping
@@ -99,9 +99,9 @@ def test_the_most_positive_eigenvalue_is_meant_even_beside_a_larger_negative_one
 
 def test_residual_and_error_are_in_the_units_of_the_value() -> None:
     """A reading that gave up, so that both are far from zero."""
-    raw, spherical = Panel(["raw", "spherical"], max_products=3)(Matrix(H), W).values()
+    raw, spherical = ProbeSet(["raw", "spherical"], max_products=3)(Matrix(H), W).values()
     probe = Probe("raw", max_products=3)
-    vector = probe.solve(Matrix(H), W, None).vectors[0]
+    vector = probe.eigenpairs(Matrix(H), W, None).vectors[0]
     assert not raw.converged and not spherical.converged
     assert raw.residual == pytest.approx(float((H @ vector - raw.value * vector).norm()), rel=1e-9)
     assert spherical.value == pytest.approx(RHO2 * raw.value, rel=1e-12)
@@ -117,14 +117,14 @@ def test_more_values_than_dimensions_are_all_of_them() -> None:
 
 
 def test_the_preconditioned_views_have_the_threshold_of_the_optimizer() -> None:
-    readings = Panel(DENSE, rtol=TIGHT)(Matrix(H), W, geometry(DiagonalMetric(P), 20.0))
+    readings = ProbeSet(DENSE, rtol=TIGHT)(Matrix(H), W, geometry(DiagonalMetric(P), 20.0))
     assert readings["preconditioned"].threshold == 20.0
     assert readings["spherical-preconditioned"].threshold == pytest.approx(20.0 * RHO2, rel=1e-14)
     assert readings["preconditioned"].ratio == pytest.approx(top(HALF @ H @ HALF) / 20.0, rel=1e-9)
 
 
 def test_a_view_without_metric_has_no_threshold_under_a_metric_that_is_no_number() -> None:
-    readings = Panel(DENSE)(Matrix(H), W, geometry(DiagonalMetric(P)))
+    readings = ProbeSet(DENSE)(Matrix(H), W, geometry(DiagonalMetric(P)))
     for name in ("raw", "spherical", "riemannian"):
         assert readings[name].threshold is None and readings[name].ratio is None
 
@@ -137,7 +137,7 @@ def test_without_an_optimizer_there_is_a_value_and_no_threshold() -> None:
 
 @pytest.mark.parametrize("c", [1.0, 0.25, 7.0])
 def test_a_metric_that_is_a_number_scales_the_thresholds_and_leaves_the_ratio(c: float) -> None:
-    readings = Panel(DENSE, rtol=TIGHT)(Matrix(H), W, geometry(ScalarMetric(D, c), 20.0))
+    readings = ProbeSet(DENSE, rtol=TIGHT)(Matrix(H), W, geometry(ScalarMetric(D, c), 20.0))
     assert readings["raw"].threshold == pytest.approx(20.0 * c, rel=1e-14)
     assert readings["spherical"].threshold == pytest.approx(20.0 * c * RHO2, rel=1e-14)
     assert readings["preconditioned"].threshold == 20.0
@@ -221,7 +221,7 @@ def test_the_riemannian_sharpness_lies_below_the_ambient_one_by_a_known_amount(
 ) -> None:
     """0 ≤ λ₁(H(θ)) − λ₁(Π H(θ) Π) ≤ ‖g(θ)‖² / λ₁."""
     loss, space = problem()
-    panel = Panel(["spherical", "riemannian"], rtol=1e-10)
+    panel = ProbeSet(["spherical", "riemannian"], rtol=1e-10)
     ambient, riemannian = (r.value for r in panel(Hessian([loss], space.tensors), space.weights()).values())
     g = flatten(torch.autograd.grad(loss(), space.tensors)) * space.weights().norm()
     assert 0 < ambient - riemannian <= float(g @ g) / ambient
@@ -235,12 +235,12 @@ def drifting(step: int) -> Matrix:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Probe("raw", k=2), lambda: Panel(DENSE, k=2)], ids=["probe", "panel"]
+    "make", [lambda: Probe("raw", k=2), lambda: ProbeSet(DENSE, k=2)], ids=["probe", "panel"]
 )
-def test_a_restored_probe_continues_to_the_last_bit(make: Callable[[], Probe | Panel]) -> None:
+def test_a_restored_probe_continues_to_the_last_bit(make: Callable[[], Probe | ProbeSet]) -> None:
     """As after an interruption: the next readings are those of the uninterrupted run."""
 
-    def read(probe: Probe | Panel, step: int) -> object:
+    def read(probe: Probe | ProbeSet, step: int) -> object:
         reading = probe(drifting(step), W, geometry(DiagonalMetric(P)))
         return untimed(reading) if isinstance(reading, Reading) else [untimed(r) for r in reading.values()]
 
@@ -367,7 +367,7 @@ def test_an_eigenvalue_that_overtakes_the_top_is_followed_from_the_first_reading
 
 def test_views_that_differ_by_the_radius_alone_share_their_products() -> None:
     counting = Counting(Matrix(H))
-    readings = Panel(DENSE)(counting, W, geometry(DiagonalMetric(P)))
+    readings = ProbeSet(DENSE)(counting, W, geometry(DiagonalMetric(P)))
     assert list(readings) == list(DENSE)
     for one, other in (("raw", "spherical"), ("preconditioned", "spherical-preconditioned")):
         assert readings[one].products == readings[other].products
@@ -380,7 +380,7 @@ def test_views_that_differ_by_the_radius_alone_share_their_products() -> None:
 @pytest.mark.parametrize("name", DENSE)
 def test_a_panel_reads_what_a_probe_of_its_own_reads(name: str) -> None:
     alone = Probe(name, k=2)(Matrix(H), W, geometry(DiagonalMetric(P)))
-    assert untimed(Panel(DENSE, k=2)(Matrix(H), W, geometry(DiagonalMetric(P)))[name]) == untimed(alone)
+    assert untimed(ProbeSet(DENSE, k=2)(Matrix(H), W, geometry(DiagonalMetric(P)))[name]) == untimed(alone)
 
 
 def test_a_record_is_json_and_names_more_than_one_value_only_where_there_is_more() -> None:

@@ -14,7 +14,7 @@ from optim_family.geometry import Decay, DiagonalMetric, Geometry
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.layer_sharpness import layer_sharpness
 from optim_family.sharpness.midpoint import moved_to
-from optim_family.sharpness.spectrum import LOOKS, examine, scaled
+from optim_family.sharpness.spectrum import QUANTITIES, examine, scaled
 from optim_family.sharpness.views import VIEWS
 from optim_family.space import ParameterSpace
 
@@ -77,7 +77,7 @@ def test_each_entry_is_what_its_own_function_says(case):
 @pytest.mark.parametrize("looks", [(), ("trace",), ("layers", "density")])
 def test_only_what_is_asked_for_is_measured(case, looks):
     assert list(case.examine(looks=looks)) == ["view", "reading", *looks]
-    assert set(case.examine()) == {"view", "reading", *LOOKS}
+    assert set(case.examine()) == {"view", "reading", *QUANTITIES}
 
 
 def test_a_record_can_be_drawn(case):
@@ -100,7 +100,7 @@ def test_other_weights_can_be_examined_without_moving_the_network(case):
 
 
 def test_what_cannot_be_looked_at_is_named(case):
-    with pytest.raises(ValueError, match="there is no look 'spectrum'; known: density, trace"):
+    with pytest.raises(ValueError, match="there is no quantity 'spectrum'; known: density, trace"):
         case.examine(looks=["trace", "spectrum"])
     with pytest.raises(ValueError, match="gave no mini-batch"):
         examine(case.hessian, case.space, looks=["batch_sharpness"])

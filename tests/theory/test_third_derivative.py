@@ -60,8 +60,8 @@ def test_it_is_torchs_normalisation_and_its_gradient(shape, affine):
 
     expected = both()
     with primitive_batch_norm():
-        for ours, torchs in zip(both(), expected, strict=True):
-            assert torch.allclose(ours, torchs, rtol=EXACT, atol=EXACT)
+        for ours, original in zip(both(), expected, strict=True):
+            assert torch.allclose(ours, original, rtol=EXACT, atol=EXACT)
 
 
 def test_evaluation_is_left_to_torch():

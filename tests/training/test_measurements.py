@@ -10,7 +10,7 @@ from optim_family.curvature.hessian import Hessian
 from optim_family.errors import Stopped
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
-from optim_family.sharpness.probe import Panel
+from optim_family.sharpness.probe import ProbeSet
 from optim_family.training.experiment import build_experiment
 from optim_family.training.loop import Trainer, train
 from optim_family.training.progress import ProgressListener
@@ -93,7 +93,7 @@ def test_the_midpoint_reading_is_that_of_three_successive_weights(tmp_path, ever
         (record,) = [record for record in found if record["step"] == step]
         point = (w[centre - 1] + 2 * w[centre] + w[centre + 1]) / 4
         experiment.objective.space.assign(point)
-        cold = Panel(["spherical"], rtol=1e-7, seed=9)(experiment.objective.hessian(), point)["spherical"]
+        cold = ProbeSet(["spherical"], rtol=1e-7, seed=9)(experiment.objective.hessian(), point)["spherical"]
         assert record["views"]["spherical-midpoint"]["value"] == pytest.approx(cold.value, rel=1e-6)
         assert record["views"]["spherical-midpoint"]["value"] != record["views"]["spherical"]["value"]
     assert found[-1]["views"]["spherical-preconditioned-midpoint"]["threshold"] is not None

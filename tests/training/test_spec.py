@@ -2,7 +2,7 @@
 
 import pytest
 
-from optim_family.sharpness.views import BATCH, MIDPOINT, parted, without_scale
+from optim_family.sharpness.views import BATCH, MIDPOINT, split_view_name, unscaled_view
 
 
 @pytest.mark.parametrize("beside", ["", MIDPOINT, BATCH])
@@ -17,5 +17,5 @@ from optim_family.sharpness.views import BATCH, MIDPOINT, parted, without_scale
     ],
 )
 def test_a_view_differs_by_its_scale_from_another_at_the_same_point(view, bare, beside):
-    assert parted(view + beside) == (view, beside)
-    assert without_scale(view + beside) == bare + beside
+    assert split_view_name(view + beside) == (view, beside)
+    assert unscaled_view(view + beside) == bare + beside
