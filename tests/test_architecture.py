@@ -41,8 +41,8 @@ MAY_IMPORT = {
     "testing": "conformance",
     "study": "analysis curvature data errors figures networks registry resources runs sharpness training",
     "theory": "analysis curvature errors figures geometry optimizers registry runs sharpness space training",
-    "cli": "analysis conformance curvature data errors figures networks registry resources runs sharpness "
-    "study theory training",
+    "cli": "analysis conformance curvature data errors figures geometry networks registry resources runs "
+    "sharpness study theory training",
 }
 # Imported by the rooms that read results: data and small linear algebra, without torch.
 WITHOUT_TORCH = {"sharpness.views", "curvature.gauss_quadrature"}

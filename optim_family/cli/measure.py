@@ -20,7 +20,7 @@ from optim_family.training.experiment import build_objective, check_scale_invari
 from optim_family.training.objective import Objective
 from optim_family.training.spec import RunSpec
 
-_NO_METRIC: Final = "weights alone have no optimizer; `optim-family run` measures while one trains"
+_NO_METRIC: Final = "weights alone have no optimizer (`optim-family run` measures while one trains)"
 
 
 def carry_out(

@@ -24,7 +24,7 @@ RADIAL: Final = 1e-3
 @final
 @dataclass(frozen=True)
 class ViewSelection:
-    """The views that are measured, and the spherical ones left out because the loss is not scale-invariant."""
+    """The views that are measured, and spherical ones skipped because the loss is not scale-invariant."""
 
     views: tuple[str, ...]
     skipped: tuple[str, ...] = ()

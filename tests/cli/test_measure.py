@@ -131,7 +131,7 @@ def test_without_normalisation_the_spherical_sharpness_does_not_apply(run):
         (["--rtol", "2", "--limit", "0"], 2, "--rtol: it must be less than 1"),
         (["--layers", "0"], 2, "--layers: the depth must be a whole number above 0, not 0"),
         (["--layers", "x"], 2, "--layers: the depth must be a whole number above 0, not x"),
-        (["--view", "preconditioned"], 2, "needs an optimizer's metric"),
+        (["--view", "preconditioned"], 2, "weights alone have no optimizer"),
         (["--norm", "none", "--view", "spherical"], 2, "'spherical' does not apply"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
