@@ -80,8 +80,8 @@ def test_listing_imports_nothing(plugin, capsys):
 
 def test_a_packaged_name_is_not_taken_over(plugin):
     plugin(model="bn_cnn", images="digits")
-    assert cards.load("bn_cnn").builtin == "bn_cnn" and "bn_cnn" not in cards.plugged()
-    assert datasets.load("digits").classes == 10 and "digits" not in datasets.plugged()
+    assert cards.load("bn_cnn").builtin == "bn_cnn" and "bn_cnn" not in cards.registered_models()
+    assert datasets.load("digits").classes == 10 and "digits" not in datasets.registered_datasets()
 
 
 def test_what_they_print_does_not_mix_with_the_answer(plugin, capsys):

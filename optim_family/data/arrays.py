@@ -69,7 +69,7 @@ def npz(path: Path) -> Arrays:
             raise CorruptError(f"{path} has no {', '.join(missing)}; it holds {there}")
         further = [name for name in archive if name.startswith(("x_test_", "y_test_"))]
         arrays = {name: _member(path, archive, name) for name in (*_NAMES, *further)}
-    return checked(str(path), arrays)
+    return validate_arrays(str(path), arrays)
 
 
 def require_file(path: Path) -> None:
@@ -112,7 +112,7 @@ def _member(path: Path, archive: Mapping[str, Any], name: str) -> npt.NDArray[An
     return array
 
 
-def checked(
+def validate_arrays(
     source: str, arrays: Mapping[str, npt.NDArray[Any]], class_names: tuple[str, ...] | None = None
 ) -> Arrays:
     """Arrays as files hold them, brought to one form or refused.
@@ -216,4 +216,4 @@ def plugin_arrays(name: str) -> Arrays:
         found = dict(load())
         names = found.pop("class_names", None)
         wanted = {key: found[key] for key in ("x_train", "y_train", "x_test", "y_test")}
-    return checked(f"{name} of {entry.source}", wanted, names and tuple(map(str, names)))
+    return validate_arrays(f"{name} of {entry.source}", wanted, names and tuple(map(str, names)))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True)
-class Entry:
+class DatasetInfo:
     """One line of the catalogue: a set that is known by name. Sizes are in pixels, height first."""
 
     name: str
@@ -45,19 +45,19 @@ class Entry:
     present: bool = True
 
 
-_ENTRIES = (
-    Entry("digits", 1437, 360, (8, 8), 1, 10, "handwritten digits, comes with scikit-learn"),
-    Entry("cifar10", 50_000, 10_000, (32, 32), 3, 10, "photographs of animals and vehicles"),
-    Entry("cifar100", 50_000, 10_000, (32, 32), 3, 100, "photographs of a hundred kinds of things"),
-    Entry("svhn", 73_257, 26_032, (32, 32), 3, 10, "house numbers in street views"),
-    Entry("mnist", 60_000, 10_000, (28, 28), 1, 10, "handwritten digits"),
-    Entry("fashion-mnist", 60_000, 10_000, (28, 28), 1, 10, "pieces of clothing"),
+_CATALOGUE = (
+    DatasetInfo("digits", 1437, 360, (8, 8), 1, 10, "handwritten digits, comes with scikit-learn"),
+    DatasetInfo("cifar10", 50_000, 10_000, (32, 32), 3, 10, "photographs of animals and vehicles"),
+    DatasetInfo("cifar100", 50_000, 10_000, (32, 32), 3, 100, "photographs of a hundred kinds of things"),
+    DatasetInfo("svhn", 73_257, 26_032, (32, 32), 3, 10, "house numbers in street views"),
+    DatasetInfo("mnist", 60_000, 10_000, (28, 28), 1, 10, "handwritten digits"),
+    DatasetInfo("fashion-mnist", 60_000, 10_000, (28, 28), 1, 10, "pieces of clothing"),
 )
-NAMES = tuple(entry.name for entry in _ENTRIES)
+NAMES = tuple(entry.name for entry in _CATALOGUE)
 FORMS = (*NAMES, "npz:PATH", "folder:PATH")
 
 
-def catalogue(root: Path | None = None) -> list[Entry]:
+def catalogue(root: Path | None = None) -> list[DatasetInfo]:
     """The sets known by name, each with whether this machine has it (under `root`, as for `load`)."""
     there = root or torchvision_sets.data_root()
     return [
@@ -65,11 +65,11 @@ def catalogue(root: Path | None = None) -> list[Entry]:
             entry,
             present=entry.name not in torchvision_sets.SETS or torchvision_sets.present(entry.name, there),
         )
-        for entry in _ENTRIES
+        for entry in _CATALOGUE
     ]
 
 
-def plugged() -> dict[str, registry.PluginEntry]:
+def registered_datasets() -> dict[str, registry.PluginEntry]:
     """The sets of other distributions; a name of `NAMES` is taken."""
     return {name: entry for name, entry in registry.entries(registry.DATA).items() if name not in NAMES}
 
@@ -203,9 +203,9 @@ def _read(name: str, root: Path | None) -> Arrays:
         return torchvision_sets.read(name, root or torchvision_sets.data_root())
     if name == "digits":
         return arrays.digits()
-    if name in plugged():
+    if name in registered_datasets():
         return arrays.plugin_arrays(name)
-    raise UsageError(unknown("data set", name, [*plugged(), *FORMS]))
+    raise UsageError(unknown("data set", name, [*registered_datasets(), *FORMS]))
 
 
 def _check_limit(name: str, limit: int | None, source: Arrays) -> None:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from optim_family.data.arrays import Arrays
 
-_PATIENCE = 30.0  # seconds without a byte from the network
+_TIMEOUT = 30.0  # seconds without a byte from the network
 
 
 @final
 @dataclass(frozen=True)
-class Published:
+class TorchvisionDataset:
     """How torchvision spells a set.
 
     Attributes:
@@ -37,7 +37,7 @@ class Published:
     splits: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
     labels: str = "targets"
 
-    def tops(self, root: Path) -> str:
+    def top_level_paths(self, root: Path) -> str:
         """The files and folders directly below `root` that belong to this set."""
         return " and ".join(sorted({str(root / PurePosixPath(file).parts[0]) for file in self.files}))
 
@@ -52,21 +52,21 @@ def _batches(folder: str, *names: str) -> tuple[str, ...]:
 
 
 SETS = {
-    "cifar10": Published(
+    "cifar10": TorchvisionDataset(
         "CIFAR10",
         _batches(
             "cifar-10-batches-py", *(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"
         ),
     ),
-    "cifar100": Published("CIFAR100", _batches("cifar-100-python", "train", "test", "meta")),
-    "svhn": Published(
+    "cifar100": TorchvisionDataset("CIFAR100", _batches("cifar-100-python", "train", "test", "meta")),
+    "svhn": TorchvisionDataset(
         "SVHN",
         ("train_32x32.mat", "test_32x32.mat"),
         splits=({"split": "train"}, {"split": "test"}),
         labels="labels",
     ),
-    "mnist": Published("MNIST", _idx("MNIST")),
-    "fashion-mnist": Published("FashionMNIST", _idx("FashionMNIST")),
+    "mnist": TorchvisionDataset("MNIST", _idx("MNIST")),
+    "fashion-mnist": TorchvisionDataset("FashionMNIST", _idx("FashionMNIST")),
 }
 
 
@@ -93,12 +93,12 @@ def read(name: str, root: Path) -> Arrays:
         UsageError: it is not below `root`.
         CorruptError: it is, but torchvision cannot read it, or what it reads is not images and labels.
     """
-    from optim_family.data.arrays import checked
+    from optim_family.data.arrays import validate_arrays
 
-    tops = SETS[name].tops(root)
+    paths = SETS[name].top_level_paths(root)
     if not present(name, root):
         raise UsageError(
-            f"{name} is not on this machine (no {tops}); get it with: optim-family data fetch {name}"
+            f"{name} is not on this machine (no {paths}); get it with: optim-family data fetch {name}"
         )
     try:
         arrays, class_names = _arrays(SETS[name], root)
@@ -106,9 +106,9 @@ def read(name: str, root: Path) -> Arrays:
         raise
     except Exception as error:  # pickle, zlib, torch and bare assertions all speak up about a damaged file
         raise CorruptError(
-            f"{name} is damaged ({one_line(error)}); delete {tops} and run: optim-family data fetch {name}"
+            f"{name} is damaged ({one_line(error)}); delete {paths} and run: optim-family data fetch {name}"
         ) from error
-    return checked(f"{name} in {root}", arrays, class_names)
+    return validate_arrays(f"{name} in {root}", arrays, class_names)
 
 
 def fetch(name: str, root: Path) -> Path:
@@ -118,47 +118,47 @@ def fetch(name: str, root: Path) -> Path:
         UsageError: the network, or the file system, does not let it.
     """
     try:
-        with _patience():
-            _halves(SETS[name], root, download=True)
+        with _socket_timeout():
+            _train_and_test(SETS[name], root, download=True)
     except OptimFamilyError:
         raise
     except Exception as error:  # of the network, the disk, the archive: each in its own way
         raise UsageError(
             f"{name} cannot be fetched into {root}: {one_line(error)}; check the network, "
-            f"and delete {SETS[name].tops(root)} if an earlier download broke off"
+            f"and delete {SETS[name].top_level_paths(root)} if an earlier download broke off"
         ) from error
     return root
 
 
-def _arrays(published: Published, root: Path) -> tuple[dict[str, npt.NDArray[Any]], tuple[str, ...]]:
+def _arrays(dataset: TorchvisionDataset, root: Path) -> tuple[dict[str, npt.NDArray[Any]], tuple[str, ...]]:
     import numpy as np
 
-    train, test = _halves(published, root, download=False)
+    train, test = _train_and_test(dataset, root, download=False)
     arrays = {
         "x_train": np.asarray(train.data),
-        "y_train": np.asarray(getattr(train, published.labels)),
+        "y_train": np.asarray(getattr(train, dataset.labels)),
         "x_test": np.asarray(test.data),
-        "y_test": np.asarray(getattr(test, published.labels)),
+        "y_test": np.asarray(getattr(test, dataset.labels)),
     }
     return arrays, tuple(getattr(train, "classes", map(str, range(10))))  # SVHN's are the digits
 
 
-def _halves(published: Published, root: Path, *, download: bool) -> list[Any]:
+def _train_and_test(dataset: TorchvisionDataset, root: Path, *, download: bool) -> list[Any]:
     try:
         from torchvision import datasets
     except (ImportError, RuntimeError) as error:
         raise OptimFamilyError(
             f"torchvision cannot be imported ({one_line(error)}); see: optim-family doctor"
         ) from error
-    make = getattr(datasets, published.home)
-    return [make(root, download=download, **split) for split in published.splits]
+    make = getattr(datasets, dataset.home)
+    return [make(root, download=download, **split) for split in dataset.splits]
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
+def _socket_timeout() -> Iterator[None]:
     """A network that went silent is an error, not a wait without end."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_PATIENCE)
+    socket.setdefaulttimeout(_TIMEOUT)
     try:
         yield
     finally:

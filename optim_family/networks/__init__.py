@@ -1,1 +1,1 @@
-"""Networks: model cards, how timm backbones are adapted, and the proof of scale invariance."""
+"""Networks: model cards, their construction and adaptation, and the test of scale invariance."""

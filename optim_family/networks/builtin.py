@@ -1,6 +1,6 @@
-"""Networks that timm does not have, or not at any width, in their plain form; `backbones` adapts them.
+"""Networks that timm does not have, or not at any width, in their plain form; `adapt` changes them.
 
-Each maps [n, channels, height, width] → [n, classes] and calls its read-out `fc`.
+Each maps [n, channels, height, width] → [n, classes] and calls its classifier `fc`.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from optim_family.registry import MODELS, load_plugin, named_error, plugin_error
 
 
 def bn_cnn(classes: int, channels: int, size: tuple[int, int], *, width: int = 8) -> nn.Module:
-    """Three times 3×3 convolution, BN, ReLU, with w, 2w, 4w channels and strides 1, 2, 2; then the mean."""
+    """Three blocks of 3×3 convolution, BN, ReLU: w, 2w, 4w channels, strides 1, 2, 2; mean pooling."""
     widths = channels, _positive(width), 2 * width, 4 * width
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (inputs, outputs) in enumerate(pairwise(widths), start=1):
@@ -27,7 +27,7 @@ def bn_cnn(classes: int, channels: int, size: tuple[int, int], *, width: int = 8
 
 
 def bn_mlp(classes: int, channels: int, size: tuple[int, int], *, width: int = 64) -> nn.Module:
-    """The image as one vector; twice linear, BN, ReLU, with w units each."""
+    """The image as one vector; two blocks of linear, BN, ReLU, with w units each."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     for i, inputs in enumerate((channels * size[0] * size[1], _positive(width)), start=1):
         layers[f"linear{i}"] = nn.Linear(inputs, width, bias=False)
@@ -37,22 +37,23 @@ def bn_mlp(classes: int, channels: int, size: tuple[int, int], *, width: int = 6
 
 
 def resnet20(classes: int, channels: int, size: tuple[int, int], *, width: int = 16) -> nn.Module:
-    """3×3 convolution, BN, ReLU; three stages of three residual blocks with w, 2w, 4w channels; the mean.
+    """3×3 convolution, BN, ReLU; three stages of three residual blocks with w, 2w, 4w channels; mean pooling.
 
     Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", §4.2 (n = 3, option A).
     """
     stem = {"conv": conv3x3(channels, _positive(width)), "norm": nn.BatchNorm2d(width), "relu": nn.ReLU()}
     layers: OrderedDict[str, nn.Module] = OrderedDict(stem)
     for i, (inputs, outputs) in enumerate(pairwise((width, width, 2 * width, 4 * width)), start=1):
-        first = Block(inputs, outputs, stride=min(i, 2))
-        layers[f"stage{i}"] = nn.Sequential(first, Block(outputs, outputs), Block(outputs, outputs))
+        first = ResidualBlock(inputs, outputs, stride=min(i, 2))
+        others = (ResidualBlock(outputs, outputs) for _ in range(2))
+        layers[f"stage{i}"] = nn.Sequential(first, *others)
     return _finish(layers, 4 * width, classes)
 
 
 def vgg11(classes: int, channels: int, size: tuple[int, int], *, width: int = 64) -> nn.Module:
-    """Eight times 3×3 convolution, BN, ReLU, with w, 2w, 4w, 4w, 8w, 8w, 8w, 8w channels; then the mean.
+    """Eight blocks of 3×3 convolution, BN, ReLU, with w, 2w, 4w, 4w, 8w, 8w, 8w, 8w channels; mean pooling.
 
-    Max-pools follow the 1st, 2nd, 4th, 6th and 8th; they round up, so that one pixel stays one pixel.
+    Max-pools follow the 1st, 2nd, 4th, 6th and 8th block; they round up, so that one pixel stays one pixel.
     Source: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
     table 1, column A; with BN, and one linear layer in place of three.
     """
@@ -71,8 +72,8 @@ def vgg11(classes: int, channels: int, size: tuple[int, int], *, width: int = 64
 
 
 @final
-class Block(nn.Module):
-    """y = ReLU(BN(conv(ReLU(BN(conv(x))))) + x), where x is subsampled and padded with zeros if need be."""
+class ResidualBlock(nn.Module):
+    """y = ReLU(BN(conv(ReLU(BN(conv(x))))) + x), where x is subsampled and zero-padded if shapes differ."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class Block(nn.Module):
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """A 3×3 convolution without bias that keeps the size of the image, or divides it by the stride."""
+    """A 3×3 convolution without bias that keeps the image size, or divides it by the stride."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
@@ -105,7 +106,7 @@ def _finish(layers: OrderedDict[str, nn.Module], features: int, classes: int) ->
 
 
 def _initialised(network: nn.Module) -> nn.Module:
-    """He's normal initialisation, so that the network without normalisation is trainable too."""
+    """He's normal initialisation: the network is trainable without normalisation too."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -120,22 +121,20 @@ BUILTIN: Final[dict[str, Callable[..., nn.Module]]] = {
 }
 
 
-def maker(builtin: str | None, plugin: str | None) -> Callable[..., nn.Module]:
-    """What builds a network of this package, or else one of another distribution."""
-    return BUILTIN[builtin] if builtin else partial(network, plugin or "")
+def constructor(builtin: str | None, plugin: str | None) -> Callable[..., nn.Module]:
+    """The constructor of a network of this package, or of a plugin."""
+    return BUILTIN[builtin] if builtin else partial(plugin_network, plugin or "")
 
 
-def network(name: str, classes: int, channels: int, size: tuple[int, int], **kwargs: Any) -> Any:
-    """The network that a plugin builds: [n, channels, *size] → [n, classes].
+def plugin_network(name: str, classes: int, channels: int, size: tuple[int, int], **kwargs: Any) -> Any:
+    """Build the network of a plugin: [n, channels, *size] → [n, classes].
 
     Raises:
-        PluginError: it fails, or builds something else.
+        PluginError: the plugin fails, or returns no nn.Module.
     """
-    from torch import nn
-
     entry, build = load_plugin(MODELS, name)
     with plugin_errors(entry, "cannot be built"):
-        made = build(classes, channels, size, **kwargs)
-    if not isinstance(made, nn.Module):
-        raise named_error(entry, f"builds no nn.Module, but {type(made).__name__}")
-    return made
+        built = build(classes, channels, size, **kwargs)
+    if not isinstance(built, nn.Module):
+        raise named_error(entry, f"builds no nn.Module, but {type(built).__name__}")
+    return built

@@ -1,4 +1,4 @@
-"""Model cards: a backbone and what is changed to make its loss scale-invariant, as data.
+"""Model cards: a backbone and the changes that make its loss scale-invariant, as data.
 
 A card is a dataclass, so that listing all of them costs nothing; pydantic is imported when one is read.
 """
@@ -18,39 +18,39 @@ from optim_family.resources import folder
 @final
 @dataclass(frozen=True)
 class Adapt:
-    """What is done to the network, in this order; normalisation is an option of the run."""
+    """Changes to the network, in this order; normalisation is an option of the run."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    stem: Literal["conv3x3"] | None = None  # first convolution → 3×3/1, the only max-pool → nothing
+    stem: Literal["conv3x3"] | None = None  # first convolution → 3×3/1, the only max-pool → identity
     pool: Literal["ceil"] | None = None  # max-pools round up, so that one pixel stays one pixel
     head: Literal["average"] | None = None  # after the features: mean over the image, one linear layer
-    freeze: tuple[str, ...] | None = None  # parameters held at a random value; the classifier if not given
+    freeze: tuple[str, ...] | None = None  # parameters frozen at random values; default: the classifier
     readout_norm: float = 1.0  # Frobenius norm of each of them
 
 
 @final
 @dataclass(frozen=True)
 class Expect:
-    """What `optim-family models check` must find under frozen-affine normalisation."""
+    """The result that `optim-family models check` requires under frozen-affine normalisation."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    invariant: Literal["bitwise"] | None = None  # nothing is promised if not given
+    invariant: Literal["bitwise"] | None = None  # default: no requirement
 
 
 @final
 @dataclass(frozen=True)
 class Card:
-    """One backbone: where it comes from, how it is adapted, what is expected of it."""
+    """One backbone: its source, its changes, and the expected scale invariance."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    name: str  # of the file, unless the card says otherwise
+    name: str  # by default that of the file
     summary: str  # one line
     timm: str | None = None  # a timm architecture, or
     builtin: Literal["bn_cnn", "bn_mlp", "resnet20", "vgg11"] | None = None  # a network of this package, or
-    plugin: str | None = None  # the name of one that another distribution registers
+    plugin: str | None = None  # a network of another distribution
     kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of its constructor
     adapt: Adapt = Adapt()
     expect: Expect = Expect()
@@ -64,11 +64,11 @@ def names() -> list[str]:
 def summaries() -> dict[str, str]:
     """Name → one line, for every packaged card and every plugin; validates and imports nothing."""
     cards = {name: str(_table(folder("models") / f"{name}.toml").get("summary", "")) for name in names()}
-    return {name: f"of {entry.source}" for name, entry in plugged().items()} | cards
+    return {name: f"of {entry.source}" for name, entry in registered_models().items()} | cards
 
 
-def plugged() -> dict[str, registry.PluginEntry]:
-    """The models of other distributions; the name of a packaged card is taken."""
+def registered_models() -> dict[str, registry.PluginEntry]:
+    """The models of other distributions; the names of packaged cards are reserved."""
     return {name: entry for name, entry in registry.entries(registry.MODELS).items() if name not in names()}
 
 
@@ -76,16 +76,16 @@ def load(model: str) -> Card:
     """The card of a packaged model, of a file (`…/mine.toml`), or of any timm backbone (`timm:NAME`).
 
     Raises:
-        UsageError: there is no such card, or it is wrong: every mistake, each with its place.
+        UsageError: there is no such card, or it is invalid: every mistake, each with its place.
     """
     if model.startswith("timm:"):
         return Card(name=model, summary="adapted in the generic way", timm=model.removeprefix("timm:"))
     if model.endswith(".toml"):
         return _read(Path(model))
-    if model in (others := plugged()):
-        return Card(name=model, summary=f"of {others[model].source}", plugin=model)
+    if model in (plugins := registered_models()):
+        return Card(name=model, summary=f"of {plugins[model].source}", plugin=model)
     if model not in names():
-        raise UsageError(unknown("model", model, [*names(), *others, "timm:NAME", "PATH.toml"]))
+        raise UsageError(unknown("model", model, [*names(), *plugins, "timm:NAME", "PATH.toml"]))
     return _read(folder("models") / f"{model}.toml")
 
 
@@ -104,9 +104,9 @@ def _read(path: Path) -> Card:
 
 
 def _broken_rules(table: dict[str, Any]) -> Iterator[str]:
-    """What the types of the fields do not say; read from the raw table, to be told with all the rest."""
+    """Rules that types cannot express, on the raw table, so that one message reports all mistakes."""
     if len({"timm", "builtin", "plugin"} & table.keys()) != 1:
-        yield "a card has either timm or builtin or plugin"
+        yield "a card has exactly one of timm, builtin and plugin"
     adapt = table.get("adapt")
     norm = adapt.get("readout_norm") if isinstance(adapt, dict) else None
     if isinstance(norm, int | float) and not 0 < norm < math.inf:

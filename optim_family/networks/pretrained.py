@@ -1,4 +1,4 @@
-"""Weights from a safetensors file into a network: all that it needs, nothing that it does not know."""
+"""Load weights from a safetensors file into a network: every parameter, and no unknown tensor."""
 
 import hashlib
 import re
@@ -14,33 +14,33 @@ from torch import Tensor, nn
 
 from optim_family.errors import CorruptError, UsageError, one_line
 
-# The network's tensors as a checkpoint of a run names them; beside them are those of the optimizer.
-_OWN: Final = re.compile(r"tree\['model'\]\['(.+)'\]")
-_FORGED: Final = (safetensors.SafetensorError, struct.error, ValueError, TypeError, KeyError)
-_NAMED: Final = 3  # of the tensors that do not fit, so many are named
+# Name of a network's tensor in a checkpoint of a run, which holds those of the optimizer too.
+_IN_CHECKPOINT: Final = re.compile(r"tree\['model'\]\['(.+)'\]")
+_MALFORMED: Final = (safetensors.SafetensorError, struct.error, ValueError, TypeError, KeyError)
+_MOST_LISTED: Final = 3  # names in an error message
 
 
 def load_weights(model: nn.Module, path: Path, name: str) -> str:
-    """Put the tensors of a file into a network, in the network's own dtype; the SHA-256 of the file.
+    """Copy the tensors of a file into a network, in the network's dtype; return the SHA-256 of the file.
 
-    Every parameter must be there, a frozen one too. A buffer may be missing, and keeps its value then.
+    The file must hold every parameter, frozen ones included. A missing buffer keeps its value.
 
     Args:
-        model: the network; left as it is if anything is wrong.
-        path: a safetensors file, by the names of `state_dict()`, or a checkpoint of a run.
-        name: of the network, for messages.
+        model: the network; unchanged if an error is raised.
+        path: a safetensors file with the names of `state_dict()`, or a checkpoint of a run.
+        name: of the network, for error messages.
 
     Raises:
         UsageError: there is no such file, or it holds the weights of another network.
-        CorruptError: it is damaged, or its numbers are not finite.
+        CorruptError: it is damaged, or holds numbers that are not finite.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"the weights {path} cannot be read: {error.strerror}") from None
     try:
-        tensors = _of_network(safetensors.torch.load(data))
-    except _FORGED as error:
+        tensors = _network_tensors(safetensors.torch.load(data))
+    except _MALFORMED as error:
         raise CorruptError(f"{path} is no safetensors file, or damaged: {one_line(error)}") from error
     if mistakes := _mistakes(model, tensors):
         raise UsageError(f"{path} does not fit {name}: {'; '.join(mistakes)}")
@@ -50,26 +50,27 @@ def load_weights(model: nn.Module, path: Path, name: str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _of_network(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    own = {match[1]: tensor for key, tensor in tensors.items() if (match := _OWN.fullmatch(key))}
-    return own or dict(tensors)
+def _network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    matches = {key: _IN_CHECKPOINT.fullmatch(key) for key in tensors}
+    in_checkpoint = {match[1]: tensors[key] for key, match in matches.items() if match}
+    return in_checkpoint or dict(tensors)
 
 
 def _mistakes(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     known = model.state_dict()
     needed = known.keys() - {key for key, _ in model.named_buffers()}
     missing = [key for key in known if key in needed - tensors.keys()]
-    strange = [key for key in tensors if key not in known]
+    unknown = [key for key in tensors if key not in known]
     shapes = [
         f"{key} {list(tensor.shape)} instead of {list(known[key].shape)}"
         for key, tensor in tensors.items()
         if key in known and tensor.shape != known[key].shape
     ]
-    found = {"it has no": missing, "it has an unknown": strange, "of another shape:": shapes}
-    return [f"{what} {_few(keys)}" for what, keys in found.items() if keys]
+    problems = {"it has no": missing, "it has an unknown": unknown, "of another shape:": shapes}
+    return [f"{problem} {_few(keys)}" for problem, keys in problems.items() if keys]
 
 
 def _few(keys: Collection[str]) -> str:
     listed = list(keys)
-    more = len(listed) - _NAMED
-    return ", ".join(listed[:_NAMED]) + (f", …(+{more})" if more > 0 else "")
+    more = len(listed) - _MOST_LISTED
+    return ", ".join(listed[:_MOST_LISTED]) + (f", …(+{more})" if more > 0 else "")

@@ -90,7 +90,8 @@ def _refused(key: str, axes: Axes, check: Callable[[str], Any]) -> Iterator[Mist
 
 
 def _check_data(name: str) -> None:
-    if name not in (*datasets.NAMES, *datasets.plugged()) and not name.startswith(("npz:", "folder:")):
+    known = {*datasets.NAMES, *datasets.registered_datasets()}
+    if name not in known and not name.startswith(("npz:", "folder:")):
         raise UsageError(unknown("data set", name, datasets.FORMS))
 
 

@@ -40,7 +40,7 @@ class Experiment:
     spec: RunSpec
     objective: Objective
     optimizer: OptimizerBase
-    verdict: scale_invariance.Verdict
+    verdict: scale_invariance.ScaleInvariance
     views: tuple[str, ...]
     skipped_views: tuple[str, ...]
     scheduler: Scheduler | None = None
@@ -178,7 +178,7 @@ def build_objective(
     )
 
 
-def check_scale_invariance(objective: Objective) -> scale_invariance.Verdict:
+def check_scale_invariance(objective: Objective) -> scale_invariance.ScaleInvariance:
     """Whether the loss is scale-invariant in all that is trained, at its present weights."""
     space = objective.space
     return scale_invariance.check(objective.sample_loss, dict(zip(space.names, space.tensors, strict=True)))

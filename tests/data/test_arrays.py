@@ -40,9 +40,9 @@ def test_digits_are_the_same_every_time():
 def test_channels_may_come_first_or_last(channels):
     x = np.random.default_rng(0).integers(0, 256, (12, 5, 6, channels), dtype=np.uint8)
     first = x.transpose(0, 3, 1, 2)
-    last = readers.checked("a", arrays(x_train=x, x_test=x[:6]))
+    last = readers.validate_arrays("a", arrays(x_train=x, x_test=x[:6]))
     assert (last.x_train == first).all()
-    assert (readers.checked("a", arrays(x_train=first, x_test=x[:6])).x_train == first).all()
+    assert (readers.validate_arrays("a", arrays(x_train=first, x_test=x[:6])).x_train == first).all()
 
 
 def test_grey_images_need_no_channel_axis(tmp_path):

@@ -240,7 +240,7 @@ def test_fetching_over_a_broken_download_says_what_to_delete(tmp_path, monkeypat
 def test_a_silent_network_is_not_waited_for_without_end(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        torchvision_sets, "_halves", lambda *_args, **_kwargs: seen.append(socket.getdefaulttimeout())
+        torchvision_sets, "_train_and_test", lambda *_args, **_kwargs: seen.append(socket.getdefaulttimeout())
     )
     data.fetch("svhn", tmp_path)
     assert 0 < seen[0] < 120 and socket.getdefaulttimeout() is None

@@ -324,8 +324,8 @@ def test_a_network_without_batch_normalisation_passes_through(name, norm):
 def test_images_that_are_too_small_are_refused_with_a_size_that_fits(tmp_path):
     path = card(tmp_path, 'timm = "vgg11_bn"\nkwargs = { mlp_ratio = 0.001 }\n[adapt]\nhead = "average"')
     message = refusal(path)
-    assert message.startswith("mine cannot take 8×8 images: ")
-    assert message.endswith("; it takes 32×32 ones, or choose another model")
+    assert message.startswith("mine cannot process 8×8 images: ")
+    assert message.endswith("; it works with 32×32 images; or choose another model")
 
 
 def test_a_transformer_is_built_for_the_size_of_the_images_and_refuses_less_than_a_patch():
@@ -354,7 +354,7 @@ def test_an_unknown_timm_model_is_answered_with_near_names_only():
             'builtin = "bn_mlp"\n[adapt]\nfreeze = ["head.*"]',
             "no parameter 'head.*' to freeze; its last ones are",
         ),
-        ('timm = "test_resnet"\nkwargs = { num_classes = 7 }', "with [1, 7] numbers, not [1, 10]"),
+        ('timm = "test_resnet"\nkwargs = { num_classes = 7 }', "outputs of shape [1, 7], not [1, 10]"),
     ],
 )
 def test_a_card_that_does_not_fit_its_network_is_refused_in_one_line(tmp_path, text, message):

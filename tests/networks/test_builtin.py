@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from optim_family.networks.builtin import BUILTIN, Block, bn_cnn, bn_mlp, resnet20, vgg11
+from optim_family.networks.builtin import BUILTIN, ResidualBlock, bn_cnn, bn_mlp, resnet20, vgg11
 from optim_family.networks.cards import Card
 
 
@@ -81,7 +81,7 @@ def test_doubling_the_width_multiplies_the_weights_of_inner_layers_by_four(build
 
 
 def test_a_block_with_a_silent_branch_passes_on_its_input_subsampled_and_padded():
-    block = Block(3, 5, stride=2).eval()
+    block = ResidualBlock(3, 5, stride=2).eval()
     nn.init.zeros_(block.conv2.weight)
     x = torch.rand(2, 3, 4, 4)
     y = block(x)

@@ -95,7 +95,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(written):
         """)
     )
     for part in (
-        "a card has either timm or builtin or plugin",
+        "a card has exactly one of timm, builtin and plugin",
         "summary: it must be a valid string, not 3",
         "no builtin 'bn_cn'; did you mean 'bn_cnn'? Known: bn_cnn, bn_mlp, resnet20, vgg11",
         "there is no field 'kwarg'; did you mean 'kwargs'?",
@@ -110,7 +110,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(written):
 
 def test_a_card_without_a_network_says_what_is_missing(written):
     message = refusal(written('adapt = "conv3x3"'))
-    assert "a card has either timm or builtin or plugin" in message
+    assert "a card has exactly one of timm, builtin and plugin" in message
     assert "summary: field required" in message
     assert "adapt: it must be a dictionary" in message
 

@@ -9,7 +9,7 @@ from torch import nn
 from optim_family.errors import UsageError
 from optim_family.networks import cards
 from optim_family.networks.build import build
-from optim_family.networks.scale_invariance import Verdict, check
+from optim_family.networks.scale_invariance import ScaleInvariance, check
 
 
 def trained(network):
@@ -45,7 +45,7 @@ def rayleigh(w):
 @pytest.mark.parametrize("name", cards.names())
 def test_every_card_keeps_its_promise_to_the_last_bit(name, dtype):
     assert cards.load(name).expect.invariant == "bitwise"
-    assert verdict(name, dtype=dtype) == Verdict(True, True, 0.0, 0.0)
+    assert verdict(name, dtype=dtype) == ScaleInvariance(True, True, 0.0, 0.0)
 
 
 def test_trained_affine_parameters_break_invariance_and_the_last_ones_are_named_first():
@@ -77,7 +77,7 @@ def test_an_ordinary_eps_is_seen_and_blamed_on_the_convolutions(dtype):
 
 def test_a_quotient_is_exactly_invariant(pair):
     found = check(lambda: rayleigh(torch.cat([*pair.values()])), pair)
-    assert found == Verdict(True, True, 0.0, 0.0)
+    assert found == ScaleInvariance(True, True, 0.0, 0.0)
     assert found.summary == "exactly scale-invariant (loss equal, gradient half at 2w, bitwise)"
 
 
@@ -146,6 +146,6 @@ def test_nothing_trained_is_a_mistake():
 
 
 def test_the_summary_of_rounding_on_a_gpu_gives_both_errors():
-    assert Verdict(True, False, 1e-7, 3e-6).summary == (
+    assert ScaleInvariance(True, False, 1e-7, 3e-6).summary == (
         "scale-invariant to rounding (loss moves by 1.0e-07, gradient by 3.0e-06 at 2w)"
     )

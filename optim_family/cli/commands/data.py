@@ -16,14 +16,14 @@ def command(output: Output) -> None:
         return output.data([asdict(entry) for entry in known])
     rows = [_row(entry) for entry in known]
     output.table(["data", "train + test", "size", "classes", "on this machine", ""], rows)
-    others = "".join(f" {name} of {entry.source}," for name, entry in datasets.plugged().items())
+    others = "".join(f" {name} of {entry.source}," for name, entry in datasets.registered_datasets().items())
     output.say(
         f"\nAlso{others} npz:PATH (x_train, y_train, x_test, y_test) "
         "and folder:PATH (train/CLASS/*.png, test/…)."
     )
 
 
-def _row(entry: datasets.Entry) -> list[str]:
+def _row(entry: datasets.DatasetInfo) -> list[str]:
     return [
         entry.name,
         f"{entry.train_images} + {entry.test_images}",

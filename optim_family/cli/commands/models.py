@@ -12,7 +12,7 @@ from optim_family.networks import cards
 
 if TYPE_CHECKING:
     from optim_family.networks.cards import Norm
-    from optim_family.networks.scale_invariance import Verdict
+    from optim_family.networks.scale_invariance import ScaleInvariance
 
 _PRECISIONS: Final = ("float32", "float64")
 
@@ -65,7 +65,7 @@ def _promise(name: str, promised: str | None, kept: bool) -> str:
     return f"The card of {name} promises {promised} invariance, and {'keeps it' if kept else 'breaks it'}."
 
 
-def _verdict(model: str, norm: "Norm", side: int, precision: str) -> "Verdict":
+def _verdict(model: str, norm: "Norm", side: int, precision: str) -> "ScaleInvariance":
     """Half the squared error on eight random images of ten classes, doubled weights against plain ones."""
     import torch
 
