@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from optim_family import registry
-from optim_family.conformance import suite
 from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_line
 
 SECONDS: Final = 120.0  # for one check
@@ -148,6 +147,8 @@ def _main(name: str, selected: Sequence[str]) -> None:
         optimizer = registry.load(name)
     except OptimFamilyError as error:
         return write(error=str(error), usage=isinstance(error, UsageError))
+
+    from optim_family.conformance import suite  # here: it imports torch
 
     checks = {check.__name__.removeprefix("check_"): check for check in suite.CHECKS}
     selected = selected or list(checks)
