@@ -1,4 +1,4 @@
-"""Plugins by name: entry points are read lazily, listing imports nothing, loading imports one."""
+"""Plugins by name: listing reads entry points and imports nothing; loading imports one plugin."""
 
 import configparser
 import functools
@@ -24,20 +24,20 @@ MODELS: Final = "optim_family.models"
 DATA: Final = "optim_family.data"
 _KINDS: Final = {GROUP: "optimizer", MODELS: "model", DATA: "data set"}
 _HERE: Final = "optim-family"
-# Packages whose optimizers are members under the name PACKAGE:NAME.
+# Packages whose optimizers are available as PACKAGE:NAME.
 EXTERNAL_PACKAGES: Final = ("torch", "timm")
 
 
 @final
 @dataclass(frozen=True)
 class PluginEntry:
-    """One registered name, and who registered it."""
+    """One registered name, and the distribution that registers it."""
 
     name: str
     target: str  # module:Class
     distribution: str
     version: str
-    conflicting: tuple[str, ...] = ()  # all who claim the name, if there is more than one
+    conflicting: tuple[str, ...] = ()  # all sources of the name, if there are several
     kind: str = "optimizer"
 
     @property
@@ -50,7 +50,7 @@ Entry = PluginEntry  # former name
 
 
 def entries(group: str = GROUP) -> dict[str, PluginEntry]:
-    """Name → entry, sorted by name; a name that several distributions claim lists them as `conflicting`."""
+    """Name → entry, sorted by name; a name of several distributions lists them as `conflicting`."""
     installed = {_entry(point) for point in entry_points(group=group)}
     if not any(entry.distribution == _HERE for entry in installed):
         installed |= set(_checkout(group))
@@ -61,7 +61,7 @@ def entries(group: str = GROUP) -> dict[str, PluginEntry]:
 
 
 def entry(name: str) -> PluginEntry:
-    """Who provides the optimizer of this name, those of torch and timm included.
+    """The entry of an optimizer, including those of torch and timm.
 
     Raises:
         UsageError: no optimizer has this name.
@@ -85,34 +85,34 @@ def load(name: str) -> "type[OptimizerBase]":
 
     Raises:
         UsageError: no optimizer has this name.
-        PluginError: two distributions claim it, it cannot be imported, or it is no family optimizer.
+        PluginError: two distributions register it, it cannot be imported, or it is no such class.
     """
-    found = entry(name)
-    if found.distribution in EXTERNAL_PACKAGES:
-        wrap_external: Callable[[str], type[OptimizerBase]] = _import(found)
+    known = entry(name)
+    if known.distribution in EXTERNAL_PACKAGES:
+        wrap_external: Callable[[str], type[OptimizerBase]] = _import(known)
         return wrap_external(name)
-    return _checked(_sole(found), found)
+    return _checked(_sole(known), known)
 
 
 def load_plugin(group: str, name: str) -> tuple[PluginEntry, Any]:
-    """What a plugin of another group registers under a name that `entries(group)` has, and who it is.
+    """The entry of a model or data set, and the object it registers; `entries(group)` has the name.
 
     Raises:
-        PluginError: two distributions claim the name, or it cannot be imported.
+        PluginError: two distributions register the name, or it cannot be imported.
     """
-    found = entries(group)[name]
-    return found, _sole(found)
+    plugin = entries(group)[name]
+    return plugin, _sole(plugin)
 
 
 def _entry(point: EntryPoint) -> PluginEntry:
-    who = ("unknown distribution", "")
+    owner = ("unknown distribution", "")
     if point.dist is not None:
-        who = point.dist.name.lower().replace("_", "-"), point.dist.version
-    return PluginEntry(point.name, point.value, *who, kind=_KINDS[point.group])
+        owner = point.dist.name.lower().replace("_", "-"), point.dist.version
+    return PluginEntry(point.name, point.value, *owner, kind=_KINDS[point.group])
 
 
 def _checkout(group: str) -> Iterable[PluginEntry]:
-    """The entry points of this project from the setup.cfg beside it: it runs where it is not installed."""
+    """This project's entry points from setup.cfg, for a checkout that is not installed."""
     config = configparser.ConfigParser()
     config.read(Path(__file__).resolve().parent.parent / "setup.cfg", encoding="utf-8")
     lines = config.get("options.entry_points", group, fallback="").strip().splitlines()
@@ -126,7 +126,7 @@ def _merged(claimants: list[PluginEntry]) -> PluginEntry:
 
 
 def _sole(entry: PluginEntry) -> Any:
-    """What it registers, if nobody else claims the name."""
+    """The registered object, if no other distribution registers the name."""
     if entry.conflicting:
         conflicting = " and by ".join(entry.conflicting)
         raise PluginError(
@@ -138,35 +138,35 @@ def _sole(entry: PluginEntry) -> Any:
 def _import(entry: PluginEntry) -> Any:
     module, _, path = entry.target.partition(":")
     with plugin_errors(entry, "cannot be imported"):
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
         for part in path.split("."):
-            found = getattr(found, part)
-    return found
+            target = getattr(target, part)
+    return target
 
 
-def _checked(found: Any, entry: PluginEntry) -> "type[OptimizerBase]":
+def _checked(target: Any, entry: PluginEntry) -> "type[OptimizerBase]":
     from optim_family.optimizers.base import OptimizerBase
 
-    if not (isinstance(found, type) and issubclass(found, OptimizerBase)):
+    if not (isinstance(target, type) and issubclass(target, OptimizerBase)):
         raise named_error(
             entry, f"is not a subclass of optim_family.FamilyOptimizer or OptimizerBase: {entry.target}"
         )
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
+    if inspect.isabstract(target):
+        missing = ", ".join(sorted(target.__abstractmethods__))
         raise named_error(entry, f"does not define {missing}, which every family optimizer must")
-    return found
+    return target
 
 
 @contextmanager
 def plugin_errors(plugin: PluginEntry | str, action: str) -> Iterator[None]:
-    """Turn an exception of a plugin into one that names it; what it prints goes to stderr, not stdout.
+    """Turn an exception of a plugin into a PluginError that names it; send its output to stderr.
 
     Args:
         plugin: its entry, or the name of an optimizer.
         action: what happened, `failed in step()` or `cannot be imported`.
 
     Raises:
-        PluginError: the plugin raised anything but an error of this package or a lack of memory.
+        PluginError: the plugin raised anything but an error of this package or out of memory.
     """
     try:
         with redirect_stdout(sys.stderr):

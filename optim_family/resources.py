@@ -1,4 +1,4 @@
-"""What is installed: versions, and the model cards and studies, which lie in the package or beside it."""
+"""Installed versions, and the folders of model cards and studies, inside the package or next to it."""
 
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +23,7 @@ def folder(kind: Literal["models", "studies"]) -> Path:
     """
     package = Path(__file__).parent
     places = package / kind, package.parent / kind, package.resolve().parent / kind
-    found = next((place for place in places if place.is_dir()), None)
-    if found is None:
-        raise OptimFamilyError(f"{kind}/ is neither in {package} nor beside it; install optim-family again")
-    return found
+    existing = next((place for place in places if place.is_dir()), None)
+    if existing is None:
+        raise OptimFamilyError(f"{kind}/ is neither in {package} nor next to it; install optim-family again")
+    return existing

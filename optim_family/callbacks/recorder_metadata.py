@@ -107,7 +107,7 @@ def hyper(optimizer: Optimizer) -> dict[str, Any]:
     for argument in arguments(type(optimizer), {}):
         if argument.name in group:
             value = group[argument.name]
-            found |= zip(argument.fields, value if argument.whole else [value], strict=True)
+            found |= zip(argument.fields, value if argument.is_tuple else [value], strict=True)
     return {field: value.item() if isinstance(value, Tensor) else value for field, value in found.items()}
 
 

@@ -1,6 +1,6 @@
-"""A distribution with one optimizer, ready for its author: written from `templates/plugin`.
+"""Write a distribution with one optimizer from `templates/plugin`, as a start for its author.
 
-In names and texts of the template stand NAME, PACKAGE (the name as Python can import it) and CLASS.
+Names and texts of the template contain the placeholders NAME, PACKAGE (the importable name) and CLASS.
 """
 
 import re
@@ -24,7 +24,7 @@ def write(name: str, folder: Path) -> list[Path]:
         The files.
 
     Raises:
-        UsageError: a name that no distribution can have, or a folder that holds something or cannot be made.
+        UsageError: the name is invalid, or the folder is not empty or cannot be made.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot be a name; use lower-case words joined by hyphens, as my-lion")
@@ -35,20 +35,20 @@ def write(name: str, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise UsageError(f"{folder} is not empty; choose another folder with --out")
-        return [_written(path, folder, words) for path in sources]
+        return [_write_file(path, folder, words) for path in sources]
     except OSError as error:
         raise UsageError(
             f"{error.filename} cannot be written ({error.strerror}); choose another folder with --out"
         ) from error
 
 
-def _written(source: Path, folder: Path, words: dict[str, str]) -> Path:
-    """One file; .txt at the end of a Python file's name keeps it out of the package that carries it."""
-    place = folder / _filled(str(source.relative_to(_TEMPLATE)).removesuffix(".txt"), words)
+def _write_file(source: Path, folder: Path, words: dict[str, str]) -> Path:
+    """Write one file; the suffix .txt keeps Python files of the template out of this package."""
+    place = folder / _fill(str(source.relative_to(_TEMPLATE)).removesuffix(".txt"), words)
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(_filled(source.read_text(encoding="utf-8"), words), encoding="utf-8")
+    place.write_text(_fill(source.read_text(encoding="utf-8"), words), encoding="utf-8")
     return place
 
 
-def _filled(text: str, words: dict[str, str]) -> str:
-    return re.sub("NAME|PACKAGE|CLASS", lambda found: words[found[0]], text)
+def _fill(text: str, words: dict[str, str]) -> str:
+    return re.sub("NAME|PACKAGE|CLASS", lambda match: words[match[0]], text)

@@ -18,8 +18,8 @@ Values = Mapping[str, Any]
 class HyperParameters(BaseModel):
     """The hyper-parameters of one optimizer; options, checks and tables are made from the fields.
 
-    Add fields with their range and meaning. `examples` in a field are values that the conformance suite
-    tries besides the default.
+    Add fields with their range and meaning. `examples` of a field are values that the conformance suite
+    uses in addition to the default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -29,10 +29,10 @@ class HyperParameters(BaseModel):
 
     @model_validator(mode="after")
     def _leaves_some_weight(self) -> Self:
-        shrink = self.lr * self.weight_decay
-        if shrink >= 1:
+        eta_lambda = self.lr * self.weight_decay
+        if eta_lambda >= 1:
             raise ValueError(
-                f"lr · weight_decay is the share of the weights removed in a step, {shrink:g} ≥ 1"
+                f"lr · weight_decay is the fraction of the weights removed in a step, {eta_lambda:g} ≥ 1"
             )
         return self
 
@@ -40,12 +40,12 @@ class HyperParameters(BaseModel):
 class OptimizerBase(torch.optim.Optimizer, ABC):
     """A torch optimizer with one group of hyper-parameters that can describe its own geometry.
 
-    Remembers, as every torch optimizer does, one state a tensor and one group of hyper-parameters.
+    Its state is that of every torch optimizer: one dict a tensor and one group of hyper-parameters.
 
     Args:
         params: the trained tensors, or pairs of name and tensor.
         hyper: the hyper-parameters as one object; or
-        **values: as keywords: `GD(model.parameters(), lr=0.1, weight_decay=5e-4)`.
+        **values: the hyper-parameters as keywords: `GD(model.parameters(), lr=0.1, weight_decay=5e-4)`.
 
     Raises:
         pydantic.ValidationError: a hyper-parameter is unknown or out of range.
@@ -53,11 +53,11 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
     """
 
     Hyper: ClassVar[type[HyperParameters]]
-    # Hyper-parameter values that hold the metric still, for the conformance suite.
+    # Hyper-parameter values that freeze the metric, for the conformance suite.
     freeze: ClassVar[Mapping[str, float]] = {}
-    # Promises that it does not keep, as the conformance suite names them, each with the reason.
+    # Checks of the conformance suite that it fails, each with the reason.
     expected_failures: ClassVar[Mapping[str, str]] = {}
-    # Shapes of the two tensors on which the conformance suite tries it.
+    # Shapes of the tensors that the conformance suite trains.
     test_shapes: ClassVar[Sequence[tuple[int, ...]]] = ((4, 3), (5,))
     tried_on: ClassVar[Sequence[tuple[int, ...]]] = test_shapes  # former name
     # The usual mini-batch size; None for an optimizer that is meant for the full batch.
@@ -86,7 +86,7 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
 
     @abstractmethod
     def geometry(self) -> Geometry:
-        """The geometry of the next step, with the gradients that stand in `.grad`.
+        """The geometry of the next step, with the gradients in `.grad`.
 
         Raises:
             ValueError: the metric depends on the gradient and there is none.
@@ -123,7 +123,7 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
         missing = [w for w in self.weights if key not in self.state[w]]
         if missing:
             raise ValueError(
-                f"{type(self).__name__} remembers no {key!r} for {len(missing)} of {len(self.weights)} "
+                f"{type(self).__name__} has no state {key!r} for {len(missing)} of {len(self.weights)} "
                 "tensors; take a step or load a checkpoint first."
             )
         return flatten(torch.as_tensor(self.state[w][key]).expand_as(w) for w in self.weights)
@@ -133,7 +133,7 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
         if self.param_groups:
             raise ValueError(
                 f"{type(self).__name__} has one learning rate and one decay for all weights, so that its "
-                "threshold is one number; give it one parameter group, and freeze what is not to be trained."
+                "threshold is one number; give it one parameter group, and freeze what is not trained."
             )
         super().add_param_group(param_group)
 
@@ -142,9 +142,9 @@ Member = OptimizerBase  # former name
 
 
 class FamilyOptimizer(OptimizerBase, ABC):
-    """A member that moves one tensor at a time, in the lines of `update`."""
+    """An optimizer that moves one tensor at a time, in the lines of `update`."""
 
-    # Whether `update` reads self.rho and self.gradient_norm; they exist if so, and cost two passes a step.
+    # Whether `update` reads self.rho and self.gradient_norm, which cost two passes over the weights a step.
     needs_norms: ClassVar[bool] = True
 
     rho: Tensor
@@ -157,7 +157,7 @@ class FamilyOptimizer(OptimizerBase, ABC):
         Args:
             w: the tensor, any shape.
             grad: its gradient, the same shape; not to be changed.
-            state: what is remembered about this tensor; empty before the first step.
+            state: of this tensor; empty before the first step.
             h: the hyper-parameters in force. Unless the class says `needs_norms = False`, self.rho is the
                 norm of all trained weights before the step, and self.gradient_norm that of all gradients.
         """
@@ -169,7 +169,7 @@ class FamilyOptimizer(OptimizerBase, ABC):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._observe()
+        self._compute_norms()
         for w in self.weights:
             if w.grad is not None:
                 self.update(w, w.grad, self.state[w], self.values)
@@ -191,7 +191,7 @@ class FamilyOptimizer(OptimizerBase, ABC):
                 f"{type(self).__name__} describes its next step, which depends on the gradient; "
                 "call loss.backward() before geometry()."
             )
-        self._observe()
+        self._compute_norms()
         gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.weights]
         return flatten(
             entry(w, g, self.state.get(w, {}), self.values).expand_as(w)
@@ -200,8 +200,8 @@ class FamilyOptimizer(OptimizerBase, ABC):
 
     foresee = next_step_entry  # former name
 
-    def _observe(self) -> None:
-        """The norms as they are before any tensor moves."""
+    def _compute_norms(self) -> None:
+        """Compute the norms before any tensor moves."""
         if not self.needs_norms:
             return
         gradients = [w.grad for w in self.weights if w.grad is not None]

@@ -1,4 +1,4 @@
-"""One step with momentum and decay, its metric held still, and the curvature at which it turns unstable.
+"""One step with momentum and decay, with a frozen metric, and the curvature at which it becomes unstable.
 
     g ← g + λ w                        coupled decay, or λ = 0
     m ← β m + g
@@ -6,7 +6,7 @@
 
 Here (a, b) = (1, 0) is plain, (0, 1) heavy ball, (0, 1 − β) an average, (1, β) Nesterov. On curvature h this
 has the characteristic polynomial (z − 1 + s)(z − β) + η (h + λ)(a (z − β) + b z), and an oscillation z = −z₀
-fades as a weight without gradient does, by the factor z₀ a step, at
+decays as a weight without gradient does, by the factor z₀ a step, at
 
     h = (z₀ + 1 − s)(z₀ + β) / (η (a (z₀ + β) + b z₀)) − λ.
 

@@ -7,8 +7,8 @@
 
 Plain RMSprop averages g², which grows as the weights shrink, so that weight decay changes the
 preconditioner and the step size at once. Averaging ĝ² makes P a function of the direction: (w, η, λ) →
-(cw, c²η, λ/c²) leaves the path of w/‖w‖ unchanged for every ε, as it does for gradient descent. v takes
-the gradient in before the step; after it, an oscillation would slowly grow instead of dying out.
+(cw, c²η, λ/c²) leaves the path of w/‖w‖ unchanged for every ε, as it does for gradient descent. v includes
+the gradient of the present step; without it, an oscillation would slowly grow instead of decaying.
 
 Source: T. Hinton, lecture 6e of "Neural networks for machine learning" (2012) for the plain form; K. Lyu,
 Z. Li, S. Arora (NeurIPS 2022) for the scalar form as a schedule of the effective learning rate.

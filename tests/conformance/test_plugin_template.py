@@ -17,11 +17,11 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("new")
     environment = {"PYTHONPATH": str(ROOT)}
     command = sys.executable, "-m", "optim_family", "optimizers", "new", "my-lion", "--json"
-    told = json.loads(call(*command, cwd=folder, **environment))
+    answer = json.loads(call(*command, cwd=folder, **environment))
     options = "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"
     source = folder / "my-lion"
     call(sys.executable, "-m", "pip", "install", *options, "--target", folder / "site", source, cwd=folder)
-    return source, told["files"], folder / "site"
+    return source, answer["files"], folder / "site"
 
 
 def test_nothing_of_the_template_is_left_open(written):
@@ -45,15 +45,15 @@ def test_it_passes_its_own_tests(written, tmp_path):
         "no:cacheprovider",
         source / "tests",
     )
-    told = call(*command, cwd=tmp_path, PYTHONPATH=f"{site}:{ROOT}", OMP_NUM_THREADS="1")
-    assert " passed" in told and "skipped" not in told
+    answer = call(*command, cwd=tmp_path, PYTHONPATH=f"{site}:{ROOT}", OMP_NUM_THREADS="1")
+    assert " passed" in answer and "skipped" not in answer
 
 
 def test_it_runs_by_its_name(written, capsys, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(written[2]))
     command = "run", "--optimizer", "my-lion", "--momentum", "0.9", "--limit", "20", "--steps", "2"
-    told = optim_family(capsys, *command, "--out", tmp_path / "out", "--json")
-    assert told.code == 0
+    answer = optim_family(capsys, *command, "--out", tmp_path / "out", "--json")
+    assert answer.code == 0
     provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert provenance["optimizer"]["distribution"] == "my-lion 0.1"
 
@@ -72,6 +72,6 @@ def test_it_runs_by_its_name(written, capsys, tmp_path, monkeypatch):
 def test_what_cannot_be_written_is_refused(words, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "something").touch()
-    told = optim_family(capsys, "optimizers", "new", *words)
-    assert told.code == 2 and says in told.err
+    answer = optim_family(capsys, "optimizers", "new", *words)
+    assert answer.code == 2 and says in answer.err
     assert [path.name for path in tmp_path.iterdir()] == ["something"]

@@ -61,10 +61,10 @@ def test_its_test_passes(installed):
 def test_its_commands_end_in_a_figure(installed, capsys):
     for line in COMMANDS.splitlines()[2:]:
         words = [SHORTER.get(word, word) for word in shlex.split(line)[1:]]
-        told = optim_family(capsys, *words)
-        assert told.code == 0, told.err
+        answer = optim_family(capsys, *words)
+        assert answer.code == 0, answer.err
         if "--help" in words:
-            assert "Hyper-parameters of padam" in told.out and "--damping" in told.out
+            assert "Hyper-parameters of padam" in answer.out and "--damping" in answer.out
     assert (installed / "runs" / "three" / "comparison.svg").exists()
     readings = [
         record["views"]["spherical-preconditioned"] for record in read_run(Path("runs/padam")).records

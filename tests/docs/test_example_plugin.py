@@ -51,8 +51,10 @@ def installed(environment, tmp_path, monkeypatch):
 def test_its_own_tests_pass(environment, tmp_path):
     shutil.copytree(PLUGIN / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     options = "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-k", "not (rescaling or sharp)"
-    told = call(environment / "python", "-m", "pytest", *options, "tests", cwd=tmp_path, OMP_NUM_THREADS="1")
-    assert " passed" in told and "skipped" not in told
+    answer = call(
+        environment / "python", "-m", "pytest", *options, "tests", cwd=tmp_path, OMP_NUM_THREADS="1"
+    )
+    assert " passed" in answer and "skipped" not in answer
 
 
 def test_the_slow_checks_pass_too(installed):
@@ -82,9 +84,9 @@ def test_lion_runs_in_the_new_environment(environment, tmp_path):
 
 def test_its_hyper_parameters_are_options(installed, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
-    told = optim_family(capsys, "run", "--optimizer", "lion", "--help").out
-    assert "Hyper-parameters of lion" in told
-    assert "memory of the momentum β₂ (≥ 0, ≤ 1; default 0.99)" in told
+    answer = optim_family(capsys, "run", "--optimizer", "lion", "--help").out
+    assert "Hyper-parameters of lion" in answer
+    assert "memory of the momentum β₂ (≥ 0, ≤ 1; default 0.99)" in answer
 
 
 def test_a_metric_that_is_not_diagonal_is_measured(installed, capsys, tmp_path):

@@ -192,7 +192,7 @@ def test_hyper_parameters_are_checked():
         GD([w], lr=-1)
     with pytest.raises(ValidationError, match="beta"):
         RMSprop([w], beta=0.9)
-    with pytest.raises(ValidationError, match="share of the weights removed"):
+    with pytest.raises(ValidationError, match="fraction of the weights removed"):
         GD([w], lr=10, weight_decay=0.1)
     with pytest.raises(ValidationError, match="nesterov needs a momentum"):
         SGD([w], nesterov=True)
@@ -217,7 +217,7 @@ def test_a_closure_is_evaluated_with_gradients():
 def test_flat_joins_the_state_in_the_order_of_the_weights():
     a, b = torch.ones(2, 2, requires_grad=True), torch.ones(3, requires_grad=True)
     optimizer = RMSprop([a, b], moment="scalar", norm="tensor", lr=0.1)
-    with pytest.raises(ValueError, match="remembers no 'v'"):
+    with pytest.raises(ValueError, match="has no state 'v'"):
         optimizer.flat("v")
     a.grad, b.grad = torch.full((2, 2), 0.5), torch.ones(3)
     optimizer.step()

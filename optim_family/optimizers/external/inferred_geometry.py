@@ -1,10 +1,10 @@
-"""The geometry of optimizers that this project did not write: torch's own, and some of timm's.
+"""The geometry of external optimizers: all of torch's with a quadratic form, and some of timm's.
 
-P is read from the state that the next step leaves behind, rehearsed on a copy: whatever way a variant
-(fused, foreach, capturable) goes about it, it ends in that state. Two things are not exact. Coupled decay
-through a P that is not one number pulls at some weights more than at others; λ is then taken at its mean over
-the weights, λ wᵀP⁻¹w / ‖w‖². And where tensors differ in their threshold T, by their group or by their number
-of steps, P is T times as large for each, which is exact if only learning rates differ.
+P comes from the state after the next step, which is taken on a copy: every implementation (fused, foreach,
+capturable) ends in that state. Two approximations. If P is not a multiple of the identity, coupled decay acts
+on some weights more than on others; λ is then its mean over the weights, λ wᵀP⁻¹w / ‖w‖². If tensors differ
+in their threshold T, by group or by number of steps, the P of each is multiplied by T over the smallest T,
+which is exact if only learning rates differ.
 """
 
 import copy
@@ -31,13 +31,13 @@ from optim_family.space import flatten
 MAX_STRETCH = (
     1e20  # how much larger P can be for a tensor whose learning rate is zero beside others that move
 )
-# β₂ = 1 would divide by its own bias correction; that of the next smaller number is 1 after so many steps.
+# β₂ = 1 would divide by its bias correction 0; for the next smaller number it is 1 after FAR_STEP steps.
 BETA2_FROZEN, FAR_STEP = 1 - 2.0**-52, 1e18
 LARGE = 1e5  # how much larger P is made where it is a sum or a maximum of squares, to which nothing adds then
 
 
 def geometry_of(optimizer: Optimizer) -> Geometry:
-    """The geometry of any optimizer's next step: the one that it declares, or else what is known of it.
+    """The geometry of any optimizer's next step: the declared one, or else the inferred one.
 
     Raises:
         ValueError: the metric depends on the gradient, and no tensor has one.
@@ -48,10 +48,10 @@ def geometry_of(optimizer: Optimizer) -> Geometry:
 
 @torch.no_grad()
 def geometry(optimizer: Optimizer) -> Geometry:
-    """The geometry of an optimizer's next step, with the gradients that stand in `.grad`; nothing changes.
+    """The geometry of an optimizer's next step, with the gradients in `.grad`; the optimizer does not change.
 
-    A class that inherits its step from a known one has its geometry. For every other the metric is an
-    `UnknownMetric`, no decay, and an infinite threshold, which stands for none.
+    A class that inherits `step` from a known class has its geometry. Any other class has an `UnknownMetric`,
+    no decay, and an infinite threshold, which means none.
 
     Raises:
         ValueError: the metric depends on the gradient, and no tensor has one.
@@ -60,27 +60,27 @@ def geometry(optimizer: Optimizer) -> Geometry:
     reason = why_unknown(optimizer)
     if reason is not None:
         return Geometry(UnknownMetric(sum(w.numel() for w in weights), reason), math.inf, None)
-    found = update_rules(optimizer)
-    pull = _mean(weights, [1 / m.metric for m in found])
-    thresholds = [m.threshold(pull) for m in found]
+    updates = update_rules(optimizer)
+    pull = _mean(weights, [1 / m.metric for m in updates])
+    thresholds = [m.threshold(pull) for m in updates]
     lowest = min(thresholds)
     stretch = [1.0 if t == lowest else min(t / lowest, MAX_STRETCH) for t in thresholds]
-    metric = _metric(optimizer, weights, [m.metric * x for m, x in zip(found, stretch, strict=True)])
-    shrink = _mean(weights, [m.lr * (m.decoupled + (m.coupled or 0.0)) for m in found])
-    return Geometry(metric, lowest, Decay(shrink, coupled=any(m.coupled is not None for m in found)))
+    metric = _metric(optimizer, weights, [m.metric * x for m, x in zip(updates, stretch, strict=True)])
+    shrink = _mean(weights, [m.lr * (m.decoupled + (m.coupled or 0.0)) for m in updates])
+    return Geometry(metric, lowest, Decay(shrink, coupled=any(m.coupled is not None for m in updates)))
 
 
 @torch.no_grad()
 def update_rules(optimizer: Optimizer) -> list[MomentumUpdate]:
-    """How each trained tensor moves in the next step of an optimizer of which that is known, in order."""
+    """How each trained tensor moves in the next step of a known optimizer, in order."""
     rule = UPDATE_RULES[_known_base(type(optimizer))]
     return [rule(step) for step in _step_on_copy(optimizer)]
 
 
 def freeze_metric(optimizer: Optimizer) -> None:
-    """Let the averages of a known optimizer's metric move no more: for tests of its threshold.
+    """Freeze the averages in a known optimizer's metric, for tests of its threshold.
 
-    A sum, as Adagrad's, and a maximum, as Adamax's, become so large that a gradient does not matter to them.
+    The sum of Adagrad and the maximum of Adamax become so large that gradients do not change them.
     """
     for group in optimizer.param_groups:
         group.update({key: 1.0 for key in group.keys() & {"alpha", "rho"}})
@@ -96,7 +96,7 @@ def freeze_metric(optimizer: Optimizer) -> None:
 
 
 def why_unknown(optimizer: Optimizer) -> str | None:
-    """Why no metric is known for an optimizer; None if one is."""
+    """Why an optimizer has no known metric; None if it has one."""
     name, origin = type(optimizer).__name__, _known_base(type(optimizer))
     if origin in WITHOUT_METRIC:
         return f"{name} has none, for {WITHOUT_METRIC[origin]}"
@@ -109,13 +109,13 @@ def why_unknown(optimizer: Optimizer) -> str | None:
 
 
 def expected_failures(optimizer: type[Optimizer]) -> Mapping[str, str]:
-    """Promises of the conformance suite that a class does not keep, with the reason."""
+    """Checks of the conformance suite that a class fails, each with the reason."""
     return EXPECTED_FAILURES.get(_known_base(optimizer), {})
 
 
 def _known_base(optimizer: type[Optimizer]) -> str:
-    """The known class whose step this is; empty if there is none."""
-    step = inspect.unwrap(optimizer.step)  # torch wraps that of every class at its first use
+    """The known class that defines its step; empty if there is none."""
+    step = inspect.unwrap(optimizer.step)  # torch wraps the step of every class at its first use
     for kind in (kind for kind in optimizer.__mro__ if issubclass(kind, Optimizer)):
         name = f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
         if name in UPDATE_RULES or name in WITHOUT_METRIC:
@@ -124,7 +124,7 @@ def _known_base(optimizer: type[Optimizer]) -> str:
 
 
 def _step_on_copy(optimizer: Optimizer) -> Iterator[ParameterStep]:
-    """Take the next step on a copy, which has the state but no hooks; tensors without gradient get zeros."""
+    """Take the next step on a copy with the same state and no hooks; missing gradients are zero."""
     twin, norm = copy.deepcopy(optimizer), 0.0
     pairs = [
         (w, moved, group)
@@ -132,7 +132,7 @@ def _step_on_copy(optimizer: Optimizer) -> Iterator[ParameterStep]:
         for w, moved in zip(held["params"], group["params"], strict=True)
         if w.requires_grad
     ]
-    for w, moved, _ in pairs:  # a copy of an nn.Parameter comes without its gradient
+    for w, moved, _ in pairs:  # the copy of an nn.Parameter has no gradient
         moved.grad = torch.zeros_like(w) if w.grad is None else w.grad.clone()
         norm = math.hypot(norm, float(torch.linalg.vector_norm(moved.grad)))
     twin.step()
@@ -142,14 +142,14 @@ def _step_on_copy(optimizer: Optimizer) -> Iterator[ParameterStep]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers instead of tensors of one number, which capturable variants have."""
+    """A number for a tensor of one element, as capturable variants have."""
     if isinstance(value, tuple | list):
         return tuple(map(_plain, value))
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def _metric(optimizer: Optimizer, weights: Sequence[Tensor], parts: Sequence[Tensor | float]) -> Metric:
-    """P out of the P of each tensor."""
+    """P from the P of each tensor."""
     numbers = {part for part in parts if not isinstance(part, Tensor)}
     if len(numbers) == 1 and not any(isinstance(part, Tensor) for part in parts):
         return ScalarMetric(sum(w.numel() for w in weights), numbers.pop())

@@ -1,6 +1,6 @@
-"""How optimizers of torch and timm move a tensor in their next step, read from the state that it leaves.
+"""How optimizers of torch and timm move a tensor in their next step, from the state after that step.
 
-A factor in front of the momentum that corrects its bias is put into the metric P, as in AdamW.
+The bias correction of the momentum is part of the metric P, as in AdamW.
 
 Source: the code of torch.optim and timm.optim, where the papers are named.
 """
@@ -21,12 +21,12 @@ State = Mapping[str, Any]
 @final
 @dataclass(frozen=True)
 class ParameterStep:
-    """One tensor and its next step: all that a description may look at.
+    """One tensor and its next step: the input of an update rule.
 
     Attributes:
         w: the tensor, before the step.
         before: its state before the step; empty before the first.
-        after: its state after it.
+        after: its state after the step.
         group: the hyper-parameters in force.
         gradient_norm: of all tensors together.
     """
@@ -70,25 +70,25 @@ def _adam(t: ParameterStep) -> MomentumUpdate:
     """P = (1 − β₁ᵗ)(√(v / (1 − β₂ᵗ)) + ε)."""
     v = t.after["max_exp_avg_sq" if t.group["amsgrad"] else "exp_avg_sq"]
     first, second = _corrections(t)
-    return _averaged(t, first * ((v / second).sqrt() + t.group["eps"]))
+    return _adam_update(t, first * ((v / second).sqrt() + t.group["eps"]))
 
 
 def _radam(t: ParameterStep) -> MomentumUpdate:
-    """P = (1 − β₁ᵗ)(√v + ε) / (r √(1 − β₂ᵗ)); (1 − β₁ᵗ) I while too few gradients say what v is."""
+    """P = (1 − β₁ᵗ)(√v + ε) / (r √(1 − β₂ᵗ)); (1 − β₁ᵗ) I until v has seen enough gradients."""
     beta2, (first, second) = t.group["betas"][1], _corrections(t)
     most = 2 / (1 - beta2) - 1
     length = most - 2 * t.count * beta2**t.count / second
     if length <= 5:
-        return _averaged(t, first)
+        return _adam_update(t, first)
     rectified = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
-    return _averaged(
+    return _adam_update(
         t, (t.after["exp_avg_sq"].sqrt() + t.group["eps"]) * first / math.sqrt(rectified * second)
     )
 
 
 def _adamax(t: ParameterStep) -> MomentumUpdate:
     """P = (1 − β₁ᵗ) u, where u ← max(β₂ u, |g| + ε)."""
-    return _averaged(t, _corrections(t)[0] * t.after["exp_inf"])
+    return _adam_update(t, _corrections(t)[0] * t.after["exp_inf"])
 
 
 def _nadam(t: ParameterStep) -> MomentumUpdate:
@@ -150,8 +150,8 @@ def _ratio(w: Tensor, step: Tensor, most: float) -> float:
     return min(a / b, most) if a and b else 1.0
 
 
-def _averaged(t: ParameterStep, metric: Tensor | float) -> MomentumUpdate:
-    """The momentum of Adam and its kin, m ← β₁ m + (1 − β₁) g."""
+def _adam_update(t: ParameterStep, metric: Tensor | float) -> MomentumUpdate:
+    """The momentum of Adam and its variants, m ← β₁ m + (1 − β₁) g."""
     beta1 = t.group["betas"][0]
     return MomentumUpdate(metric, t.group["lr"], beta1, 0.0, 1 - beta1, **_decay(t))
 
@@ -168,12 +168,12 @@ def _decay(t: ParameterStep) -> dict[str, float]:
 
 
 def _decoupled(t: ParameterStep) -> float:
-    """λ, times η over the largest η where timm's decay is corrected."""
+    """λ; times η / max η with timm's corrected decay."""
     correction = t.group["lr"] / t.group["max_lr_snapshot"] if t.group.get("corrected_weight_decay") else 1.0
     return float(t.group["weight_decay"] * correction)
 
 
-# By package and name of the class that defines the step: neither package need be imported to look.
+# Keys are package and class that defines the step, as text: neither package needs to be imported.
 UPDATE_RULES: Final[Mapping[str, Callable[[ParameterStep], MomentumUpdate]]] = {
     "torch.SGD": _sgd,
     "torch.ASGD": _asgd,
@@ -199,7 +199,7 @@ WITHOUT_METRIC: Final[Mapping[str, str]] = {
     "torch.LBFGS": "it evaluates the loss several times a step",
 }
 _TRUST = "its trust ratio ‖w‖ / ‖u‖ and its clipping of the gradient are part of P and move with every step"
-# Promises of the conformance suite that a known optimizer does not keep.
+# Checks of the conformance suite that a known optimizer fails.
 EXPECTED_FAILURES: Final[Mapping[str, Mapping[str, str]]] = {
     "timm.Lamb": {
         "threshold_is_sharp": _TRUST,
@@ -208,8 +208,8 @@ EXPECTED_FAILURES: Final[Mapping[str, Mapping[str, str]]] = {
         "decay_is_as_declared": "its decay changes the trust ratio ‖w‖ / ‖u‖, and with it the whole step",
     }
 }
-# Settings under which a step is not the one above.
+# Options that change the step into one without an update rule here.
 UNSUPPORTED_SETTINGS: Final[Mapping[str, str]] = {
     "maximize": "it climbs",
-    "caution": "it leaves out what the gradient disagrees with, which changes from step to step",
+    "caution": "it leaves out entries whose sign differs from the gradient's, and these change in every step",
 }

@@ -1,7 +1,7 @@
-"""Optimizers of torch and of timm as members of the family: `torch:NAME` and `timm:NAME`, whoever wrote them.
+"""Optimizers of torch and timm behind the interface of the family: `torch:NAME` and `timm:NAME`.
 
-The hyper-parameters come from the constructor's signature, the geometry from `adapt`. Where none is known,
-the raw and the spherical sharpness are measured without a threshold.
+Hyper-parameters come from the constructor's signature, the geometry from `inferred_geometry`. Without a known
+geometry, raw and spherical sharpness are measured without a threshold.
 """
 
 import copy
@@ -30,17 +30,17 @@ from optim_family.optimizers.external.hyperparameters import (
 _MATRICES_ONLY = {"torch:Muon"}
 _DATA = (Tensor, bool, int, float, str, tuple, list, types.NoneType)  # and not torch.bfloat16
 _REFUSED = {
-    "torch:LBFGS": "it evaluates the loss several times a step, and a run does that once",
+    "torch:LBFGS": "it evaluates the loss several times a step; a run evaluates it once",
     "torch:SparseAdam": "it takes sparse gradients only",
 }
 
 
 class ExternalOptimizer(OptimizerBase, ABC):
-    """Somebody else's optimizer, which holds the state; here are its hyper-parameters, a field a number.
+    """An external optimizer, which holds the state, with hyper-parameters as one field a number.
 
     Raises:
-        pydantic.ValidationError: it refuses a hyper-parameter.
-        UsageError: it refuses the tensors.
+        pydantic.ValidationError: its constructor refuses a hyper-parameter.
+        UsageError: its constructor refuses the tensors.
     """
 
     make: ClassVar[Constructor]
@@ -49,56 +49,56 @@ class ExternalOptimizer(OptimizerBase, ABC):
     def __init__(self, params: Iterable[Any], hyper: HyperParameters | None = None, **values: Any) -> None:
         super().__init__(params, hyper, **values)
         try:
-            self.other = self.make(self.param_groups[0]["params"], **self._given())
+            self.wrapped = self.make(self.param_groups[0]["params"], **self._arguments())
         except ValueError as error:
             raise UsageError(f"{type(self).__name__} refuses these weights: {one_line(error)}") from error
-        self.state = self.other.state
+        self.state = self.wrapped.state
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of the other, with the hyper-parameters in force."""
-        self._tell()
-        return self.other.step(closure)
+        """One step of the wrapped optimizer, with the hyper-parameters in force."""
+        self._set_hyper()
+        return self.wrapped.step(closure)
 
     def geometry(self) -> Geometry:
-        """That of the other; an `UnknownMetric` where none is known."""
-        self._tell()
-        return inferred_geometry.geometry(self.other)
+        """The inferred geometry; an `UnknownMetric` if there is none."""
+        self._set_hyper()
+        return inferred_geometry.geometry(self.wrapped)
 
     def state_dict(self) -> dict[str, Any]:
-        """The values in force and all that the other remembers, but for its settings that are no data."""
-        other = self.other.state_dict()
+        """The values in force and the state of the wrapped optimizer, without options that are no data."""
+        other = self.wrapped.state_dict()
         (group,) = other["param_groups"]
         other["param_groups"] = [{key: value for key, value in group.items() if isinstance(value, _DATA)}]
         held = {key: value for key, value in self.param_groups[0].items() if key != "params"}
         return {"values": held, "other": other}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the one stood that gave this."""
+        """Continue from the state that `state_dict` returned."""
         self.param_groups[0].update(state_dict["values"])
-        saved = copy.deepcopy(state_dict["other"])  # or the other would go on with the very tensors
-        saved["param_groups"] = [self.other.defaults | group for group in saved["param_groups"]]
-        self.other.load_state_dict(saved)
-        for index, memory in saved["state"].items():  # torch gives all numbers the precision of the weights
-            held = self.other.state[self.param_groups[0]["params"][index]]
+        saved = copy.deepcopy(state_dict["other"])  # the wrapped optimizer must not share these tensors
+        saved["param_groups"] = [self.wrapped.defaults | group for group in saved["param_groups"]]
+        self.wrapped.load_state_dict(saved)
+        for index, memory in saved["state"].items():  # torch casts all state to the dtype of the weights
+            held = self.wrapped.state[self.param_groups[0]["params"][index]]
             held.update({key: held[key].to(x.dtype) for key, x in memory.items() if isinstance(x, Tensor)})
-        self.state = self.other.state
+        self.state = self.wrapped.state
 
-    def _given(self) -> dict[str, Any]:
+    def _arguments(self) -> dict[str, Any]:
         return {argument.name: argument.value(self.values) for argument in self.arguments}
 
-    def _tell(self) -> None:
-        """A scheduler changes the values here."""
-        self.other.param_groups[0].update(self._given())
-        if self.values.get("still"):
-            inferred_geometry.freeze_metric(self.other)
+    def _set_hyper(self) -> None:
+        """Pass on the values in force, which a scheduler changes here."""
+        self.wrapped.param_groups[0].update(self._arguments())
+        if self.values.get("freeze_metric"):
+            inferred_geometry.freeze_metric(self.wrapped)
 
 
 @functools.cache
 def wrap_external(name: str) -> type[OptimizerBase]:
-    """The family optimizer behind `torch:NAME` or `timm:NAME`.
+    """The optimizer class for `torch:NAME` or `timm:NAME`.
 
     Raises:
-        UsageError: there is none of that name, or it cannot be run here.
+        UsageError: no optimizer has this name, or it cannot be run here.
     """
     package, _, kind = name.partition(":")
     if name in _REFUSED:
@@ -111,7 +111,7 @@ def wrap_external(name: str) -> type[OptimizerBase]:
         make = functools.partial(constructor, **bound)
         arguments = known
         Hyper = hyper_parameters(name, make, known, constructor.__doc__ or "")
-        freeze = {"still": 1.0}
+        freeze = {"freeze_metric": 1.0}
         expected_failures = inferred_geometry.expected_failures(constructor)
         test_shapes = ((4, 3), (5, 1)) if name in _MATRICES_ONLY else OptimizerBase.test_shapes
 
@@ -123,10 +123,9 @@ def wrap_external(name: str) -> type[OptimizerBase]:
 
 
 def _torch(kind: str) -> type[Optimizer]:
-    found = {name: getattr(torch.optim, name) for name in dir(torch.optim)}
     known = {
         name: value
-        for name, value in found.items()
+        for name, value in ((name, getattr(torch.optim, name)) for name in dir(torch.optim))
         if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
     }
     if kind not in known:
@@ -135,7 +134,7 @@ def _torch(kind: str) -> type[Optimizer]:
 
 
 def _timm(kind: str) -> tuple[type[Optimizer], dict[str, Any]]:
-    """The class, and what timm's factory gives it: the registry's values, momentum 0.9 where it has one."""
+    """The class, and timm's default arguments: those of its registry, and momentum 0.9 if it has momentum."""
     registry = importlib.import_module("timm.optim")
     if kind not in registry.list_optimizers():
         names = [f"timm:{name}" for name in registry.list_optimizers()]
@@ -144,8 +143,8 @@ def _timm(kind: str) -> tuple[type[Optimizer], dict[str, Any]]:
     if info.second_order:
         raise UsageError(f"timm:{kind} cannot be run: it needs the graph of the gradient at every step")
     try:
-        found = registry.get_optimizer_class(kind, bind_defaults=False)
+        optimizer = registry.get_optimizer_class(kind, bind_defaults=False)
     except (ImportError, AssertionError) as error:
         raise UsageError(f"timm:{kind} cannot be run here: {one_line(error)}") from error
     momentum = {"momentum": 0.9} if info.has_momentum else {}
-    return found, momentum | (info.defaults or {})
+    return optimizer, momentum | (info.defaults or {})
