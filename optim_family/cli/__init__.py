@@ -5,18 +5,17 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Final, NoReturn
+from importlib.abc import MetaPathFinder
+from typing import Final, NoReturn, final
 
 import rich_click as click
 
 from optim_family import __version__
 from optim_family.cli.lazy_groups import LazyGroup
 from optim_family.cli.output import Output
-from optim_family.cli.waiting import noticed
 from optim_family.errors import OptimFamilyError, one_line
 
-SENTENCES: Final = {
+SUMMARIES: Final = {
     "run": "Train one optimizer on one model, and measure its sharpness.",
     "compare": "Draw several runs in one figure, and list them in one table.",
     "study": "Run a whole study, see how it stands, write its report.",
@@ -34,7 +33,7 @@ SENTENCES: Final = {
 @click.group(
     cls=LazyGroup,
     package=f"{__name__}.commands",
-    sentences=SENTENCES,
+    summaries=SUMMARIES,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: optim-family run --optimizer rmsprop --model resnet18",
 )
@@ -49,32 +48,46 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # η in a terminal that has no η
     output = Output()
-    patience = (
-        noticed("torch", lambda: output.say("loading torch …")) if sys.stderr.isatty() else nullcontext()
-    )
+    notice = TorchNotice(output)
+    sys.meta_path.insert(0, notice)
     try:
-        with patience:
-            answer = group.main(args, prog_name="optim-family", standalone_mode=False, obj=output)
+        exit_code = group.main(args, prog_name="optim-family", standalone_mode=False, obj=output)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe
         sys.exit(1)
     except Exception as error:
-        sys.exit(_failed(error, output))
-    sys.exit(answer if isinstance(answer, int) else 0)
+        sys.exit(_report_error(error, output))
+    finally:
+        sys.meta_path.remove(notice)
+    sys.exit(exit_code if isinstance(exit_code, int) else 0)
 
 
-def _failed(error: Exception, output: Output) -> int:
-    """Say in one line what went wrong; the exit code."""
+@final
+class TorchNotice(MetaPathFinder):
+    """Finds no module; tells a terminal once that torch is loading, which takes seconds."""
+
+    def __init__(self, output: Output) -> None:
+        self.output, self.printed = output, False
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """None: the other finders look for the module."""
+        if fullname == "torch" and not self.printed and sys.stderr.isatty():
+            self.printed = True
+            self.output.say("loading torch …")
+
+
+def _report_error(error: Exception, output: Output) -> int:
+    """Print one line that says what went wrong; return the exit code."""
     if output.debug:
         traceback.print_exception(error)
-    code, text = _explained(error)
+    code, text = _explain(error)
     print(f"optim-family: {one_line(text)}", file=sys.stderr)
     return code
 
 
-def _explained(error: Exception) -> tuple[int, str]:
-    """The exit code, and one line."""
+def _explain(error: Exception) -> tuple[int, str]:
+    """The exit code and the message."""
     if isinstance(error, click.Abort):
         return 130, "interrupted"
     if isinstance(error, OptimFamilyError):

@@ -26,7 +26,7 @@ _LITTLE_DISK: Final = 1.0  # GiB
 
 @final
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing that was looked at."""
 
     subject: str
@@ -35,9 +35,9 @@ class Finding:
     hint: str = ""
 
 
-def examine() -> Iterator[Finding]:
+def diagnose() -> Iterator[Diagnosis]:
     """Look at everything, the quick things first."""
-    yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    yield Diagnosis("python", "ok", f"{platform.python_version()} on {platform.platform()}")
     yield from _libraries()
     yield _torch()
     yield _torchvision()
@@ -50,25 +50,25 @@ def examine() -> Iterator[Finding]:
     yield _writable("current folder", Path("runs").absolute(), "give run an --out elsewhere")
 
 
-def _libraries() -> Iterator[Finding]:
+def _libraries() -> Iterator[Diagnosis]:
     versions = {name: resources.version(name) for name in LIBRARIES}
     found = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    yield Finding("libraries", "ok", found)
+    yield Diagnosis("libraries", "ok", found)
     for name in (name for name, version in versions.items() if not version):
-        yield Finding(name, "fail", "not installed", f"pip install {name}")
+        yield Diagnosis(name, "fail", "not installed", f"pip install {name}")
 
 
-def _torch() -> Finding:
+def _torch() -> Diagnosis:
     try:
         import torch
     except Exception as error:
         hint = "install it again: pip install --force-reinstall torch torchvision"
-        return Finding("torch", "fail", f"cannot be imported: {_reason(error)}", hint)
+        return Diagnosis("torch", "fail", f"cannot be imported: {_reason(error)}", hint)
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for the CPU"
-    return Finding("torch", "ok", f"imports, {build}")
+    return Diagnosis("torch", "ok", f"imports, {build}")
 
 
-def _torchvision() -> Finding:
+def _torchvision() -> Diagnosis:
     """The compiled operators of torchvision work with one release of torch only."""
     try:
         import torch
@@ -80,75 +80,75 @@ def _torchvision() -> Finding:
             "torch and torchvision must be of matching releases, from one index: "
             "pip install --upgrade --force-reinstall torch torchvision"
         )
-        return Finding("torchvision", "fail", f"its operators do not match torch: {_reason(error)}", hint)
-    return Finding("torchvision", "ok", "its operators match torch")
+        return Diagnosis("torchvision", "fail", f"its operators do not match torch: {_reason(error)}", hint)
+    return Diagnosis("torchvision", "ok", "its operators match torch")
 
 
-def _devices() -> Iterator[Finding]:
+def _devices() -> Iterator[Diagnosis]:
     try:
         import torch
     except Exception:
         return
-    yield Finding("cpu", "ok", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    yield Diagnosis("cpu", "ok", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
     for index in range(torch.cuda.device_count()):
         free, total = (size / 2**30 for size in torch.cuda.mem_get_info(index))
         name = torch.cuda.get_device_name(index)
-        yield Finding(f"cuda:{index}", "ok", f"{name}, {free:.1f} of {total:.1f} GiB free")
+        yield Diagnosis(f"cuda:{index}", "ok", f"{name}, {free:.1f} of {total:.1f} GiB free")
     if not torch.cuda.is_available():
         yield _no_cuda(torch.version.cuda)
 
 
-def _no_cuda(built_for: str | None) -> Finding:
+def _no_cuda(built_for: str | None) -> Diagnosis:
     if shutil.which("nvidia-smi") is None:
-        return Finding("cuda", "ok", "no device; runs use the CPU")
+        return Diagnosis("cuda", "ok", "no device; runs use the CPU")
     text = "an NVIDIA driver is installed, but torch sees no device"
     hint = f"is the driver too old for CUDA {built_for}?" if built_for else "this torch is built for the CPU"
-    return Finding("cuda", "warn", text, f"{hint} See nvidia-smi and pytorch.org/get-started")
+    return Diagnosis("cuda", "warn", text, f"{hint} See nvidia-smi and pytorch.org/get-started")
 
 
-def _room() -> Iterator[Finding]:
+def _room() -> Iterator[Diagnosis]:
     memory = psutil.virtual_memory().available / 2**30
     disk = shutil.disk_usage(".").free / 2**30
     yield _enough("memory", memory, _LITTLE_MEMORY, "take a smaller model, --limit or --ghost-batch")
     yield _enough("disk", disk, _LITTLE_DISK, "make room, or give run an --out elsewhere")
 
 
-def _enough(subject: str, free: float, little: float, hint: str) -> Finding:
+def _enough(subject: str, free: float, little: float, hint: str) -> Diagnosis:
     if free < little:
-        return Finding(subject, "warn", f"only {free:.1f} GiB free", hint)
-    return Finding(subject, "ok", f"{free:.1f} GiB free")
+        return Diagnosis(subject, "warn", f"only {free:.1f} GiB free", hint)
+    return Diagnosis(subject, "ok", f"{free:.1f} GiB free")
 
 
-def _plugins() -> Iterator[Finding]:
+def _plugins() -> Iterator[Diagnosis]:
     loaded = []
     for name in registry.entries():
         try:
             registry.load(name)
             loaded.append(name)
         except OptimFamilyError as error:
-            yield Finding(name, "fail", str(error), "mend or uninstall the distribution that registers it")
-    yield Finding("optimizers", "ok" if loaded else "fail", ", ".join(loaded) or "none loads")
+            yield Diagnosis(name, "fail", str(error), "mend or uninstall the distribution that registers it")
+    yield Diagnosis("optimizers", "ok" if loaded else "fail", ", ".join(loaded) or "none loads")
 
 
-def _packaged() -> Finding:
+def _packaged() -> Diagnosis:
     try:
-        return Finding("models", "ok", str(resources.folder("models")))
+        return Diagnosis("models", "ok", str(resources.folder("models")))
     except OptimFamilyError as error:
-        return Finding("models", "fail", str(error))
+        return Diagnosis("models", "fail", str(error))
 
 
-def _data() -> Finding:
+def _data() -> Diagnosis:
     present = [entry.name for entry in datasets.catalogue() if entry.present]
     hint = "more with: optim-family data fetch NAME"
-    return Finding("data", "ok", f"{', '.join(present)} on this machine", hint)
+    return Diagnosis("data", "ok", f"{', '.join(present)} on this machine", hint)
 
 
-def _writable(subject: str, folder: Path, hint: str) -> Finding:
+def _writable(subject: str, folder: Path, hint: str) -> Diagnosis:
     """Whether the folder can be made, or written to if it is there."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        return Finding(subject, "ok", f"{folder} can be written")
-    return Finding(subject, "warn", f"{folder} cannot be written", hint)
+        return Diagnosis(subject, "ok", f"{folder} can be written")
+    return Diagnosis(subject, "warn", f"{folder} cannot be written", hint)
 
 
 def _reason(error: Exception) -> str:

@@ -55,20 +55,20 @@ def listing(name: str) -> Callable[[Callable[[Output], None]], Group]:
 
 @final
 class LazyGroup(click.RichGroup):
-    """Name → one sentence; the command is `command` in the module of its name."""
+    """Name → one summary; the command is `command` in the module of its name."""
 
-    def __init__(self, *args: Any, package: str, sentences: Mapping[str, str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, package: str, summaries: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.package, self.sentences = package, sentences
+        self.package, self.summaries = package, summaries
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order in which they were given."""
-        return list(self.sentences)
+        return list(self.summaries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """What a list shows of a command: its name and its sentence."""
-        sentence = self.sentences.get(cmd_name)
-        return click.RichCommand(name=cmd_name, help=sentence) if sentence else None
+        """What a list shows of a command: its name and its summary."""
+        summary = self.summaries.get(cmd_name)
+        return click.RichCommand(name=cmd_name, help=summary) if summary else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

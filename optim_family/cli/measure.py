@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from optim_family.cli.output import Output
-from optim_family.cli.spectrum import Looks, draw, readings, show
+from optim_family.cli.spectrum import SpectrumOptions, draw, show, show_readings
 from optim_family.curvature.precision import deterministic, full_precision
 from optim_family.geometry import UnknownMetric
 from optim_family.networks.pretrained import load_weights
@@ -23,8 +23,8 @@ from optim_family.training.spec import RunSpec
 _NO_METRIC: Final = "weights alone have no optimizer (`optim-family run` measures while one trains)"
 
 
-def carry_out(
-    spec: RunSpec, weights: Path | None, k: int, looks: Looks, out: Path | None, output: Output
+def measure_command(
+    spec: RunSpec, weights: Path | None, k: int, looks: SpectrumOptions, out: Path | None, output: Output
 ) -> int:
     """Measure, show, and write what is to be written. Returns the exit code."""
     with full_precision(), deterministic():
@@ -37,7 +37,9 @@ def carry_out(
     return 0
 
 
-def measured(spec: RunSpec, weights: Path | None, k: int, looks: Looks, output: Output) -> dict[str, Any]:
+def measured(
+    spec: RunSpec, weights: Path | None, k: int, looks: SpectrumOptions, output: Output
+) -> dict[str, Any]:
     """Everything that is asked for, as JSON.
 
     Raises:
@@ -74,7 +76,7 @@ def measured(spec: RunSpec, weights: Path | None, k: int, looks: Looks, output: 
 def _readings(
     objective: Objective,
     views: tuple[str, ...],
-    looks: Looks,
+    looks: SpectrumOptions,
     options: Mapping[str, Any],
     output: Output,
 ) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def _show(found: Mapping[str, Any], figure: Iterable[Path], output: Output) -> N
         f"{_setting(found)}: loss {found['train_loss']:.4g}, accuracy "
         f"{found['train_accuracy']:.1%} in training, {found['test_accuracy']:.1%} in test\n"
     )
-    readings("view", found["views"], output)
+    show_readings("view", found["views"], output)
     if "looks" in found:
         show(found["looks"], output)
     if paths := "  ".join(map(str, figure)):

@@ -9,7 +9,7 @@ from optim_family.analysis import run_summary
 from optim_family.cli import run_progress
 from optim_family.cli.output import Output, flat
 from optim_family.cli.run_results import draw, paths, show
-from optim_family.cli.spectrum import Looks
+from optim_family.cli.spectrum import SpectrumOptions
 from optim_family.cli.spectrum import draw as draw_look
 from optim_family.cli.spectrum import show as show_look
 from optim_family.figures.overlays import NAMES
@@ -27,13 +27,13 @@ _WRITTEN: Final = [
 ]
 
 
-def carry_out(
+def run_command(
     spec: RunSpec,
     make_optimizer: Callable[..., Any],
     out: Path,
     resume: bool,
     memory_format: MemoryFormat | None,
-    looks: Looks,
+    looks: SpectrumOptions,
     overlays: Collection[str] | None,
     output: Output,
 ) -> int:
@@ -59,7 +59,7 @@ def carry_out(
     return DIVERGED if diverged else 0
 
 
-def _look(run: Run, looks: Looks, output: Output) -> None:
+def _look(run: Run, looks: SpectrumOptions, output: Output) -> None:
     """More than one number at the last record, into looks/; with --json the words go to stderr."""
     from optim_family.training.checkpoint_spectrum import look
 

@@ -76,8 +76,10 @@ class RunCommand(click.RichCommand):
         return [*super().get_params(ctx), *ctx.meta.get(_META, ())]
 
 
-def requested(given: Mapping[str, Any], saved: Mapping[str, Any]) -> tuple[RunSpec, Callable[..., Any]]:
-    """The specification that the options ask for, and a function that makes its optimizer from tensors.
+def run_spec_from_options(
+    given: Mapping[str, Any], saved: Mapping[str, Any]
+) -> tuple[RunSpec, Callable[..., Any]]:
+    """The specification of the options, and a function that makes its optimizer from tensors.
 
     `saved` holds the values of options that are left out.
 
@@ -108,7 +110,7 @@ def requested(given: Mapping[str, Any], saved: Mapping[str, Any]) -> tuple[RunSp
     return spec, lambda tensors: optimizer(tensors, full)
 
 
-def subject(given: Mapping[str, Any]) -> RunSpec:
+def loss_spec_from_options(given: Mapping[str, Any]) -> RunSpec:
     """The loss that the options ask for, as a specification without an optimizer.
 
     Raises:

@@ -14,7 +14,7 @@ from optim_family.runs.run import Run
 
 FORMS = ("svg", "png")
 
-overlaid = click.option(
+overlay_option = click.option(
     "--overlay",
     metavar="NAMES",
     help=f"Predictions over the curves, of {', '.join(overlays.NAMES)}; all or none (default: all).",

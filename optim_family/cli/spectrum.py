@@ -1,4 +1,4 @@
-"""More than one number on the screen: the options that ask for it, tables and the figure."""
+"""Density, trace and layers: their options, tables and figure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _HEADERS: Final = ("sharpness", "error", "upper bound − value", "residual", "HVPs", "seconds", "")
 _FLAGS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    "--density": ("The density of all eigenvalues.", {"is_flag": True}),
-    "--trace": ("The sum of all eigenvalues.", {"is_flag": True}),
+    "--density": ("Compute the spectral density: the distribution of all eigenvalues.", {"is_flag": True}),
+    "--trace": ("Compute the trace: the sum of all eigenvalues.", {"is_flag": True}),
     "--layers": (
-        "Each layer by itself: names up to DEPTH parts, or each tensor.",
+        "Measure each layer: tensors whose names agree in DEPTH parts, or each tensor.",
         {"is_flag": False, "flag_value": "all", "metavar": "[DEPTH]"},
     ),
 }
@@ -25,38 +25,38 @@ _FLAGS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 
 @final
 @dataclass(frozen=True)
-class Looks:
-    """What is wanted beside λ₁, by the names of `examining`, and how deep a layer's name is."""
+class SpectrumOptions:
+    """The quantities to compute in addition to λ₁, and the depth at which tensors are grouped into layers."""
 
     names: tuple[str, ...]
     depth: int | None = None
 
     @classmethod
-    def taken(cls, given: dict[str, Any]) -> "Looks":
-        """Out of the options of a command, which loses them; the layers are a depth, or `all`.
+    def from_options(cls, options: dict[str, Any]) -> "SpectrumOptions":
+        """Remove `density`, `trace` and `layers` (a depth, or `all`) from the options of a command.
 
         Raises:
-            UsageError: the depth is no whole number above 0.
+            UsageError: the depth is not a positive integer.
         """
-        density, trace, layers = (given.pop(name) for name in ("density", "trace", "layers"))
+        density, trace, layers = (options.pop(name) for name in ("density", "trace", "layers"))
         if layers not in (None, "all") and not (layers.isdecimal() and int(layers)):
             raise UsageError(f"--layers: the depth must be a whole number above 0, not {layers}")
-        asked = {"density": density, "trace": trace, "layers": layers is not None}
+        requested = {"density": density, "trace": trace, "layers": layers is not None}
         return cls(
-            tuple(name for name, wanted in asked.items() if wanted),
+            tuple(name for name, wanted in requested.items() if wanted),
             None if layers in (None, "all") else int(layers),
         )
 
 
-def looking(function: _Function) -> _Function:
-    """The options that ask for more than one number."""
+def spectrum_options(function: _Function) -> _Function:
+    """Add the options `--density`, `--trace` and `--layers`."""
     for flag, (text, kind) in reversed(list(_FLAGS.items())):
-        function = click.option(flag, help=text, panel="More than λ₁", **kind)(function)
+        function = click.option(flag, help=text, panel="Spectrum", **kind)(function)
     return function
 
 
 def draw(record: Mapping[str, Any], folder: Path, stem: str, title: str, subtitle: str) -> list[Path]:
-    """Draw a record of `examine` as STEM.svg and STEM.png; their paths, none if there is nothing to draw."""
+    """Draw a record of `examine` as STEM.svg and STEM.png; return the paths, or [] without such data."""
     from optim_family.figures import spectrum_figure, style
 
     if not record.keys() & spectrum_figure.DRAW.keys():
@@ -65,17 +65,17 @@ def draw(record: Mapping[str, Any], folder: Path, stem: str, title: str, subtitl
 
 
 def show(record: Mapping[str, Any], output: Output) -> None:
-    """The trace and the layers of a record of `examine`, as text."""
+    """Print the trace and the layers of a record of `examine`."""
     if trace := record.get("trace"):
         print(f"\ntrace, {record['view']}: {trace['value']:.5g} ± {trace['standard_error']:.2g}")
     if layers := record.get("layers"):
         print(f"\nlayers, {record['view']}")
-        readings("layer", layers, output)
+        show_readings("layer", layers, output)
 
 
-def readings(first: str, found: Mapping[str, Mapping[str, Any]], output: Output) -> None:
-    """One row a reading; all k values of it where there are several."""
-    output.table([first, *_HEADERS], [[name, *_cells(reading)] for name, reading in found.items()])
+def show_readings(header: str, readings: Mapping[str, Mapping[str, Any]], output: Output) -> None:
+    """Print one row a measurement, with all k eigenvalues."""
+    output.table([header, *_HEADERS], [[name, *_cells(reading)] for name, reading in readings.items()])
 
 
 def _cells(reading: Mapping[str, Any]) -> list[str]:

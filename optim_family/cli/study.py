@@ -1,65 +1,98 @@
-"""What `optim-family study` does once it knows which study is meant."""
+"""Execute `optim-family study`: run, preview, states and report of one study."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from optim_family.analysis.claims import CLAIMS
 from optim_family.cli.output import Output
 from optim_family.cli.run_progress import duration
 from optim_family.cli.study_progress import HEADERS, Progress, board
-from optim_family.errors import OptimFamilyError, Stopped, UsageError
+from optim_family.errors import OptimFamilyError, Stopped, UsageError, key_value
 from optim_family.runs.labels import labels
-from optim_family.study import execution as under_way
+from optim_family.study import execution
+from optim_family.study.clusters import Ray, Submitit
 from optim_family.study.cost import Cost, cost
-from optim_family.study.launchers import Ending, Launcher, Local, cores
+from optim_family.study.launchers import JobResult, Launcher, Local, cores
 from optim_family.study.spec import StudySpec
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
-# Runs that differ in nothing of this take the same time.
-_COSTLY = tuple(field for field in RunSpec.model_fields if field not in ("hyper", "seed", "rtol"))
+# Runs that agree in these fields take the same time.
+_COSTLY: Final = tuple(field for field in RunSpec.model_fields if field not in ("hyper", "seed", "rtol"))
+_SUBMITIT_LOGS: Final = ".submitit"  # in the folder of the study: scripts and logs of its jobs
+
+StartLauncher = Callable[[int], Launcher]  # from the number of runs at a time
 
 
-def carry_out(
+def launcher_from_options(
+    launcher: str, folder: Path, settings: Sequence[str], address: str | None
+) -> StartLauncher:
+    """The launcher of `--launcher`, with the options of `--set-launcher` and `--address`.
+
+    Raises:
+        UsageError: a setting is not KEY=VALUE, or this launcher does not take it.
+    """
+    parameters = dict(map(_key_and_value, settings))
+    if launcher == "submitit" and address is None:
+        return lambda workers: Submitit(folder / _SUBMITIT_LOGS, workers, parameters)
+    if launcher == "ray":
+        return partial(Ray, address=address, settings=parameters)
+    if parameters or address:
+        option = "--address" if address else "--set-launcher"
+        raise UsageError(f"--launcher {launcher} takes no {option}; leave it out, or choose another launcher")
+    return Local
+
+
+def _key_and_value(setting: str) -> tuple[str, Any]:
+    key, text = key_value(setting, "--set-launcher")
+    try:
+        return key, json.loads(text)
+    except ValueError:
+        return key, text
+
+
+def study_command(
     study: StudySpec,
     folder: Path,
     workers: int | None,
     output: Output,
-    start: Callable[[int], Launcher] | None = None,
+    start_launcher: StartLauncher,
 ) -> int:
-    """Do what is left, then the report. Returns the exit code: 1 if runs failed."""
-    jobs = under_way.jobs(study, folder)
+    """Execute the unfinished runs, then write the report. Returns the exit code: 1 if runs failed."""
+    jobs = execution.jobs(study, folder)
     at_once = min(workers or _workers(study), len(jobs))
     progress = Progress(jobs, at_once)
     output.say(f"{study.name}: {len(jobs)} runs, {at_once} at a time, in {folder}")
     try:
         with StopSignal().install() as stop, board(progress, output.quiet) as shown:
-            launcher = (start or Local)(at_once)
-            failed = under_way.carry_out(jobs, launcher, stop=stop, tell=shown.tell, tick=shown.tick)
+            launcher = start_launcher(at_once)
+            failed = execution.run_study(
+                jobs, launcher, stop=stop, on_result=shown.on_result, on_poll=shown.refresh
+            )
     except Stopped as error:
-        raise type(error)(
-            "stopped; what was under way has left checkpoints, the same command goes on"
-        ) from None
+        raise type(error)("stopped; the running runs wrote checkpoints, the same command resumes") from None
     if len(failed) == len(jobs):
-        raise OptimFamilyError(f"all {len(jobs)} runs failed; {failed[0].job.out}: {failed[0].words}")
+        raise OptimFamilyError(f"all {len(jobs)} runs failed; {failed[0].job.out}: {failed[0].message}")
     write_report(study, folder, folder / "report", output, failed)
     return 1 if failed else 0
 
 
 def write_report(
-    study: StudySpec, folder: Path, to: Path, output: Output, failed: Sequence[Ending] = ()
+    study: StudySpec, folder: Path, to: Path, output: Output, failed: Sequence[JobResult] = ()
 ) -> None:
-    """Write the report on the runs that have begun, and say what it says."""
+    """Write the report on the runs that have begun, and print its verdicts."""
     from optim_family.analysis import study_results
     from optim_family.study import report
 
-    runs = [run for run in under_way.runs(under_way.jobs(study, folder)) if run.columns.count]
+    runs = [run for run in execution.runs(execution.jobs(study, folder)) if run.columns.count]
     if not runs:
         raise UsageError(
-            f"no run of {study.name} with these settings has a record in {folder}; begin with "
-            "`optim-family study run`, or give the --set and --only of those that have"
+            f"no run of {study.name} with these settings has a record in {folder}; start with "
+            "`optim-family study run`, or repeat the --set and --only of the runs that exist"
         )
     results = study_results.evaluate_study(study.claims, runs)
     page = report.write(study, results, to)
@@ -69,7 +102,7 @@ def write_report(
                 "study": study.name,
                 "report": str(page),
                 "findings": [asdict(result) for result in results.claim_results],
-                "failed": {str(ending.job.out): ending.words for ending in failed},
+                "failed": {str(result.job.out): result.message for result in failed},
             }
         )
     rows = [[of[0].verdict, statement, of[0].evidence] for statement, of in results.results_of_claims.items()]
@@ -78,17 +111,17 @@ def write_report(
 
 
 def preview(study: StudySpec, folder: Path, workers: int | None, output: Output) -> int:
-    """Say which runs there are, and what is left would take. Returns the exit code: 2 if one cannot be."""
-    jobs = under_way.jobs(study, folder)
+    """Print the runs, and the time and memory they need. Returns the exit code: 2 if a run is impossible."""
+    jobs = execution.jobs(study, folder)
     at_once = min(workers or _workers(study), len(jobs))
-    states = [under_way.state(job) for job in jobs]
+    states = [execution.state(job) for job in jobs]
     output.say(f"{study.name}: {len(jobs)} runs in {folder}")
     costs = [asdict(each) for each in _costs(study.runs, output)]
     plan = [
         {"run": name, "folder": str(job.out), "state": state.status, **each}
         for name, job, state, each in zip(_names(study.runs), jobs, states, costs, strict=True)
     ]
-    left = [each for each in plan if each["state"] not in under_way.FINISHED]
+    left = [each for each in plan if each["state"] not in execution.FINISHED]
     total = {
         "runs": len(plan),
         "left": len(left),
@@ -101,7 +134,7 @@ def preview(study: StudySpec, folder: Path, workers: int | None, output: Output)
         output.data({"study": study.name, **total, "plan": plan})
     else:
         headers = ["run", "state", "trained parameters", "time", "memory"]
-        output.table(headers, [_planned(each) for each in plan])
+        output.table(headers, [_plan_row(each) for each in plan])
         print(
             f"\n{len(left)} of {len(plan)} runs to do in {folder}: {at_once} at a time, with "
             f"{total['threads']} threads each, about {duration(total['seconds'])} "
@@ -111,20 +144,20 @@ def preview(study: StudySpec, folder: Path, workers: int | None, output: Output)
 
 
 def show_states(study: StudySpec, folder: Path, output: Output) -> None:
-    """How far every run is."""
-    progress = Progress(under_way.jobs(study, folder), 1)
-    states = progress.look()
+    """Print the progress of every run."""
+    progress = Progress(execution.jobs(study, folder), 1)
+    states = progress.refresh_states()
     if output.json:
-        found = [
+        runs = [
             {"run": str(s.job.out), "status": s.status, "step": s.step, "record": s.record} for s in states
         ]
-        return output.data({"study": study.name, "runs": found})
+        return output.data({"study": study.name, "runs": runs})
     output.table(HEADERS, [progress.row(state) for state in states])
     print(f"\n{study.name} in {folder}: {progress.headline()}")
 
 
 def show(study: StudySpec, folder: Path, output: Output) -> None:
-    """Question, claims and runs."""
+    """Print question, claims and runs."""
     names = _names(study.runs)
     if output.json:
         runs = [run.model_dump(mode="json") for run in study.runs]
@@ -135,7 +168,7 @@ def show(study: StudySpec, folder: Path, output: Output) -> None:
     print()
     output.table(
         ["run", "folder"],
-        [[a, str(b.out)] for a, b in zip(names, under_way.jobs(study, folder), strict=True)],
+        [[a, str(b.out)] for a, b in zip(names, execution.jobs(study, folder), strict=True)],
     )
 
 
@@ -144,7 +177,7 @@ def _names(runs: Sequence[RunSpec]) -> list[str]:
 
 
 def _workers(study: StudySpec) -> int:
-    """One a core and a GiB of free memory; a GPU works on one run at a time."""
+    """One run a core and a GiB of free memory; one at a time where there is a GPU."""
     import psutil
     import torch
 
@@ -154,17 +187,17 @@ def _workers(study: StudySpec) -> int:
 
 
 def _costs(runs: Sequence[RunSpec], output: Output) -> list[Cost]:
-    """One trial for all runs that only differ in what costs nothing."""
-    known: dict[tuple[Any, ...], Cost] = {}
-    for run, name in zip(runs, _names(runs), strict=True):
-        key = tuple(getattr(run, field) for field in _COSTLY)
-        if key not in known:
-            output.say(f"trying {name}, for its time and memory")
-            known[key] = cost(run)
-    return [known[tuple(getattr(run, field) for field in _COSTLY)] for run in runs]
+    """The cost of every run, estimated once for all runs that agree in `_COSTLY`."""
+    estimates: dict[tuple[Any, ...], Cost] = {}
+    keys = [tuple(getattr(run, field) for field in _COSTLY) for run in runs]
+    for run, name, key in zip(runs, _names(runs), keys, strict=True):
+        if key not in estimates:
+            output.say(f"estimating time and memory of {name}")
+            estimates[key] = cost(run)
+    return [estimates[key] for key in keys]
 
 
-def _planned(plan: dict[str, Any]) -> list[str]:
+def _plan_row(plan: dict[str, Any]) -> list[str]:
     if plan["mistake"]:
         return [plan["run"], plan["state"], "–", "–", plan["mistake"]]
     return [

@@ -1,8 +1,8 @@
-"""Many runs on many machines: SLURM through submitit, or a Ray cluster. Neither knows what a run is.
+"""Execute runs on many machines: SLURM through submitit, or a Ray cluster.
 
-Both start on some machine the same worker as `Local` does here, and are told its exit code. All that the
-machines have in common is the folder of the study. A run that was stopped from outside, or whose machine was
-lost, is started again, and goes on from its checkpoint.
+Both start the same worker process as `Local` on some machine, and return its exit code. The machines share
+only the folder of the study. A run that was stopped from outside, or whose machine was lost, is started again
+and resumes from its checkpoint.
 """
 
 import logging
@@ -18,115 +18,115 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from optim_family.errors import Stopped, UsageError, one_line
-from optim_family.study.launchers import WORKER, Ending, Job, Launcher, Worker
+from optim_family.study.launchers import WORKER, Job, JobResult, Launcher, Worker
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
 # How often a run may be stopped from outside before it counts as failed.
 RESTARTS: Final = 20
-_PAUSE: Final = 0.2  # seconds between two looks at the cluster
-_FAREWELL: Final = 60.0  # seconds that runs have for their checkpoints
-# Settings of submitit that every cluster knows; the others are SLURM's.
+POLL_SECONDS: Final = 0.2  # between two queries of the cluster
+SHUTDOWN_SECONDS: Final = 60.0  # time for runs to write their checkpoints
+# Parameters of submitit that apply to every cluster; the others belong to SLURM.
 _SHARED: Final = "name timeout_min mem_gb nodes cpus_per_task gpus_per_node tasks_per_node".split()
 
 
 class Cluster(Launcher, ABC):
-    """Carries out jobs elsewhere: all are handed over at once, the cluster decides when."""
+    """Executes jobs on other machines: all are submitted at once, the cluster schedules them."""
 
     @abstractmethod
     def submit(self, jobs: list[Job]) -> list[Any]:
-        """Hand over; one handle a job."""
+        """Submit the jobs; return one handle a job."""
 
     @abstractmethod
-    def ending(self, handle: Any) -> tuple[int, str] | None:
-        """Exit code and last words, `Stopped.exit_code` if the machine was lost; None while it goes on."""
+    def result(self, handle: Any) -> tuple[int, str] | None:
+        """Exit code (`Stopped.exit_code` if the machine was lost) and message; None while the job runs."""
 
     @abstractmethod
     def cancel(self, handle: Any) -> None:
-        """Ask it to leave a checkpoint and stop."""
+        """Ask the job to write a checkpoint and stop."""
 
-    def map(self, jobs: Iterable[Job], stop: StopSignal, tick: Callable[[], None]) -> Iterator[Ending]:
-        """Every job's ending, as they come."""
+    def map(self, jobs: Iterable[Job], stop: StopSignal, on_poll: Callable[[], None]) -> Iterator[JobResult]:
+        """Yield the result of every job as soon as it ends; resubmit a job that was stopped from outside."""
         todo = list(jobs)
-        left, stops = dict(zip(self.submit(todo), todo, strict=True)), dict.fromkeys(todo, 0)
+        running, restarts = dict(zip(self.submit(todo), todo, strict=True)), dict.fromkeys(todo, 0)
         try:
-            while left:
+            while running:
                 stop.check()
-                for handle, job in list(left.items()):
-                    if (end := self.ending(handle)) is None:
+                for handle, job in list(running.items()):
+                    if (result := self.result(handle)) is None:
                         continue
-                    del left[handle]
-                    if end[0] == Stopped.exit_code and stops[job] < RESTARTS:
-                        stops[job] += 1
-                        left |= {self.submit([job])[0]: job}
+                    del running[handle]
+                    if result[0] == Stopped.exit_code and restarts[job] < RESTARTS:
+                        restarts[job] += 1
+                        running |= {self.submit([job])[0]: job}
                     else:
-                        yield Ending(job, *end)
-                tick()
-                time.sleep(_PAUSE)
+                        yield JobResult(job, *result)
+                on_poll()
+                time.sleep(POLL_SECONDS)
         finally:
-            self._end(list(left))
+            self._shut_down(list(running))
 
-    def _end(self, handles: list[Any]) -> None:
-        """Cancel what is under way, and wait until it has left its checkpoints."""
+    def _shut_down(self, handles: list[Any]) -> None:
+        """Cancel the running jobs, and wait until they have written their checkpoints."""
         for handle in handles:
             self.cancel(handle)
-        end = time.monotonic() + _FAREWELL
-        while time.monotonic() < end and any(self.ending(handle) is None for handle in handles):
-            time.sleep(_PAUSE)
+        end = time.monotonic() + SHUTDOWN_SECONDS
+        while time.monotonic() < end and any(self.result(handle) is None for handle in handles):
+            time.sleep(POLL_SECONDS)
 
 
 @final
-class Errand:
-    """A job as it is sent to another machine: called there, it starts a worker and waits for its end."""
+class RemoteJob:
+    """A job in a form that can be pickled: called on another machine, it starts a worker and waits for it."""
 
     def __init__(self, spec: str, out: str, threads: int) -> None:
         self.spec, self.out, self.threads = spec, out, threads
         self.worker: Worker | None = None
 
     def __call__(self) -> tuple[int, str]:
-        """Exit code and last words of the run."""
+        """Execute the run; return its exit code and last line of output."""
         job = Job(RunSpec.model_validate_json(self.spec), Path(self.out))
         slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
-        before = signal.signal(signal.SIGTERM, self._leave) if slurm else None
+        before = signal.signal(signal.SIGTERM, self._exit) if slurm else None
         self.worker = Worker(job, (sys.executable, *WORKER[1:]), self.threads)
         try:
             while not self.worker.ended:
-                time.sleep(_PAUSE)
-        finally:  # cancelled: wait for its checkpoint
+                time.sleep(POLL_SECONDS)
+        finally:  # the job was cancelled: the worker writes its checkpoint
             self.worker.process.terminate()
             if slurm:
                 signal.signal(signal.SIGTERM, before)
-        ending = self.worker.ending()
-        return ending.code, ending.words
+        result = self.worker.result()
+        return result.exit_code, result.message
 
-    def _leave(self, *_: object) -> None:
-        """SLURM ends the job and decides whether to queue it again: an answer would have it started twice."""
+    def _exit(self, *_: object) -> None:
+        """Exit without a result: SLURM itself may requeue the job; with a result it would start twice."""
         self._stop()
         sys.exit(Stopped.exit_code)
 
     def _stop(self) -> None:
-        """The run leaves a checkpoint."""
+        """Stop the worker, which writes a checkpoint."""
         if self.worker is not None:
             self.worker.process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                self.worker.process.wait(_FAREWELL)
+                self.worker.process.wait(SHUTDOWN_SECONDS)
 
     def checkpoint(self) -> Any:
-        """What submitit calls before it has the job queued again."""
+        """Stop, and return the job to requeue; submitit calls this."""
         import submitit
 
         self._stop()
-        return submitit.helpers.DelayedSubmission(Errand(self.spec, self.out, self.threads))
+        return submitit.helpers.DelayedSubmission(RemoteJob(self.spec, self.out, self.threads))
 
 
 @final
 class Submitit(Cluster):
-    """SLURM: one job array, queued again when it is preempted; `cluster=local` are processes of this machine.
+    """SLURM: one job array, requeued when it is preempted; `cluster=local` starts processes on this machine.
 
     Args:
         folder: for scripts and logs, on the shared file system.
-        workers: how many at a time.
-        settings: of submitit, as `partition`, `timeout_min`, `gpus_per_node`.
+        workers: jobs at a time.
+        settings: parameters of submitit, such as `partition`, `timeout_min`, `gpus_per_node`.
 
     Raises:
         UsageError: submitit is not installed, there is no SLURM, or a setting is unknown.
@@ -137,48 +137,48 @@ class Submitit(Cluster):
             import submitit
         except ImportError:
             raise UsageError(_missing("submitit")) from None
-        usual = {"timeout_min": 24 * 60, "cpus_per_task": 1, "array_parallelism": workers}
-        given = {**usual, **settings}
-        cluster = given.pop("cluster", None)
-        self.threads = int(given["cpus_per_task"])
+        defaults = {"timeout_min": 24 * 60, "cpus_per_task": 1, "array_parallelism": workers}
+        options = {**defaults, **settings}
+        cluster = options.pop("cluster", None)
+        self.threads = int(options["cpus_per_task"])
         try:
             self._executor = submitit.AutoExecutor(folder, cluster=cluster)
-            named = {key if key in _SHARED else f"slurm_{key}": value for key, value in given.items()}
-            self._executor.update_parameters(**named)
+            parameters = {key if key in _SHARED else f"slurm_{key}": value for key, value in options.items()}
+            self._executor.update_parameters(**parameters)
         except Exception as error:
             raise UsageError(f"--launcher submitit: {one_line(error)}") from error
 
     def submit(self, jobs: list[Job]) -> list[Any]:
-        """One job array."""
+        """Submit one job array."""
         with self._executor.batch():
-            return [self._executor.submit(_errand(job, self.threads)) for job in jobs]
+            return [self._executor.submit(_remote_job(job, self.threads)) for job in jobs]
 
-    def ending(self, handle: Any) -> tuple[int, str] | None:
-        """What the worker said; a job without an answer was killed with its machine."""
+    def result(self, handle: Any) -> tuple[int, str] | None:
+        """The result of the worker; a job that ended without one was killed with its machine."""
         if not handle.done():
             return None
         try:
-            code, words = handle.result()
-        except Exception as error:  # submitit's own, with the log of the job in it
+            code, message = handle.result()
+        except Exception as error:  # raised by submitit; its text ends with the log of the job
             return Stopped.exit_code, one_line(error)[-500:]
-        return code, words
+        return code, message
 
     def cancel(self, handle: Any) -> None:
-        """SIGTERM by way of the cluster."""
+        """Have the cluster send SIGTERM."""
         handle.cancel(check=False)
 
 
 @final
 class Ray(Cluster):
-    """A Ray cluster: one task a run, with the CPUs and GPUs that a run takes.
+    """A Ray cluster: one task a run.
 
     Args:
-        workers: how many at a time, where Ray is started here.
+        workers: tasks at a time, if this starts a cluster.
         address: of the cluster; None starts one on this machine.
-        settings: `num_cpus` and `num_gpus` a run, and more options of a remote function.
+        settings: options of a remote function, such as `num_cpus` and `num_gpus` of a run.
 
     Raises:
-        UsageError: ray is not installed, or the cluster is not there.
+        UsageError: ray is not installed, or the cluster cannot be reached.
     """
 
     def __init__(self, workers: int, address: str | None, settings: Mapping[str, Any]) -> None:
@@ -197,35 +197,35 @@ class Ray(Cluster):
             ) from error
 
     def submit(self, jobs: list[Job]) -> list[Any]:
-        """One task each."""
-        work = self._ray.remote(**self._options)(_carried_out)
+        """Submit one task a job."""
+        task = self._ray.remote(**self._options)(_run_remote_job)
         return [
-            work.remote(job.spec.model_dump_json(), str(job.out.absolute()), self.threads) for job in jobs
+            task.remote(job.spec.model_dump_json(), str(job.out.absolute()), self.threads) for job in jobs
         ]
 
-    def ending(self, handle: Any) -> tuple[int, str] | None:
-        """What the worker said; a task without an answer was lost with its node."""
+    def result(self, handle: Any) -> tuple[int, str] | None:
+        """The result of the worker; a task that ended without one was lost with its node."""
         try:
             if not self._ray.wait([handle], timeout=0)[0]:
                 return None
-            code, words = self._ray.get(handle)
+            code, message = self._ray.get(handle)
         except self._ray.exceptions.TaskCancelledError:
             return Stopped.exit_code, "cancelled"
-        except Exception as error:  # Ray's own: the node was lost
+        except Exception as error:  # raised by Ray: the node was lost
             return Stopped.exit_code, one_line(error)[-500:]
-        return code, words
+        return code, message
 
     def cancel(self, handle: Any) -> None:
-        """An interrupt in the task, which waits for the worker's checkpoint."""
+        """Interrupt the task, which waits for the worker's checkpoint."""
         self._ray.cancel(handle, force=False)
 
 
-def _carried_out(spec: str, out: str, threads: int) -> tuple[int, str]:
-    return Errand(spec, out, threads)()
+def _run_remote_job(spec: str, out: str, threads: int) -> tuple[int, str]:
+    return RemoteJob(spec, out, threads)()
 
 
-def _errand(job: Job, threads: int) -> Errand:
-    return Errand(job.spec.model_dump_json(), str(job.out.absolute()), threads)
+def _remote_job(job: Job, threads: int) -> RemoteJob:
+    return RemoteJob(job.spec.model_dump_json(), str(job.out.absolute()), threads)
 
 
 def _missing(name: str) -> str:

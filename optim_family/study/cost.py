@@ -127,11 +127,11 @@ def _memory(device: str) -> int:
 
 def main() -> int:
     """Answer what stdin asks; the exit code."""
-    from optim_family.study.worker import resolved
+    from optim_family.study.worker import resolve_device
 
     try:
         spec = RunSpec.model_validate_json(sys.stdin.read())
-        print(json.dumps(asdict(measure(resolved(spec)))))
+        print(json.dumps(asdict(measure(resolve_device(spec)))))
     except OptimFamilyError as error:
         print(one_line(error), file=sys.stderr)
         return error.exit_code

@@ -1,7 +1,7 @@
-"""A study under way: which of its runs are finished, and what is left to do.
+"""Execute a study: which of its runs are finished, and which are still to do.
 
-The runs of a study lie side by side in one folder, each under its own name. Whoever wants may work on them:
-a run that another process or machine holds is passed over and looked at again later.
+Each run of a study has its own directory in one folder. Several processes and machines may work on a study: a
+run that another process has locked is skipped, and its state is read again later.
 """
 
 import fcntl
@@ -15,24 +15,24 @@ from typing import Any, Final, final
 from optim_family.errors import BusyError, CorruptError
 from optim_family.runs.atomic_files import unseal
 from optim_family.runs.run import Run, read_run
-from optim_family.study.launchers import Ending, Job, Launcher
+from optim_family.study.launchers import Job, JobResult, Launcher
 from optim_family.study.spec import StudySpec
 from optim_family.training.stop_signal import StopSignal
 
 FINISHED: Final = ("done", "diverged")
-TAIL: Final = 1 << 16  # bytes at the end of a log in which the last record surely is
-PATIENCE: Final = 2.0  # seconds between two looks at runs that others hold
+TAIL_BYTES: Final = 1 << 16  # at the end of a log; more than any record takes
+BUSY_POLL_SECONDS: Final = 2.0  # between two checks of runs that other processes have locked
 
 
 @final
 @dataclass(frozen=True)
 class State:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         status: waiting, running, stopped, failed, done or diverged.
         step: of the last record or checkpoint.
-        record: the last one; empty before the first.
+        record: the last record; empty before the first.
     """
 
     job: Job
@@ -42,92 +42,92 @@ class State:
 
 
 def jobs(study: StudySpec, folder: Path) -> list[Job]:
-    """The runs of a study, and where in its folder they belong."""
+    """The runs of a study with their run directories."""
     return [Job(spec, folder / spec.title) for spec in study.runs]
 
 
 def state(job: Job) -> State:
-    """How far a run is, as its directory tells; nothing is locked and nothing is verified."""
+    """Read the progress of a run from its directory, without a lock and without verifying the files."""
     if not (job.out / "spec.json").exists():
         return State(job, "waiting")
     try:
-        told = unseal(job.out / "status.json") if (job.out / "status.json").exists() else {}
+        saved = unseal(job.out / "status.json") if (job.out / "status.json").exists() else {}
         record = _last_record(job.out / "metrics.jsonl")
     except (CorruptError, ValueError):
-        return State(job, "failed")  # whoever works on it will say what is wrong
-    status = told.get("status", "stopped")
+        return State(job, "failed")  # the process that resumes it reports what is wrong
+    status = saved.get("status", "stopped")
     if status not in FINISHED:
-        status = "running" if _held(job.out) else "stopped" if status == "running" else status
-    return State(job, status, max(told.get("step", 0), record.get("step", 0)), record)
+        status = "running" if _is_locked(job.out) else "stopped" if status == "running" else status
+    return State(job, status, max(saved.get("step", 0), record.get("step", 0)), record)
 
 
 def finished(job: Job) -> bool:
-    """Whether there is nothing more to do; a run that diverged is not tried again."""
+    """Whether a run is complete; a run that diverged is, and is not repeated."""
     return state(job).status in FINISHED
 
 
-def has_failed(ending: Ending) -> bool:
-    """Whether a run is not finished, and not because somebody else works on it."""
-    return ending.code != BusyError.exit_code and not finished(ending.job)
+def has_failed(result: JobResult) -> bool:
+    """Whether a run is unfinished although no other process works on it."""
+    return result.exit_code != BusyError.exit_code and not finished(result.job)
 
 
-def carry_out(
-    todo: Sequence[Job],
+def run_study(
+    jobs: Sequence[Job],
     launcher: Launcher,
     *,
     stop: StopSignal,
-    tell: Callable[[Ending], None],
-    tick: Callable[[], None],
-) -> list[Ending]:
-    """Do what is left of a study, and come back to what others hold until they are done with it.
+    on_result: Callable[[JobResult], None],
+    on_poll: Callable[[], None],
+) -> list[JobResult]:
+    """Execute the unfinished runs of a study, and wait for those that other processes have locked.
 
     Args:
-        todo: all runs of the study.
-        launcher: carries them out.
-        stop: obeyed soon.
-        tell: told of every ending.
-        tick: called often.
+        jobs: all runs of the study.
+        launcher: executes them.
+        stop: checked at every poll.
+        on_result: called with the result of every process.
+        on_poll: called at every poll.
 
     Returns:
-        The endings of those runs that failed; they are tried again the next time.
+        The results of the runs that failed; the next call tries them again.
 
     Raises:
-        Stopped: `stop` said so; every run under way has left a checkpoint.
+        Stopped: `stop` was requested; every running run has written a checkpoint.
     """
-    failed: list[Ending] = []
-    while left := [job for job in todo if not finished(job) and all(job != each.job for each in failed)]:
-        for ending in launcher.map(_free(left), stop, tick):
-            tell(ending)
-            failed += [ending] * has_failed(ending)
-        if all(_held(job.out) for job in left):
-            _wait(stop, tick)
+    failed: list[JobResult] = []
+    while todo := [job for job in jobs if not finished(job) and all(job != each.job for each in failed)]:
+        for result in launcher.map(_available(todo), stop, on_poll):
+            on_result(result)
+            failed += [result] * has_failed(result)
+        if all(_is_locked(job.out) for job in todo):
+            _wait(stop, on_poll)
     return failed
 
 
-def runs(todo: Iterable[Job]) -> list[Run]:
-    """The runs that have begun, as their directories hold them.
+def runs(jobs: Iterable[Job]) -> list[Run]:
+    """Read the runs that have begun.
 
     Raises:
-        CorruptError: one of them is damaged.
+        CorruptError: a run is damaged.
     """
-    return [read_run(job.out) for job in todo if (job.out / "spec.json").exists()]
+    return [read_run(job.out) for job in jobs if (job.out / "spec.json").exists()]
 
 
-def _free(left: Iterable[Job]) -> Iterator[Job]:
-    """Those that still need somebody, at the moment when one is asked for."""
-    return (job for job in left if not finished(job) and not _held(job.out))
+def _available(todo: Iterable[Job]) -> Iterator[Job]:
+    """The jobs that are neither finished nor locked, each judged when the iterator reaches it."""
+    return (job for job in todo if not finished(job) and not _is_locked(job.out))
 
 
-def _wait(stop: StopSignal, tick: Callable[[], None]) -> None:
-    end = time.monotonic() + PATIENCE
+def _wait(stop: StopSignal, on_poll: Callable[[], None]) -> None:
+    end = time.monotonic() + BUSY_POLL_SECONDS
     while time.monotonic() < end:
         stop.check()
-        tick()
+        on_poll()
         time.sleep(0.1)
 
 
-def _held(out: Path) -> bool:
-    """Whether somebody writes to a run directory."""
+def _is_locked(out: Path) -> bool:
+    """Whether a process writes to a run directory."""
     try:
         with (out / "lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -139,10 +139,10 @@ def _held(out: Path) -> bool:
 
 
 def _last_record(path: Path) -> dict[str, Any]:
-    """The last whole line of a log that may be growing."""
+    """The last complete line of a log to which another process may be writing."""
     if not path.exists():
         return {}
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         lines = file.read().split(b"\n")[:-1]
     return dict(json.loads(lines[-1])) if lines else {}

@@ -61,7 +61,7 @@ def expand(shared: Grid, grid: Grid) -> Iterator[RunSpec | Mistake]:
             yield from _of_optimizer(str(name), optimizer.Hyper, usual | axes)
 
 
-def spelled(run: RunSpec) -> dict[str, Any]:
+def as_grid_keys(run: RunSpec) -> dict[str, Any]:
     """What a run is, by the keys of a grid."""
     fields = run.model_dump(mode="json", exclude={"hyper", "seed"}) | {"seeds": run.seed}
     words = {key: _NONE[key] for key in _NONE if fields[key] is None}
@@ -103,7 +103,7 @@ def _of_optimizer(name: str, hyper: type[BaseModel], axes: Axes) -> Iterator[Run
     for values in itertools.product(*known.values()):
         given = dict(zip(known, values, strict=True))
         numbers = {names[key]: value for key, value in given.items() if key in names}
-        fields = {key: _null(key, value) for key, value in given.items() if key in RUN_KEYS}
+        fields = {key: _none_if_keyword(key, value) for key, value in given.items() if key in RUN_KEYS}
         full, wrong = _validated(hyper, numbers, f"{name} ")
         run = {"optimizer": name, "hyper": full, "seed": fields.pop("seeds"), **fields}
         wrong += _validated(RunSpec, run)[1]
@@ -126,7 +126,7 @@ def _validated(model: type[BaseModel], values: Grid, whose: str = "") -> tuple[d
         return {}, [_format_mistake(detail, whose) for detail in error.errors(include_url=False)]
 
 
-def _null(key: str, value: Any) -> Any:
+def _none_if_keyword(key: str, value: Any) -> Any:
     return None if value == _NONE.get(key, ()) else value
 
 

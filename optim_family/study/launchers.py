@@ -1,8 +1,7 @@
-"""Many runs: where their processes are started, and how many at a time.
+"""Start many runs, several at a time, each in a process of its own.
 
-Every run has a process of its own, so that one which is killed takes no other with it. The threads of a
-machine are divided among its workers: processes that fight for cores are slower by far than one after
-another.
+A process that is killed then takes no other run with it. The workers of a machine divide its threads:
+processes that compete for cores are far slower than one after another.
 """
 
 import os
@@ -22,13 +21,13 @@ from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
 WORKER: Final = (sys.executable, "-m", "optim_family.study.worker")
-_PAUSE: Final = 0.1  # seconds between two looks at the workers
+POLL_SECONDS: Final = 0.1  # between two checks of the workers
 
 
 @final
 @dataclass(frozen=True)
 class Job:
-    """A run, and the directory it belongs in."""
+    """A run and its run directory."""
 
     spec: RunSpec = field(hash=False)
     out: Path
@@ -36,47 +35,47 @@ class Job:
 
 @final
 @dataclass(frozen=True)
-class Ending:
-    """How the process of a job ended: its exit code, as of `optim-family run`, and its last words."""
+class JobResult:
+    """How the process of a job ended: an exit code of `optim-family run`, and its last line of output."""
 
     job: Job
-    code: int
-    words: str
+    exit_code: int
+    message: str
 
 
 class Launcher(ABC):
-    """Carries out jobs, several at a time."""
+    """Executes jobs, several at a time."""
 
     @abstractmethod
-    def map(self, jobs: Iterable[Job], stop: StopSignal, tick: Callable[[], None]) -> Iterator[Ending]:
-        """Every job's ending, as they come.
+    def map(self, jobs: Iterable[Job], stop: StopSignal, on_poll: Callable[[], None]) -> Iterator[JobResult]:
+        """Yield the result of every job as soon as it ends.
 
         Args:
-            jobs: asked for one by one, whenever there is room for another.
-            stop: obeyed between two looks at the workers.
-            tick: called at every look.
+            jobs: an iterator is advanced only when another job can start.
+            stop: checked at every poll.
+            on_poll: called at every poll.
 
         Raises:
-            Stopped: `stop` said so; all workers have stopped with a checkpoint.
+            Stopped: `stop` was requested; all workers have written a checkpoint and ended.
         """
 
 
 @final
 class Local(Launcher):
-    """Processes of this machine, which share its cores fairly.
+    """Processes on this machine, which divide its cores equally.
 
     Args:
-        workers: how many at a time.
-        program: what each of them is; it is told the run directory as an argument, and the specification
-            by one line on stdin, which stays open for as long as somebody waits for it.
+        workers: processes at a time.
+        program: the command of a worker. It gets the run directory as its argument and the specification as
+            one line on stdin, which stays open as long as this process lives.
     """
 
     def __init__(self, workers: int, program: Sequence[str] = WORKER) -> None:
         self.workers, self.program = workers, program
         self.threads = max(1, cores() // workers)
 
-    def map(self, jobs: Iterable[Job], stop: StopSignal, tick: Callable[[], None]) -> Iterator[Ending]:
-        """Every job's ending, as they come; whatever happens, no worker outlives this."""
+    def map(self, jobs: Iterable[Job], stop: StopSignal, on_poll: Callable[[], None]) -> Iterator[JobResult]:
+        """Yield the result of every job as soon as it ends; no worker outlives this call."""
         waiting, running = iter(jobs), list[Worker]()
         try:
             while True:
@@ -87,57 +86,57 @@ class Local(Launcher):
                     return
                 for worker in [each for each in running if each.ended]:
                     running.remove(worker)
-                    yield worker.ending()
-                tick()
-                time.sleep(_PAUSE)
+                    yield worker.result()
+                on_poll()
+                time.sleep(POLL_SECONDS)
         finally:
-            _end(running)
+            _shut_down(running)
 
 
 @final
 class Worker:
-    """A process at work on one job; remembers where its words go."""
+    """A process that executes one job. Holds its stdin and a temporary file with its output."""
 
     def __init__(self, job: Job, program: Sequence[str], threads: int) -> None:
-        self.job, self._held = job, ExitStack()
-        self._words = self._held.enter_context(tempfile.TemporaryFile())
+        self.job, self._resources = job, ExitStack()
+        self._output = self._resources.enter_context(tempfile.TemporaryFile())
         self.process = subprocess.Popen(
             [*program, str(job.out)],
             stdin=subprocess.PIPE,
-            stdout=self._words,
-            stderr=self._words,
+            stdout=self._output,
+            stderr=self._output,
             bufsize=0,
             env={**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))},
-            start_new_session=True,  # Ctrl-C is for us; we tell the workers
+            start_new_session=True,  # Ctrl-C reaches this process, which then stops the workers
         )
         stdin = self.process.stdin
         assert stdin is not None
-        self._held.callback(stdin.close)
-        with suppress(BrokenPipeError):  # it has died already; its ending says of what
+        self._resources.callback(stdin.close)
+        with suppress(BrokenPipeError):  # the process has already died; `result` says why
             stdin.write(job.spec.model_dump_json().encode() + b"\n")
 
     @property
     def ended(self) -> bool:
-        """Whether the process has come to an end."""
+        """Whether the process has ended."""
         return self.process.poll() is not None
 
-    def ending(self) -> Ending:
-        """The exit code and the last line; a signal's name where a signal ended it."""
+    def result(self) -> JobResult:
+        """Wait for the exit code and the last line of output, or the name of the signal that ended it."""
         code = self.process.wait()
-        self._words.seek(0)
-        lines = self._words.read().decode(errors="replace").strip().splitlines()
-        self._held.close()
+        self._output.seek(0)
+        lines = self._output.read().decode(errors="replace").strip().splitlines()
+        self._resources.close()
         killed = [f"killed by {signal.Signals(-code).name}"] if code < 0 else []
-        return Ending(self.job, code, (killed + lines[-1:] or [""])[0])
+        return JobResult(self.job, code, (killed + lines[-1:] or [""])[0])
 
 
-def _end(workers: Iterable[Worker]) -> None:
-    """Ask all to leave a checkpoint, and wait until they have; a second Ctrl-C does not wait."""
+def _shut_down(workers: Iterable[Worker]) -> None:
+    """Ask all workers to write a checkpoint, and wait for them; a second Ctrl-C kills them."""
     for worker in workers:
         worker.process.terminate()
     try:
         for worker in workers:
-            worker.ending()
+            worker.result()
     except BaseException:
         for worker in workers:
             worker.process.kill()
@@ -145,5 +144,5 @@ def _end(workers: Iterable[Worker]) -> None:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,7 @@ from optim_family.analysis.claims import CLAIMS
 from optim_family.errors import UsageError, key_value, unknown
 from optim_family.resources import folder
 from optim_family.runs.labels import compact
-from optim_family.study.grid import RUN_KEYS, expand, spelled
+from optim_family.study.grid import RUN_KEYS, as_grid_keys, expand
 from optim_family.training.spec import RunSpec
 
 # Section → key → field of the run; what is neither data nor measurement is training.
@@ -180,7 +180,7 @@ def _shared(table: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 
 def _matching(runs: tuple[RunSpec, ...], condition: str) -> tuple[RunSpec, ...]:
     key, text = key_value(condition, "--only")
-    values = [spelled(run) for run in runs]
+    values = [as_grid_keys(run) for run in runs]
     if not any(key in each for each in values):
         known = dict.fromkeys(key for each in values for key in each)
         raise UsageError(f"--only {condition}: {unknown('key', key, known)}")

@@ -1,7 +1,7 @@
-"""One run in a process of its own: `python -m optim_family.study.worker FOLDER`, its specification on stdin.
+"""Execute one run in its own process: `python -m optim_family.study.worker FOLDER`, its spec on stdin.
 
-Exits with the code that `optim-family run` would; the last line on stderr says what went wrong. When the
-process that started it is gone, and with it the other end of stdin, it leaves a checkpoint and stops.
+The exit codes are those of `optim-family run`; the last line on stderr says what went wrong. When the process
+that started it ends, and with it the other end of stdin, the worker writes a checkpoint and stops.
 """
 
 import os
@@ -18,27 +18,27 @@ DIVERGED = 3
 
 
 def main(folder: Path) -> int:
-    """Carry out the run that stdin describes, or what is left of it; the exit code."""
+    """Execute or resume the run that stdin specifies; return the exit code."""
     spec = RunSpec.model_validate_json(sys.stdin.readline())
-    threading.Thread(target=stop_when_alone, daemon=True).start()
+    threading.Thread(target=stop_when_orphaned, daemon=True).start()
     try:
-        return _carry_out(spec, folder)
+        return _train(spec, folder)
     except OptimFamilyError as error:
         print(one_line(error), file=sys.stderr)
         return error.exit_code
 
 
-def _carry_out(spec: RunSpec, folder: Path) -> int:
+def _train(spec: RunSpec, folder: Path) -> int:
     from optim_family.training.loop import train
     from optim_family.training.stop_signal import StopSignal
 
     with StopSignal().install() as stop:
-        outcome = train(resolved(spec, folder), folder, resume=True, stop=stop)
+        outcome = train(resolve_device(spec, folder), folder, resume=True, stop=stop)
     return DIVERGED if outcome.status == "diverged" else 0
 
 
-def resolved(spec: RunSpec, folder: Path | None = None) -> RunSpec:
-    """The run with its device: the one it began on in `folder`, or for `auto` the GPU if there is one."""
+def resolve_device(spec: RunSpec, folder: Path | None = None) -> RunSpec:
+    """Set the device: the one on which the run in `folder` began; else for `auto` the GPU if there is one."""
     import torch
 
     begun = folder and folder / "spec.json"
@@ -50,8 +50,8 @@ def resolved(spec: RunSpec, folder: Path | None = None) -> RunSpec:
     return spec.model_copy(update={"device": device})
 
 
-def stop_when_alone() -> None:
-    """Wait until nobody holds the other end of stdin; then stop this process as SIGTERM does."""
+def stop_when_orphaned() -> None:
+    """Wait until the other end of stdin is closed, then stop this process as SIGTERM does."""
     while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

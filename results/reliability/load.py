@@ -79,12 +79,12 @@ def runs(count: int, folder: Path) -> dict[str, Any]:
             memory.append(psutil.Process().memory_info().rss)
 
     clock = _Clock()
-    failed = execution.carry_out(
+    failed = execution.run_study(
         jobs,
         Local(16, (sys.executable, "-c", STAND_IN)),
         stop=StopSignal(),
-        tell=lambda ending: None,
-        tick=look,
+        on_result=lambda result: None,
+        on_poll=look,
     )
     carried = clock.lap()
     return {

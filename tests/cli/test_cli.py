@@ -69,10 +69,10 @@ def test_completion_knows_commands_and_options_and_imports_nothing_heavy(words, 
 def test_help_tells_one_sentence_for_every_command(run):
     answer = run("--help")
     assert answer.code == 0
-    assert all(name in answer.out and sentence[:40] in answer.out for name, sentence in cli.SENTENCES.items())
+    assert all(name in answer.out and summary[:40] in answer.out for name, summary in cli.SUMMARIES.items())
 
 
-@pytest.mark.parametrize("name", cli.SENTENCES)
+@pytest.mark.parametrize("name", cli.SUMMARIES)
 def test_every_command_has_help_of_its_own_and_the_common_flags(run, name):
     answer = run(name, "--help")
     assert answer.code == 0

@@ -11,7 +11,7 @@ from optim_family.errors import OptimFamilyError, PluginError
 @pytest.fixture
 def look(monkeypatch, tmp_path):
     monkeypatch.setenv("OPTIM_FAMILY_DATA", str(tmp_path / "data"))
-    return lambda: {finding.subject: finding for finding in diagnostics.examine()}
+    return lambda: {finding.subject: finding for finding in diagnostics.diagnose()}
 
 
 def test_a_sound_machine_has_nothing_broken(look):

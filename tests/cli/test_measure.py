@@ -8,15 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from optim_family import cli
 from optim_family.data import datasets
 from optim_family.networks import build
 from optim_family.runs.run import read_run
 from optim_family.sharpness.measure import measure
 from optim_family.training.objective import half_squared_error
 from tests.helpers.cli_runner import optim_family
-
-cli.SENTENCES.setdefault("measure", "Measure the sharpness of a model at weights from a file.")
 
 TINY = ["--model", "bn_mlp", "--limit", "40", "--device", "cpu"]
 

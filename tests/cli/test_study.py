@@ -11,7 +11,7 @@ from optim_family.cli import study_progress
 from optim_family.runs.run import read_run
 from optim_family.study import execution, report
 from optim_family.study.cost import Cost
-from optim_family.study.launchers import Ending, Job, Launcher
+from optim_family.study.launchers import Job, JobResult, Launcher
 from optim_family.study.spec import StudySpec
 from optim_family.training.loop import train
 from optim_family.training.progress import ProgressListener
@@ -55,12 +55,12 @@ class Here(Launcher):
     def __init__(self, workers):
         self.threads = 1
 
-    def map(self, jobs, stop, tick):
+    def map(self, jobs, stop, on_poll):
         for job in jobs:
             Here.begun.append(job.spec.optimizer)
             outcome = train(job.spec, job.out, resume=True, listener=Counter(stop), stop=stop)
-            tick()
-            yield Ending(job, 0 if outcome.status == "done" else 3, "")
+            on_poll()
+            yield JobResult(job, 0 if outcome.status == "done" else 3, "")
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_interrupted_in_the_middle_and_started_again_it_comes_to_the_same_bytes(
     answer = mine("run", "--out", "parts")
     assert answer.code == 130
     assert answer.err.splitlines()[-1] == (
-        "optim-family: stopped; what was under way has left checkpoints, the same command goes on"
+        "optim-family: stopped; the running runs wrote checkpoints, the same command resumes"
     )
     assert not (tmp_path / "parts" / "report").exists()
     Here.records_left, Here.begun[:] = -1, []
@@ -138,12 +138,12 @@ def test_a_run_that_failed_is_named_and_the_rest_is_reported(mine, plain_report,
         def __init__(self, workers):
             self.threads = 1
 
-        def map(self, jobs, stop, tick):
+        def map(self, jobs, stop, on_poll):
             for job in jobs:
                 if job.spec.optimizer == "rmsprop":
-                    yield Ending(job, 6, "the plugin is broken")
+                    yield JobResult(job, 6, "the plugin is broken")
                 else:
-                    yield from Here(1).map([job], stop, tick)
+                    yield from Here(1).map([job], stop, on_poll)
 
     monkeypatch.setattr(study_work, "Local", Broken)
     answer = mine("run", "--json")
@@ -159,8 +159,8 @@ def test_a_study_of_which_every_run_failed_says_why(mine, monkeypatch):
         def __init__(self, workers):
             self.threads = 1
 
-        def map(self, jobs, stop, tick):
-            yield from (Ending(job, 5, "the data are damaged") for job in jobs)
+        def map(self, jobs, stop, on_poll):
+            yield from (JobResult(job, 5, "the data are damaged") for job in jobs)
 
     monkeypatch.setattr(study_work, "Local", Broken)
     answer = mine("run")
@@ -268,24 +268,30 @@ def test_the_table_has_those_first_that_somebody_works_on(tmp_path, monkeypatch)
         "state",
         lambda job: execution.State(job, states[job.spec.seed], 50, {"elapsed": 5, "step": 50}),
     )
-    assert [state.status for state in shown.look()] == ["running", "failed", "waiting", "diverged", "done"]
+    assert [state.status for state in shown.refresh_states()] == [
+        "running",
+        "failed",
+        "waiting",
+        "diverged",
+        "done",
+    ]
     # 0.1 s a step; 50 steps are left of each of three runs, for two workers.
     assert shown.headline() == "2 of 5 finished, 1 running, 1 failed, 8 s left"
-    assert shown.row(shown.look()[0])[:4] == ["gd  lr 0.1, seed 2", "running", "50/100", "5 s"]
+    assert shown.row(shown.refresh_states()[0])[:4] == ["gd  lr 0.1, seed 2", "running", "50/100", "5 s"]
 
 
 def test_a_failure_is_a_line_that_stays(tmp_path, capsys):
     shown = progress(tmp_path)
     with study_progress.board(shown, quiet=True) as silent:
-        silent.tick()
-        silent.tell(Ending(shown.jobs[0], 4, "in use"))
-        silent.tell(Ending(shown.jobs[1], 6, ""))
-        silent.tell(Ending(shown.jobs[2], -9, "killed by SIGKILL"))
+        silent.refresh()
+        silent.on_result(JobResult(shown.jobs[0], 4, "in use"))
+        silent.on_result(JobResult(shown.jobs[1], 6, ""))
+        silent.on_result(JobResult(shown.jobs[2], -9, "killed by SIGKILL"))
     assert capsys.readouterr().err.splitlines() == [
         "gd  lr 0.1, seed 1: exit code 6",
         "gd  lr 0.1, seed 2: killed by SIGKILL",
     ]
-    assert [shown.status(state) for state in shown.look()] == ["failed", "failed", "waiting"]
+    assert [shown.status(state) for state in shown.refresh_states()] == ["failed", "failed", "waiting"]
 
 
 def test_plain_lines_come_now_and_then(tmp_path, capsys, monkeypatch):
@@ -294,7 +300,7 @@ def test_plain_lines_come_now_and_then(tmp_path, capsys, monkeypatch):
     with study_progress.board(progress(tmp_path), quiet=False) as lines:
         for now in (0.0, 1.0, 19.0, 20.0, 39.0):
             clock[0] = now
-            lines.tick()
+            lines.refresh()
     assert capsys.readouterr().err == "0 of 3 finished\n" * 3
 
 
@@ -311,8 +317,8 @@ def test_a_terminal_has_a_live_table(tmp_path, monkeypatch):
     )
     shown = study_progress.Screen(progress(tmp_path, 9))
     with shown:
-        shown.tick()
-        shown.say("[red] is only text")
+        shown.refresh()
+        shown.log("[red] is only text")
     text = screen.getvalue()
     assert "[red] is only text" in text and "0 of 9 finished" in text
     assert "seed 1" in text and "seed 2" not in text  # what fits

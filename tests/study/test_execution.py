@@ -8,29 +8,29 @@ import pytest
 from optim_family.errors import CorruptError, Stopped
 from optim_family.runs.store import RunStore
 from optim_family.study import execution
-from optim_family.study.launchers import Ending, Job, Launcher
+from optim_family.study.launchers import Job, JobResult, Launcher
 from optim_family.study.spec import StudySpec
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
 
 class Pretender(Launcher):
-    """Does what it was told of each seed: the status it leaves and the exit code, or a function to call."""
+    """Leaves for each seed the planned status and exit code, or calls the planned function."""
 
     def __init__(self, plan):
         self.plan, self.done = plan, []
 
-    def map(self, jobs: Iterable[Job], stop: StopSignal, tick: Callable[[], None]) -> Iterator[Ending]:
+    def map(self, jobs: Iterable[Job], stop: StopSignal, on_poll: Callable[[], None]) -> Iterator[JobResult]:
         for job in jobs:
             stop.check()
-            tick()
+            on_poll()
             self.done.append(job.spec.seed)
             status, code = self.plan.get(job.spec.seed, ("done", 0))
             if callable(status):
                 status()
             else:
                 leave(job, status)
-            yield Ending(job, code, f"ended with {code}")
+            yield JobResult(job, code, f"ended with {code}")
 
 
 def leave(job, status, step=10, records=2):
@@ -46,12 +46,12 @@ def todo(tmp_path):
     return execution.jobs(StudySpec("mine", "?", (), runs, ""), tmp_path)
 
 
-def carry_out(todo, launcher, stop=None):
-    told = []
-    failed = execution.carry_out(
-        todo, launcher, stop=stop or StopSignal(), tell=told.append, tick=lambda: None
+def execute(todo, launcher, stop=None):
+    results = []
+    failed = execution.run_study(
+        todo, launcher, stop=stop or StopSignal(), on_result=results.append, on_poll=lambda: None
     )
-    assert launcher.done == [ending.job.spec.seed for ending in told]
+    assert launcher.done == [result.job.spec.seed for result in results]
     return failed
 
 
@@ -67,10 +67,10 @@ def test_every_run_has_a_folder_of_its_own(todo, tmp_path):
 def test_what_is_done_is_passed_over(todo):
     leave(todo[1], "done")
     launcher = Pretender({})
-    assert carry_out(todo, launcher) == []
+    assert execute(todo, launcher) == []
     assert launcher.done == [0, 2, 3]
     again = Pretender({})
-    carry_out(todo, again)
+    execute(todo, again)
     assert again.done == [] and states(todo) == ["done"] * 4
 
 
@@ -79,45 +79,45 @@ def test_what_was_interrupted_is_resumed(todo):
     leave(todo[2], "running")  # by somebody who was killed
     assert states(todo) == ["stopped", "waiting", "stopped", "waiting"]
     launcher = Pretender({})
-    carry_out(todo, launcher)
+    execute(todo, launcher)
     assert launcher.done == [0, 1, 2, 3]
 
 
 def test_what_diverged_is_not_tried_again(todo):
     first, again = Pretender({1: ("diverged", 3)}), Pretender({})
-    assert carry_out(todo, first) == []
-    carry_out(todo, again)
+    assert execute(todo, first) == []
+    execute(todo, again)
     assert again.done == [] and states(todo)[1] == "diverged"
 
 
 def test_what_failed_is_told_and_tried_the_next_time_only(todo):
     first, again = Pretender({1: ("failed", 6), 2: ("running", -9)}), Pretender({})
-    failed = carry_out(todo, first)
-    assert [(ending.job.spec.seed, ending.words) for ending in failed] == [
+    failed = execute(todo, first)
+    assert [(result.job.spec.seed, result.message) for result in failed] == [
         (1, "ended with 6"),
         (2, "ended with -9"),
     ]
     assert first.done == [0, 1, 2, 3]
-    assert carry_out(todo, again) == [] and again.done == [1, 2]
+    assert execute(todo, again) == [] and again.done == [1, 2]
 
 
 def test_a_worker_that_leaves_a_run_unfinished_without_a_word_has_failed(todo):
-    failed = carry_out(todo, Pretender({1: ("running", 0)}))
-    assert [ending.job.spec.seed for ending in failed] == [1]
+    failed = execute(todo, Pretender({1: ("running", 0)}))
+    assert [result.job.spec.seed for result in failed] == [1]
 
 
 def test_runs_that_others_hold_are_passed_over_and_looked_at_again(todo, monkeypatch):
-    monkeypatch.setattr(execution, "PATIENCE", 0.0)
+    monkeypatch.setattr(execution, "BUSY_POLL_SECONDS", 0.0)
     store = RunStore.open(todo[0].out, todo[0].spec.model_dump(mode="json"))
     launcher = Pretender({3: (lambda: (store.close(), leave(todo[3], "done")), 0)})
     assert states(todo)[0] == "running"
-    assert carry_out(todo, launcher) == []
+    assert execute(todo, launcher) == []
     assert launcher.done == [1, 2, 3, 0]
 
 
 def test_a_run_that_somebody_else_takes_first_is_no_failure(todo):
     launcher = Pretender({0: (lambda: leave(todo[0], "done"), 4)})
-    assert carry_out(todo, launcher) == [] and launcher.done == [0, 1, 2, 3]
+    assert execute(todo, launcher) == [] and launcher.done == [0, 1, 2, 3]
 
 
 def test_a_run_that_somebody_else_has_begun_is_no_failure_and_looked_at_again(todo):
@@ -128,24 +128,24 @@ def test_a_run_that_somebody_else_has_begun_is_no_failure_and_looked_at_again(to
         leave(todo[0], status, records=records)
 
     launcher = Pretender({0: (begun_by_another, 4)})
-    assert carry_out(todo, launcher) == [] and launcher.done == [0, 1, 2, 3, 0]
+    assert execute(todo, launcher) == [] and launcher.done == [0, 1, 2, 3, 0]
 
 
 def test_a_run_that_somebody_else_finishes_meanwhile_is_not_begun(todo):
     launcher = Pretender({0: (lambda: (leave(todo[0], "done"), leave(todo[2], "done")), 0)})
-    carry_out(todo, launcher)
+    execute(todo, launcher)
     assert launcher.done == [0, 1, 3]
 
 
 def test_waiting_for_others_can_be_stopped(todo):
     stop = StopSignal()
     with RunStore.open(todo[0].out, todo[0].spec.model_dump(mode="json")), pytest.raises(Stopped):
-        execution.carry_out(
+        execution.run_study(
             todo[:1],
             Pretender({}),
             stop=stop,
-            tell=print,
-            tick=lambda: setattr(stop, "signal", signal.SIGTERM),
+            on_result=print,
+            on_poll=lambda: setattr(stop, "signal", signal.SIGTERM),
         )
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_run_is_no_reason_not_to_look_at_the_others(todo, name):
 def test_a_log_that_is_longer_than_a_look_at_its_end(todo, monkeypatch):
     leave(todo[0], "done", records=50)
     whole = execution.state(todo[0]).record
-    monkeypatch.setattr(execution, "TAIL", 200)
+    monkeypatch.setattr(execution, "TAIL_BYTES", 200)
     assert execution.state(todo[0]).record == whole and whole["step"] == 250
 
 

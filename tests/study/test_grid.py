@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optim_family import registry
-from optim_family.study.grid import RUN_KEYS, Mistake, expand, spelled
+from optim_family.study.grid import RUN_KEYS, Mistake, as_grid_keys, expand
 from optim_family.training.spec import RunSpec
 
 GRID = {"optimizer": "gd", "model": "bn_mlp"}
@@ -66,7 +66,7 @@ def test_a_hyper_parameter_named_like_a_field_of_the_run_carries_its_optimizer()
 @pytest.mark.parametrize("optimizer", ["gd", "sgd", "rmsprop", "adamw"])
 def test_a_run_spelled_out_is_a_grid_of_that_run(optimizer):
     (run,) = runs({**GRID, "optimizer": optimizer, "seeds": 3, "limit": 20})
-    keys = {key: value for key, value in spelled(run).items() if value is not None}
+    keys = {key: value for key, value in as_grid_keys(run).items() if value is not None}
     assert runs(keys) == [run]
 
 

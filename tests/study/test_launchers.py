@@ -33,54 +33,54 @@ def jobs(tmp_path, seeds):
     return [Job(spec, tmp_path / f"{number}") for number, spec in enumerate(specs)]
 
 
-def carry_out(todo, workers=2, stop=None, tick=lambda: None):
-    return list(Local(workers, PROGRAM).map(todo, stop or StopSignal(), tick))
+def results_of(todo, workers=2, stop=None, on_poll=lambda: None):
+    return list(Local(workers, PROGRAM).map(todo, stop or StopSignal(), on_poll))
 
 
-def test_every_job_ends_with_its_exit_code_and_its_last_words(tmp_path):
-    endings = carry_out(jobs(tmp_path, [0, 3, 4, 1]))
-    assert {ending.job.out.name: ending.code for ending in endings} == {"0": 0, "1": 3, "2": 4, "3": 1}
-    assert {ending.words for ending in endings} == {"last words"}
+def test_every_job_ends_with_its_exit_code_and_its_message(tmp_path):
+    results = results_of(jobs(tmp_path, [0, 3, 4, 1]))
+    assert {result.job.out.name: result.exit_code for result in results} == {"0": 0, "1": 3, "2": 4, "3": 1}
+    assert {result.message for result in results} == {"last words"}
 
 
 def test_a_worker_that_is_killed_takes_no_other_with_it(tmp_path):
-    endings = {ending.code: ending.words for ending in carry_out(jobs(tmp_path, [9, 0, 5]))}
-    assert endings == {-9: "killed by SIGKILL", 0: "last words", 5: "last words"}
+    results = {result.exit_code: result.message for result in results_of(jobs(tmp_path, [9, 0, 5]))}
+    assert results == {-9: "killed by SIGKILL", 0: "last words", 5: "last words"}
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_no_more_at_a_time_than_asked_for(tmp_path, workers):
-    under_way, most = 0, 0
+    active, most = 0, 0
 
     def asked_for():
-        nonlocal under_way, most
+        nonlocal active, most
         for job in jobs(tmp_path, range(3)):
-            under_way += 1
-            most = max(most, under_way)
+            active += 1
+            most = max(most, active)
             yield job
 
     for _ in Local(workers, PROGRAM).map(asked_for(), StopSignal(), lambda: None):
-        under_way -= 1
-    assert (under_way, most) == (0, workers)
+        active -= 1
+    assert (active, most) == (0, workers)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 1000])
 def test_the_cores_are_divided_among_the_workers(tmp_path, workers):
-    carry_out(jobs(tmp_path, [0]), workers)
+    results_of(jobs(tmp_path, [0]), workers)
     share = max(1, cores() // workers)
     assert (tmp_path / "0.env").read_text() == f"{share} {share}"
 
 
-def test_a_wish_to_stop_reaches_every_worker_and_waits_for_it(tmp_path):
+def test_a_stop_request_reaches_every_worker_and_waits_for_it(tmp_path):
     stop, todo = StopSignal(), jobs(tmp_path, [8, 8, 8])
     pids = [job.out.with_suffix(".pid") for job in todo[:2]]
 
-    def tick():
+    def on_poll():
         if all(path.exists() and path.read_text() for path in pids):
             stop.signal = signal.SIGINT
 
     with pytest.raises(Stopped):
-        carry_out(todo, stop=stop, tick=tick)
+        results_of(todo, stop=stop, on_poll=on_poll)
     assert [job.out.with_suffix(".asked").exists() for job in todo] == [True, True, False]
     for path in pids:
         with pytest.raises(ProcessLookupError):
@@ -91,19 +91,19 @@ def test_a_caller_that_fails_leaves_no_worker_behind(tmp_path):
     (job,) = jobs(tmp_path, [8])
     pid = job.out.with_suffix(".pid")
 
-    def tick():
+    def on_poll():
         if pid.exists() and pid.read_text():
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        carry_out([job], tick=tick)
+        results_of([job], on_poll=on_poll)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
 
 
 def test_a_worker_whose_starter_is_gone_stops_by_itself():
-    program = "import time; from optim_family.study.worker import stop_when_alone; "
-    program += "stop_when_alone(); time.sleep(600)"
+    imports = "import time; from optim_family.study.worker import stop_when_orphaned"
+    program = f"{imports}; stop_when_orphaned(); time.sleep(600)"
     worker = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
     worker.stdin.close()
     assert worker.wait(timeout=60) == -signal.SIGTERM

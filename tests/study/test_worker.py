@@ -47,7 +47,7 @@ def test_the_last_words_say_what_is_wrong(tmp_path):
 
 
 def test_a_run_goes_on_where_it_began(tmp_path):
-    assert worker.resolved(SPEC, tmp_path).device in ("cpu", "cuda")
-    assert worker.resolved(SPEC.model_copy(update={"device": "cuda:1"})).device == "cuda:1"
+    assert worker.resolve_device(SPEC, tmp_path).device in ("cpu", "cuda")
+    assert worker.resolve_device(SPEC.model_copy(update={"device": "cuda:1"})).device == "cuda:1"
     RunStore.open(tmp_path, {**CPU.model_dump(mode="json"), "device": "cuda:3"}).close()
-    assert worker.resolved(SPEC, tmp_path).device == "cuda:3"
+    assert worker.resolve_device(SPEC, tmp_path).device == "cuda:3"

@@ -7,7 +7,7 @@ from pathlib import Path
 import rich_click as click
 
 from optim_family.cli.output import Output, common
-from optim_family.cli.run_results import overlaid
+from optim_family.cli.run_results import overlay_option
 
 
 @click.command("compare")
@@ -17,7 +17,7 @@ from optim_family.cli.run_results import overlaid
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for comparison.svg, .png and .json (default: the one that holds the runs).",
 )
-@overlaid
+@overlay_option
 @common
 @click.pass_obj
 def command(output: Output, runs: tuple[Path, ...], out: Path | None, overlay: str | None) -> None:

@@ -13,7 +13,7 @@ from optim_family.cli.output import Output, common
 @click.pass_obj
 def command(output: Output) -> int:
     """Say what this machine can do, and what is wrong with it; exit 1 if something is broken."""
-    findings = list(diagnostics.examine())
+    findings = list(diagnostics.diagnose())
     if output.json:
         output.data([asdict(finding) for finding in findings])
     else:

@@ -6,8 +6,8 @@ from typing import Any
 import rich_click as click
 
 from optim_family.cli.output import Output, common
-from optim_family.cli.run_options import loss_fields, subject
-from optim_family.cli.spectrum import Looks, looking
+from optim_family.cli.run_options import loss_fields, loss_spec_from_options
+from optim_family.cli.spectrum import SpectrumOptions, spectrum_options
 
 
 @click.command(
@@ -24,13 +24,13 @@ from optim_family.cli.spectrum import Looks, looking
 @click.option(
     "--k", type=click.IntRange(1), default=1, help="How many of the largest eigenvalues (default 1)."
 )
-@looking
+@spectrum_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for measurement.json and the figure.")
 @common
 @click.pass_obj
 def command(output: Output, /, weights: Path | None, k: int, out: Path | None, **given: Any) -> int:
     """Measure the sharpness of a model on data, at weights from a file; nothing is trained."""
-    from optim_family.cli.measure import carry_out
+    from optim_family.cli.measure import measure_command
 
-    looks = Looks.taken(given)
-    return carry_out(subject(given), weights, k, looks, out, output)
+    looks = SpectrumOptions.from_options(given)
+    return measure_command(loss_spec_from_options(given), weights, k, looks, out, output)

@@ -6,9 +6,9 @@ from typing import Any, get_args
 import rich_click as click
 
 from optim_family.cli.output import Output, common
-from optim_family.cli.run_options import RunCommand, requested, run_fields, saved_spec
-from optim_family.cli.run_results import overlaid
-from optim_family.cli.spectrum import Looks, looking
+from optim_family.cli.run_options import RunCommand, run_fields, run_spec_from_options, saved_spec
+from optim_family.cli.run_results import overlay_option
+from optim_family.cli.spectrum import SpectrumOptions, spectrum_options
 from optim_family.training.spec import MemoryFormat
 
 
@@ -30,22 +30,22 @@ from optim_family.training.spec import MemoryFormat
     help="Layout of images in memory (default as the run began; else channels-last on a CPU).",
 )
 @click.option("--dry-run", is_flag=True, help="Build everything, say what would be done, and write nothing.")
-@overlaid
-@looking
+@overlay_option
+@spectrum_options
 @common
 @click.pass_obj
 def command(
     output: Output, /, out: Path | None, resume: bool, dry_run: bool, overlay: str | None, **given: Any
 ) -> int:
     """Train one optimizer on one model, and measure its sharpness in its own geometry."""
-    from optim_family.cli.run import carry_out, preview
+    from optim_family.cli.run import preview, run_command
     from optim_family.figures.overlays import parse_overlays
 
-    looks, shown = Looks.taken(given), None if overlay is None else parse_overlays(overlay)
+    looks, shown = SpectrumOptions.from_options(given), None if overlay is None else parse_overlays(overlay)
     inherited = saved_spec(out) if resume and out and not given["optimizer"] else {}
     layout: MemoryFormat | None = given.pop("memory_format")
-    spec, make_optimizer = requested(given, inherited)
+    spec, make_optimizer = run_spec_from_options(given, inherited)
     out = out or Path("runs") / spec.title
     if dry_run:
         return preview(spec, make_optimizer, out, layout, output)
-    return carry_out(spec, make_optimizer, out, resume, layout, looks, shown, output)
+    return run_command(spec, make_optimizer, out, resume, layout, looks, shown, output)

@@ -1,4 +1,4 @@
-"""`optim-family study`: a whole grid of runs, how far it is, and what it says."""
+"""`optim-family study`: run a grid of runs, follow its progress, write its report."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @listing("study")
 def command(output: Output) -> None:
-    """List the studies; PATH.toml is a study of your own."""
+    """List the studies; PATH.toml names a study of your own."""
     from optim_family.study.spec import questions
 
     known = questions()
@@ -25,26 +25,26 @@ def command(output: Output) -> None:
     output.table(["study", "question"], [[name, text] for name, text in known.items()])
 
 
-def chosen(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which runs of a study are meant, and where they are."""
+def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that select the runs of a study and their folder."""
     options = (
         click.option(
             "--out",
             type=click.Path(path_type=Path),
-            help="Folder of the runs (default runs/ and the study's name).",
+            help="Folder of the runs (default: runs/STUDY).",
         ),
         click.option(
             "--set",
             "settings",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Change the study: train.steps=100. Holds for all grids.",
+            help="Change a setting in all grids, for example train.steps=100.",
         ),
         click.option(
             "--only",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Only some of its runs: optimizer=gd,sgd or lr=0.1.",
+            help="Select runs, for example optimizer=gd,sgd or lr=0.1.",
         ),
     )
     for option in reversed(options):
@@ -53,65 +53,79 @@ def chosen(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @command.named("run")
-@chosen
+@study_options
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Runs at a time (default: as cores and memory allow; one if there is a GPU).",
+    help="Runs at a time (default: as many as cores and memory allow; one with a GPU).",
 )
 @click.option(
     "--launcher",
     type=click.Choice(["local", "submitit", "ray"]),
     default="local",
-    help="Who starts the runs: this machine, SLURM, or a Ray cluster.",
+    help="Where the runs are executed: this machine, SLURM (submitit) or a Ray cluster.",
 )
 @click.option(
     "--set-launcher",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A setting of submitit (partition=gpu) or of Ray (num_gpus=1), for each run.",
+    help="Option of submitit (partition=gpu) or Ray (num_gpus=1) for each run.",
 )
-@click.option("--address", help="Of the Ray cluster; without it one is started on this machine.")
-@click.option("--dry-run", is_flag=True, help="Say what would be run, and what it would cost.")
-def run(output: Output, name: str, workers: int | None, dry_run: bool, **which: Any) -> int:
-    """Carry out what is left of a study, and write its report."""
-    from optim_family.cli import launching
-    from optim_family.cli import study as work
+@click.option("--address", help="Address of the Ray cluster (default: start one on this machine).")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the runs with their estimated time and memory; execute nothing."
+)
+def run(
+    output: Output,
+    name: str,
+    workers: int | None,
+    launcher: str,
+    set_launcher: tuple[str, ...],
+    address: str | None,
+    dry_run: bool,
+    **selection: Any,
+) -> int:
+    """Execute the unfinished runs of a study, and write its report."""
+    from optim_family.cli.study import launcher_from_options, preview, study_command
 
-    launcher = launching.taken(which)
-    study, folder = _study(name, **which)
+    study, folder = _study(name, **selection)
     if dry_run:
-        return work.preview(study, folder, workers, output)
-    return work.carry_out(study, folder, workers, output, launcher(folder))
+        return preview(study, folder, workers, output)
+    start_launcher = launcher_from_options(launcher, folder, set_launcher, address)
+    return study_command(study, folder, workers, output, start_launcher)
 
 
 @command.named("status")
-@chosen
-def status(output: Output, name: str, **which: Any) -> None:
-    """Say how far the runs of a study are."""
-    from optim_family.cli import study as work
+@study_options
+def status(output: Output, name: str, **selection: Any) -> None:
+    """Show the progress of every run of a study."""
+    from optim_family.cli.study import show_states
 
-    work.show_states(*_study(name, **which), output)
+    show_states(*_study(name, **selection), output)
 
 
 @command.named("report")
-@chosen
-@click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Folder (default: OUT/report).")
-def report(output: Output, name: str, to: Path | None, **which: Any) -> None:
-    """Evaluate what is there of a study: one HTML page, tables, figures."""
-    from optim_family.cli import study as work
+@study_options
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the report (default: OUT/report).",
+)
+def report(output: Output, name: str, to: Path | None, **selection: Any) -> None:
+    """Evaluate the runs that have begun: one HTML page, tables, figures."""
+    from optim_family.cli.study import write_report
 
-    study, folder = _study(name, **which)
-    work.write_report(study, folder, to or folder / "report", output)
+    study, folder = _study(name, **selection)
+    write_report(study, folder, to or folder / "report", output)
 
 
 @command.named("show")
-@chosen
-def show(output: Output, name: str, **which: Any) -> None:
+@study_options
+def show(output: Output, name: str, **selection: Any) -> None:
     """Show the question of a study, its claims and its runs."""
-    from optim_family.cli import study as work
+    from optim_family.cli import study
 
-    work.show(*_study(name, **which), output)
+    study.show(*_study(name, **selection), output)
 
 
 def _study(
