@@ -29,14 +29,14 @@ StartLauncher = Callable[[int], Launcher]  # from the number of runs at a time
 
 
 def launcher_from_options(
-    launcher: str, folder: Path, settings: Sequence[str], address: str | None
+    launcher: str, folder: Path, set_launcher: Sequence[str], address: str | None
 ) -> StartLauncher:
     """The launcher of `--launcher`, with the options of `--set-launcher` and `--address`.
 
     Raises:
         UsageError: a setting is not KEY=VALUE, or this launcher does not take it.
     """
-    parameters = dict(map(_key_and_value, settings))
+    parameters = dict(map(_key_and_value, set_launcher))
     if launcher == "submitit" and address is None:
         return lambda workers: Submitit(folder / _SUBMITIT_LOGS, workers, parameters)
     if launcher == "ray":

@@ -75,23 +75,15 @@ def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--dry-run", is_flag=True, help="Print the runs with their estimated time and memory; execute nothing."
 )
-def run(
-    output: Output,
-    name: str,
-    workers: int | None,
-    launcher: str,
-    set_launcher: tuple[str, ...],
-    address: str | None,
-    dry_run: bool,
-    **selection: Any,
-) -> int:
+def run(output: Output, name: str, workers: int | None, dry_run: bool, **options: Any) -> int:
     """Execute the unfinished runs of a study, and write its report."""
     from optim_family.cli.study import launcher_from_options, preview, study_command
 
-    study, folder = _study(name, **selection)
+    launcher = {option: options.pop(option) for option in ("launcher", "set_launcher", "address")}
+    study, folder = _study(name, **options)
     if dry_run:
         return preview(study, folder, workers, output)
-    start_launcher = launcher_from_options(launcher, folder, set_launcher, address)
+    start_launcher = launcher_from_options(folder=folder, **launcher)
     return study_command(study, folder, workers, output, start_launcher)
 
 
