@@ -63,7 +63,7 @@ def _measured(group: ProcessGroup, do: Callable[[], object], times: int) -> tupl
 
 
 def _sent(group: ProcessGroup) -> int:
-    return group.sent if isinstance(group, TorchrunGroup) else 0
+    return group.bytes_sent if isinstance(group, TorchrunGroup) else 0
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Checkpoints: everything that a run needs to go on to the last bit, without pickle.
+"""Checkpoints: everything that a resumed run needs to be bitwise identical, without pickle.
 
 step-00000120.safetensors holds the tensors, and in its metadata the rest as JSON, with the SHA-256 of the
-file, computed with zeros in its own place. One file is there or is not: there are no halves.
+file, computed with zeros in its own place. A file is written atomically: there is no partial write.
 
 In the JSON a dict is {"dict": [[key, value], …]}, a tuple {"tuple": […]}, a tensor {"tensor": its name},
 and a float that JSON cannot hold {"float": its eight bytes}; lists, strings and other numbers are themselves.
@@ -29,7 +29,7 @@ _MARK, _BLANK = (
     b'"sha256":"',
     b"0" * 64,
 )  # a quote inside a name or a text is escaped: the mark stands there once
-_FORGED = (safetensors.SafetensorError, struct.error, ValueError, TypeError, KeyError, RecursionError)
+_MALFORMED = (safetensors.SafetensorError, struct.error, ValueError, TypeError, KeyError, RecursionError)
 _DTYPES = frozenset(
     {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
     | {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64}
@@ -43,7 +43,7 @@ def save(folder: Path, step: int, tree: dict[str, Any]) -> Path:
         folder: where; made if it does not exist.
         step: of the run.
         tree: dicts with str or int keys, lists, tuples, dense tensors, int, float, bool, str and None, in
-            any nesting. Tensors come back equal to the last bit, on the CPU, each with its own memory.
+            any nesting. Tensors come back bitwise identical, on the CPU, each with its own memory.
 
     Returns:
         The file.
@@ -69,8 +69,8 @@ def load_latest(
 
     Args:
         folder: where they were saved.
-        warn: told in one line of each checkpoint that is passed over.
-        spec: what the tree has under this name, unless it is of another run, and passed over.
+        warn: called with one line for each checkpoint that is skipped.
+        spec: key of the run; a checkpoint whose tree has another `spec` is skipped.
 
     Raises:
         CorruptError: there are checkpoints, and all are damaged or of other runs.
@@ -83,30 +83,30 @@ def load_latest(
                 raise CorruptError(f"{path} is the checkpoint of another run")
             return step, tree
         except CorruptError as error:
-            warn(f"{error}; this checkpoint is passed over")
+            warn(f"{error}; this checkpoint is skipped")
     if files:
         raise CorruptError(f"{folder} holds no whole checkpoint of its run; repeat the run in a new folder")
     return None
 
 
-def pack(tree: dict[str, Any], **told: str) -> bytes:
-    """A tree as bytes, to be sent to another process; what it may hold is as for `save`."""
+def pack(tree: dict[str, Any], **metadata: str) -> bytes:
+    """A tree as bytes, to be sent to another process; it may hold what `save` accepts."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_encode(tree, "tree", tensors))
-    return safetensors.torch.save(tensors, {**told, "tree": text})
+    return safetensors.torch.save(tensors, {**metadata, "tree": text})
 
 
 def unpack(data: bytes) -> dict[str, Any]:
     """The tree that `pack` was given, on the CPU."""
-    tree: dict[str, Any] = _decode(json.loads(_told(data)["tree"]), safetensors.torch.load(data))
+    tree: dict[str, Any] = _decode(json.loads(_metadata(data)["tree"]), safetensors.torch.load(data))
     return tree
 
 
-def _told(data: bytes) -> dict[str, str]:
-    """What `pack` was told, and the tree as text."""
+def _metadata(data: bytes) -> dict[str, str]:
+    """The metadata that `pack` stored, and the tree as text."""
     length = int.from_bytes(data[:8], "little")
-    told: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
-    return told
+    metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
+    return metadata
 
 
 def _seal(data: bytes) -> tuple[slice, bytes]:
@@ -125,20 +125,20 @@ def _load(path: Path, step: int) -> dict[str, Any]:
     except OSError as error:
         raise CorruptError(f"{path} could not be read: {error.strerror}") from error
     try:
-        told = _told(data)
-        version = int(told["format"])
-    except _FORGED:
-        told, version = {}, FORMAT
+        metadata = _metadata(data)
+        version = int(metadata["format"])
+    except _MALFORMED:
+        metadata, version = {}, FORMAT
     if version > FORMAT:
         raise CorruptError(f"{path} has format {version}, newer than {FORMAT}; use a newer optim-family")
     place, digest = _seal(data)
     if data[place] != digest:
         raise CorruptError(f"{path} is damaged: its contents do not match their SHA-256")
     try:
-        if int(told["step"]) != step:
-            raise CorruptError(f"{path} is the checkpoint of step {told['step']} under another name")
+        if int(metadata["step"]) != step:
+            raise CorruptError(f"{path} is the checkpoint of step {metadata['step']} under another name")
         tree = unpack(data)
-    except _FORGED as error:
+    except _MALFORMED as error:
         raise CorruptError(f"{path} was not made by this program") from error
     if not isinstance(tree, dict):
         raise CorruptError(f"{path} was not made by this program")
@@ -206,8 +206,8 @@ def _files(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _prune(folder: Path, step: int) -> None:
-    """Keep the newest up to `step`; later ones, passed over as damaged, are overwritten in their turn."""
-    past = [path for found, path in _files(folder) if found <= step]
+    """Keep the newest up to `step`; later ones, skipped as damaged, are overwritten in their turn."""
+    past = [path for saved, path in _files(folder) if saved <= step]
     with writing(folder):
         for path in past[:-_KEPT]:
             path.unlink()

@@ -1,7 +1,7 @@
-"""The schedule of a run, as a text and at work.
+"""The schedule of a run: parses the text of `--schedule`, and sets the learning rate before each step.
 
-The text names factors of `schedules`, and + multiplies them: `warmup:steps=100+cosine:to=0.1`. Any scheduler
-of torch that goes by the step alone is a factor too: `torch:ExponentialLR:gamma=0.999`.
+The text names factors of `lr_schedules`, and + multiplies them: `warmup:steps=100+cosine:to=0.1`. Any
+scheduler of torch that depends on the step alone is a factor too: `torch:ExponentialLR:gamma=0.999`.
 """
 
 import json
@@ -25,7 +25,7 @@ TORCH: Final = (
 
 @final
 class Torch(Schedule):
-    """A scheduler of torch, led through a run of its own; remembers how far it is."""
+    """A scheduler of torch, stepped with a dummy optimizer; remembers its step."""
 
     name: str
     given: dict[str, Any]
@@ -33,7 +33,7 @@ class Torch(Schedule):
     _scheduler: Any = PrivateAttr(None)
     _step: int = PrivateAttr(0)
 
-    def factor(self, moment: ScheduleContext) -> float:
+    def factor(self, context: ScheduleContext) -> float:
         """Its learning rate at this step, over η.
 
         Raises:
@@ -42,14 +42,14 @@ class Torch(Schedule):
         if self.name not in TORCH:
             raise UsageError(unknown("schedule", f"torch:{self.name}", [f"torch:{name}" for name in TORCH]))
         try:
-            return self._advanced(moment) / moment.lr
+            return self._advanced(context) / context.lr
         except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
             raise UsageError(f"torch:{self.name}: {one_line(error)}") from error
 
-    def _advanced(self, moment: ScheduleContext) -> float:
-        if self._scheduler is None or moment.step < self._step:
-            self._begin(moment.lr)
-        while self._step < moment.step:
+    def _advanced(self, context: ScheduleContext) -> float:
+        if self._scheduler is None or context.step < self._step:
+            self._begin(context.lr)
+        while self._step < context.step:
             self._optimizer.step()
             self._scheduler.step()
             self._step += 1
@@ -116,7 +116,7 @@ class Scheduler:
         self.schedules, self.optimizer, self.steps = parse(text), optimizer, steps
         self.rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.start = self._norm()
-        self._try(text)
+        self._validate_all_steps(text)
         self(0)
 
     def __call__(self, step: int) -> float:
@@ -128,11 +128,11 @@ class Scheduler:
 
     def _factor(self, step: int, norm: Callable[[], float]) -> float:
         decay = self.optimizer.param_groups[0].get("weight_decay", 0.0)
-        moment = ScheduleContext(step, self.steps, self.rates[0], decay, self.start, norm)
-        return math.prod(schedule.factor(moment) for schedule in self.schedules)
+        context = ScheduleContext(step, self.steps, self.rates[0], decay, self.start, norm)
+        return math.prod(schedule.factor(context) for schedule in self.schedules)
 
-    def _try(self, text: str) -> None:
-        """Every step once, with the weights as they are: a run must not end in a mistake of its schedule."""
+    def _validate_all_steps(self, text: str) -> None:
+        """Evaluate every step once, at the present weights, so that no run fails late."""
         for step in range(self.steps):
             try:
                 factor = self._factor(step, lambda: self.start)

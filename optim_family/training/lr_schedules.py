@@ -1,4 +1,4 @@
-"""Learning rates that change: η at step t is the η of the run times a factor.
+"""The factors of a schedule, as formulas: η at step t is the η of the run times a factor.
 
     warmup:steps=N          min(1, (t + 1) / N)
     cosine:to=F             F + (1 − F)(1 + cos πt/T) / 2 over the T steps of the run
@@ -52,8 +52,8 @@ class Schedule(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @abstractmethod
-    def factor(self, moment: ScheduleContext) -> float:
-        """What η is multiplied by at this moment."""
+    def factor(self, context: ScheduleContext) -> float:
+        """The factor of η at this step."""
 
 
 @final
@@ -62,9 +62,9 @@ class Warmup(Schedule):
 
     steps: Annotated[int, Field(ge=1, description="steps N until the full rate")]
 
-    def factor(self, moment: ScheduleContext) -> float:
+    def factor(self, context: ScheduleContext) -> float:
         """min(1, (t + 1) / N)."""
-        return min(1.0, (moment.step + 1) / self.steps)
+        return min(1.0, (context.step + 1) / self.steps)
 
 
 @final
@@ -73,9 +73,9 @@ class Cosine(Schedule):
 
     to: Annotated[float, Field(ge=0, le=1, description="factor F at the end")] = 0.0
 
-    def factor(self, moment: ScheduleContext) -> float:
+    def factor(self, context: ScheduleContext) -> float:
         """F + (1 − F)(1 + cos πt/T) / 2."""
-        return self.to + (1 - self.to) * (1 + math.cos(math.pi * moment.step / moment.steps)) / 2
+        return self.to + (1 - self.to) * (1 + math.cos(math.pi * context.step / context.steps)) / 2
 
 
 @final
@@ -85,20 +85,20 @@ class Steps(Schedule):
     every: Annotated[int, Field(ge=1, description="steps N between two drops")]
     by: Annotated[float, Field(gt=0, description="factor G of a drop")] = 0.1
 
-    def factor(self, moment: ScheduleContext) -> float:
+    def factor(self, context: ScheduleContext) -> float:
         """G^⌊t/N⌋."""
-        return self.by ** (moment.step // self.every)
+        return self.by ** (context.step // self.every)
 
 
 @final
 class Effective(Schedule):
     """A constant effective learning rate ℓ = η / ((1 − ηλ) ρ²)."""
 
-    def factor(self, moment: ScheduleContext) -> float:
+    def factor(self, context: ScheduleContext) -> float:
         """ℓ₀ ρ² / (η₀ (1 + λ ℓ₀ ρ²))."""
-        first = moment.lr / ((1 - moment.lr * moment.weight_decay) * moment.start**2)
-        now = first * moment.norm() ** 2
-        return now / (moment.lr * (1 + moment.weight_decay * now))
+        first = context.lr / ((1 - context.lr * context.weight_decay) * context.start**2)
+        now = first * context.norm() ** 2
+        return now / (context.lr * (1 + context.weight_decay * now))
 
 
 @final
@@ -107,15 +107,15 @@ class Growth(Schedule):
 
     decay: Annotated[float, Field(gt=0, description="the weight decay L that it stands for")]
 
-    def factor(self, moment: ScheduleContext) -> float:
+    def factor(self, context: ScheduleContext) -> float:
         """(1 − ηL)^(−2t − 1).
 
         Raises:
-            UsageError: there is weight decay beside it.
+            UsageError: there is weight decay as well.
         """
-        if moment.weight_decay:
-            raise UsageError("growth stands for weight decay; set --weight-decay 0 beside it")
-        return (1 - moment.lr * self.decay) ** (-2 * moment.step - 1)
+        if context.weight_decay:
+            raise UsageError("growth replaces weight decay; set --weight-decay 0 with it")
+        return (1 - context.lr * self.decay) ** (-2 * context.step - 1)
 
 
 BUILT_IN: Final[Mapping[str, type[Schedule]]] = {

@@ -1,6 +1,6 @@
-"""What a run is measured with at a record: its views, and if asked for the midpoint and the mini-batches.
+"""The measurements of a run at a record: its views, and on request the midpoint and the mini-batches.
 
-A reading beside a view carries the view's name and one more word, in its unit and with its threshold:
+A variant of a view carries the view's name and a suffix, and has its unit and its threshold:
 
     spherical             λ₁ at the weights wₜ
     spherical-midpoint    λ₁ at (wₜ₋₂ + 2 wₜ₋₁ + wₜ)/4, centred a step before; in the metric of the record
@@ -25,20 +25,23 @@ Batch = list[ChunkLoss]
 
 @final
 class Measurements:
-    """Measures a run again and again; remembers how many readings there were, and the last three weights.
+    """Measures a run at every record; remembers the number of readings, and the last three weights.
 
     Args:
         experiment: what is measured, at its present weights.
-        check: called before every product with a Hessian; it may raise, which leaves no
-            trace in what is remembered.
-        note: told once, in one line, that the graphs did not fit the memory.
+        before_product: called before every product with a Hessian; if it raises, the
+            state is as before.
+        on_message: called once, with one line, if the graphs do not fit in memory.
     """
 
     def __init__(
-        self, experiment: Experiment, check: Callable[[], object], note: Callable[[str], object]
+        self,
+        experiment: Experiment,
+        before_product: Callable[[], object],
+        on_message: Callable[[str], object],
     ) -> None:
         self.experiment, self.objective = experiment, experiment.objective
-        self.check, self.note, self.trail = check, note, WeightHistory()
+        self.before_product, self.on_message, self.trail = before_product, on_message, WeightHistory()
         spec = experiment.spec
         self.panel = ProbeSet(experiment.views, rtol=spec.rtol, seed=spec.seed)
         self.middle = ProbeSet(experiment.views if spec.midpoint else (), rtol=spec.rtol, seed=spec.seed)
@@ -65,13 +68,17 @@ class Measurements:
             self.load_state_dict(before)
             raise
 
-    def _read(self, panel: ProbeSet, geometry: Geometry, beside: str = "") -> Readings:
+    def _read(self, panel: ProbeSet, geometry: Geometry, suffix: str = "") -> Readings:
         hessian, planned = self.objective.hessian(), self.objective.mode
-        readings = panel(HookedOperator(hessian, self.check), self.objective.space.weights(), geometry)
+        readings = panel(
+            HookedOperator(hessian, self.before_product), self.objective.space.weights(), geometry
+        )
         if hessian.mode != planned:
             self.objective.mode = hessian.mode
-            self.note("the gradients' graphs do not fit the memory; they are rebuilt for every product now")
-        return {name + beside: reading.as_record() for name, reading in readings.items()}
+            self.on_message(
+                "the graphs of the gradients do not fit in memory; now they are rebuilt for every product"
+            )
+        return {name + suffix: reading.as_record() for name, reading in readings.items()}
 
     def _at_midpoint(self, geometry: Geometry) -> Readings:
         if not self.experiment.spec.midpoint:
@@ -84,9 +91,9 @@ class Measurements:
             return self._read(self.middle, geometry, MIDPOINT)
 
     def _of_batches(self, step: int, geometry: Geometry) -> Readings:
-        spec, found = self.experiment.spec, Readings()
+        spec, readings = self.experiment.spec, Readings()
         if spec.batch_sharpness is None:
-            return found
+            return readings
         batches = self.objective.sample_batches(spec.batch_sharpness, spec.seed * 1_000_003 + step)
         for view in self.experiment.views:
             try:
@@ -97,18 +104,18 @@ class Measurements:
                     view=view,
                     all_reduce=self.objective.process_group.all_reduce_vector,
                 )
-                found[view + BATCH] = reading.as_record()
+                readings[view + BATCH] = reading.as_record()
             except FloatingPointError:  # the loss of a mini-batch may have reached 0
-                found[view + BATCH] = None
-        return found
+                readings[view + BATCH] = None
+        return readings
 
     def _watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:  # a gradient and a product each
-            self.check()
+            self.before_product()
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next readings depend on."""
+        """The state that the next readings depend on."""
         return {
             "panel": self.panel.state_dict(),
             "middle": self.middle.state_dict(),
@@ -117,7 +124,7 @@ class Measurements:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where others stood; what did not fit their memory is not tried again."""
+        """Resume from a saved state; graphs that did not fit in memory are not tried again."""
         self.panel.load_state_dict(state["panel"])
         self.middle.load_state_dict(state["middle"])
         self.trail.load_state_dict(state["trail"])

@@ -168,7 +168,7 @@ class Objective:
         return logits
 
     def _inputs(self, part: slice | Tensor) -> Tensor:
-        """Normalised training images, the same to the last bit whether they are kept or not."""
+        """Normalised training images, bitwise identical whether they are kept or not."""
         if self._kept is None:
             return self._images(self.data.x_train[part])
         if self.memory_format == "contiguous":

@@ -1,10 +1,10 @@
-"""The processes that share one run: a single one, or those that torchrun started.
+"""The processes that share one run: a single process, or those that torchrun started.
 
     L = Σ_c L_c        each process has its share of the ghost batches c
 
-One all-reduce adds up a gradient with its loss, and one each product with the Hessian; from these sums every
-process computes the same for itself, and the first one alone writes. A sum carries one more number: how many
-processes were asked to stop, so that all of them stop before the same step or the same product.
+One all-reduce sums a gradient with its loss, and one each Hessian-vector product. From these sums every
+process computes the same step for itself; rank 0 alone writes. An all-reduce carries one more number: how
+many processes were asked to stop, so that all of them stop before the same step or the same product.
 """
 
 import os
@@ -25,17 +25,17 @@ from optim_family.training.stop_signal import StopSignal
 
 T = TypeVar("T")
 
-# How long one process waits for the others. One that died is noticed at once; this is for one that hangs.
-PATIENCE: Final = timedelta(seconds=50)
-_GO_ON: Final = "the same command with --resume continues"
+# How long one process waits for the others. A crash is noticed at once; the limit is for one that hangs.
+TIMEOUT: Final = timedelta(seconds=50)
+_RESUME_HINT: Final = "the same command with --resume continues"
 
 
 class ProcessGroup(ABC):
     """The processes of a run, as one of them sees them.
 
     Attributes:
-        rank: which of them this is; the first, 0, writes.
-        size: how many there are.
+        rank: of this process; rank 0 is the main process and writes.
+        size: number of processes.
         processes_per_device: how many of them share the memory of this device.
     """
 
@@ -50,29 +50,29 @@ class ProcessGroup(ABC):
 
     @abstractmethod
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """Those of the items that this process deals with."""
+        """The items that this process handles."""
 
     @abstractmethod
     def all_reduce(self, *tensors: Tensor) -> list[Tensor]:
-        """Each tensor added up over the processes, by one all-reduce for all of them.
+        """Each tensor summed over the processes, in one all-reduce.
 
         Raises:
             Stopped: another process has ended.
         """
 
     def all_reduce_vector(self, vector: Tensor) -> Tensor:
-        """One vector added up over the processes, [d] → [d]."""
+        """One vector summed over the processes, [d] → [d]."""
         return self.all_reduce(vector)[0]
 
     @abstractmethod
     def broadcast(self, value: T) -> T:
-        """What the first process has here; a tree as of a checkpoint."""
+        """The value of the main process; a tree as in a checkpoint."""
 
     def require_equal(self, what: str, value: object) -> None:
-        """Make sure that this process has what the first has.
+        """Check that this process has the value of the main process.
 
         Raises:
-            OptimFamilyError: it has something else.
+            OptimFamilyError: the values differ.
         """
         if self.broadcast(value) != value:
             raise OptimFamilyError(
@@ -82,7 +82,7 @@ class ProcessGroup(ABC):
 
     @abstractmethod
     def check(self, stop: StopSignal) -> None:
-        """Go on, or not.
+        """Raise if the run must stop.
 
         Raises:
             Stopped: some process was asked to stop, and all know it.
@@ -91,10 +91,10 @@ class ProcessGroup(ABC):
 
 @final
 class SingleProcess(ProcessGroup):
-    """One process: whatever is to be shared is all its own."""
+    """One process, which handles every item."""
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """All of them."""
+        """All items."""
         return items
 
     def all_reduce(self, *tensors: Tensor) -> list[Tensor]:
@@ -106,7 +106,7 @@ class SingleProcess(ProcessGroup):
         return value
 
     def check(self, stop: StopSignal) -> None:
-        """Go on, or not."""
+        """Raise if the run must stop."""
         stop.check()
 
 
@@ -114,62 +114,60 @@ class SingleProcess(ProcessGroup):
 class TorchrunGroup(ProcessGroup):
     """The processes that torchrun started, on one or several machines.
 
-    Remembers the wish of this process to stop, whether any had one at the last sum, and what was sent.
+    Remembers the stop request of this process, and whether any process had one at the last all-reduce.
 
     Attributes:
-        sums, sent: how many all-reduces there were, and of how many bytes.
+        all_reduce_count, bytes_sent: number of all-reduces, and their bytes.
         lost: whether another process has ended.
     """
 
     def __init__(self) -> None:
-        self.sums = self.sent = 0
-        self.lost = self._agreed = False
-        self._wish: Stopped | None = None
-        beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        self.all_reduce_count = self.bytes_sent = 0
+        self.lost = self._any_stop_request = False
+        self._stop_request: Stopped | None = None
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if gpus:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % gpus)
-        own = 0 < beside <= gpus
-        dist.init_process_group("cpu:gloo,cuda:nccl" if own else "gloo", timeout=PATIENCE)
+        own_gpu = 0 < local_size <= gpus
+        dist.init_process_group("cpu:gloo,cuda:nccl" if own_gpu else "gloo", timeout=TIMEOUT)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self.processes_per_device = 1 if own else beside
-        self.self_test(torch.device("cuda" if own else "cpu"))
+        self.processes_per_device = 1 if own_gpu else local_size
+        self.self_test(torch.device("cuda" if own_gpu else "cpu"))
 
     def self_test(self, device: torch.device) -> None:
-        """Add up what has a known sum, Σ_r (r + 1) [1, …, 8].
+        """All-reduce vectors whose sum is known, Σ_r (r + 1) [1, …, 8].
 
         Raises:
-            OptimFamilyError: something else comes out.
+            OptimFamilyError: the sum is wrong.
         """
         for dtype in (torch.float32, torch.float64):
-            known = torch.arange(1, 9, dtype=dtype, device=device)
-            got, wanted = (
-                self.all_reduce_vector((self.rank + 1) * known),
-                self.size * (self.size + 1) // 2 * known,
-            )
-            if not torch.equal(got, wanted):
+            vector = torch.arange(1, 9, dtype=dtype, device=device)
+            got = self.all_reduce_vector((self.rank + 1) * vector)
+            expected = self.size * (self.size + 1) // 2 * vector
+            if not torch.equal(got, expected):
                 raise OptimFamilyError(
-                    f"the all-reduce of {self.size} processes gave {got.tolist()} where {wanted.tolist()} is "
-                    f"right ({dist.get_backend()}, {device}); nothing was computed"
+                    f"the all-reduce of {self.size} processes gave {got.tolist()} where {expected.tolist()} "
+                    f"is right ({dist.get_backend()}, {device}); nothing was computed"
                 )
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """Every size-th, so that no process has more than one item more than another."""
+        """Every size-th item, so that no process has more than one item more than another."""
         return items[self.rank :: self.size]
 
     def all_reduce(self, *tensors: Tensor) -> list[Tensor]:
-        """Each tensor added up over the processes, by one all-reduce for all of them."""
-        packed = flatten([*tensors, tensors[0].new_tensor(float(self._wish is not None))])
+        """Each tensor summed over the processes, in one all-reduce."""
+        packed = flatten([*tensors, tensors[0].new_tensor(float(self._stop_request is not None))])
         try:
             dist.all_reduce(packed)
         except RuntimeError as error:
             raise self._lose(error) from error
-        self.sums, self.sent = self.sums + 1, self.sent + packed.nbytes
-        self._agreed = bool(packed[-1] > 0)
+        self.all_reduce_count, self.bytes_sent = self.all_reduce_count + 1, self.bytes_sent + packed.nbytes
+        self._any_stop_request = bool(packed[-1] > 0)
         return [part.to(t.dtype) for part, t in zip(unflatten(packed[:-1], tensors), tensors, strict=True)]
 
     def broadcast(self, value: T) -> T:
-        """What the first process has here."""
+        """The value of the main process."""
         data = bytearray(checkpoint.pack({"value": value}) if self.is_main_process else b"")
         try:
             length = torch.tensor(len(data))
@@ -182,16 +180,18 @@ class TorchrunGroup(ProcessGroup):
         return value if self.is_main_process else received
 
     def check(self, stop: StopSignal) -> None:
-        """Go on, or not: what the last sum said decides, which all processes know."""
+        """Raise if the run must stop: the last all-reduce decides, whose result all processes know."""
         try:
             stop.check()
-        except Stopped as wish:
-            self._wish = wish
-        if self._agreed:
-            raise self._wish or Stopped(f"stopped, because another process of this run was; {_GO_ON}")
+        except Stopped as request:
+            self._stop_request = request
+        if self._any_stop_request:
+            raise self._stop_request or Stopped(
+                f"stopped, because another process of this run was; {_RESUME_HINT}"
+            )
 
     def barrier(self) -> None:
-        """Wait for the others, so that none is killed for being later than the first to end."""
+        """Wait for the others, so that torchrun kills none that ends later than the first."""
         if not self.lost:
             self.all_reduce_vector(torch.zeros(1))
 
@@ -199,13 +199,13 @@ class TorchrunGroup(ProcessGroup):
         self.lost = True
         return Stopped(
             f"another of the {self.size} processes of this run has ended or hangs ({one_line(error)}); "
-            + _GO_ON
+            + _RESUME_HINT
         )
 
 
 @contextmanager
 def process_group() -> Iterator[ProcessGroup]:
-    """The processes that share this run, for as long as it lasts.
+    """The processes that share this run, until the context ends.
 
     Raises:
         OptimFamilyError: their all-reduce gives wrong sums.

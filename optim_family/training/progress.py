@@ -1,22 +1,22 @@
-"""What a run says of its progress while it trains."""
+"""The events of a run, and the listener that displays override."""
 
 from typing import Any
 
 
 class ProgressListener:
-    """Told what a run does; this one does nothing about it, displays override what they show."""
+    """Receives the events of a run; this one ignores them, displays override what they show."""
 
     def on_start(self, total_steps: int, start: int) -> None:
         """The run starts at step `start`, which is not 0 when it is resumed."""
 
     def on_step(self, step: int, loss: float) -> None:
-        """So many steps are done; the training loss before the last of them."""
+        """`step` steps are done; `loss` is the training loss before the last of them."""
 
     def on_record(self, record: dict[str, Any]) -> None:
         """A record was written, as it stands in metrics.jsonl."""
 
     def on_message(self, text: str) -> None:
-        """Something that is said once."""
+        """A message for the user, in one line."""
 
     def on_end(self) -> None:
-        """Nothing more will come; called whatever happened."""
+        """The last event; sent whatever happened."""

@@ -1,4 +1,4 @@
-"""How a run is watched from outside, and how it is asked to stop."""
+"""A stop request made by a signal, so that a run leaves a checkpoint before it ends."""
 
 import signal
 import sys
@@ -12,16 +12,16 @@ from typing import Final, final
 from optim_family.errors import Interrupted, Stopped
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-# A terminal signals a whole group, and a launcher in it passes the signal on: one wish, two signals.
-ECHO_SECONDS: Final = 1.0
+# A terminal signals a whole group, and a launcher in it passes the signal on: one request, two signals.
+DUPLICATE_SIGNAL_SECONDS: Final = 1.0
 
 
 @final
 class StopSignal:
-    """A wish to stop, made by a signal, obeyed where `check` is called; remembers the signal and its time.
+    """A stop request raised by a signal and honoured at the next `check()`; remembers signal and time.
 
     Schedulers announce the end of a job by SIGTERM, SIGUSR1 or SIGUSR2, a terminal by SIGINT. A second signal
-    does not wait: the process exits there and then, as after a kill, which costs what is not in a checkpoint.
+    does not wait: the process exits at once, as after a kill, and loses what is not in a checkpoint.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class StopSignal:
 
     @contextmanager
     def install(self) -> Iterator["StopSignal"]:
-        """Catch the signals inside; outside the main thread, where Python allows none, catch nothing."""
+        """Handle the signals inside the context; does nothing outside the main thread, as Python demands."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:
             yield self
         finally:
@@ -42,7 +42,7 @@ class StopSignal:
                 signal.signal(number, handler)
 
     def check(self) -> None:
-        """Go on, or not.
+        """Raise if a stop was requested.
 
         Raises:
             Stopped: a signal has come.
@@ -57,8 +57,8 @@ class StopSignal:
     def _kind(self) -> type[Stopped]:
         return Interrupted if self.signal == signal.SIGINT else Stopped
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal, self._since = number, time.monotonic()
-        elif time.monotonic() - self._since >= ECHO_SECONDS:
+        elif time.monotonic() - self._since >= DUPLICATE_SIGNAL_SECONDS:
             sys.exit(self._kind.exit_code)

@@ -1,4 +1,4 @@
-"""What is saved comes back to the last bit, and what is damaged is not taken for whole."""
+"""What is saved comes back bitwise identical, and what is damaged is not accepted."""
 
 import collections
 import json
@@ -22,7 +22,7 @@ from optim_family.training.checkpoint import _seal, load_latest, save
 DTYPES = [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 FAULTS = {"write": 1, "fsync": 2, "replace": 1, "open": 2, "unlink": 1}  # calls that one `save` makes
-TOLD = {"format": "1", "step": "2", "sha256": 64 * "0"}
+METADATA = {"format": "1", "step": "2", "sha256": 64 * "0"}
 FORKING = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
@@ -31,7 +31,7 @@ def never(text):
 
 
 def same(a, b):
-    """Equal to the last bit, in type as in value, NaNs and signs of zeros included."""
+    """Bitwise identical, in type as in value, NaNs and signs of zeros included."""
     if isinstance(a, torch.Tensor):
         bits = [t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
         return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*bits)
@@ -219,7 +219,7 @@ def assert_falls_back(folder, reason):
     step, tree = load_latest(folder, said.append)
     assert step == 1 and torch.equal(tree["w"], torch.ones(4)) and tree["x"] == 0.1
     assert len(said) == 1 and "\n" not in said[0] and "step-00000002" in said[0]
-    assert reason in said[0] and said[0].endswith("this checkpoint is passed over")
+    assert reason in said[0] and said[0].endswith("this checkpoint is skipped")
 
 
 def test_every_flipped_bit_is_noticed(two):
@@ -321,15 +321,15 @@ class Malicious:
     ],
 )
 def test_a_forged_tree_with_a_true_hash_is_refused(two, tree):
-    forge(two, safetensors.torch.save({}, {**TOLD, "tree": json.dumps(tree)}))
+    forge(two, safetensors.torch.save({}, {**METADATA, "tree": json.dumps(tree)}))
     assert_falls_back(two, "was not made by this program")
 
 
 @pytest.mark.parametrize("missing", ["format", "step", "tree"])
 def test_a_true_hash_alone_is_no_checkpoint(two, missing):
-    told = {**TOLD, "tree": json.dumps({"dict": []})}
-    del told[missing]
-    forge(two, safetensors.torch.save({}, told))
+    metadata = {**METADATA, "tree": json.dumps({"dict": []})}
+    del metadata[missing]
+    forge(two, safetensors.torch.save({}, metadata))
     assert_falls_back(two, "was not made by this program")
 
 

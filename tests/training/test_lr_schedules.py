@@ -83,7 +83,7 @@ def test_exponential_growth_moves_the_direction_as_weight_decay_does(make):
 
 
 def test_growth_and_weight_decay_together_are_refused():
-    with pytest.raises(UsageError, match="growth stands for weight decay; set --weight-decay 0"):
+    with pytest.raises(UsageError, match="growth replaces weight decay; set --weight-decay 0"):
         Scheduler("growth:decay=0.1", GD([weights()], weight_decay=0.1), 10)
 
 

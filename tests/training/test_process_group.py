@@ -66,8 +66,8 @@ def test_only_the_first_process_writes(tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [None, 20])
-def test_the_mini_batches_of_a_reading_are_dealt_out(batch_size):
-    """A process with half of every batch is told what the other half adds to its gradient and its product."""
+def test_the_mini_batches_of_a_reading_are_sharded(batch_size):
+    """A process with half of every batch receives what the other half adds to gradient and product."""
     wanted = spec("sgd", batch_size=batch_size, ghost_batch=10, limit=20, precision="float64")
     whole, halved = (
         build_experiment(wanted, each).objective for each in (process_group.SingleProcess(), Fake())
@@ -107,11 +107,11 @@ def single(monkeypatch):
 
 
 def test_a_sum_keeps_shapes_and_types_and_counts_its_bytes(single):
-    before = single.sums, single.sent
+    before = single.all_reduce_count, single.bytes_sent
     a, b = torch.randn(2, 3), torch.randn((), dtype=torch.float64)
     c, d = single.all_reduce(a, b)
     assert torch.equal(a, c) and torch.equal(b, d) and (c.dtype, d.dtype) == (a.dtype, b.dtype)
-    assert (single.sums, single.sent) == (before[0] + 1, before[1] + 8 * (6 + 1 + 1))
+    assert (single.all_reduce_count, single.bytes_sent) == (before[0] + 1, before[1] + 8 * (6 + 1 + 1))
 
 
 @pytest.mark.parametrize("value", [None, {"a": torch.arange(3.0), "b": [1, (2.5, "x")], "c": None}])

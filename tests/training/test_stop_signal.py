@@ -32,7 +32,7 @@ def test_a_signal_waits_until_somebody_checks(number, code):
 @pytest.mark.parametrize("second", SIGNALS)
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_a_second_signal_does_not_wait(monkeypatch, number, code, second):
-    monkeypatch.setattr(stop_signal, "ECHO_SECONDS", 0.0)
+    monkeypatch.setattr(stop_signal, "DUPLICATE_SIGNAL_SECONDS", 0.0)
     with StopSignal().install(), pytest.raises(SystemExit) as exited:
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), second)
