@@ -1,4 +1,4 @@
-"""What `optim-family flow` does once it knows what is wanted."""
+"""Carry out `optim-family flow`: make the figure, its table and its numbers, and write them."""
 
 import json
 from pathlib import Path
@@ -14,16 +14,16 @@ from optim_family.resources import version
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.record_log import finite
 from optim_family.runs.run import read_run
-from optim_family.theory.demos import SUBJECTS, Shown, network
+from optim_family.theory.demos import SUBJECTS, Demo, network
 
 LIBRARIES = ("optim-family", "torch", "numpy", "scipy", "matplotlib")
 
 
-def subject_named(name: str | None, output: Output) -> Shown:
-    """The answer of this name.
+def run_subject(name: str | None, output: Output) -> Demo:
+    """The demo of this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such subject.
     """
     if name is None:
         raise UsageError(f"name what to show, one of {', '.join(SUBJECTS)}, or a run with --run")
@@ -33,11 +33,11 @@ def subject_named(name: str | None, output: Output) -> Shown:
     return SUBJECTS[name]()
 
 
-def repeated(name: str | None, path: Path, checkpoints: int, removed: int, output: Output) -> Shown:
-    """The answer for a run.
+def compare_run(name: str | None, path: Path, checkpoints: int, removed: int, output: Output) -> Demo:
+    """The demo of a run, which is repeated.
 
     Raises:
-        UsageError: a subject is named as well, or the flow is not made for this run.
+        UsageError: a subject is named as well, or the flow does not describe this run.
     """
     from optim_family.theory.run_replay import follow
 
@@ -48,24 +48,24 @@ def repeated(name: str | None, path: Path, checkpoints: int, removed: int, outpu
     return network(run, follow(run, checkpoints=checkpoints, k=removed, listener=listener))
 
 
-def made_with() -> dict[str, Any]:
-    """What the numbers may depend on: versions of libraries, and threads."""
+def environment() -> dict[str, Any]:
+    """Versions of libraries and number of threads, on which the numbers may depend."""
     versions = {name: version(name) or "not installed" for name in LIBRARIES}
     return {"versions": versions, "threads": torch.get_num_threads()}
 
 
-def deliver(shown: Shown, folder: Path, output: Output) -> None:
-    """Write the files, and say the numbers."""
+def deliver(demo: Demo, folder: Path, output: Output) -> None:
+    """Write the files, and print the table or the record."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    paths = style.save(shown.figure, folder, shown.stem)
-    if shown.film:
-        paths.append(folder / f"{shown.stem}.gif")
-        replace_atomically(paths[-1], shown.film)
-    record = finite({**shown.record, **made_with()})
-    replace_atomically(folder / f"{shown.stem}.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    paths = style.save(demo.figure, folder, demo.stem)
+    if demo.film:
+        paths.append(folder / f"{demo.stem}.gif")
+        replace_atomically(paths[-1], demo.film)
+    record = finite({**demo.record, **environment()})
+    replace_atomically(folder / f"{demo.stem}.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     if output.json:
         output.data({**record, "figure": {path.suffix[1:]: str(path) for path in paths}})
         return
-    output.table(shown.headers, shown.rows)
+    output.table(demo.headers, demo.rows)
     print(f"\nfigure: {'  '.join(map(str, paths))}")

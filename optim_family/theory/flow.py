@@ -1,13 +1,13 @@
-"""The sharpness-reduction flow: where gradient descent drifts while it oscillates across its minimisers.
+"""The sharpness-reduction flow: the slow motion of gradient descent that oscillates across its minimisers.
 
     dζ/dτ = −2 ∇_Γ log λ₁ / (4 + q)            GD with weight decay, scale-invariant loss, τ = ηλt
     dζ/dτ = −∇_Γ log λ₁ / (4 + 2q/C)           scalar RMSprop, any smooth loss, τ = η²t
 
 Γ is the manifold of minimisers, ∇_Γ the projection of a gradient to its tangent space, q = ‖∇_Γ log λ₁‖² and
-C = (1 − β)/(βη²). Γ is given by the loss alone: its tangent space is the kernel of the Hessian H (for a
+C = (1 − β)/(βη²). The loss determines Γ: its tangent space is the kernel of the Hessian H (for a
 scale-invariant loss without the radial direction, on the unit sphere), and ∇λ₁ = ∇(vᵀH(·)v) at the top
-eigenvector v, which holds where λ₁ is simple. Off Γ the field is that of the minimiser near by, so that a
-Runge–Kutta method keeps its order, and every step ends on Γ again.
+eigenvector v, which holds where λ₁ is simple. Off Γ the field is that of the projection to Γ, so that a
+Runge–Kutta method keeps its order; every step is projected back to Γ.
 
 Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of normalization layers: sharpness
 reduction", NeurIPS 2022; E. Hairer, C. Lubich, G. Wanner, "Geometric numerical integration" (2006), IV.4, for
@@ -28,9 +28,9 @@ from optim_family.errors import OptimFamilyError
 
 Loss = Callable[[Tensor], Tensor]
 
-# Shares of λ₁: an eigenvalue below the first belongs to the kernel; λ₂ nearer than the second is λ₁ again.
+# Fractions of λ₁: an eigenvalue below KERNEL counts as 0; λ₁ is simple if λ₂ is further away than SIMPLE.
 KERNEL, SIMPLE = 1e-6, 1e-3
-# Distances from Γ, beside a norm of 1: of what counts as a minimiser, and what a retraction gives.
+# Distances from Γ, relative to a norm of 1: allowed for a minimiser, and reached by a projection.
 ON_GAMMA, RETRACTED = 1e-7, 1e-11
 NEWTON_STEPS = 30
 
@@ -42,8 +42,8 @@ class FlowError(OptimFamilyError):
 
 @final
 @dataclass(frozen=True)
-class Place:
-    """What the flow sees at a minimiser.
+class FlowPoint:
+    """Sharpness and its gradient at a minimiser.
 
     Attributes:
         point: ζ, [d].
@@ -62,34 +62,34 @@ class Place:
 
 @final
 @dataclass(frozen=True)
-class Law:
+class FlowEquation:
     """dζ/dτ = −speed · ∇_Γ log λ₁ / (4 + weight · q); `spherical` if Γ lies on the unit sphere."""
 
     speed: float
     weight: float
     spherical: bool
 
-    def velocity(self, place: Place) -> Tensor:
+    def velocity(self, point: FlowPoint) -> Tensor:
         """dζ/dτ, [d]."""
-        return -self.speed / (4 + self.weight * place.q) * place.gradient
+        return -self.speed / (4 + self.weight * point.q) * point.gradient
 
 
-GRADIENT_DESCENT = Law(speed=2, weight=1, spherical=True)
+GRADIENT_DESCENT = FlowEquation(speed=2, weight=1, spherical=True)
 
 
-def scalar_rmsprop(lr: float, beta: float) -> Law:
+def scalar_rmsprop(lr: float, beta: float) -> FlowEquation:
     """Scalar RMSprop without weight decay, which updates v before the step: C = (1 − β)/(βη²)."""
-    return Law(speed=1, weight=2 * beta * lr**2 / (1 - beta), spherical=False)
+    return FlowEquation(speed=1, weight=2 * beta * lr**2 / (1 - beta), spherical=False)
 
 
 @final
 @dataclass(frozen=True)
-class Minimisers:
+class MinimizerManifold:
     """Γ near one of its points.
 
     Attributes:
         loss: L, [d] → scalar, three times differentiable by torch.
-        spherical: Γ is meant on the unit sphere.
+        spherical: Γ is restricted to the unit sphere.
         codimension: how many eigenvalues of the Hessian are not 0 on Γ.
     """
 
@@ -98,55 +98,53 @@ class Minimisers:
     codimension: int
 
     @classmethod
-    def through(cls, loss: Loss, point: Tensor, *, spherical: bool = True) -> "Minimisers":
+    def through(cls, loss: Loss, point: Tensor, *, spherical: bool = True) -> "MinimizerManifold":
         """Γ through a minimiser [d], float64.
 
         Raises:
             FlowError: the point is not a minimiser, or the loss has no curvature there.
         """
         _, values, _ = derivatives(loss, point)
-        found = cls(loss, spherical, int((values > KERNEL * values[-1]).sum()) if values[-1] > 0 else 0)
-        found.look(point)
-        return found
+        manifold = cls(loss, spherical, int((values > KERNEL * values[-1]).sum()) if values[-1] > 0 else 0)
+        manifold.at(point)
+        return manifold
 
-    def look(self, point: Tensor) -> Place:
-        """What the flow sees at a minimiser [d].
+    def at(self, point: Tensor) -> FlowPoint:
+        """Sharpness and its gradient at a minimiser [d].
 
         Raises:
             FlowError: the point is not a minimiser, or λ₁ is not simple.
         """
-        return self._place(point, *derivatives(self.loss, point))
+        return self._flow_point(point, *derivatives(self.loss, point))
 
-    def near(self, point: Tensor) -> Place:
-        """The same at the minimiser that Newton's method in the normal space finds near a point [d].
+    def project(self, point: Tensor) -> FlowPoint:
+        """Project a point [d] to Γ by Newton's method in the normal space.
 
         Raises:
-            FlowError: it finds none, or λ₁ is not simple there.
+            FlowError: Newton's method does not converge, or λ₁ is not simple there.
         """
         for _ in range(NEWTON_STEPS):
             gradient, values, vectors = derivatives(self.loss, point)
             normal, curvature = vectors[:, -self.codimension :], values[-self.codimension :]
             if not curvature[0] > 0:
                 break
-            step = normal @ (
-                normal.T @ gradient / curvature
-            )  #                                        H⁺ g, [d]
+            step = normal @ (normal.T @ gradient / curvature)  #                   H⁺ g, [d]
             if torch.linalg.vector_norm(step) <= RETRACTED:
-                return self._place(point, gradient, values, vectors)
+                return self._flow_point(point, gradient, values, vectors)
             point = point - step
             point = point / torch.linalg.vector_norm(point) if self.spherical else point
         raise FlowError(
             "Newton's method finds no minimiser near the point; take smaller steps, or end earlier."
         )
 
-    def _place(self, point: Tensor, gradient: Tensor, values: Tensor, vectors: Tensor) -> Place:
+    def _flow_point(self, point: Tensor, gradient: Tensor, values: Tensor, vectors: Tensor) -> FlowPoint:
         self._check(gradient, values)
         top, kernel = vectors[:, -1], vectors[:, : -self.codimension]
         steepest = third_derivative(self.loss, point, top) / values[-1]
         along = kernel @ (kernel.T @ steepest)
         if self.spherical:  # λ₁ changes along the radius too, as 1/ρ²
             along = along - (point @ along) * point
-        return Place(point, float(values[-1]), top, along, float(along @ along))
+        return FlowPoint(point, float(values[-1]), top, along, float(along @ along))
 
     def _check(self, gradient: Tensor, values: Tensor) -> None:
         if self.codimension == 0:
@@ -160,13 +158,13 @@ class Minimisers:
         if self.codimension > 1 and values[-1] - values[-2] <= SIMPLE * values[-1]:
             raise FlowError(
                 f"λ₁ = {float(values[-1]):.6g} is not simple, λ₂ = {float(values[-2]):.6g}: log λ₁ has no "
-                "gradient there and the flow is not defined; end before, or start elsewhere."
+                "gradient there and the flow is not defined; end earlier, or start elsewhere."
             )
 
 
 @final
 @dataclass(frozen=True)
-class Path:
+class FlowPath:
     """The flow at m times.
 
     Attributes:
@@ -182,47 +180,47 @@ class Path:
     q: Tensor
 
     @classmethod
-    def of(cls, tau: Tensor, places: Sequence[Place]) -> "Path":
-        """Out of one place a time."""
-        numbers = torch.tensor([(place.sharpness, place.q) for place in places], dtype=torch.float64)
-        return cls(tau, torch.stack([place.point for place in places]), *numbers.T)
+    def of(cls, tau: Tensor, points: Sequence[FlowPoint]) -> "FlowPath":
+        """The path through one point for each time."""
+        numbers = torch.tensor([(point.sharpness, point.q) for point in points], dtype=torch.float64)
+        return cls(tau, torch.stack([point.point for point in points]), *numbers.T)
 
 
 def integrate(
-    loss: Loss, start: Tensor, tau: Tensor, law: Law = GRADIENT_DESCENT, *, rtol: float = 1e-6
-) -> Path:
-    """The flow from a minimiser, at the given times.
+    loss: Loss, start: Tensor, tau: Tensor, equation: FlowEquation = GRADIENT_DESCENT, *, rtol: float = 1e-6
+) -> FlowPath:
+    """Integrate the flow from a minimiser, and evaluate it at some times.
 
     Args:
         loss: L, [d] → scalar.
         start: ζ at the first time, [d], float64.
         tau: increasing times, [m], at least two.
-        law: which flow.
-        rtol: error of a step, beside a norm of 1.
+        equation: which flow.
+        rtol: error of a step, relative to a norm of 1.
 
     Raises:
-        FlowError: the start is not a minimiser, λ₁ is not simple there or on the way.
+        FlowError: the start is not a minimiser, or λ₁ is not simple there or later.
     """
-    gamma = Minimisers.through(loss, start, spherical=law.spherical)
-    places, refusals = [gamma.look(start)], [""]
+    gamma = MinimizerManifold.through(loss, start, spherical=equation.spherical)
+    points, refusals = [gamma.at(start)], [""]
 
     def field(_: float, y: NDArray[np.float64]) -> NDArray[np.float64]:
         try:
-            return law.velocity(gamma.near(torch.from_numpy(y))).numpy()
+            return equation.velocity(gamma.project(torch.from_numpy(y))).numpy()
         except FlowError as error:
             if np.isfinite(y).all():
                 refusals.append(f": {error}")
-            return np.full_like(y, np.nan)  # the step is refused, as one whose error is too large
+            return np.full_like(y, np.nan)  # the solver rejects the step, and tries a smaller one
 
     solver = RK45(field, float(tau[0]), start.numpy(), float(tau[-1]), rtol=rtol, atol=rtol)
     while solver.status == "running":
         if solver.step():
-            raise FlowError(f"the flow cannot go on at τ = {solver.t:.6g}{refusals[-1]}")
+            raise FlowError(f"the flow stops at τ = {solver.t:.6g}{refusals[-1]}")
         between = solver.dense_output()
         due = tau[(tau > solver.t_old) & (tau <= solver.t)]
-        places += [gamma.near(torch.from_numpy(between(float(time)))) for time in due]
-        solver.y = gamma.near(torch.from_numpy(solver.y)).point.numpy()
-    return Path.of(tau, places)
+        points += [gamma.project(torch.from_numpy(between(float(time)))) for time in due]
+        solver.y = gamma.project(torch.from_numpy(solver.y)).point.numpy()
+    return FlowPath.of(tau, points)
 
 
 def derivatives(loss: Loss, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:

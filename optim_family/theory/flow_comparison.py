@@ -1,8 +1,8 @@
-"""Gradient descent on a toy beside the flow: what the theory predicts, and what there is.
+"""Gradient descent on a toy compared with the flow: predictions and measurements.
 
-Measured are the sharpness at the midpoints, where the oscillation is taken out, its variance and the loss as
-means over two modulation periods, the modulation itself in a second run that begins with too large a swing,
-and how far the path is from the flow.
+Measured are the sharpness at the midpoints, which have no oscillation, the variance of the oscillation and
+the loss as means over two modulation periods, the modulation itself in a second run that begins with too
+large an oscillation, and the distance of the path from the flow.
 """
 
 import math
@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from optim_family.analysis.predictions import mean_excess_loss, modulation_period, oscillation_variance
-from optim_family.theory.flow import Path, integrate
+from optim_family.theory.flow import FlowPath, integrate
 from optim_family.theory.toys import Completion, Regression, Toy, Valley, unit
 from optim_family.theory.trajectory import (
     Trajectory,
-    at_the_edge,
-    descend,
     midpoints,
+    oscillation,
+    record_trajectory,
     sharpness_along,
-    swings,
+    start_at_edge,
 )
 
-PLACES: Final = 80  # at which the path is compared with the flow
-WIDE_SWING, PERIODS = 1.2, 6  # the run that shows the modulation
+POINTS: Final = 80  # at which the path is compared with the flow
+WIDE, PERIODS = 1.2, 6  # the run that shows the modulation
 
 
 @final
@@ -38,47 +38,47 @@ class Setting:
     Attributes:
         toy: scale-invariant.
         lr: η.
-        shrink: ηλ.
+        eta_lambda: ηλ.
         end: τ at the end.
     """
 
     toy: Toy
     lr: float
-    shrink: float
+    eta_lambda: float
     end: float
 
-    def descend(self, steps: int, swing: float = 1.0) -> Trajectory:
-        """So many steps, from an oscillation of `swing` times the expected one."""
-        toy, decay = self.toy, self.shrink / self.lr
-        start = at_the_edge(toy.loss, toy.start(), lr=self.lr, weight_decay=decay, swing=swing)
-        return descend(toy.loss, start, steps, lr=self.lr, weight_decay=decay)
+    def descend(self, steps: int, amplitude: float = 1.0) -> Trajectory:
+        """Record `steps` steps from an oscillation of `amplitude` times the predicted one."""
+        toy, decay = self.toy, self.eta_lambda / self.lr
+        start = start_at_edge(toy.loss, toy.start(), lr=self.lr, weight_decay=decay, amplitude=amplitude)
+        return record_trajectory(toy.loss, start, steps, lr=self.lr, weight_decay=decay)
 
 
 SETTINGS: Final = {
-    "regression": Setting(Regression.make(), lr=0.1, shrink=2e-4, end=4.0),
-    "completion": Setting(Completion.make(), lr=0.1, shrink=5e-4, end=4.0),
-    "valley": Setting(Valley(), lr=0.1, shrink=1e-3, end=6.0),
+    "regression": Setting(Regression.make(), lr=0.1, eta_lambda=2e-4, end=4.0),
+    "completion": Setting(Completion.make(), lr=0.1, eta_lambda=5e-4, end=4.0),
+    "valley": Setting(Valley(), lr=0.1, eta_lambda=1e-3, end=6.0),
 }
 
 
 @final
 @dataclass(frozen=True)
 class Comparison:
-    """A path and the flow at m places.
+    """A path and the flow at m points.
 
     Attributes:
-        setting: on what, and how.
-        flow: at the places, [m].
+        setting: toy, step size and length.
+        flow: at the points, [m].
         sharpness: S at the midpoints, [m].
         variance: a², [m].
         loss: its mean, [m].
         distance: ‖θ − ζ‖ of the iterates, [m].
         middle_distance: of the midpoints, [m].
-        modulation: log a² of a wide swing beside its prediction, one a step, [t].
+        modulation: log of a² over its prediction from a wide oscillation, at every step, [t].
     """
 
     setting: Setting
-    flow: Path
+    flow: FlowPath
     sharpness: Tensor
     variance: Tensor
     loss: Tensor
@@ -89,35 +89,35 @@ class Comparison:
     @property
     def expected_variance(self) -> Tensor:
         """2ηλ / (4 + q), [m]."""
-        return _each(lambda q: oscillation_variance(self.setting.shrink, q), self.flow.q)
+        return _each(lambda q: oscillation_variance(self.setting.eta_lambda, q), self.flow.q)
 
     @property
     def expected_loss(self) -> Tensor:
         """S ηλ / (4 + q), [m]."""
-        shrink = self.setting.shrink
-        return _each(lambda s, q: mean_excess_loss(s, shrink, q), self.flow.sharpness, self.flow.q)
+        eta_lambda = self.setting.eta_lambda
+        return _each(lambda s, q: mean_excess_loss(s, eta_lambda, q), self.flow.sharpness, self.flow.q)
 
     @property
     def period(self) -> float:
-        """Of the modulation, in steps: the mean distance of its rises through 0; NaN if there are not two."""
+        """Of the modulation, in steps: the mean distance of its rises through 0; NaN for fewer than two."""
         before, after = self.modulation[:-1], self.modulation[1:]
         rises = ((before < 0) & (after >= 0)).nonzero()[:, 0].tolist()
         times = [t + float(before[t] / (before[t] - after[t])) for t in rises]
         return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else math.nan
 
 
-def compare(setting: Setting, places: int = PLACES) -> Comparison:
-    """Let gradient descent go, the flow beside it, and a second run with a wide swing."""
-    steps, window = round(setting.end / setting.shrink), round(modulation_period(setting.shrink))
+def compare(setting: Setting, points: int = POINTS) -> Comparison:
+    """Run gradient descent, the flow, and gradient descent from a wide oscillation."""
+    steps, window = round(setting.end / setting.eta_lambda), round(modulation_period(setting.eta_lambda))
     path = setting.descend(steps)
-    at = torch.linspace(window + 1, steps - window - 1, places, dtype=torch.float64).round().long()
+    at = torch.linspace(window + 1, steps - window - 1, points, dtype=torch.float64).round().long()
     flow = _flow(setting, path.tau[at])
     middle = unit(midpoints(path.directions))[at - 1]
     return Comparison(
         setting,
         flow,
         sharpness_along(setting.toy.loss, middle),
-        _means(swings(path.directions).square().sum(1), at - 1, window),
+        _means(oscillation(path.directions).square().sum(1), at - 1, window),
         _means(path.losses, at, window),
         _lengths(path.directions[at] - flow.points),
         _lengths(middle - flow.points),
@@ -125,45 +125,45 @@ def compare(setting: Setting, places: int = PLACES) -> Comparison:
     )
 
 
-def distances(setting: Setting, shrinks: Sequence[float], places: int = PLACES) -> Tensor:
+def distances(setting: Setting, eta_lambdas: Sequence[float], points: int = POINTS) -> Tensor:
     """The largest distance to the flow, of the iterates and of the midpoints, for several ηλ: [s, 2]."""
     rows = []
-    for shrink in shrinks:
-        one = replace(setting, shrink=shrink)
-        path = one.descend(round(one.end / shrink) + 1)
-        at = torch.linspace(1, len(path.tau) - 2, places, dtype=torch.float64).round().long()
+    for eta_lambda in eta_lambdas:
+        one = replace(setting, eta_lambda=eta_lambda)
+        path = one.descend(round(one.end / eta_lambda) + 1)
+        at = torch.linspace(1, len(path.tau) - 2, points, dtype=torch.float64).round().long()
         flow = _flow(one, path.tau[at])
         middle = unit(midpoints(path.directions))[at - 1]
         rows.append([float(_lengths(p - flow.points).max()) for p in (path.directions[at], middle)])
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def exponent(shrinks: Sequence[float], lengths: Tensor) -> float:
+def exponent(eta_lambdas: Sequence[float], lengths: Tensor) -> float:
     """The power of ηλ that fits lengths [s] best, by least squares of the logarithms."""
-    slope, _ = np.polyfit(np.log(shrinks), np.log(lengths.numpy()), 1)
+    slope, _ = np.polyfit(np.log(eta_lambdas), np.log(lengths.numpy()), 1)
     return float(slope)
 
 
-def _flow(setting: Setting, tau: Tensor) -> Path:
+def _flow(setting: Setting, tau: Tensor) -> FlowPath:
     """The flow from the start, at later times [m]."""
     whole = integrate(
         setting.toy.loss, setting.toy.start(), torch.cat([torch.zeros(1, dtype=tau.dtype), tau])
     )
-    return Path(tau, whole.points[1:], whole.sharpness[1:], whole.q[1:])
+    return FlowPath(tau, whole.points[1:], whole.sharpness[1:], whole.q[1:])
 
 
 def _modulation(setting: Setting) -> Tensor:
-    """log a² beside its prediction over some periods from a wide swing, one a step, [t]."""
-    steps = round(PERIODS * modulation_period(setting.shrink)) + 2
-    path = setting.descend(steps, WIDE_SWING)
+    """log of a² over its prediction, for some periods from a wide oscillation, [t]."""
+    steps = round(PERIODS * modulation_period(setting.eta_lambda)) + 2
+    path = setting.descend(steps, WIDE)
     flow = _flow(setting, path.tau[1:-1:10])
     q = torch.from_numpy(np.interp(path.tau[1:-1], flow.tau, flow.q))
-    expected = _each(lambda q: oscillation_variance(setting.shrink, q), q)
-    return (swings(path.directions).square().sum(1) / expected).log()
+    expected = _each(lambda q: oscillation_variance(setting.eta_lambda, q), q)
+    return (oscillation(path.directions).square().sum(1) / expected).log()
 
 
 def _means(series: Tensor, at: Tensor, window: int) -> Tensor:
-    """The mean of a series [t] from `window` before to `window` after each place, [m]."""
+    """The mean of a series [t] from `window` before to `window` after each of m indices, [m]."""
     return torch.stack([series[max(0, i - window) : i + window + 1].mean() for i in at.tolist()])
 
 
@@ -172,7 +172,7 @@ def _lengths(vectors: Tensor) -> Tensor:
 
 
 def _each(formula: Callable[..., float], *series: Tensor) -> Tensor:
-    """A formula of numbers, entry by entry."""
+    """Apply a formula entry by entry."""
     return torch.tensor(
         [formula(*row) for row in zip(*(s.tolist() for s in series), strict=True)], dtype=torch.float64
     )

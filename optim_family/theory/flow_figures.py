@@ -1,4 +1,4 @@
-"""Figures of gradient descent beside the flow, against τ, and of how near they come to each other."""
+"""Figures of gradient descent and the flow against τ, and of the distance between them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from optim_family.analysis.predictions import mean_excess_loss, modulation_perio
 from optim_family.figures.curves import plain_ticks
 from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, STYLE
 from optim_family.theory.flow_comparison import Comparison, exponent
-from optim_family.theory.run_drift import CUTS, Drift
+from optim_family.theory.run_drift import CUTS, RunDrift
 
 MEASURED: Final[dict[str, Any]] = {
     "color": COLOURS[0],
@@ -30,55 +30,72 @@ FLOOR: Final[dict[str, Any]] = {"color": GREY, "linewidth": 1.0, "linestyle": (0
 EXPECTED: Final[dict[str, Any]] = {"color": "black", "linewidth": 1.2}
 
 
-def toy_figure(found: Comparison, title: str) -> Figure:
+def toy_figure(comparison: Comparison, title: str) -> Figure:
     """Sharpness, oscillation and loss against τ, and the modulation against steps."""
     with style.context(STYLE, after_reset=True):
         drawn = Figure(figsize=(11, 6.6), layout="constrained")
-        setting = found.setting
+        setting = comparison.setting
         drawn.suptitle(
-            f"{title}; gradient descent, η = {setting.lr:g}, ηλ = {setting.shrink:g}",
+            f"{title}; gradient descent, η = {setting.lr:g}, ηλ = {setting.eta_lambda:g}",
             x=0.01,
             ha="left",
             fontweight="bold",
         )
         axes = drawn.subplots(2, 2)
-        _draw_beside(
-            axes[0, 0], found, found.sharpness, found.flow.sharpness, "Spherical sharpness S", "flow"
+        _draw_comparison(
+            axes[0, 0],
+            comparison,
+            comparison.sharpness,
+            comparison.flow.sharpness,
+            "Spherical sharpness S",
+            "flow",
         )
         variance = "Variance of the oscillation a²"
-        _draw_beside(axes[0, 1], found, found.variance, found.expected_variance, variance, "2ηλ / (4 + q)")
+        _draw_comparison(
+            axes[0, 1],
+            comparison,
+            comparison.variance,
+            comparison.expected_variance,
+            variance,
+            "2ηλ / (4 + q)",
+        )
         loss = "Loss, mean over two modulation periods"
-        _draw_beside(axes[1, 0], found, found.loss, found.expected_loss, loss, "S ηλ / (4 + q)")
-        _draw_modulation(axes[1, 1], found)
+        _draw_comparison(
+            axes[1, 0], comparison, comparison.loss, comparison.expected_loss, loss, "S ηλ / (4 + q)"
+        )
+        _draw_modulation(axes[1, 1], comparison)
     return drawn
 
 
-def _draw_beside(
-    ax: Axes, found: Comparison, measured: Tensor, expected: Tensor, title: str, formula: str
+def _draw_comparison(
+    ax: Axes, comparison: Comparison, measured: Tensor, expected: Tensor, title: str, formula: str
 ) -> None:
     ax.set_title(title, loc="left")
-    ax.plot(found.flow.tau, measured, **MEASURED)
-    ax.plot(found.flow.tau, expected, **EXPECTED, label=formula)
+    ax.plot(comparison.flow.tau, measured, **MEASURED)
+    ax.plot(comparison.flow.tau, expected, **EXPECTED, label=formula)
     ax.set_yscale("log")
     low, high = (
         min(float(expected.min()), float(measured.min())),
         max(float(expected.max()), float(measured.max())),
     )
-    ax.set_ylim(low / 1.2, high * 1.2)  # agreement to a per cent shall look like that
+    ax.set_ylim(low / 1.2, high * 1.2)  # so that agreement to one per cent looks like it
     plain_ticks(ax, math.log10(1.44 * high / low))
     ax.set_xlabel("τ = ηλt")
     ax.legend()
 
 
-def _draw_modulation(ax: Axes, found: Comparison) -> None:
-    """log a² beside its prediction, from too wide a swing, and lines at the predicted period."""
-    period, steps = modulation_period(found.setting.shrink), torch.arange(len(found.modulation)) + 1
-    ax.set_title("Modulation: log a² / expected, from too wide a swing", loc="left")
-    ax.plot(steps, found.modulation, color=COLOURS[0])
+def _draw_modulation(ax: Axes, comparison: Comparison) -> None:
+    """log of a² over its prediction, from too wide an oscillation, and lines at the predicted period."""
+    period, steps = (
+        modulation_period(comparison.setting.eta_lambda),
+        torch.arange(len(comparison.modulation)) + 1,
+    )
+    ax.set_title("Modulation: log a² / expected, from too wide an oscillation", loc="left")
+    ax.plot(steps, comparison.modulation, color=COLOURS[0])
     ax.axhline(0, color=GREY, linewidth=0.8)
-    rises = (found.modulation[:-1] < 0) & (found.modulation[1:] >= 0)
+    rises = (comparison.modulation[:-1] < 0) & (comparison.modulation[1:] >= 0)
     first = float(steps[1:][rises][0]) if rises.any() else 0.0
-    label = f"every π / √(2ηλ) = {period:.1f} steps; measured {found.period:.1f}"
+    label = f"every π / √(2ηλ) = {period:.1f} steps; measured {comparison.period:.1f}"
     for count in range(int((len(steps) - first) / period) + 1):
         ax.axvline(first + count * period, label=label if not count else None, **EXPECTED, linestyle=":")
     ax.set_ylim(top=ax.get_ylim()[1] * 1.5)  # room for the legend
@@ -86,40 +103,40 @@ def _draw_modulation(ax: Axes, found: Comparison) -> None:
     ax.legend(loc="upper right")
 
 
-def network_figure(found: Drift, title: str) -> Figure:
-    """A run past its edge: S, its slope, the mean loss, and what q depends on."""
+def network_figure(drift: RunDrift, title: str) -> Figure:
+    """A run past its edge: S, its slope, the mean loss, and q by its cut-off."""
     with style.context(STYLE, after_reset=True):
         drawn = Figure(figsize=(11, 6.6), layout="constrained")
         drawn.suptitle(title, x=0.01, ha="left", fontweight="bold")
         axes = drawn.subplots(2, 2)
-        _draw_fall(axes[0, 0], found)
-        _draw_slopes(axes[0, 1], found)
-        _draw_mean_loss(axes[1, 0], found)
-        _draw_removed(axes[1, 1], found)
+        _draw_sharpness(axes[0, 0], drift)
+        _draw_slopes(axes[0, 1], drift)
+        _draw_mean_loss(axes[1, 0], drift)
+        _draw_removed(axes[1, 1], drift)
         for ax in axes.flat[:3]:
             ax.set_xlabel("τ = ηλt")
     return drawn
 
 
-def _draw_fall(ax: Axes, found: Drift) -> None:
-    tau = found.shrink * found.steps
-    floor = [sharpness_floor(float(found.sharpness[0]), float(t - tau[0])) for t in tau]
+def _draw_sharpness(ax: Axes, drift: RunDrift) -> None:
+    tau = drift.eta_lambda * drift.steps
+    floor = [sharpness_floor(float(drift.sharpness[0]), float(t - tau[0])) for t in tau]
     ax.set_title("Spherical sharpness", loc="left")
-    ax.plot(tau, found.sharpness, color=COLOURS[0], linewidth=1.0, label="S at midpoints")
-    ax.plot(tau, found.threshold, color=COLOURS[1], linestyle=":", linewidth=1.6, label="threshold 2/ℓ")
+    ax.plot(tau, drift.sharpness, color=COLOURS[0], linewidth=1.0, label="S at midpoints")
+    ax.plot(tau, drift.threshold, color=COLOURS[1], linestyle=":", linewidth=1.6, label="threshold 2/ℓ")
     ax.plot(tau, floor, label="steepest drift, $e^{-2τ}$", **FLOOR)
-    ax.set(yscale="log", ylim=(float(found.sharpness.min()) / 1.5, float(found.sharpness.max()) * 1.2))
+    ax.set(yscale="log", ylim=(float(drift.sharpness.min()) / 1.5, float(drift.sharpness.max()) * 1.2))
     plain_ticks(ax, 1.0)
     ax.legend()
 
 
-def _draw_slopes(ax: Axes, found: Drift) -> None:
-    rows = found.rows()
+def _draw_slopes(ax: Axes, drift: RunDrift) -> None:
+    rows = drift.rows()
     tau = [row["tau"] for row in rows]
     measured, errors = [row["slope_measured"] for row in rows], [row["slope_error"] for row in rows]
     ax.set_title("Slope d log S / dτ", loc="left")
     ax.errorbar(tau, measured, errors, **{**MEASURED, "label": "measured, ± standard error"})
-    label = f"−2q / (4 + q), {len(found.checkpoints[0].q)} eigenvectors removed"
+    label = f"−2q / (4 + q), {len(drift.checkpoints[0].q)} eigenvectors removed"
     ax.plot(tau, [row["slope_predicted"] for row in rows], label=label, **PREDICTED)
     label = f"the same, |curvature| below {CUTS[-1]:g} λ₁"
     ax.plot(tau, [row["slope_smallest_cut"] for row in rows], label=label, **CUT)
@@ -128,8 +145,8 @@ def _draw_slopes(ax: Axes, found: Drift) -> None:
     ax.legend(loc="center right")
 
 
-def _draw_mean_loss(ax: Axes, found: Drift) -> None:
-    rows = found.rows()
+def _draw_mean_loss(ax: Axes, drift: RunDrift) -> None:
+    rows = drift.rows()
     tau = [row["tau"] for row in rows]
     ax.set_title("Mean training loss", loc="left")
     ax.plot(tau, [row["loss_measured"] for row in rows], **{**MEASURED, "label": "measured"})
@@ -137,47 +154,47 @@ def _draw_mean_loss(ax: Axes, found: Drift) -> None:
     by_slope = [row["loss_from_slope"] for row in rows]
     ax.plot(tau, by_slope, color="black", label="S ηλ (2 + s) / 8, s the measured slope")
     ax.plot(
-        tau, [mean_excess_loss(row["sharpness"], found.shrink) for row in rows], label="S ηλ / 4", **FLOOR
+        tau, [mean_excess_loss(row["sharpness"], drift.eta_lambda) for row in rows], label="S ηλ / 4", **FLOOR
     )
     ax.set_yscale("log")
     ax.legend()
 
 
-def _draw_removed(ax: Axes, found: Drift) -> None:
-    """How much of ∇ log λ₁ counts as a direction along the minimisers, by where that ends."""
+def _draw_removed(ax: Axes, drift: RunDrift) -> None:
+    """q by the largest curvature that counts as a direction along the minimisers."""
     ax.set_title("q of the directions with |curvature| below c λ₁", loc="left")
-    last = len(found.checkpoints) - 1
-    for index, at in enumerate(found.checkpoints):
+    last = len(drift.checkpoints) - 1
+    for index, at in enumerate(drift.checkpoints):
         shade = 0.25 + 0.75 * index / max(1, last)
-        label = f"τ = {found.shrink * at.step:.2f}" if index in (0, last) else None
+        label = f"τ = {drift.eta_lambda * at.step:.2f}" if index in (0, last) else None
         ax.plot(CUTS, at.below, color=COLOURS[0], alpha=shade, linewidth=1.1, label=label)
         ax.plot(at.last, at.q[-1], alpha=shade, **PREDICTED)
-    ax.plot([], [], label=f"{len(found.checkpoints[0].q)} eigenvectors removed", **PREDICTED)
+    ax.plot([], [], label=f"{len(drift.checkpoints[0].q)} eigenvectors removed", **PREDICTED)
     ax.set(xscale="log", yscale="log")
     ax.set_xlabel("c")
     ax.legend()
 
 
-def convergence_figure(shrinks: Sequence[float], lengths: Mapping[str, Tensor]) -> Figure:
+def convergence_figure(eta_lambdas: Sequence[float], lengths: Mapping[str, Tensor]) -> Figure:
     """The largest distance to the flow against √(ηλ), of iterates and midpoints.
 
     Args:
-        shrinks: ηλ, s of them.
-        lengths: for each toy what `comparison.distances` gives, [s, 2].
+        eta_lambdas: ηλ, s values.
+        lengths: for each toy the result of `flow_comparison.distances`, [s, 2].
     """
     with style.context(STYLE, after_reset=True):
         drawn = Figure(figsize=(8, 5), layout="constrained")
         ax = drawn.add_subplot()
         ax.set_title("Largest distance of the path to the flow", loc="left")
-        roots = [shrink**0.5 for shrink in shrinks]
-        for look, (name, pairs) in enumerate(lengths.items()):
+        roots = [eta_lambda**0.5 for eta_lambda in eta_lambdas]
+        for index, (name, pairs) in enumerate(lengths.items()):
             for column, points in enumerate(("iterates", "midpoints")):
-                power = exponent(shrinks, pairs[:, column])
+                power = exponent(eta_lambdas, pairs[:, column])
                 ax.plot(
                     roots,
                     pairs[:, column],
                     label=f"{name}, {points}: (ηλ)^{power:.2f}",
-                    **_look(look, column),
+                    **_style(index, column),
                 )
         ax.set(xscale="log", yscale="log", xlabel="√(ηλ)")
         ax.set_xticks(roots, [f"{root:.2g}" for root in roots])
@@ -186,7 +203,7 @@ def convergence_figure(shrinks: Sequence[float], lengths: Mapping[str, Tensor]) 
     return drawn
 
 
-def _look(index: int, hollow: int) -> dict[str, Any]:
+def _style(index: int, hollow: int) -> dict[str, Any]:
     colour = COLOURS[index % len(COLOURS)]
     face = "white" if hollow else colour
     return {

@@ -1,32 +1,27 @@
-"""The cases on one page: every statement, what came out, and its figure; it opens offline."""
+"""The cases as figures and as one offline page: each statement, its numbers and its figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from matplotlib import style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from optim_family.figures.html import inline_svg, render
-from optim_family.figures.style import STYLE, save
+from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, STYLE, save
 from optim_family.runs.atomic_files import replace_atomically, writing
-from optim_family.theory.verify import Verdict
+from optim_family.theory.trajectory import Trajectory
+from optim_family.theory.verify import CaseResult
+
+EXPECTED: Final[dict[str, Any]] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (4, 2)), "zorder": 1.5}
+# Errors below this are drawn at it: a logarithmic axis has no zero.
+FLOOR: Final = 1e-17
 
 
-def figure(verdict: Verdict) -> Figure | None:
-    """The figure of a case; None where it failed."""
-    if verdict.failure:
-        return None
-    with style.context(STYLE, after_reset=True):
-        drawn = Figure(figsize=(7.2, 4.2), layout="constrained")
-        axes = drawn.add_subplot()
-        verdict.case.draw(axes, verdict.evidence)
-        axes.set_title(verdict.case.claim, loc="left", wrap=True)
-        axes.legend()
-    return drawn
-
-
-def write(verdicts: Sequence[Verdict], folder: Path) -> Path:
-    """Every figure as <name>.svg and <name>.png, and all of them on one page.
+def write(results: Sequence[CaseResult], folder: Path) -> Path:
+    """Write every figure as <name>.svg and <name>.png, and all of them on one page.
 
     Returns:
         The page, index.html.
@@ -36,12 +31,58 @@ def write(verdicts: Sequence[Verdict], folder: Path) -> Path:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    shown = []
-    for verdict in verdicts:
-        drawn = figure(verdict)
+    rows = []
+    for result in results:
+        drawn = figure(result)
         if drawn is not None:
-            save(drawn, folder, verdict.case.name)
-        shown.append((verdict, drawn and inline_svg(drawn, verdict.case.name)))
+            save(drawn, folder, result.case.name)
+        rows.append((result, drawn and inline_svg(drawn, result.case.name)))
     page = folder / "index.html"
-    replace_atomically(page, render("verify.html", shown=shown))
+    replace_atomically(page, render("verify.html", rows=rows))
     return page
+
+
+def figure(result: CaseResult) -> Figure | None:
+    """The figure of a case; None where it raised an error."""
+    if result.failure:
+        return None
+    with style.context(STYLE, after_reset=True):
+        drawn = Figure(figsize=(7.2, 4.2), layout="constrained")
+        axes = drawn.add_subplot()
+        result.case.draw(axes, result.evidence)
+        axes.set_title(result.case.claim, loc="left", wrap=True)
+        axes.legend()
+    return drawn
+
+
+def line(index: int) -> dict[str, Any]:
+    """The style of curve number `index`."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
+
+
+def dots(index: int) -> dict[str, Any]:
+    """The style of series number `index` of measured points."""
+    marker = MARKERS[index % len(MARKERS)]
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": "", "marker": marker, "markersize": 4}
+
+
+def draw_errors(ax: Axes, steps: Tensor, errors: Mapping[str, Tensor], tolerance: float, title: str) -> None:
+    """Errors by label against steps, on a logarithmic axis, and a line at the tolerance."""
+    for index, (label, series) in enumerate(errors.items()):
+        ax.plot(steps, series.abs().clamp_min(FLOOR), label=label, **dots(index) | {"markersize": 2})
+    ax.axhline(tolerance, label=f"tolerance {tolerance:g}", **EXPECTED)
+    ax.set(xlabel="step", ylabel=title, yscale="log")
+
+
+def draw_edge(ax: Axes) -> None:
+    """A line at ratio 1."""
+    ax.axhline(1, label="edge of stability", **EXPECTED)
+
+
+def draw_ratios(ax: Axes, paths: Mapping[str, Trajectory], low: float, high: float) -> None:
+    """Preconditioned sharpness over its threshold, by label, and the interval for the late median."""
+    for index, (label, path) in enumerate(paths.items()):
+        ax.plot(path.steps, path.ratios, label=label, **line(index))
+    ax.axhspan(low, high, xmin=0.5, color="#e8e8e8", zorder=0, label="where the late median must lie")
+    draw_edge(ax)
+    ax.set(xlabel="step", ylabel="preconditioned sharpness / threshold", ylim=(0, None))

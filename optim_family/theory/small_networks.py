@@ -1,4 +1,4 @@
-"""The smallest network with normalisation, and losses that see the direction of their weights only."""
+"""The smallest network with normalisation, and scale-invariant losses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Loss = Callable[[Tensor], Tensor]
 @final
 @dataclass(frozen=True)
 class Network:
-    """f(x) = ⟨a, tanh BN(Wx)⟩ and L = ½ mean (f − y)²; BN of primitives, over all examples.
+    """f(x) = ⟨a, tanh BN(Wx)⟩ and L = ½ mean (f − y)²; BN from primitives, over all examples.
 
     Attributes:
         x: examples, [n, inputs].
@@ -66,17 +66,17 @@ def scale_invariant(seed: int = 0) -> dict[str, tuple[Loss, Tensor]]:
         "completion": Completion.make(),
         "network": Network.make(),
     }
-    found: dict[str, tuple[Loss, Tensor]] = {}
+    losses: dict[str, tuple[Loss, Tensor]] = {}
     for name, problem in problems.items():
         start = torch.randn(problem.start().shape, generator=generator, dtype=torch.float64)
-        found[name] = problem.loss, start
-    return found
+        losses[name] = problem.loss, start
+    return losses
 
 
 def gradients(loss: Loss, points: Tensor) -> Tensor:
     """∇L at each of some points, [m, d] → [m, d]."""
-    found = []
+    rows = []
     for point in points:
         w = point.detach().clone().requires_grad_()
-        found += torch.autograd.grad(loss(w), w)
-    return torch.stack(found)
+        rows += torch.autograd.grad(loss(w), w)
+    return torch.stack(rows)

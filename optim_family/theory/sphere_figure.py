@@ -1,4 +1,4 @@
-"""Draws the scene of `sphere`: one figure, and the same as a film."""
+"""The scene of `sphere` as a figure and as a film."""
 
 import io
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ PIXELS: Final = 700
 # Losses at which contours are drawn; the sphere is darkest at the last.
 LEVELS: Final = (0.02, 0.08, 0.18, 0.32, 0.5, 0.72, 1.0)
 PATH: Final[dict[str, Any]] = {"color": "#00305c", "linewidth": 0.8, "solid_joinstyle": "round"}
-# A white line with black edges can be seen on every ground.
+# A white line with black edges is visible on every background.
 EDGES: Final = [patheffects.withStroke(linewidth=3.2, foreground="black")]
 FLOW: Final[dict[str, Any]] = {"color": "white", "linewidth": 1.6, "path_effects": EDGES}
 THRESHOLD: Final[dict[str, Any]] = {"color": COLOURS[1], "linewidth": 1.8, "linestyle": (0, (1, 1))}
@@ -39,7 +39,7 @@ HEADING: Final = "Gradient descent with weight decay, where the loss sees the di
 KEY: Final = (
     "Sphere: dark where the loss is high.  Valley: the minimisers, from sharp (red) to flat (yellow)."
 )
-# What stands on the sphere: a word, and where in the picture.
+# Labels on the sphere: text and position.
 LABELS: Final = (("sharp", -0.8, -0.04), ("flat", 0.72, -0.13))
 FILM_DPI: Final = 75
 # Milliseconds a frame: the first ones slowly, and a rest at the end.
@@ -49,13 +49,13 @@ VALLEY_ROWS: Final = 60
 
 @final
 @dataclass(frozen=True)
-class Growing:
-    """A line that appears step by step.
+class AnimatedLine:
+    """A line that grows by a point per step.
 
     Attributes:
         line: on its axes.
-        points: where it goes, [m, 2], the first at the step `begin`.
-        tail: how many points before the last are seen; all if None.
+        points: its points, [m, 2], the first at the step `begin`.
+        tail: how many points before the last are visible; all if None.
     """
 
     line: Line2D
@@ -64,14 +64,14 @@ class Growing:
     tail: int | None = None
 
     def show(self, step: int) -> None:
-        """What there is of it at a step."""
+        """Show the line up to a step."""
         end = max(0, step + 1 - self.begin)
         first = 0 if self.tail is None else max(0, end - 1 - self.tail)
         self.line.set_data(*self.points[first:end].T)
 
 
 def figure(scene: Scene) -> Figure:
-    """The sphere, and beside it sharpness and loss against τ."""
+    """The sphere, with sharpness and loss against τ on its right."""
     drawn, lines = _compose(scene)
     for growing in lines:
         growing.show(len(scene.trajectory.tau) - 1)
@@ -92,16 +92,16 @@ def film(scene: Scene) -> bytes:
     return _gif(frames)
 
 
-def _frame(canvas: Any, ground: Any, lines: Sequence[Growing], step: int) -> Image.Image:
+def _frame(canvas: Any, ground: Any, lines: Sequence[AnimatedLine], step: int) -> Image.Image:
     canvas.restore_region(ground)
-    for growing in lines:
-        growing.show(step)
-        canvas.figure.draw_artist(growing.line)
+    for line in lines:
+        line.show(step)
+        canvas.figure.draw_artist(line.line)
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
 def _gif(frames: Sequence[Image.Image]) -> bytes:
-    """All frames in one palette, that of the first and the last, with a share of it for the valley."""
+    """All frames in one palette, made from the first and the last frame and the valley."""
     both = [np.asarray(frames[0]), np.asarray(frames[-1])]
     valley = colormaps[VALLEY["cmap"]](np.linspace(0, 1, frames[0].width), bytes=True)[None, :, :3]
     colours = np.concatenate([*both, valley.repeat(VALLEY_ROWS, axis=0)])
@@ -113,8 +113,8 @@ def _gif(frames: Sequence[Image.Image]) -> bytes:
     return buffer.getvalue()
 
 
-def _compose(scene: Scene) -> tuple[Figure, list[Growing]]:
-    """The figure, and its lines that grow with the steps, those on top last."""
+def _compose(scene: Scene) -> tuple[Figure, list[AnimatedLine]]:
+    """The figure and its animated lines, those on top last."""
     with style.context(STYLE, after_reset=True):
         drawn = Figure(figsize=(11, 6.2))
         drawn.text(0.012, 0.975, HEADING, va="top", fontsize=12, fontweight="bold")
@@ -147,7 +147,7 @@ def draw_sphere(ax: Axes, scene: Scene) -> None:
 
 
 def draw_valley(ax: Axes, scene: Scene) -> LineCollection:
-    """The minimisers, red where they are sharp."""
+    """The minimisers, coloured by sharpness."""
     toy = scene.toy
     points = toy.minimiser(toy.sharp_end + torch.linspace(*EXTENT, 600, dtype=torch.float64))
     line = CAMERA.visible(points)
@@ -159,27 +159,29 @@ def draw_valley(ax: Axes, scene: Scene) -> LineCollection:
     return valley
 
 
-def draw_paths(ax: Axes, scene: Scene) -> list[Growing]:
+def draw_paths(ax: Axes, scene: Scene) -> list[AnimatedLine]:
     """Gradient descent, and the flow on top."""
     path = CAMERA.visible(scene.trajectory.directions)
     ax.plot(*path[0], marker="o", markersize=7, color=PATH["color"])
     ax.annotate("start", path[0], (0, 9), textcoords="offset points", ha="center", fontsize=11)
     return [
-        _growing(ax, path, **PATH),
-        _growing(ax, CAMERA.visible(scene.flow.points), SETTLED, **FLOW),
-        _growing(ax, path, tail=0, **ITERATE),
+        _animated_line(ax, path, **PATH),
+        _animated_line(ax, CAMERA.visible(scene.flow.points), SETTLED, **FLOW),
+        _animated_line(ax, path, tail=0, **ITERATE),
     ]
 
 
-def draw_sharpness(ax: Axes, scene: Scene) -> list[Growing]:
+def draw_sharpness(ax: Axes, scene: Scene) -> list[AnimatedLine]:
     """S of the flow and of the path, and the threshold 2/ℓ."""
     tau, flow = scene.trajectory.tau, scene.flow
     ax.set_title("Sharpness", loc="left")
     threshold = 2 / scene.trajectory.effective_lr
     lines = [
-        _growing(ax, _pairs(flow.tau, flow.sharpness), SETTLED, label="sharpness-reduction flow", **FLOW),
-        _growing(ax, _pairs(tau, threshold), label="stability threshold 2/ℓ", **THRESHOLD),
-        _growing(ax, _pairs(tau[1:-1], scene.sharpness), 1, label="gradient descent", **CURVE),
+        _animated_line(
+            ax, _pairs(flow.tau, flow.sharpness), SETTLED, label="sharpness-reduction flow", **FLOW
+        ),
+        _animated_line(ax, _pairs(tau, threshold), label="stability threshold 2/ℓ", **THRESHOLD),
+        _animated_line(ax, _pairs(tau[1:-1], scene.sharpness), 1, label="gradient descent", **CURVE),
     ]
     ax.set_yscale("log")
     plain_ticks(ax, 1.0)
@@ -187,16 +189,16 @@ def draw_sharpness(ax: Axes, scene: Scene) -> list[Growing]:
     return lines
 
 
-def draw_loss(ax: Axes, scene: Scene) -> list[Growing]:
+def draw_loss(ax: Axes, scene: Scene) -> list[AnimatedLine]:
     """The loss of the path, and its mean as the flow predicts it."""
-    tau, flow, shrink = scene.trajectory.tau, scene.flow, scene.trajectory.shrink
+    tau, flow, eta_lambda = scene.trajectory.tau, scene.flow, scene.trajectory.eta_lambda
     ax.set_title("Loss", loc="left")
-    expected = flow.sharpness * shrink / (4 + flow.q)
+    expected = flow.sharpness * eta_lambda / (4 + flow.q)
     lines = [
-        _growing(
+        _animated_line(
             ax, _pairs(flow.tau, expected), SETTLED, label="its mean, by the flow: S ηλ / (4 + q)", **FLOW
         ),
-        _growing(ax, _pairs(tau, scene.trajectory.losses), label="gradient descent", **CURVE),
+        _animated_line(ax, _pairs(tau, scene.trajectory.losses), label="gradient descent", **CURVE),
     ]
     ax.set_yscale("log")
     ax.set_xlabel("τ = ηλt")
@@ -204,9 +206,11 @@ def draw_loss(ax: Axes, scene: Scene) -> list[Growing]:
     return lines
 
 
-def _growing(ax: Axes, points: Array, begin: int = 0, tail: int | None = None, **look: Any) -> Growing:
-    (line,) = ax.plot(*points.T, **look)
-    return Growing(line, points, begin, tail)
+def _animated_line(
+    ax: Axes, points: Array, begin: int = 0, tail: int | None = None, **style: Any
+) -> AnimatedLine:
+    (line,) = ax.plot(*points.T, **style)
+    return AnimatedLine(line, points, begin, tail)
 
 
 def _pairs(x: Tensor, y: Tensor) -> Array:

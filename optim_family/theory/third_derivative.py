@@ -1,7 +1,7 @@
-"""Third derivatives of a network's loss: batch normalisation out of primitives, and ∇(vᵀ∇²L v).
+"""Third derivatives of a network's loss: batch normalisation from primitives, and ∇(vᵀ∇²L v).
 
 Through torch's own training-mode batch normalisation third derivatives are wrong by some per cent, or raise.
-Out of means, squares and roots they are right: the derivative of log λ₁ along the weights is −2, as
+Through means, squares and roots they are right: the derivative of log λ₁ along the weights is −2, as
 λ₁(H(cw)) = λ₁(H(w))/c² demands.
 """
 
@@ -20,9 +20,9 @@ from optim_family.training.objective import Objective
 
 @contextmanager
 def primitive_batch_norm() -> Iterator[None]:
-    """Every `batch_norm` in training mode that runs inside can be differentiated as often as one likes.
+    """Make `batch_norm` in training mode differentiable to every order inside the context.
 
-    The running statistics stay as they are.
+    The running statistics do not change.
     """
     original = functional.batch_norm
     functional.batch_norm = partial(_batch_norm, original)

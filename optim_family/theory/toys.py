@@ -1,7 +1,7 @@
-"""Losses small enough for closed forms: where they are smallest, and how sharp they are there.
+"""Losses with closed forms for their minimisers and for the sharpness there.
 
 All but `Parabolas` are scale-invariant, as a network with normalisation is, and reach 0 on a manifold of
-minimisers along which the sharpness differs.
+minimisers along which the sharpness varies.
 
     Regression   f(x) = σ_y ⟨x − μ, w⟩ / √(wᵀΣw) + μ_y,  L = ½ mean (f − y)²
     Valley       L = ½ a(θ) c(θ)²,  θ = w/‖w‖ on S²,  c = z − b x y,  a = exp(m ⟨θ, e⟩)
@@ -23,7 +23,7 @@ from torch import Tensor
 
 
 class Toy(ABC):
-    """A loss on ℝᵈ whose smallest value is 0, in float64."""
+    """A loss on ℝᵈ with minimum 0, in float64."""
 
     @abstractmethod
     def loss(self, w: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class Toy(ABC):
 
     @abstractmethod
     def start(self) -> Tensor:
-        """A minimiser with a long way to go, [d]; of norm 1 where the loss is scale-invariant."""
+        """A minimiser far from the flattest one, [d]; of norm 1 where the loss is scale-invariant."""
 
     @abstractmethod
     def sharpness(self, minimiser: Tensor) -> float:
@@ -49,7 +49,7 @@ class Regression(Toy):
     Attributes:
         x: examples with mean 0, [n, d].
         y: targets with mean 0, [n].
-        kernel: a unit vector that no example sees, [d].
+        kernel: a unit vector orthogonal to every example, [d].
         tan_angle: tan φ₀ of the start.
     """
 
@@ -85,9 +85,7 @@ class Regression(Toy):
 
     def sharpness(self, minimiser: Tensor) -> float:
         """‖w̃‖² λ₁(Σ − Σw̃w̃ᵀΣ / (w̃ᵀΣw̃)) with w̃ = σ_y w / √(wᵀΣw)."""
-        sigma = (
-            self.x.T @ self.x / len(self.x)
-        )  #                                                        [d, d]
+        sigma = self.x.T @ self.x / len(self.x)  #                                 [d, d]
         s = sigma @ minimiser
         power = minimiser @ s
         rest = sigma - torch.outer(s, s) / power
@@ -157,8 +155,8 @@ class Completion(Toy):
 
     Attributes:
         matrix: M, [m, k].
-        observed: which entries the loss sees, booleans [m, k]; at most `rank` in a column.
-        left: U of the start, [m, r]; its V is the smallest that fits.
+        observed: the observed entries, booleans [m, k]; at most `rank` in a column.
+        left: U of the start, [m, r]; its V is the fit of least norm.
     """
 
     matrix: Tensor
@@ -167,7 +165,7 @@ class Completion(Toy):
 
     @classmethod
     def make(cls, size: int = 5, rank: int = 2, *, seed: int = 0) -> "Completion":
-        """A size × size matrix of rank 1, of which each row and each column shows `rank` entries."""
+        """A size × size matrix of rank 1, with `rank` observed entries in each row and each column."""
         generator = torch.Generator().manual_seed(seed)
         a, b = torch.randn(2, size, generator=generator, dtype=torch.float64)
         left = torch.randn(size, rank, generator=generator, dtype=torch.float64)
@@ -176,9 +174,8 @@ class Completion(Toy):
 
     def loss(self, w: Tensor) -> Tensor:
         """½ mean (f − M)² over the observed entries."""
-        return _mean_square(
-            _normalised(self._seen(self.product(w)), target := self._seen(self.matrix)) - target
-        )
+        target = self._centred(self.matrix)
+        return _mean_square(_normalised(self._centred(self.product(w)), target) - target)
 
     def product(self, w: Tensor) -> Tensor:
         """UVᵀ, [(m + k) r] → [m, k]."""
@@ -186,7 +183,7 @@ class Completion(Toy):
         return u @ v.T
 
     def start(self) -> Tensor:
-        """U as given, and the V of least norm that fits every column."""
+        """U = `left`, and the V of least norm that fits every column."""
         columns = zip(self.matrix.T, self.observed.T, strict=True)
         right = torch.stack([torch.linalg.pinv(self.left[o]) @ column[o] for column, o in columns])
         w = torch.cat([self.left, right]).flatten()
@@ -198,12 +195,12 @@ class Completion(Toy):
         rows, columns = self.observed.nonzero(as_tuple=True)
         same_row, same_column = rows[:, None] == rows, columns[:, None] == columns
         kernel = same_row * (v @ v.T)[columns][:, columns] + same_column * (u @ u.T)[rows][:, rows]
-        seen, target = self._seen(u @ v.T), self._seen(self.matrix)
+        seen, target = self._centred(u @ v.T), self._centred(self.matrix)
         kept = torch.eye(len(seen), dtype=torch.float64) - torch.outer(unit(seen), unit(seen)) - 1 / len(seen)
         scale = target.square().mean() / seen.square().sum()
         return float(scale * torch.linalg.eigvalsh(kept @ kernel @ kept)[-1])
 
-    def _seen(self, matrix: Tensor) -> Tensor:
+    def _centred(self, matrix: Tensor) -> Tensor:
         """The observed entries about their mean, [n]."""
         entries = matrix[self.observed]
         return entries - entries.mean()
@@ -235,14 +232,14 @@ class Parabolas(Toy):
 
 
 def unit(w: Tensor) -> Tensor:
-    """w / ‖w‖, of each vector where there are many: [..., d] → [..., d]."""
+    """w / ‖w‖ along the last dimension: [..., d] → [..., d]."""
     direction: Tensor = w / torch.linalg.vector_norm(w, dim=-1, keepdim=True)
     return direction
 
 
-def _normalised(outputs: Tensor, like: Tensor) -> Tensor:
-    """Outputs with mean 0, scaled to the variance of `like`, which has mean 0 too."""
-    return outputs * torch.sqrt(like.square().mean() / outputs.square().mean())
+def _normalised(outputs: Tensor, reference: Tensor) -> Tensor:
+    """Outputs with mean 0, scaled to the variance of `reference`, which has mean 0 too."""
+    return outputs * torch.sqrt(reference.square().mean() / outputs.square().mean())
 
 
 def _mean_square(residual: Tensor) -> Tensor:

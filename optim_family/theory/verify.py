@@ -1,8 +1,8 @@
-"""What the theory says, as cases: a statement, what came out of it here, and one figure.
+"""The statements of the theory as cases: a statement, the numbers that it demands, and one figure.
 
 A case is one file of `cases`. Its docstring is the statement: the claim in the first line, the mathematics,
-and a last paragraph `Source: …`. `observe` lets the real optimizers run and the real probes measure,
-`findings` holds the numbers that came out against those that had to, and `draw` shows them.
+and a last paragraph `Source: …`. `observe` runs the real optimizers and probes, `checks` compares the
+measured numbers with the demanded ones, and `draw` plots them.
 """
 
 import inspect
@@ -18,21 +18,22 @@ from optim_family.runs.record_log import finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor
 
 E = TypeVar("E")
 
 
 @final
 @dataclass(frozen=True)
-class Finding:
-    """One number that a statement demands, and the one that came out.
+class NumericCheck:
+    """A measured number and the interval that a statement demands.
 
     Attributes:
-        quantity: what it is, in words and symbols.
-        measured: what came out.
-        low: the least it may be.
-        high: the most it may be.
-        expected: what it should be, where that is one number.
+        quantity: its name, in words and symbols.
+        measured: its value.
+        low: the smallest value allowed.
+        high: the largest value allowed.
+        expected: the predicted value, where the statement has one.
     """
 
     quantity: str
@@ -43,23 +44,24 @@ class Finding:
 
     @classmethod
     def equal(cls, quantity: str, expected: float, measured: float, *, within: float) -> Self:
-        """Equal to `expected` up to the share `within` of it."""
+        """Demand `expected` up to a relative error `within`."""
         slack = within * abs(expected)
         return cls(quantity, float(measured), expected - slack, expected + slack, expected)
 
     @classmethod
-    def vanishes(cls, quantity: str, measured: float, *, within: float) -> Self:
-        """An error, which is at most `within`."""
-        return cls(quantity, float(measured), -within, within, 0.0)
+    def vanishes(cls, quantity: str, errors: "Tensor | float", *, within: float) -> Self:
+        """Demand that an error, or the largest of a tensor of errors, is at most `within`."""
+        measured = errors if isinstance(errors, float) else float(errors.abs().max())
+        return cls(quantity, measured, -within, within, 0.0)
 
     @property
     def holds(self) -> bool:
-        """The number lies where it must; a number that is not one does not."""
+        """The number lies in its interval; NaN never does."""
         return self.low <= self.measured <= self.high
 
     @property
     def demand(self) -> tuple[str, str]:
-        """What is expected, and the tolerance: ("1.3069", "1 %"), ("0", "1e-12") or ("0.9 to 1.15", "")."""
+        """Expected value and tolerance: ("1.3069", "1 %"), ("0", "1e-12") or ("0.9 to 1.15", "")."""
         if self.expected is None:
             return _range(self.low, self.high), ""
         slack = self.high - self.expected
@@ -74,19 +76,19 @@ class Case(Generic[E]):
 
     Attributes:
         name: as on the command line.
-        observe: let it happen; what came out is all that the others look at.
-        findings: the numbers that the statement demands.
-        draw: the same, as one figure.
+        observe: run the experiment and return its evidence.
+        checks: the numbers that the statement demands, from the evidence.
+        draw: plot the evidence as one figure.
     """
 
     name: str
     observe: Callable[[], E]
-    findings: Callable[[E], Iterable[Finding]]
+    checks: Callable[[E], Iterable[NumericCheck]]
     draw: Callable[["Axes", E], None]
 
     @property
     def claim(self) -> str:
-        """The statement in a line."""
+        """The statement in one line."""
         return self._paragraphs[0].rstrip(".")
 
     @property
@@ -106,86 +108,69 @@ class Case(Generic[E]):
 
 @final
 @dataclass(frozen=True)
-class Verdict:
-    """What became of a case.
+class CaseResult:
+    """The outcome of a case.
 
     Attributes:
-        case: which.
-        findings: none where it failed.
+        case: the case.
+        checks: its numbers; empty if it raised an error.
         seconds: wall time.
-        evidence: what `observe` gave; None where it failed.
-        failure: why there are no findings, if there are none.
+        evidence: the value of `observe`; None if the case raised an error.
+        failure: the error in one line, or "".
     """
 
     case: Case[Any]
-    findings: tuple[Finding, ...]
+    checks: tuple[NumericCheck, ...]
     seconds: float
     evidence: Any = None
     failure: str = ""
 
     @property
     def holds(self) -> bool:
-        """There are findings, and all of them hold."""
-        return bool(self.findings) and all(finding.holds for finding in self.findings)
+        """There are checks, and all of them hold."""
+        return bool(self.checks) and all(check.holds for check in self.checks)
 
     def as_record(self) -> dict[str, Any]:
-        """As JSON; bounds that are infinite, and measured numbers that are none, are null."""
+        """As JSON; infinite bounds and NaN become null."""
         case = {"name": self.case.name, "claim": self.case.claim, "source": self.case.source}
-        findings = [
-            {
-                "quantity": f.quantity,
-                "expected": f.expected,
-                "measured": f.measured,
-                "low": f.low,
-                "high": f.high,
-                "holds": f.holds,
-            }
-            for f in self.findings
-        ]
+        fields = "quantity", "expected", "measured", "low", "high", "holds"
+        findings = [{field: getattr(check, field) for field in fields} for check in self.checks]
         outcome = {"holds": self.holds, "seconds": self.seconds, "failure": self.failure}
         record: dict[str, Any] = finite(case | outcome | {"findings": findings})
         return record
 
 
-def judge(case: Case[Any]) -> Verdict:
-    """Run a case; what it raises is its failure, and stops nobody else."""
-    begin = time.perf_counter()
+def run_case(case: Case[Any]) -> CaseResult:
+    """Run a case; an error becomes its `failure`, so that the other cases still run."""
+    begin, evidence, failure = time.perf_counter(), None, ""
+    checks: tuple[NumericCheck, ...] = ()
     try:
         with full_precision():
             evidence = case.observe()
-        findings = tuple(case.findings(evidence))
+        checks = tuple(case.checks(evidence))
     except Exception as error:
-        return Verdict(
-            case, (), time.perf_counter() - begin, failure=f"{type(error).__name__}: {one_line(error)}"
-        )
-    return Verdict(case, findings, time.perf_counter() - begin, evidence)
+        evidence, failure = None, f"{type(error).__name__}: {one_line(error)}"
+    return CaseResult(case, checks, time.perf_counter() - begin, evidence, failure)
 
 
-def rows(verdicts: Iterable[Verdict]) -> list[list[str]]:
-    """Lines of plain text under HEADERS: one for each case, and one for each of its findings."""
-    return [row for verdict in verdicts for row in _rows(verdict)]
+def rows(results: Iterable[CaseResult]) -> list[list[str]]:
+    """Table rows under HEADERS: one for each case and one for each of its checks."""
+    return [row for result in results for row in _rows(result)]
 
 
 HEADERS = ["case", "claim", "expected", "measured", "tolerance", "", "s"]
 
 
-def _rows(verdict: Verdict) -> list[list[str]]:
-    name, seconds = verdict.case.name, f"{verdict.seconds:.1f}"
-    if verdict.failure:
-        return [[name, f"{verdict.case.claim}: {verdict.failure}", "", "", "", "fails", seconds]]
-    found = [
-        [
-            "",
-            f.quantity,
-            f.demand[0],
-            f"{f.measured:.5g}",
-            f.demand[1],
-            "holds" if f.holds else "falls short",
-            "",
-        ]
-        for f in verdict.findings
-    ]
-    return [[name, verdict.case.claim, "", "", "", "", seconds], *found]
+def _rows(result: CaseResult) -> list[list[str]]:
+    name, seconds = result.case.name, f"{result.seconds:.1f}"
+    if result.failure:
+        return [[name, f"{result.case.claim}: {result.failure}", "", "", "", "fails", seconds]]
+    checks = []
+    for check in result.checks:
+        expected, tolerance = check.demand
+        outcome = "holds" if check.holds else "fails"
+        checks.append(["", check.quantity, expected, f"{check.measured:.5g}", tolerance, outcome, ""])
+    return [[name, result.case.claim, "", "", "", "", seconds], *checks]
 
 
 def _range(low: float, high: float) -> str:

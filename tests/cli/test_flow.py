@@ -6,7 +6,7 @@ import re
 import pytest
 
 from optim_family.cli import flow as flow_work
-from optim_family.theory.demos import Shown
+from optim_family.theory.demos import Demo
 from tests.helpers.cli_runner import optim_family
 
 
@@ -21,7 +21,7 @@ def answer(monkeypatch):
     from matplotlib.figure import Figure
 
     record = {"findings": [{"quantity": "S", "predicted": 1.0, "measured": float("nan")}]}
-    shown = Shown("sphere", Figure(), ["quantity", "predicted"], [["S", "1"]], record, film=b"GIF89a")
+    shown = Demo("sphere", Figure(), ["quantity", "predicted"], [["S", "1"]], record, film=b"GIF89a")
     monkeypatch.setitem(flow_work.SUBJECTS, "sphere", lambda: shown)
 
 

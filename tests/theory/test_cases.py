@@ -1,4 +1,4 @@
-"""Every case holds, in a shorter form, and falls short where a defect is planted."""
+"""Every case holds, in a shorter form, and fails with a planted defect."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ from optim_family.optimizers.sgd import SGD
 from optim_family.sharpness.probe import Probe
 from optim_family.theory import cases, flow
 from optim_family.theory.small_networks import Network
-from optim_family.theory.verify import Verdict, judge
+from optim_family.theory.verify import CaseResult, run_case
 
 # What makes a case short: the same statement over less time.
 SHORT = {
@@ -30,7 +30,7 @@ SHORT = {
     "V6": {"TIMES": (1,), "LR": 0.04},
     "V7": {"SETTLE": 100, "STEPS": 150},
     "V8": {"BETA2": 0.9, "STEPS": 250},
-    "V9": {"SHRINKS": (3.2e-3, 1.6e-3), "TAU": 0.4, "TIMES": 25},
+    "V9": {"ETA_LAMBDAS": (3.2e-3, 1.6e-3), "TAU": 0.4, "TIMES": 25},
     "V10": {"BETAS": (0.99,), "STEPS": 1000, "EVERY": 100},
     "V11": {"STEPS": 1200, "EVERY": 100},
     "V13": {"STEPS": 20},
@@ -41,19 +41,19 @@ def module(name: str) -> ModuleType:
     return import_module(f"{cases.__name__}.{cases.MODULES[name]}")
 
 
-def shortly(name: str, patch: pytest.MonkeyPatch) -> Verdict:
+def run_short(name: str, patch: pytest.MonkeyPatch) -> CaseResult:
     for constant, value in SHORT[name].items():
         patch.setattr(module(name), constant, value)
-    return judge(cases.load(name))
+    return run_case(cases.load(name))
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_a_case_holds_and_can_be_drawn(name, monkeypatch):
-    verdict = shortly(name, monkeypatch)
-    assert [f for f in verdict.findings if not f.holds] == []
-    assert verdict.holds, verdict.failure
+    result = run_short(name, monkeypatch)
+    assert [f for f in result.checks if not f.holds] == []
+    assert result.holds, result.failure
     axes = Figure().add_subplot()
-    verdict.case.draw(axes, verdict.evidence)
+    result.case.draw(axes, result.evidence)
     assert axes.lines and axes.get_xlabel() and axes.get_ylabel() and axes.get_legend_handles_labels()[1]
 
 
@@ -157,47 +157,47 @@ class LongerAdaptiveSteps(RMSprop):
 def test_a_defect_of_an_optimizer_is_seen(name, defect, monkeypatch):
     base, right = defect.__mro__[1], registry.load
     monkeypatch.setattr(registry, "load", lambda name: defect if right(name) is base else right(name))
-    verdict = shortly(name, monkeypatch)
-    assert not verdict.holds
+    result = run_short(name, monkeypatch)
+    assert not result.holds
 
 
 def test_a_delayed_moment_lets_the_oscillation_grow(monkeypatch):
-    """The slower the memory the later; here it is short, so that it shows early."""
+    """A smaller β shows it earlier."""
     monkeypatch.setattr(module("V6"), "BETA", 0.99)
-    assert shortly("V6", monkeypatch).holds
+    assert run_short("V6", monkeypatch).holds
     right = registry.load
     monkeypatch.setattr(registry, "load", lambda name: DelayedMoment if name == "rmsprop" else right(name))
-    assert not shortly("V6", monkeypatch).holds
+    assert not run_short("V6", monkeypatch).holds
 
 
 # --- wrong constants of the flow, wrong measuring ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "law",
+    "equation",
     [
-        flow.Law(speed=1, weight=1, spherical=True),
-        flow.Law(speed=2, weight=0, spherical=True),
+        flow.FlowEquation(speed=1, weight=1, spherical=True),
+        flow.FlowEquation(speed=2, weight=0, spherical=True),
     ],
     ids=str,
 )
-def test_a_wrong_constant_of_the_flow_is_seen_beside_gradient_descent(law, monkeypatch):
-    monkeypatch.setattr(flow, "GRADIENT_DESCENT", law)
-    assert not shortly("V9", monkeypatch).holds
+def test_a_wrong_constant_of_the_flow_is_noticed_by_gradient_descent(equation, monkeypatch):
+    monkeypatch.setattr(flow, "GRADIENT_DESCENT", equation)
+    assert not run_short("V9", monkeypatch).holds
 
 
 @pytest.mark.parametrize("change", [{"speed": 2}, {"weight": 0}, {"weight": 2.0}], ids=str)
 def test_a_wrong_constant_of_the_flow_of_rmsprop_is_seen(change, monkeypatch):
     right = flow.scalar_rmsprop
-    monkeypatch.setattr(flow, "scalar_rmsprop", lambda *given: replace(right(*given), **change))
-    assert not shortly("V6", monkeypatch).holds
+    monkeypatch.setattr(flow, "scalar_rmsprop", lambda *args: replace(right(*args), **change))
+    assert not run_short("V6", monkeypatch).holds
 
 
 def test_rmsprop_shows_that_its_constant_is_not_twice_as_large(monkeypatch):
     right = module("V6").coupling
     monkeypatch.setattr(module("V6"), "coupling", lambda: 2 * right())
-    fallen = [f.quantity for f in shortly("V6", monkeypatch).findings if not f.holds]
-    assert "u of RMSprop at τ = 1" in fallen
+    failed = [f.quantity for f in run_short("V6", monkeypatch).checks if not f.holds]
+    assert "u of RMSprop at τ = 1" in failed
 
 
 def test_an_ordinary_eps_of_batchnorm_is_seen(monkeypatch):
@@ -207,7 +207,7 @@ def test_an_ordinary_eps_of_batchnorm_is_seen(monkeypatch):
         return 0.5 * (torch.tanh(z) @ self.readout - self.y).square().mean()
 
     monkeypatch.setattr(Network, "loss", loss)
-    assert not shortly("V3", monkeypatch).holds
+    assert not run_short("V3", monkeypatch).holds
 
 
 def test_a_radius_in_the_first_power_is_seen(monkeypatch):
@@ -217,7 +217,7 @@ def test_a_radius_in_the_first_power_is_seen(monkeypatch):
             return replace(reading, value=reading.value / float(weights.norm()))
 
     monkeypatch.setattr(module("V3"), "Probe", Wrong)
-    assert not shortly("V3", monkeypatch).holds
+    assert not run_short("V3", monkeypatch).holds
 
 
 def test_a_metric_that_is_not_that_of_the_step_is_seen(monkeypatch):
@@ -236,28 +236,28 @@ def test_a_metric_that_is_not_that_of_the_step_is_seen(monkeypatch):
             return replace(geometry, metric=Root())
 
     monkeypatch.setattr(registry, "load", lambda name: WrongMetric if name == "rmsprop" else right(name))
-    fallen = [f.quantity for f in shortly("V8", monkeypatch).findings if not f.holds]
-    assert fallen == ["η h / √v"]
+    failed = [f.quantity for f in run_short("V8", monkeypatch).checks if not f.holds]
+    assert failed == ["η h / √v"]
 
 
 # --- real data --------------------------------------------------------------------------------------------
 
 DIGITS = module("V12")
-FALLING = DIGITS.Course([1.0, 0.6, 0.4, 0.3], [0.90, 0.91, 0.93, 0.93], 1.3)
-STANDING = DIGITS.Course([1.0, 1.1, 1.1, 1.1], [0.90, 0.90, 0.90, 0.90], 1.0)
+FALLING = DIGITS.RunTail([1.0, 0.6, 0.4, 0.3], [0.90, 0.91, 0.93, 0.93], 1.3)
+STANDING = DIGITS.RunTail([1.0, 1.1, 1.1, 1.1], [0.90, 0.90, 0.90, 0.90], 1.0)
 GOOD = {DIGITS.FULL: [FALLING] * 3, DIGITS.NO_DECAY: [STANDING] * 3, DIGITS.NO_NORM: [STANDING] * 3}
 
 
-def fallen(courses):
-    return [f.quantity for f in DIGITS.findings(courses) if not f.holds]
+def failed(tails):
+    return [f.quantity for f in DIGITS.checks(tails) if not f.holds]
 
 
 def test_the_phenomenon_with_both_and_not_without_one_is_what_is_asked():
-    assert fallen(GOOD) == []
+    assert failed(GOOD) == []
 
 
 @pytest.mark.parametrize(
-    ("which", "course", "says"),
+    ("which", "tail", "says"),
     [
         (DIGITS.FULL, replace(FALLING, ratio=2.0), "median of S"),
         (DIGITS.FULL, replace(FALLING, ratio=0.5), "median of S"),
@@ -270,21 +270,21 @@ def test_the_phenomenon_with_both_and_not_without_one_is_what_is_asked():
         (DIGITS.NO_NORM, replace(STANDING, accuracy=[0.94] * 4), "late test accuracy above"),
     ],
 )
-def test_a_run_on_digits_that_does_otherwise_is_seen(which, course, says):
-    quantities = fallen(GOOD | {which: [course] * 3})
+def test_a_run_on_digits_that_does_otherwise_is_seen(which, tail, says):
+    quantities = failed(GOOD | {which: [tail] * 3})
     assert quantities and all(says in quantity for quantity in quantities)
 
 
 @pytest.mark.parametrize("which", GOOD)
 def test_a_run_that_never_fits_the_digits_is_seen(which):
-    assert fallen(GOOD | {which: [DIGITS.Course([], [], math.nan)] * 3})
+    assert failed(GOOD | {which: [DIGITS.RunTail([], [], math.nan)] * 3})
 
 
 def test_the_runs_on_digits_are_real_ones(monkeypatch):
-    """So short that nothing is fitted: the numbers are none, and the case says so."""
+    """Too short to fit anything: every measured number is NaN."""
     for constant, value in {"SEEDS": (0,), "STEPS": 2, "EVERY": 2}.items():
         monkeypatch.setattr(DIGITS, constant, value)
-    verdict = judge(DIGITS.CASE)
-    assert verdict.findings and not verdict.failure
-    assert all(math.isnan(finding.measured) for finding in verdict.findings)
-    verdict.case.draw(Figure().add_subplot(), GOOD)
+    result = run_case(DIGITS.CASE)
+    assert result.checks and not result.failure
+    assert all(math.isnan(check.measured) for check in result.checks)
+    result.case.draw(Figure().add_subplot(), GOOD)

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 
 from optim_family.analysis.predictions import log_sharpness_slope
 from optim_family.theory import flow
-from optim_family.theory.flow import GRADIENT_DESCENT, FlowError, Minimisers, integrate, scalar_rmsprop
+from optim_family.theory.flow import GRADIENT_DESCENT, FlowError, MinimizerManifold, integrate, scalar_rmsprop
 from optim_family.theory.toys import Completion, Parabolas, Regression, Valley
 
 RTOL = 1e-6  # the default of `integrate`, for each of some tens of steps
@@ -87,13 +87,13 @@ def test_the_path_stays_on_the_minimisers_and_falls_as_fast_as_it_says():
     "toy", [Regression.make(), Valley(), Completion.make()], ids=lambda t: type(t).__name__
 )
 def test_the_gradient_is_that_of_the_sharpness_along_the_minimisers(toy):
-    gamma = Minimisers.through(toy.loss, toy.start())
-    place, h = gamma.look(toy.start()), 1e-4
-    direction = place.gradient / place.gradient.norm()
-    ahead, behind = (gamma.near(toy.start() + sign * h * direction).sharpness for sign in (1, -1))
+    gamma = MinimizerManifold.through(toy.loss, toy.start())
+    point, h = gamma.at(toy.start()), 1e-4
+    direction = point.gradient / point.gradient.norm()
+    ahead, behind = (gamma.project(toy.start() + sign * h * direction).sharpness for sign in (1, -1))
     slope = (math.log(ahead) - math.log(behind)) / (2 * h)
-    assert slope == pytest.approx(math.sqrt(place.q), rel=1e-4)
-    assert float(place.gradient @ place.point) == pytest.approx(0, abs=1e-12)
+    assert slope == pytest.approx(math.sqrt(point.q), rel=1e-4)
+    assert float(point.gradient @ point.point) == pytest.approx(0, abs=1e-12)
 
 
 def test_the_third_derivative_is_a_difference_of_second_ones():
@@ -111,18 +111,20 @@ def test_the_third_derivative_is_a_difference_of_second_ones():
 
 def test_newton_finds_the_minimiser_and_does_not_move_one():
     toy = Completion.make()
-    gamma = Minimisers.through(toy.loss, toy.start())
-    assert float((gamma.near(toy.start()).point - toy.start()).norm()) < 1e-12
+    gamma = MinimizerManifold.through(toy.loss, toy.start())
+    assert float((gamma.project(toy.start()).point - toy.start()).norm()) < 1e-12
     generator = torch.Generator().manual_seed(1)
     off = toy.start() + 1e-3 * torch.randn(20, generator=generator, dtype=torch.float64)
-    found = gamma.near(off).point
-    assert float(toy.loss(found)) < 1e-22
-    assert float((found - off).norm()) < 1e-2
+    minimiser = gamma.project(off).point
+    assert float(toy.loss(minimiser)) < 1e-22
+    assert float((minimiser - off).norm()) < 1e-2
 
 
-def refusal(loss, point, tau=(0.0, 1.0), law=RMSPROP):
+def refusal(loss, point, tau=(0.0, 1.0), equation=RMSPROP):
     with pytest.raises(FlowError) as refused:
-        integrate(loss, torch.tensor(point, dtype=torch.float64), torch.tensor(tau, dtype=torch.float64), law)
+        integrate(
+            loss, torch.tensor(point, dtype=torch.float64), torch.tensor(tau, dtype=torch.float64), equation
+        )
     return str(refused.value)
 
 
@@ -139,9 +141,9 @@ def test_a_double_top_eigenvalue_is_refused():
 
 
 def test_a_crossing_on_the_way_is_refused_where_it_happens():
-    """λ₁ = 1 + u² falls to λ₂ = 2 at u = 1; without q in the law log(u² e^{u²}) = log u₀² + u₀² − τ there."""
-    law = replace(RMSPROP, weight=0)
-    message = refusal(lambda w: Parabolas().loss(w) + w[2] ** 2, [0.0, 1.5, 0.0], (0.0, 9.0), law)
+    """λ₁ = 1 + u² falls to λ₂ = 2 at u = 1; without q log(u² e^{u²}) = log u₀² + u₀² − τ there."""
+    equation = replace(RMSPROP, weight=0)
+    message = refusal(lambda w: Parabolas().loss(w) + w[2] ** 2, [0.0, 1.5, 0.0], (0.0, 9.0), equation)
     assert "λ₁ = 2.0" in message and "is not simple" in message
     at = float(message.split("τ = ")[1].split(":")[0])
     assert at == pytest.approx(math.log(1.5**2) + 1.5**2 - 1, abs=0.01)

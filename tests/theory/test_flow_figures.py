@@ -1,4 +1,4 @@
-"""The figures show the numbers they are given, predicted beside measured."""
+"""The figures show predicted and measured numbers."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ import torch
 
 from optim_family.analysis.predictions import modulation_period, sharpness_floor
 from optim_family.theory import flow_figures
-from optim_family.theory.flow import Path
+from optim_family.theory.flow import FlowPath
 from optim_family.theory.flow_comparison import SETTINGS, Comparison
-from optim_family.theory.run_drift import CUTS, Checkpoint, Drift
+from optim_family.theory.run_drift import CUTS, Checkpoint, RunDrift
 
 TAU = torch.linspace(0, 2, 9, dtype=torch.float64)
-PERIOD = modulation_period(SETTINGS["valley"].shrink)
+PERIOD = modulation_period(SETTINGS["valley"].eta_lambda)
 
 
 def falling(rate, noise=0.0):
@@ -19,8 +19,8 @@ def falling(rate, noise=0.0):
 
 
 @pytest.fixture
-def found():
-    flow = Path(TAU, torch.zeros(9, 3), falling(1.0), falling(2.0))
+def comparison():
+    flow = FlowPath(TAU, torch.zeros(9, 3), falling(1.0), falling(2.0))
     wave = torch.cos(2 * torch.pi * torch.arange(400, dtype=torch.float64) / PERIOD)
     measured = falling(1.0, 0.01), falling(0.5), falling(0.4), falling(0.1), falling(0.1)
     return Comparison(SETTINGS["valley"], flow, *measured, modulation=wave)
@@ -31,20 +31,20 @@ def drift():
     steps = torch.arange(100, 1900, 10)
     sharpness = 300 * torch.exp(-1e-3 * steps.double())
     q, below = tuple(30.0 / k for k in range(1, 6)), tuple(20 * cut for cut in CUTS)
-    places = [Checkpoint(t, 300.0, 0.9, 0.5, q, below) for t in (500, 1000, 1500)]
-    return Drift(1e-3, steps, sharpness, 0.9 * sharpness, torch.full((2000,), 0.1), tuple(places))
+    checkpoints = [Checkpoint(t, 300.0, 0.9, 0.5, q, below) for t in (500, 1000, 1500)]
+    return RunDrift(1e-3, steps, sharpness, 0.9 * sharpness, torch.full((2000,), 0.1), tuple(checkpoints))
 
 
 def lines(ax):
     return {line.get_label(): line for line in ax.get_lines()}
 
 
-def test_a_toy_is_shown_with_what_was_measured_and_what_was_predicted(found):
-    axes = flow_figures.toy_figure(found, "a toy").axes
+def test_a_toy_is_shown_with_what_was_measured_and_what_was_predicted(comparison):
+    axes = flow_figures.toy_figure(comparison, "a toy").axes
     pairs = [
-        (found.sharpness, found.flow.sharpness, "flow"),
-        (found.variance, found.expected_variance, "2ηλ / (4 + q)"),
-        (found.loss, found.expected_loss, "S ηλ / (4 + q)"),
+        (comparison.sharpness, comparison.flow.sharpness, "flow"),
+        (comparison.variance, comparison.expected_variance, "2ηλ / (4 + q)"),
+        (comparison.loss, comparison.expected_loss, "S ηλ / (4 + q)"),
     ]
     for ax, (measured, expected, formula) in zip(axes, pairs, strict=False):
         drawn = lines(ax)
@@ -52,23 +52,23 @@ def test_a_toy_is_shown_with_what_was_measured_and_what_was_predicted(found):
         assert np.array_equal(drawn[formula].get_ydata(), expected)
 
 
-def test_an_agreement_to_a_per_cent_looks_like_one(found):
-    low, high = flow_figures.toy_figure(found, "a toy").axes[0].get_ylim()
-    assert high / low > 1.4 * float(found.flow.sharpness.max() / found.flow.sharpness.min())
+def test_an_agreement_to_a_per_cent_looks_like_one(comparison):
+    low, high = flow_figures.toy_figure(comparison, "a toy").axes[0].get_ylim()
+    assert high / low > 1.4 * float(comparison.flow.sharpness.max() / comparison.flow.sharpness.min())
 
 
-def test_the_modulation_has_lines_at_the_predicted_period(found):
-    ax = flow_figures.toy_figure(found, "a toy").axes[3]
+def test_the_modulation_has_lines_at_the_predicted_period(comparison):
+    ax = flow_figures.toy_figure(comparison, "a toy").axes[3]
     dotted = [line.get_xdata()[0] for line in ax.get_lines() if line.get_linestyle() == ":"]
     assert np.allclose(np.diff(dotted), PERIOD)
     (label,) = [label for label in lines(ax) if "measured" in label]
-    assert f"{PERIOD:.1f} steps; measured {found.period:.1f}" in label
+    assert f"{PERIOD:.1f} steps; measured {comparison.period:.1f}" in label
 
 
 def test_the_exponents_stand_in_the_legend():
-    shrinks = (1e-2, 1e-3, 1e-4)
-    powers = torch.tensor(shrinks, dtype=torch.float64)[:, None] ** torch.tensor([0.5, 1.0])
-    (ax,) = flow_figures.convergence_figure(shrinks, {"toy": powers}).axes
+    eta_lambdas = (1e-2, 1e-3, 1e-4)
+    powers = torch.tensor(eta_lambdas, dtype=torch.float64)[:, None] ** torch.tensor([0.5, 1.0])
+    (ax,) = flow_figures.convergence_figure(eta_lambdas, {"toy": powers}).axes
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["toy, iterates: (ηλ)^0.50", "toy, midpoints: (ηλ)^1.00"]
     assert np.allclose(ax.get_lines()[0].get_ydata(), ax.get_lines()[0].get_xdata())

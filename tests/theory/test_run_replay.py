@@ -1,4 +1,4 @@
-"""A run is repeated to the last bit, and what the flow is told there is what dense algebra says."""
+"""A run is repeated bitwise, and the checkpoints agree with dense algebra."""
 
 from dataclasses import replace
 
@@ -8,9 +8,10 @@ import torch
 from optim_family.curvature.precision import full_precision
 from optim_family.errors import UsageError
 from optim_family.runs.run import read_run
+from optim_family.sharpness.midpoint import moved_to
 from optim_family.theory import run_replay
 from optim_family.theory.run_drift import CUTS, window
-from optim_family.theory.run_replay import checkpoint, follow, steps_of, visiting
+from optim_family.theory.run_replay import checkpoint, follow, steps_of
 from optim_family.theory.third_derivative import third_derivative
 from optim_family.training.experiment import build_experiment
 from optim_family.training.loop import train
@@ -19,7 +20,7 @@ from tests.helpers.fake_runs import holding
 
 GD = {"lr": 0.5, "weight_decay": 0.04, "momentum": 0.0}
 SPEC = RunSpec(optimizer="gd", hyper=GD, model="bn_mlp", limit=30, steps=200, every=10)
-SHRINK, K = 0.02, 4
+ETA_LAMBDA, K = 0.02, 4
 SMALL = """
 summary = "small"
 builtin = "bn_cnn"
@@ -36,7 +37,7 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(run):
+def drift(run):
     return follow(run, checkpoints=2, k=K)
 
 
@@ -62,33 +63,36 @@ def test_the_repetition_visits_the_midpoints_of_the_run(run):
     )
 
 
-def test_a_log_that_it_does_not_meet_is_refused(run):
+def test_a_log_with_other_weights_is_refused(run):
     records = [dict(record) for record in run.records]
     records[3]["weight_norm"] *= 1 + 1e-6
     with pytest.raises(UsageError, match=r"cannot be repeated here: at step 30 .* on this machine"):
         list(steps_of(holding(run, records), build_experiment(SPEC)))
 
 
-def test_a_visit_leaves_no_trace():
+def test_weights_return_bitwise_from_a_midpoint():
     space = build_experiment(SPEC).objective.space
     home = space.weights()
-    with visiting(space, (2 * home).double()):
+    with moved_to(space, (2 * home).double()):
         assert torch.equal(space.weights(), 2 * home)
     assert torch.equal(space.weights(), home)
 
 
-def test_it_reads_the_sharpness_past_the_edge_and_looks_where_it_should(run, found):
+def test_it_measures_the_sharpness_past_the_edge_and_q_at_even_steps(run, drift):
     first = next(
         r["step"] for r in run.records if r["train_accuracy"] == 1 and r["views"]["spherical"]["ratio"] >= 1
     )
-    assert int(found.steps[0]) == first
-    assert [at.step for at in found.checkpoints] == [first + window(SHRINK) + 1, 200 - window(SHRINK) - 1]
-    assert len(found.loss) == SPEC.steps and found.shrink == pytest.approx(SHRINK)
-    assert float((found.sharpness / found.threshold).median()) > 0.8
+    assert int(drift.steps[0]) == first
+    assert [at.step for at in drift.checkpoints] == [
+        first + window(ETA_LAMBDA) + 1,
+        200 - window(ETA_LAMBDA) - 1,
+    ]
+    assert len(drift.loss) == SPEC.steps and drift.eta_lambda == pytest.approx(ETA_LAMBDA)
+    assert float((drift.sharpness / drift.threshold).median()) > 0.8
 
 
-def test_readings_on_the_way_change_nothing(run, found):
-    assert found.loss.tolist() == [
+def test_measurements_do_not_change_the_run(run, drift):
+    assert drift.loss.tolist() == [
         pytest.approx(loss, rel=1e-7) for loss, _ in steps_of(run, build_experiment(SPEC))
     ]
 
@@ -110,7 +114,7 @@ def test_a_checkpoint_is_what_dense_algebra_says(tmp_path, monkeypatch):
     tangent = gradient + 2 * w / w.norm()
     left = [float(tangent @ tangent - (top[: k + 1] @ tangent).square().sum()) for k in range(K)]
     assert at.q[0] == pytest.approx(left[0], rel=1e-3)
-    assert list(at.q) == pytest.approx(left, rel=0.05)  # λ₂, …, λ_k are found to a hundredth
+    assert list(at.q) == pytest.approx(left, rel=0.05)  # λ₂, …, λ_k are drift to a hundredth
     parts = (vectors.T @ tangent).square().flip(0)
     below = [float(parts[values.abs() <= cut].sum()) for cut in CUTS]
     assert below[0] > 2 * below[-1]
@@ -136,5 +140,5 @@ def test_short_runs_and_calm_ones_are_refused(run):
     with pytest.raises(UsageError, match="make the run longer"):
         follow(short)
     calm = [r | {"train_accuracy": 0.9} for r in run.records]
-    with pytest.raises(UsageError, match="never comes to its edge"):
+    with pytest.raises(UsageError, match="never reaches its edge"):
         follow(holding(run, calm))

@@ -50,7 +50,7 @@ def test_a_pixel_shows_the_point_that_is_drawn_there():
     assert np.allclose(np.linalg.norm(points[inside], axis=1), 1, atol=1e-12)
 
 
-def test_the_path_begins_high_ends_flat_and_swings_from_side_to_side(scene):
+def test_the_path_begins_high_ends_flat_and_oscillates_from_side_to_side(scene):
     losses = scene.trajectory.losses
     assert float(losses[0]) > 50 * float(losses[SETTLED:].median())
     assert float(scene.sharpness[-1]) < 0.25 * float(scene.sharpness[SETTLED])
@@ -60,11 +60,11 @@ def test_the_path_begins_high_ends_flat_and_swings_from_side_to_side(scene):
 
 
 def test_the_flow_runs_through_the_middle_of_the_path(scene):
-    """Within the swing a ≈ √(2ηλ/(4 + q)) of the iterates, and much nearer to their midpoints."""
-    swing = math.sqrt(2 * scene.trajectory.shrink / 4)
+    """Within the amplitude a ≈ √(2ηλ/(4 + q)) of the iterates, and much nearer to their midpoints."""
+    amplitude = math.sqrt(2 * scene.trajectory.eta_lambda / 4)
     middle = midpoints(scene.trajectory.directions)[SETTLED - 1 :]
     distance = (middle - scene.flow.points[:-1]).norm(dim=1)
-    assert float(distance.max()) < swing
+    assert float(distance.max()) < amplitude
     assert torch.allclose(scene.flow.tau, scene.trajectory.tau[SETTLED:])
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from optim_family.figures import style
 from optim_family.theory import sphere_figure
 from optim_family.theory.sphere import SETTLED, Scene
-from optim_family.theory.sphere_figure import Growing
+from optim_family.theory.sphere_figure import AnimatedLine
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_growing_line_shows_its_past_only():
             shown.append(list(x))
 
     for step in (0, 1, 2, 99):
-        Growing(Line(), points, begin=1).show(step)
-    Growing(Line(), points, begin=1, tail=0).show(3)
+        AnimatedLine(Line(), points, begin=1).show(step)
+    AnimatedLine(Line(), points, begin=1, tail=0).show(3)
     assert shown == [[], [0.0], [0.0, 2.0], [0.0, 2.0, 4.0, 6.0, 8.0], [4.0]]
     assert SETTLED > 0

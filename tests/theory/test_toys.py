@@ -1,4 +1,4 @@
-"""The toys are what they say: scale-invariant, smallest where they say, as sharp as they say."""
+"""The toys are scale-invariant, with the declared minimisers and sharpness."""
 
 import math
 
@@ -31,7 +31,7 @@ def dense_sharpness(toy, w):
 
 
 @every_invariant_toy
-def test_twice_the_weights_are_the_same_loss_to_the_last_bit(toy):
+def test_twice_the_weights_are_the_same_loss_bitwise(toy):
     w = toy.start() + 0.3 * noise(toy.start())
     assert toy.loss(w) > 0
     assert torch.equal(toy.loss(2 * w), toy.loss(w))
@@ -64,7 +64,7 @@ def minimisers():
 
 
 @pytest.mark.parametrize(("toy", "place"), list(minimisers()))
-def test_so_it_is_at_other_minimisers(toy, place):
+def test_the_closed_sharpness_holds_at_other_minimisers(toy, place):
     assert float(toy.loss(place)) < 1e-25
     assert toy.sharpness(place) == pytest.approx(dense_sharpness(toy, place), rel=1e-10)
 
@@ -104,7 +104,7 @@ def test_the_valley_is_steep_at_one_end_and_flat_at_the_other():
     assert ends[0] / ends[1] == pytest.approx(math.exp(3.0), rel=1e-12)
 
 
-def test_the_loss_of_the_completion_sees_the_observed_entries_only():
+def test_the_loss_of_the_completion_depends_on_the_observed_entries_only():
     toy = Completion.make(5, 2)
     assert toy.observed.sum(0).tolist() == toy.observed.sum(1).tolist() == [2] * 5
     hidden = Completion(torch.where(toy.observed, toy.matrix, 77.0), toy.observed, toy.left)

@@ -13,55 +13,55 @@ import pytest
 from optim_family.cli.output import Output
 from optim_family.errors import CorruptError, UsageError
 from optim_family.theory import cases, page
-from optim_family.theory.verify import Case, Finding, judge, rows
+from optim_family.theory.verify import Case, NumericCheck, rows, run_case
 from tests.helpers.cli_runner import optim_family
 
 
 def case(name="T1", measured=1.0, observe=dict):
-    def findings(seen):
-        yield Finding.equal("one", 1.0, measured, within=0.01)
-        yield Finding.vanishes("nothing", 0.0, within=1e-12)
+    def checks(seen):
+        yield NumericCheck.equal("one", 1.0, measured, within=0.01)
+        yield NumericCheck.vanishes("nothing", 0.0, within=1e-12)
 
     def watched():
         return observe()
 
-    return Case(name, watched, findings, lambda ax, seen: ax.plot([1, 2], label="a line"))
+    return Case(name, watched, checks, lambda ax, seen: ax.plot([1, 2], label="a line"))
 
 
 def broken():
     raise ArithmeticError("two  and two\nare five")
 
 
-# --- findings ---------------------------------------------------------------------------------------------
+# --- checks ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("measured", "holds"), [(1.98, True), (2.02, True), (1.97, False), (2.03, False), (math.nan, False)]
 )
-def test_a_number_lies_within_its_tolerance_or_falls_short(measured, holds):
-    assert Finding.equal("x", 2.0, measured, within=0.0101).holds is holds
-    assert Finding.equal("x", -2.0, -measured, within=0.0101).holds is holds
+def test_a_number_lies_within_its_tolerance_or_fails(measured, holds):
+    assert NumericCheck.equal("x", 2.0, measured, within=0.0101).holds is holds
+    assert NumericCheck.equal("x", -2.0, -measured, within=0.0101).holds is holds
 
 
 @pytest.mark.parametrize(("measured", "holds"), [(1e-12, True), (-1e-12, True), (2e-12, False)])
 def test_an_error_vanishes_up_to_its_tolerance(measured, holds):
-    assert Finding.vanishes("x", measured, within=1e-12).holds is holds
+    assert NumericCheck.vanishes("x", measured, within=1e-12).holds is holds
 
 
 @pytest.mark.parametrize(
-    ("finding", "demand"),
+    ("check", "demand"),
     [
-        (Finding.equal("x", 1.3069, 1.3, within=0.01), ("1.3069", "1 %")),
-        (Finding.equal("x", 38.0, 38.0, within=1e-3), ("38", "0.1 %")),
-        (Finding.equal("x", 2.0, 2.0, within=1e-9), ("2", "2e-09")),
-        (Finding.vanishes("x", 0.0, within=1e-12), ("0", "1e-12")),
-        (Finding("x", 1.0, 0.9, 1.15), ("0.9 to 1.15", "")),
-        (Finding("x", 1.0, 0.5, math.inf), ("at least 0.5", "")),
-        (Finding("x", 1.0, -math.inf, 0.5), ("at most 0.5", "")),
+        (NumericCheck.equal("x", 1.3069, 1.3, within=0.01), ("1.3069", "1 %")),
+        (NumericCheck.equal("x", 38.0, 38.0, within=1e-3), ("38", "0.1 %")),
+        (NumericCheck.equal("x", 2.0, 2.0, within=1e-9), ("2", "2e-09")),
+        (NumericCheck.vanishes("x", 0.0, within=1e-12), ("0", "1e-12")),
+        (NumericCheck("x", 1.0, 0.9, 1.15), ("0.9 to 1.15", "")),
+        (NumericCheck("x", 1.0, 0.5, math.inf), ("at least 0.5", "")),
+        (NumericCheck("x", 1.0, -math.inf, 0.5), ("at most 0.5", "")),
     ],
 )
-def test_what_is_demanded_is_said_with_its_tolerance(finding, demand):
-    assert finding.demand == demand
+def test_what_is_demanded_is_said_with_its_tolerance(check, demand):
+    assert check.demand == demand
 
 
 # --- cases ------------------------------------------------------------------------------------------------
@@ -70,10 +70,10 @@ def test_what_is_demanded_is_said_with_its_tolerance(finding, demand):
 @pytest.mark.parametrize("name", cases.MODULES)
 def test_every_case_is_stated(name):
     """A claim that fits into a line, mathematics, and a source."""
-    found = cases.load(name)
-    assert found.name == name
-    assert 20 < len(found.claim) < 110 and "\n" not in found.claim
-    assert found.statement and found.source and not found.source.startswith("Source")
+    loaded = cases.load(name)
+    assert loaded.name == name
+    assert 20 < len(loaded.claim) < 110 and "\n" not in loaded.claim
+    assert loaded.statement and loaded.source and not loaded.source.startswith("Source")
 
 
 def test_the_statement_of_a_case_is_the_docstring_of_its_module():
@@ -82,43 +82,43 @@ def test_the_statement_of_a_case_is_the_docstring_of_its_module():
     assert case().source == "nowhere, <here>."
 
 
-def test_all_cases_are_chosen_but_the_slow_ones_which_have_to_be_asked_for():
+def test_slow_cases_are_selected_on_request_only():
     names = list(cases.MODULES)
-    assert [c.name for c in cases.chosen(None)] == [name for name in names if name not in cases.SLOW]
-    assert [c.name for c in cases.chosen(None, slow=True)] == names
-    assert [c.name for c in cases.chosen("V12")] == ["V12"]
-    assert [c.name for c in cases.chosen(" v6, V5,V6")] == ["V6", "V5"]
+    assert [c.name for c in cases.select(None)] == [name for name in names if name not in cases.SLOW]
+    assert [c.name for c in cases.select(None, slow=True)] == names
+    assert [c.name for c in cases.select("V12")] == ["V12"]
+    assert [c.name for c in cases.select(" v6, V5,V6")] == ["V6", "V5"]
 
 
 @pytest.mark.parametrize("only", ["V99", "", "V5,,V6", "V5 V6"])
 def test_a_case_that_does_not_exist_is_named(only):
     with pytest.raises(UsageError, match="there is no case"):
-        cases.chosen(only)
+        cases.select(only)
 
 
-# --- verdicts ---------------------------------------------------------------------------------------------
+# --- results ---------------------------------------------------------------------------------------------
 
 
-def test_a_case_holds_where_all_its_findings_do():
-    verdict = judge(case())
-    assert verdict.holds and verdict.evidence == {} and verdict.failure == ""
-    assert not judge(case(measured=1.02)).holds
+def test_a_case_holds_if_all_its_checks_hold():
+    result = run_case(case())
+    assert result.holds and result.evidence == {} and result.failure == ""
+    assert not run_case(case(measured=1.02)).holds
 
 
-def test_a_case_without_findings_does_not_hold():
-    assert not judge(Case("T1", dict, lambda seen: [], lambda ax, seen: None)).holds
+def test_a_case_without_checks_does_not_hold():
+    assert not run_case(Case("T1", dict, lambda seen: [], lambda ax, seen: None)).holds
 
 
-def test_a_case_that_raises_falls_short_and_says_why():
-    verdict = judge(case(observe=broken))
-    assert not verdict.holds and verdict.findings == ()
-    assert verdict.failure == "ArithmeticError: two and two are five"
-    assert rows([verdict])[0][:2] == ["T1", "A claim of the tests: ArithmeticError: two and two are five"]
+def test_a_case_that_raises_fails_and_says_why():
+    result = run_case(case(observe=broken))
+    assert not result.holds and result.checks == ()
+    assert result.failure == "ArithmeticError: two and two are five"
+    assert rows([result])[0][:2] == ["T1", "A claim of the tests: ArithmeticError: two and two are five"]
 
 
-def test_a_verdict_is_json_whatever_came_out():
-    verdict = judge(case(measured=math.nan))
-    record = json.loads(json.dumps(verdict.as_record(), allow_nan=False))
+def test_a_result_is_json_even_with_nan():
+    result = run_case(case(measured=math.nan))
+    record = json.loads(json.dumps(result.as_record(), allow_nan=False))
     assert record["name"] == "T1" and record["source"] == "nowhere, <here>." and record["holds"] is False
     assert record["findings"][0] == {
         "quantity": "one",
@@ -137,14 +137,14 @@ def test_a_verdict_is_json_whatever_came_out():
 def these(monkeypatch):
     """Two cases instead of those of the theory."""
 
-    def choose(*chosen):
-        monkeypatch.setattr(cases, "chosen", lambda only, slow: list(chosen))
+    def choose(*selected):
+        monkeypatch.setattr(cases, "select", lambda only, slow: list(selected))
 
     choose(case("T1"), case("T2"))
     return choose
 
 
-def test_the_table_has_a_line_for_each_finding(these, capsys):
+def test_the_table_has_a_line_for_each_check(these, capsys):
     answer = optim_family(capsys, "verify")
     assert answer.code == 0
     lines = [line.split() for line in answer.out.splitlines()]
@@ -153,11 +153,11 @@ def test_the_table_has_a_line_for_each_finding(these, capsys):
     assert [line.split(",")[0] for line in answer.err.splitlines()] == ["T1 holds", "T2 holds"]
 
 
-def test_one_finding_that_falls_short_is_exit_code_1(these, capsys):
+def test_one_check_that_fails_is_exit_code_1(these, capsys):
     these(case("T1"), case("T2", measured=1.5))
     answer = optim_family(capsys, "verify", "-q")
     assert answer.code == 1
-    assert answer.out.count("falls short") == 1 and answer.err == ""
+    assert answer.out.count("fails") == 1 and answer.err == ""
 
 
 def test_a_case_that_fails_stops_no_other(these, capsys):
@@ -191,13 +191,13 @@ def test_the_report_is_one_page_with_the_figures_beside_it(these, capsys, tmp_pa
 def test_a_report_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CorruptError, match="could not be written"):
-        page.write([judge(case())], tmp_path / "file" / "inside")
+        page.write([run_case(case())], tmp_path / "file" / "inside")
 
 
 def test_the_command_is_quiet_about_what_it_was_not_asked(capsys):
-    from optim_family.cli.commands.verify import _judged
+    from optim_family.cli.commands.verify import _run
 
     output = Output()
     output.quiet = True
-    assert _judged(case(), output).holds
+    assert _run(case(), output).holds
     assert capsys.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""`optim-family flow`: the sharpness-reduction flow beside gradient descent."""
+"""`optim-family flow`: the sharpness-reduction flow compared with gradient descent."""
 
 from pathlib import Path
 
@@ -12,10 +12,14 @@ from optim_family.cli.output import Output, common
 @click.option(
     "--run",
     type=click.Path(path_type=Path),
-    help="A run of gradient descent with weight decay: repeat it, and ask the flow past its edge.",
+    help="A run of gradient descent with weight decay to repeat and compare with the flow past its edge.",
 )
 @click.option(
-    "--checkpoints", type=click.IntRange(2), default=8, show_default=True, help="With --run: how often."
+    "--checkpoints",
+    type=click.IntRange(2),
+    default=8,
+    show_default=True,
+    help="With --run: number of comparisons.",
 )
 @click.option(
     "--removed",
@@ -35,11 +39,11 @@ from optim_family.cli.output import Output, common
 def command(
     output: Output, subject: str | None, run: Path | None, checkpoints: int, removed: int, out: Path
 ) -> None:
-    """Draw the sharpness-reduction flow beside gradient descent: on the sphere, on toys, on a run."""
-    from optim_family.cli.flow import deliver, repeated, subject_named
+    """Compare the sharpness-reduction flow with gradient descent: on the sphere, on toys, on a run."""
+    from optim_family.cli.flow import compare_run, deliver, run_subject
 
     if run is None:
-        shown = subject_named(subject, output)
+        demo = run_subject(subject, output)
     else:
-        shown = repeated(subject, run, checkpoints, removed, output)
-    deliver(shown, out, output)
+        demo = compare_run(subject, run, checkpoints, removed, output)
+    deliver(demo, out, output)

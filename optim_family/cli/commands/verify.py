@@ -10,7 +10,7 @@ from optim_family.cli.output import Output, common
 from optim_family.runs.atomic_files import replace_atomically
 
 if TYPE_CHECKING:
-    from optim_family.theory.verify import Case, Verdict
+    from optim_family.theory.verify import Case, CaseResult
 
 
 @click.command("verify", epilog="docs/theory.md has the statements, and how each is checked.")
@@ -24,47 +24,47 @@ if TYPE_CHECKING:
 @common
 @click.pass_obj
 def command(output: Output, only: str | None, slow: bool, report: Path | None) -> int:
-    """Check what the theory says: expected, measured, tolerance; exit 1 if anything falls short."""
-    from optim_family.theory.cases import chosen
+    """Check what the theory says: expected, measured, tolerance; exit 1 if a check fails."""
+    from optim_family.theory.cases import select
 
-    verdicts = [_judged(case, output) for case in chosen(only, slow)]
-    page = _report(verdicts, report) if report else None
-    _show(verdicts, page, output)
-    return 0 if all(verdict.holds for verdict in verdicts) else 1
-
-
-def _judged(case: "Case[Any]", output: Output) -> "Verdict":
-    """Run one case, and say how it ended."""
-    from optim_family.theory.verify import judge
-
-    verdict = judge(case)
-    outcome = "holds" if verdict.holds else "falls short"
-    output.say(f"{case.name} {outcome}, {verdict.seconds:.1f} s: {verdict.failure or case.claim}")
-    return verdict
+    results = [_run(case, output) for case in select(only, slow)]
+    page = _report(results, report) if report else None
+    _show(results, page, output)
+    return 0 if all(result.holds for result in results) else 1
 
 
-def _report(verdicts: list["Verdict"], folder: Path) -> Path:
+def _run(case: "Case[Any]", output: Output) -> "CaseResult":
+    """Run one case, and print its outcome."""
+    from optim_family.theory.verify import run_case
+
+    result = run_case(case)
+    outcome = "holds" if result.holds else "fails"
+    output.say(f"{case.name} {outcome}, {result.seconds:.1f} s: {result.failure or case.claim}")
+    return result
+
+
+def _report(results: list["CaseResult"], folder: Path) -> Path:
     """The page and its figures, and the numbers as verify.json."""
     from optim_family.theory.page import write
 
-    page = write(verdicts, folder)
+    page = write(results, folder)
     replace_atomically(
-        folder / "verify.json", json.dumps(_record(verdicts), indent=2, ensure_ascii=False) + "\n"
+        folder / "verify.json", json.dumps(_record(results), indent=2, ensure_ascii=False) + "\n"
     )
     return page
 
 
-def _record(verdicts: list["Verdict"]) -> dict[str, Any]:
-    from optim_family.cli.flow import made_with
+def _record(results: list["CaseResult"]) -> dict[str, Any]:
+    from optim_family.cli.flow import environment
 
-    return {"cases": [verdict.as_record() for verdict in verdicts], **made_with()}
+    return {"cases": [result.as_record() for result in results], **environment()}
 
 
-def _show(verdicts: list["Verdict"], page: Path | None, output: Output) -> None:
+def _show(results: list["CaseResult"], page: Path | None, output: Output) -> None:
     from optim_family.theory.verify import HEADERS, rows
 
     if output.json:
-        return output.data({**_record(verdicts), "page": page and str(page)})
-    output.table(HEADERS, rows(verdicts))
+        return output.data({**_record(results), "page": page and str(page)})
+    output.table(HEADERS, rows(results))
     if page:
         print(f"\npage: {page}")

@@ -1,4 +1,4 @@
-"""The statements, each in a file of its own; a file is imported when its case is wanted."""
+"""The cases, one file each; a file is imported when its case is selected."""
 
 import importlib
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ def load(name: str) -> Case[Any]:
     """The case of this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such case.
     """
     if name not in MODULES:
         raise UsageError(unknown("case", name, MODULES))
@@ -37,11 +37,11 @@ def load(name: str) -> Case[Any]:
     return case
 
 
-def chosen(only: str | None, slow: bool = False) -> list[Case[Any]]:
-    """The cases of a list such as `V5,V6`; without one all, the slow ones where they are wanted.
+def select(only: str | None, slow: bool = False) -> list[Case[Any]]:
+    """The cases of a list such as `V5,V6`; without a list all, with the slow ones if `slow`.
 
     Raises:
-        UsageError: a name is not known.
+        UsageError: there is no such case.
     """
     names: Iterable[str] = MODULES if slow else [name for name in MODULES if name not in SLOW]
     if only is not None:

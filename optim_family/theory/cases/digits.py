@@ -1,15 +1,15 @@
-"""On real data with BN and weight decay, GD goes on to flatter minima after 100 % training accuracy.
+"""On real data with BN and weight decay, GD moves to flatter minima after 100 % training accuracy.
 
 A network that is exactly scale-invariant, `bn_cnn` on 200 digits, full batch, ½ mean ‖f − y‖², η = 0.5, λ =
 0.002, 3000 steps, three seeds. From the first record at 100 % training accuracy on
 
-    with BN and weight decay   S stands at 2/ℓ, falls, and test accuracy rises
+    with BN and weight decay   S stays near 2/ℓ and falls, and test accuracy rises
     without weight decay       S does not fall, and test accuracy does not rise
     without BN                 λ₁(H) does not fall (η = 0.03, where that network trains)
 
 and the first ends at the best test accuracy. Late numbers are medians over the last quarter of the records.
-Without BN test accuracy goes on rising a little while the loss is still being fitted, so that no more is
-asked of it than to end lower.
+Without BN test accuracy still rises a little while the loss is being fitted; there the statement only
+requires that it ends lower.
 
 Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of normalization layers:
 sharpness reduction", NeurIPS 2022, for the statement, on other networks and data; the settings are ours.
@@ -29,8 +29,8 @@ from matplotlib.ticker import NullFormatter
 from optim_family import registry
 from optim_family.figures.style import GREY
 from optim_family.runs.run import Run, column, first_fit_index, read_run
-from optim_family.theory.drawing import dots
-from optim_family.theory.verify import Case, Finding
+from optim_family.theory.page import dots
+from optim_family.theory.verify import Case, NumericCheck
 from optim_family.training.spec import RunSpec
 
 SEEDS, STEPS, EVERY = (0, 1, 2), 3000, 50
@@ -46,8 +46,8 @@ FLATTER, AS_SHARP, RISE = 0.5, 0.95, 0.01
 
 @final
 @dataclass(frozen=True)
-class Course:
-    """A run from its first record at 100 % training accuracy on.
+class RunTail:
+    """The records of a run from the first one at 100 % training accuracy on.
 
     Attributes:
         sharpness: S, or λ₁ without BN, over its first value.
@@ -60,8 +60,8 @@ class Course:
     ratio: float
 
     @classmethod
-    def of(cls, run: Run) -> "Course":
-        """Empty where training accuracy never was 100 %."""
+    def of(cls, run: Run) -> "RunTail":
+        """The tail of a run; empty if training accuracy never reaches 100 %."""
         view = "raw" if run.spec["norm"] == "none" else "spherical"
         at = first_fit_index(run)
         begin = run.columns.count if at is None else at
@@ -74,32 +74,32 @@ class Course:
 
     @property
     def late(self) -> tuple[float, float]:
-        """Sharpness and accuracy, medians over the last quarter; NaN where there is none."""
+        """Sharpness and accuracy, medians over the last quarter; NaN if the tail is empty."""
         pairs = self.sharpness, self.accuracy
         sharpness, accuracy = (median(x[-max(1, len(x) // 4) :]) if x else torch.nan for x in pairs)
         return sharpness, accuracy
 
     @property
     def gain(self) -> float:
-        """Late test accuracy less that of the first record."""
+        """Late test accuracy minus that of the first record."""
         return self.late[1] - self.accuracy[0] if self.accuracy else torch.nan
 
 
-Courses = dict[str, list[Course]]
+TailsBySetting = dict[str, list[RunTail]]
 
 
-def observe() -> Courses:
-    """Every setting with every seed."""
+def observe() -> TailsBySetting:
+    """Train every setting with every seed."""
     with tempfile.TemporaryDirectory() as folder:
         return {
-            name: [Course.of(run(setting, seed, Path(folder) / f"{index}-{seed}")) for seed in SEEDS]
+            name: [RunTail.of(run(setting, seed, Path(folder) / f"{index}-{seed}")) for seed in SEEDS]
             for index, (name, setting) in enumerate(SETTINGS.items())
         }
 
 
 def run(setting: Mapping[str, Any], seed: int, folder: Path) -> Run:
-    """One run of the real training."""
-    from optim_family.training.loop import train  # which imports timm: not for listing the cases
+    """Train once, as `optim-family run` does."""
+    from optim_family.training.loop import train  # imports timm, which listing the cases does not need
 
     hyper = registry.load("gd").Hyper(lr=setting["lr"], weight_decay=setting["weight_decay"])
     spec = RunSpec(
@@ -116,33 +116,33 @@ def run(setting: Mapping[str, Any], seed: int, folder: Path) -> Run:
     return read_run(train(spec, folder).path)
 
 
-def findings(courses: Courses) -> Iterator[Finding]:
-    """With both the phenomenon; without one of them not."""
-    for seed, course in zip(SEEDS, courses[FULL], strict=True):
-        yield Finding(f"{FULL}, seed {seed}: median of S / (2/ℓ)", course.ratio, LOW, HIGH)
-    for name, runs in courses.items():
-        for seed, course in zip(SEEDS, runs, strict=True):
+def checks(tails: TailsBySetting) -> Iterator[NumericCheck]:
+    """The phenomenon with BN and weight decay, and its absence without one of them."""
+    for seed, tail in zip(SEEDS, tails[FULL], strict=True):
+        yield NumericCheck(f"{FULL}, seed {seed}: median of S / (2/ℓ)", tail.ratio, LOW, HIGH)
+    for name, runs in tails.items():
+        for seed, tail in zip(SEEDS, runs, strict=True):
             bounds = (-torch.inf, FLATTER) if name == FULL else (AS_SHARP, torch.inf)
-            yield Finding(f"{name}, seed {seed}: sharpness, late / at the fit", course.late[0], *bounds)
+            yield NumericCheck(f"{name}, seed {seed}: sharpness, late / at the fit", tail.late[0], *bounds)
     for name, bounds in ((FULL, (RISE, torch.inf)), (NO_DECAY, (-torch.inf, RISE))):
-        gain = fmean(course.gain for course in courses[name])
-        yield Finding(f"{name}: gain of test accuracy, mean of the seeds", gain, *bounds)
+        gain = fmean(tail.gain for tail in tails[name])
+        yield NumericCheck(f"{name}: gain of test accuracy, mean of the seeds", gain, *bounds)
     for name in (NO_DECAY, NO_NORM):
-        pairs = zip(courses[FULL], courses[name], strict=True)
+        pairs = zip(tails[FULL], tails[name], strict=True)
         lead = min(full.late[1] - other.late[1] for full, other in pairs)
-        yield Finding(
+        yield NumericCheck(
             f"late test accuracy above that with {name}, the least of the seeds", lead, 0.0, torch.inf
         )
 
 
-def draw(ax: Axes, courses: Courses) -> None:
+def draw(ax: Axes, tails: TailsBySetting) -> None:
     """Sharpness and test accuracy from the fit to the end, one line a run."""
-    for index, (name, runs) in enumerate(courses.items()):
+    for index, (name, runs) in enumerate(tails.items()):
         color = dots(index)["color"]
-        for course in runs:
-            ax.plot(course.sharpness, course.accuracy, color=color, linewidth=0.6, alpha=0.5)
-            ax.plot(course.sharpness[:1], course.accuracy[:1], **dots(index) | {"mfc": "none"})
-            ax.plot(course.late[0], course.late[1], **dots(index) | {"markersize": 8})
+        for tail in runs:
+            ax.plot(tail.sharpness, tail.accuracy, color=color, linewidth=0.6, alpha=0.5)
+            ax.plot(tail.sharpness[:1], tail.accuracy[:1], **dots(index) | {"mfc": "none"})
+            ax.plot(tail.late[0], tail.late[1], **dots(index) | {"markersize": 8})
         ax.plot([], [], label=name, **dots(index))
     ax.plot([], [], "o", color=GREY, mfc="none", markersize=4, label="at 100 % training accuracy")
     ax.plot([], [], "o", color=GREY, markersize=8, label="late median")
@@ -151,4 +151,4 @@ def draw(ax: Axes, courses: Courses) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-CASE: Final = Case("V12", observe, findings, draw)
+CASE: Final = Case("V12", observe, checks, draw)

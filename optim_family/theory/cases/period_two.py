@@ -10,16 +10,16 @@ Source: our own calculation.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Any, Final, final
 
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from optim_family import registry
-from optim_family.theory.drawing import EXPECTED, line
-from optim_family.theory.verify import Case, Finding
-from optim_family.theory.walk import Walk
+from optim_family.theory.page import EXPECTED, line
+from optim_family.theory.trajectory import run_optimizer
+from optim_family.theory.verify import Case, NumericCheck
 
 LR, BETA2, STEPS, TOLERANCE = 0.01, 0.99, 2500, 1e-3
 CURVATURES = torch.tensor([0.5, 1.0, 7.0, 100.0], dtype=torch.float64)
@@ -27,7 +27,7 @@ CURVATURES = torch.tensor([0.5, 1.0, 7.0, 100.0], dtype=torch.float64)
 
 @final
 @dataclass(frozen=True)
-class Orbits:
+class QuadraticOrbits:
     """Four quadratics at once: each weight has its own curvature.
 
     Attributes:
@@ -39,36 +39,37 @@ class Orbits:
     ratios: Tensor
 
 
-def observe() -> Orbits:
-    """RMSprop from x = 0.8 η."""
-    walk = Walk(
-        lambda w: 0.5 * (CURVATURES * w * w).sum(),
-        torch.full_like(CURVATURES, 0.8 * LR),
-        registry.load("rmsprop"),
-        **{"lr": LR, "beta2": BETA2, "weight_decay": 0.0, "eps": 1e-300, "preconditioning": "raw"},
-    )
-    x = [walk.weights]
-    for _ in range(STEPS):
-        walk.step()
-        x.append(walk.weights)
-    geometry = walk.geometry
-    return Orbits(torch.stack(x), geometry.metric.power(-1) @ CURVATURES / geometry.threshold)
+def observe() -> QuadraticOrbits:
+    """Run RMSprop from x = 0.8 η."""
+    w = torch.full_like(CURVATURES, 0.8 * LR).requires_grad_()
+    hyper: dict[str, Any] = {
+        "lr": LR,
+        "beta2": BETA2,
+        "weight_decay": 0.0,
+        "eps": 1e-300,
+        "preconditioning": "raw",
+    }
+    optimizer = registry.load("rmsprop")([w], **hyper)
+    steps = run_optimizer(lambda w: 0.5 * (CURVATURES * w * w).sum(), w, optimizer, STEPS)
+    x = [w.detach().clone() for _ in steps]
+    geometry = optimizer.geometry()
+    return QuadraticOrbits(torch.stack(x), geometry.metric.power(-1) @ CURVATURES / geometry.threshold)
 
 
-def findings(orbits: Orbits) -> Iterator[Finding]:
-    """Amplitude, period and ratio, of the curvature for which they are worst."""
+def checks(orbits: QuadraticOrbits) -> Iterator[NumericCheck]:
+    """Amplitude, period and ratio, each at the curvature with the largest error."""
     last, before = orbits.x[-1], orbits.x[-2]
-    yield Finding.equal("2|x| / η", 1.0, worst(2 * last.abs() / LR), within=TOLERANCE)
-    yield Finding.equal("−x_{t+1} / x_t", 1.0, worst(-last / before), within=TOLERANCE)
-    yield Finding.equal("η h / √v", 2.0, 2 * worst(orbits.ratios), within=TOLERANCE)
+    yield NumericCheck.equal("2|x| / η", 1.0, worst(2 * last.abs() / LR), within=TOLERANCE)
+    yield NumericCheck.equal("−x_{t+1} / x_t", 1.0, worst(-last / before), within=TOLERANCE)
+    yield NumericCheck.equal("η h / √v", 2.0, 2 * worst(orbits.ratios), within=TOLERANCE)
 
 
 def worst(ratios: Tensor) -> float:
-    """The one farthest from 1."""
+    """The ratio farthest from 1."""
     return float(ratios[(ratios - 1).abs().argmax()])
 
 
-def draw(ax: Axes, orbits: Orbits) -> None:
+def draw(ax: Axes, orbits: QuadraticOrbits) -> None:
     """The amplitudes settle at η/2."""
     for i, h in enumerate(CURVATURES.tolist()):
         ax.plot(orbits.x[:, i].abs() / LR, label=f"h = {h:g}", **line(i))
@@ -76,4 +77,4 @@ def draw(ax: Axes, orbits: Orbits) -> None:
     ax.set(xlabel="step", ylabel="|x| / η", ylim=(0, None))
 
 
-CASE: Final = Case("V8", observe, findings, draw)
+CASE: Final = Case("V8", observe, checks, draw)

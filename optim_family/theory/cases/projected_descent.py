@@ -4,7 +4,7 @@ For a scale-invariant loss, one step w' = (1 − ηλ) w − η ∇L(w) moves th
 
     θ' = (θ − ℓ ∇L(θ)) / ‖θ − ℓ ∇L(θ)‖,   ℓ = η / ((1 − ηλ) ρ²).
 
-Three losses, fifty steps each from random weights, every step judged alone.
+Three losses, fifty steps each from random weights, each step checked separately.
 
 Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of normalization layers:
 sharpness reduction", NeurIPS 2022.
@@ -17,11 +17,11 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from optim_family.theory.drawing import draw_errors, draw_tolerance, largest
+from optim_family.theory.page import draw_errors
 from optim_family.theory.small_networks import gradients, scale_invariant
 from optim_family.theory.toys import unit
-from optim_family.theory.trajectory import descend
-from optim_family.theory.verify import Case, Finding
+from optim_family.theory.trajectory import record_trajectory
+from optim_family.theory.verify import Case, NumericCheck
 
 LR, WEIGHT_DECAY, STEPS, TOLERANCE = 0.3, 0.05, 50, 1e-12
 
@@ -32,7 +32,7 @@ def observe() -> Errors:
     """‖θ' − (θ − ℓ ∇L(θ)) / ‖·‖‖ at every step, by the name of the loss."""
     errors = {}
     for name, (loss, start) in scale_invariant().items():
-        path = descend(loss, start, STEPS, "gd", lr=LR, weight_decay=WEIGHT_DECAY)
+        path = record_trajectory(loss, start, STEPS, lr=LR, weight_decay=WEIGHT_DECAY)
         theta, rho = path.directions, path.weights.norm(dim=1)
         ell = LR / ((1 - LR * WEIGHT_DECAY) * rho**2)
         expected = unit(theta - ell[:, None] * gradients(loss, theta))  #         [t + 1, d]
@@ -40,20 +40,17 @@ def observe() -> Errors:
     return errors
 
 
-def findings(errors: Errors) -> Iterator[Finding]:
+def checks(errors: Errors) -> Iterator[NumericCheck]:
     """The largest error of each loss."""
     for name, of_steps in errors.items():
-        yield Finding.vanishes(
-            f"{name} with BN: largest ‖θ' − projected step‖", largest(of_steps), within=TOLERANCE
+        yield NumericCheck.vanishes(
+            f"{name} with BN: largest ‖θ' − projected step‖", of_steps, within=TOLERANCE
         )
 
 
 def draw(ax: Axes, errors: Errors) -> None:
-    """All errors, in rounding noise."""
-    for index, (name, of_steps) in enumerate(errors.items()):
-        draw_errors(ax, torch.arange(1, STEPS + 1), of_steps, name, index)
-    draw_tolerance(ax, TOLERANCE)
-    ax.set(xlabel="step", ylabel="‖θ' − projected step‖")
+    """The errors, which are rounding noise."""
+    draw_errors(ax, torch.arange(1, STEPS + 1), errors, TOLERANCE, "‖θ' − projected step‖")
 
 
-CASE: Final = Case("V1", observe, findings, draw)
+CASE: Final = Case("V1", observe, checks, draw)

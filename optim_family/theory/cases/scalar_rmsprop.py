@@ -1,4 +1,4 @@
-"""Scalar RMSprop follows a sharpness-reduction flow of its own, without any weight decay.
+"""Scalar RMSprop follows its own sharpness-reduction flow, without weight decay.
 
     dζ/dτ = −∇_Γ log λ₁ / (4 + 2q/C),   τ = η²t,   C = (1 − β)/(βη²),   q = ‖∇_Γ log λ₁‖²
 
@@ -17,7 +17,7 @@ our own calculation.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Any, Final, final
 
 import torch
 from matplotlib.axes import Axes
@@ -25,46 +25,44 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from optim_family.theory import flow
-from optim_family.theory.drawing import EXPECTED, dots, largest
+from optim_family.theory.page import EXPECTED, dots
 from optim_family.theory.toys import Parabolas
-from optim_family.theory.verify import Case, Finding
-from optim_family.theory.walk import Course, watch
+from optim_family.theory.trajectory import Trajectory, record_trajectory
+from optim_family.theory.verify import Case, NumericCheck
 
 LR, BETA, START, TIMES, TOLERANCE = 0.02, 0.9992, 1.5, (1, 2, 3, 4), 0.01
-EVERY = 50  # steps between two readings
+EVERY = 50  # steps between two records
 
 
 @final
 @dataclass(frozen=True)
-class Drift:
-    """RMSprop beside its flow.
+class PathAndFlow:
+    """RMSprop and its flow.
 
     Attributes:
-        course: of RMSprop; weights (x, u).
+        path: of RMSprop; weights (x, u).
         integrated: u of the flow integrated on the loss, at τ = 0 and the times.
     """
 
-    course: Course
+    path: Trajectory
     integrated: Tensor
 
     @property
     def tau(self) -> Tensor:
-        """η²t of the course, [m]."""
-        return LR**2 * self.course.steps
+        """η²t of the path, [m]."""
+        return LR**2 * self.path.steps
 
 
-def observe() -> Drift:
-    """RMSprop, and the integrated flow."""
+def observe() -> PathAndFlow:
+    """Run RMSprop, and integrate the flow."""
     toy, start = Parabolas(START), torch.tensor([LR / 2, START], dtype=torch.float64)
-    settings = {"lr": LR, "beta2": BETA, "weight_decay": 0.0, "eps": 0.0}
+    hyper: dict[str, Any] = {"lr": LR, "beta2": BETA, "weight_decay": 0.0, "eps": 0.0}
+    hyper |= {"moment": "scalar", "preconditioning": "raw"}
     steps = round(TIMES[-1] / LR**2)
-    course = watch(
-        toy.loss, start, steps, EVERY, "rmsprop", **settings, moment="scalar", preconditioning="raw"
-    )
+    path = record_trajectory(toy.loss, start, steps, "rmsprop", every=EVERY, measure_ratio=True, **hyper)
     tau = torch.tensor([0, *TIMES], dtype=torch.float64)
-    return Drift(
-        course, flow.integrate(toy.loss, toy.start(), tau, flow.scalar_rmsprop(LR, BETA)).points[:, 1]
-    )
+    integrated = flow.integrate(toy.loss, toy.start(), tau, flow.scalar_rmsprop(LR, BETA))
+    return PathAndFlow(path, integrated.points[:, 1])
 
 
 def coupling() -> float:
@@ -81,29 +79,29 @@ def _f(u: float) -> float:
     return 2 * math.log(u) + u**2 + 2 / coupling() * math.log(1 + u**2)
 
 
-def findings(drift: Drift) -> Iterator[Finding]:
-    """u of RMSprop and of the integrator, and that it is at the edge all the while."""
+def checks(seen: PathAndFlow) -> Iterator[NumericCheck]:
+    """u of RMSprop and of the integrated flow, and the ratio, which is 1 throughout."""
     for tau in TIMES:
-        u = drift.course.weights[int((drift.tau - tau).abs().argmin()), 1]
-        yield Finding.equal(f"u of RMSprop at τ = {tau}", closed_form(tau), float(u), within=TOLERANCE)
-    last = float(drift.integrated[-1])
-    yield Finding.equal(
+        u = seen.path.weights[int((seen.tau - tau).abs().argmin()), 1]
+        yield NumericCheck.equal(f"u of RMSprop at τ = {tau}", closed_form(tau), float(u), within=TOLERANCE)
+    last = float(seen.integrated[-1])
+    yield NumericCheck.equal(
         f"u of the integrated flow at τ = {TIMES[-1]}", closed_form(TIMES[-1]), last, within=1e-6
     )
-    ratios = drift.course.ratios
-    yield Finding.equal("λ₁/√v over 2/η, the mean", 1.0, float(ratios.mean()), within=TOLERANCE)
-    yield Finding.vanishes("λ₁/√v over 2/η, farthest from 1", largest(ratios - 1), within=TOLERANCE)
+    ratios = seen.path.ratios
+    yield NumericCheck.equal("λ₁/√v over 2/η, the mean", 1.0, float(ratios.mean()), within=TOLERANCE)
+    yield NumericCheck.vanishes("λ₁/√v over 2/η, farthest from 1", ratios - 1, within=TOLERANCE)
 
 
-def draw(ax: Axes, drift: Drift) -> None:
-    """u(τ)."""
+def draw(ax: Axes, seen: PathAndFlow) -> None:
+    """u against τ."""
     tau = torch.linspace(0, TIMES[-1], 100)
     ax.plot(tau, [closed_form(float(t)) for t in tau], label="closed form of the flow", **EXPECTED)
-    ax.plot(drift.tau[::5], drift.course.weights[::5, 1], label="scalar RMSprop", **dots(0))
+    ax.plot(seen.tau[::5], seen.path.weights[::5, 1], label="scalar RMSprop", **dots(0))
     ax.plot(
-        (0, *TIMES), drift.integrated, label="integrated flow", **dots(1) | {"markersize": 9, "mfc": "none"}
+        (0, *TIMES), seen.integrated, label="integrated flow", **dots(1) | {"markersize": 9, "mfc": "none"}
     )
     ax.set(xlabel="τ = η²t", ylabel="u, with λ₁ = 1 + u²")
 
 
-CASE: Final = Case("V6", observe, findings, draw)
+CASE: Final = Case("V6", observe, checks, draw)

@@ -1,6 +1,6 @@
 """An oscillation neither grows nor dies when the curvature is at the optimizer's threshold.
 
-On ½ h x², with the metric P held still and relative to a weight without gradient, the threshold for h/P is
+On ½ h x², for a constant metric P and relative to a weight without gradient, the threshold for h/P is
 
     GD                           2 (1 − ηλ) / η
     Polyak's momentum            (2 + 2β) / η
@@ -8,8 +8,8 @@ On ½ h x², with the metric P held still and relative to a weight without gradi
     averaged momentum (AdamW)    (2 + 2β) / ((1 − β) η)
     NAdam                        (2 + 2β) / ((1 − β)(1 + 2β) η)
 
-here with β = 0.9, without decay and for GD with ηλ = 0.1 too. P is held still by weights so small that √v
-is nothing beside ε = 1. NAdam is torch's, without the schedule of its momentum.
+here with β = 0.9, without decay, and for GD also with ηλ = 0.1. P is constant because the weights are so
+small that √v vanishes next to ε = 1. NAdam is torch's, without its momentum schedule.
 
 Source: J. Cohen et al., "Gradient descent on neural networks typically occurs at the edge of stability"
 (2021), and "Adaptive gradient methods at the edge of stability" (2022); with decay our own calculation.
@@ -24,41 +24,41 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from optim_family import registry
-from optim_family.theory.drawing import draw_edge, line
-from optim_family.theory.verify import Case, Finding
-from optim_family.theory.walk import Walk
+from optim_family.theory.page import draw_edge, line
+from optim_family.theory.trajectory import run_optimizer
+from optim_family.theory.verify import Case, NumericCheck
 
 LR, BETA, TOLERANCE = 0.1, 0.9, 1e-3
-TINY = 1e-40  # a weight whose gradient is nothing beside ε
-SETTLE, STEPS = 300, 200  # until the momentum has settled, and over which growth is taken
+TINY = 1e-40  # a weight whose gradient vanishes next to ε
+SETTLE, STEPS = 300, 200  # until the momentum has settled, and to measure growth over
 FACTORS = torch.linspace(0.996, 1.004, 41, dtype=torch.float64)  # of the threshold
 
 
 @final
 @dataclass(frozen=True)
 class Row:
-    """One optimizer: its threshold times η, and how to make it."""
+    """One optimizer: its threshold times η, how to load its class, and its hyper-parameters."""
 
     expected: float
-    make: Callable[[], type[torch.optim.Optimizer]]
+    load: Callable[[], Any]
     hyper: dict[str, Any]
 
 
-def _family(name: str) -> Callable[[], type[torch.optim.Optimizer]]:
+def _family(name: str) -> Callable[[], Any]:
     return lambda: registry.load(name)
 
 
-_TWO, _PLAIN, _STILL = 2 + 2 * BETA, {"weight_decay": 0.0}, {"weight_decay": 0.0, "eps": 1.0}
+_TWO, _PLAIN, _FROZEN = 2 + 2 * BETA, {"weight_decay": 0.0}, {"weight_decay": 0.0, "eps": 1.0}
 ROWS: Final = {
     "GD": Row(2.0, _family("gd"), _PLAIN),
     "GD, ηλ = 0.1": Row(2 * 0.9, _family("gd"), {"weight_decay": 0.1 / LR}),
     "Polyak": Row(_TWO, _family("sgd"), _PLAIN | {"momentum": BETA}),
     "Nesterov": Row(_TWO / (1 + 2 * BETA), _family("sgd"), _PLAIN | {"momentum": BETA, "nesterov": True}),
-    "AdamW": Row(_TWO / (1 - BETA), _family("adamw"), _STILL | {"beta1": BETA}),
+    "AdamW": Row(_TWO / (1 - BETA), _family("adamw"), _FROZEN | {"beta1": BETA}),
     "NAdam": Row(
         _TWO / (1 - BETA) / (1 + 2 * BETA),
         lambda: torch.optim.NAdam,
-        _STILL | {"betas": (BETA, 0.999), "momentum_decay": 1e6},
+        _FROZEN | {"betas": (BETA, 0.999), "momentum_decay": 1e6},
     ),
 }
 
@@ -66,11 +66,11 @@ ROWS: Final = {
 @final
 @dataclass(frozen=True)
 class Growth:
-    """How an oscillation grows.
+    """Growth of an oscillation.
 
     Attributes:
-        rates: the logarithm of its growth in a step, at FACTORS times the expected threshold, [m].
-        declared: the optimizer's own threshold times η, where it declares one.
+        rates: the logarithm of its growth per step, at FACTORS times the expected threshold, [m].
+        declared: the threshold that the optimizer declares, times η; None if it declares none.
     """
 
     rates: Tensor
@@ -78,27 +78,24 @@ class Growth:
 
 
 def observe() -> dict[str, Growth]:
-    """Every optimizer, on all curvatures at once: each weight has its own."""
+    """Run every optimizer on all curvatures at once: each weight has its own."""
     return {name: grow(row) for name, row in ROWS.items()}
 
 
 def grow(row: Row) -> Growth:
-    """The rates of a row; the last weight has no gradient, and the rates are relative to it."""
+    """The rates of one optimizer, relative to the last weight, which has no gradient."""
     curvature = torch.cat([FACTORS, torch.zeros(1)]) * (row.expected / LR)
-    start = torch.full_like(curvature, TINY)
-    walk = Walk(lambda w: 0.5 * (curvature * w * w).sum(), start, row.make(), lr=LR, **row.hyper)
-    sizes = []
-    for steps in (SETTLE, STEPS):
-        for _ in range(steps):
-            walk.step()
-        sizes.append(walk.weights.abs())
-    rates = (sizes[1] / sizes[0]).log() / STEPS
-    declared = LR * walk.geometry.threshold if hasattr(walk.optimizer, "geometry") else None
+    w = torch.full_like(curvature, TINY).requires_grad_()
+    optimizer = row.load()([w], lr=LR, **row.hyper)
+    steps = run_optimizer(lambda w: 0.5 * (curvature * w * w).sum(), w, optimizer, SETTLE + STEPS)
+    sizes = [w.detach().abs() for _ in steps]
+    rates = (sizes[-1] / sizes[SETTLE]).log() / STEPS
+    declared = LR * optimizer.geometry().threshold if hasattr(optimizer, "geometry") else None
     return Growth(rates[:-1] - rates[-1], declared)
 
 
 def crossing(rates: Tensor) -> float:
-    """The factor at which a rate is 0, by linear interpolation; NaN if it never is."""
+    """The factor at which the rate is 0, by linear interpolation; NaN if there is none."""
     above = (rates > 0).nonzero()
     if not len(above) or not (i := int(above[0])):
         return torch.nan
@@ -106,14 +103,16 @@ def crossing(rates: Tensor) -> float:
     return float(FACTORS[i - 1] + share * (FACTORS[i] - FACTORS[i - 1]))
 
 
-def findings(grown: dict[str, Growth]) -> Iterator[Finding]:
-    """Where each oscillation stands still, and what the optimizer declares."""
+def checks(grown: dict[str, Growth]) -> Iterator[NumericCheck]:
+    """The curvature at which each oscillation keeps its size, and the declared threshold."""
     for name, growth in grown.items():
         expected = ROWS[name].expected
-        stands = expected * crossing(growth.rates)
-        yield Finding.equal(f"{name}: η h where it stands still", expected, stands, within=TOLERANCE)
+        measured = expected * crossing(growth.rates)
+        yield NumericCheck.equal(f"{name}: η h where it stands still", expected, measured, within=TOLERANCE)
         if growth.declared is not None:
-            yield Finding.equal(f"{name}: η · declared threshold", expected, growth.declared, within=1e-9)
+            yield NumericCheck.equal(
+                f"{name}: η · declared threshold", expected, growth.declared, within=1e-9
+            )
 
 
 def draw(ax: Axes, grown: dict[str, Growth]) -> None:
@@ -121,7 +120,7 @@ def draw(ax: Axes, grown: dict[str, Growth]) -> None:
     for index, (name, growth) in enumerate(grown.items()):
         ax.plot(FACTORS, growth.rates.exp(), label=f"{name}: {ROWS[name].expected:.5g}/η", **line(index))
     draw_edge(ax)
-    ax.set(xlabel="curvature / threshold", ylabel="growth of the oscillation in a step")
+    ax.set(xlabel="curvature / threshold", ylabel="growth of the oscillation per step")
 
 
-CASE: Final = Case("V7", observe, findings, draw)
+CASE: Final = Case("V7", observe, checks, draw)
