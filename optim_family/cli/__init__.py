@@ -17,16 +17,16 @@ from optim_family.errors import OptimFamilyError, one_line
 
 SUMMARIES: Final = {
     "run": "Train one optimizer on one model, and measure its sharpness.",
-    "compare": "Draw several runs in one figure, and list them in one table.",
-    "study": "Run a whole study, see how it stands, write its report.",
-    "export": "Hand runs over to TensorBoard, MLflow, W&B, or as Parquet.",
-    "measure": "Measure the sharpness of weights that you bring.",
-    "verify": "Check what the theory says with the real optimizers.",
-    "flow": "Draw the sharpness-reduction flow beside gradient descent.",
+    "compare": "Compare several runs in one figure and one table.",
+    "study": "Run a study, show its progress, write its report.",
+    "export": "Export runs to TensorBoard, MLflow, W&B or Parquet.",
+    "measure": "Measure the sharpness at weights from a file.",
+    "verify": "Check the theory numerically with the real optimizers.",
+    "flow": "Draw the sharpness-reduction flow next to gradient descent.",
     "optimizers": "List the optimizers, or show one in full.",
     "models": "List the models, show one, or check its scale invariance.",
     "data": "List the data sets, show one, or fetch it.",
-    "doctor": "Say what this machine can do, and what is wrong with it.",
+    "doctor": "Check this machine and the installation.",
 }
 
 

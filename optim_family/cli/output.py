@@ -1,4 +1,4 @@
-"""Where words go: answers to stdout, everything else to stderr; one JSON value instead when asked."""
+"""Print results to stdout, as text or as one JSON value, and everything else to stderr."""
 
 import json
 import sys
@@ -12,30 +12,30 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _FLAGS: Final = {
     "json": (("--json",), "Print one JSON value on stdout; everything else goes to stderr."),
-    "quiet": (("-q", "--quiet"), "Say nothing but the answer and errors."),
-    "verbose": (("-v", "--verbose"), "Say more."),
+    "quiet": (("-q", "--quiet"), "Print only the result and errors."),
+    "verbose": (("-v", "--verbose"), "Print more details."),
     "debug": (("--debug",), "Show the traceback of an error."),
 }
 
 
 @final
 class Output:
-    """The voice of one command. Remembers the flags it was given, at whatever level."""
+    """The output of one command. Remembers its flags, whether the group or the command got them."""
 
     def __init__(self) -> None:
         self.json = self.quiet = self.verbose = self.debug = False
 
     def say(self, text: str) -> None:
-        """Something for a human, on stderr."""
+        """Print a message for the user on stderr, unless --quiet."""
         if not self.quiet:
             print(text, file=sys.stderr)
 
     def data(self, value: Any) -> None:
-        """The answer as JSON, on stdout."""
+        """Print the result as JSON on stdout."""
         print(json.dumps(value, indent=2, allow_nan=False))
 
     def table(self, headers: Row, rows: Sequence[Row]) -> None:
-        """The answer as a table, on stdout: folded to the width of a terminal, never folded in a pipe."""
+        """Print the result as a table on stdout, folded to the width of a terminal, unfolded in a pipe."""
         if sys.stdout.isatty():
             _rich_table(headers, rows)
         else:

@@ -21,7 +21,7 @@ from optim_family.cli.run_results import overlay_option
 @common
 @click.pass_obj
 def command(output: Output, runs: tuple[Path, ...], out: Path | None, overlay: str | None) -> None:
-    """Draw several runs in one figure, and list them in one table."""
+    """Compare several runs in one figure and one table."""
     from optim_family.cli.run_results import attest, draw, show
     from optim_family.figures.overlays import parse_overlays
     from optim_family.runs.run import read_run

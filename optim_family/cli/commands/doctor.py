@@ -1,4 +1,4 @@
-"""`optim-family doctor`: what this machine can do, and what is wrong with it."""
+"""`optim-family doctor`: check this machine and the installation."""
 
 from dataclasses import asdict
 
@@ -12,7 +12,7 @@ from optim_family.cli.output import Output, common
 @common
 @click.pass_obj
 def command(output: Output) -> int:
-    """Say what this machine can do, and what is wrong with it; exit 1 if something is broken."""
+    """Check this machine and the installation; exit 1 if a check fails."""
     findings = list(diagnostics.diagnose())
     if output.json:
         output.data([asdict(finding) for finding in findings])

@@ -11,17 +11,21 @@ TARGETS = ("tensorboard", "mlflow", "wandb", "parquet")
 
 @click.command("export")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Choice(TARGETS), help="The tool; an extra of its name.")
+@click.option(
+    "--to", required=True, type=click.Choice(TARGETS), help="Target; needs the extra of the same name."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for tensorboard and parquet (default: exports/ and the tool's name).",
 )
-@click.option("--project", default="optim-family", show_default=True, help="Of wandb; experiment of mlflow.")
+@click.option(
+    "--project", default="optim-family", show_default=True, help="Project in W&B, experiment in MLflow."
+)
 @common
 @click.pass_obj
 def command(output: Output, runs: tuple[Path, ...], to: str, out: Path | None, project: str) -> None:
-    """Hand runs over to another tool; RUNS are run directories, or folders above them."""
+    """Export runs to another tool; RUNS are run directories or folders that contain them."""
     from optim_family.analysis.export import export
     from optim_family.runs.run import find_runs, read_run
 
