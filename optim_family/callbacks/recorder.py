@@ -1,4 +1,4 @@
-"""Measure in somebody else's training loop, and leave a run directory that `compare` reads.
+"""Measure in someone else's training loop, and leave a run directory that `compare` reads.
 
 recorder = Recorder(model, optimizer, loss_fn, chunks, every=50)
 for x, y in loader:
@@ -29,11 +29,12 @@ from optim_family.runs.store import RunStore
 from optim_family.sharpness.probe import ProbeSet
 from optim_family.sharpness.view_selection import RADIAL, RECORDER, select_views
 from optim_family.space import ParameterSpace
+from optim_family.training.record import training_record
 
 
 @final
 @dataclass(frozen=True)
-class Point:
+class LossAndGeometry:
     """The loss over all chunks where the weights are, and the optimizer's geometry with its gradient.
 
     There is no geometry where the loss or the gradient is not finite.
@@ -52,7 +53,7 @@ class Recorder:
     """Records a run while a script trains it; a context manager, or close it at the end.
 
     Weights, gradients, buffers and random state stay as they are. Remembers the step, τ = Σ ηλ, the highest
-    loss that it was told of and the probes. After a loss that is not finite it records no more.
+    reported loss and the probes. After a loss that is not finite it records no more.
 
     Args:
         model: as for `measure`; in its present mode at each record.
@@ -88,11 +89,9 @@ class Recorder:
         held = (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
         self.space = ParameterSpace({str(index): p for index, p in enumerate(held)})
         self.every, self.count, self.tau, self.peak = every, 0, 0.0, -math.inf
-        self._begin, path = (
-            time.perf_counter(),
-            recorder_metadata.folder(out, recorder_metadata.name(optimizer)),
-        )
-        point = self._look()
+        self._begin = time.perf_counter()
+        path = recorder_metadata.folder(out, recorder_metadata.name(optimizer))
+        point = self._loss_and_geometry()
         self.panel = ProbeSet(views or self._default_views(point), rtol=rtol)
         first = self._measure(point)  # before anything is written: a wrong view leaves no folder behind
         views = [view.name for view in self.panel.views]
@@ -120,7 +119,7 @@ class Recorder:
         self.count += 1
         self.peak = max(self.peak, -math.inf if loss is None else loss)
         if self.count % self.every == 0 and self.status == "running":
-            self._write(self._measure(self._look()) | {"test_accuracy": accuracy})
+            self._write(self._measure(self._loss_and_geometry()) | {"test_accuracy": accuracy})
 
     def close(self, status: str = "done") -> None:
         """Nothing more will come; closing twice is harmless."""
@@ -139,34 +138,32 @@ class Recorder:
         self.peak = -math.inf
         self._write_status("running" if record["views"] else "diverged")
 
-    def _measure(self, point: Point) -> dict[str, Any]:
+    def _measure(self, point: LossAndGeometry) -> dict[str, Any]:
         """A record of the present step, in the fields of those of `run`."""
-        weights, lr = self.space.weights(), recorder_metadata.rate(self.optimizer)
-        norm = float(torch.linalg.vector_norm(weights))
-        readings = {}
+        weights, readings = self.space.weights(), {}
         if point.geometry:
             with full_precision(), torch.enable_grad():
                 readings = self.panel(Hessian(point.shares, self.space.tensors), weights, point.geometry)
-        return {
-            "step": self.count,
-            "tau": self.tau,
-            "train_loss": point.loss,
-            "peak_loss": max(self.peak, point.loss),
-            "train_accuracy": point.accuracy,
-            "test_accuracy": None,
-            "weight_norm": norm,
-            "gradient_norm": point.gradient_norm,
-            "effective_lr": lr / ((1 - lr * recorder_metadata.decay(self.optimizer)) * norm**2),
-            "lr": lr,
-            "views": {name: reading.as_record() for name, reading in readings.items()},
-            "elapsed": time.perf_counter() - self._begin,
-        }
+        return training_record(
+            step=self.count,
+            tau=self.tau,
+            train_loss=point.loss,
+            peak_loss=max(self.peak, point.loss),
+            train_accuracy=point.accuracy,
+            test_accuracy=None,
+            weight_norm=float(torch.linalg.vector_norm(weights)),
+            gradient_norm=point.gradient_norm,
+            lr=recorder_metadata.rate(self.optimizer),
+            weight_decay=recorder_metadata.decay(self.optimizer),
+            views={name: reading.as_record() for name, reading in readings.items()},
+            elapsed=time.perf_counter() - self._begin,
+        )
 
-    def _default_views(self, point: Point) -> tuple[str, ...]:
+    def _default_views(self, point: LossAndGeometry) -> tuple[str, ...]:
         metric = point.geometry.metric if point.geometry else UnknownMetric(self.space.dim, "no gradient")
         return select_views(None, RECORDER, metric, invariant=point.radial < RADIAL).views
 
-    def _look(self) -> Point:
+    def _loss_and_geometry(self) -> LossAndGeometry:
         """The loss and, with its own gradient in the place of the script's, the geometry."""
         right: list[Tensor] = []
 
@@ -186,16 +183,13 @@ class Recorder:
                 total = [a + b for a, b in zip(total, gradient, strict=True)]
         accuracy = float(torch.cat(right).double().mean()) if right else None
         shares = chunk_losses(self.model, self.loss_fn, self.chunks)
-        with _lent(params, total):
+        with _gradients_replaced(params, total):
             g, w = self.space.gradient(), self.space.weights()
             norm = float(torch.linalg.vector_norm(g))
             radial = float((g @ w).abs() / torch.linalg.vector_norm(w)) / (norm or 1.0)
-            geometry = (
-                inferred_geometry.geometry_of(self.optimizer)
-                if math.isfinite(loss) and math.isfinite(norm)
-                else None
-            )
-            return Point(loss, accuracy, norm, radial, shares, geometry)
+            finite = math.isfinite(loss) and math.isfinite(norm)
+            geometry = inferred_geometry.geometry_of(self.optimizer) if finite else None
+            return LossAndGeometry(loss, accuracy, norm, radial, shares, geometry)
 
     def _write_status(self, status: str) -> None:
         self.status, seconds = status, time.perf_counter() - self._begin
@@ -203,8 +197,8 @@ class Recorder:
 
 
 @contextmanager
-def _lent(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Iterator[None]:
-    """Other gradients in `.grad` for a while."""
+def _gradients_replaced(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Iterator[None]:
+    """Other gradients in `.grad` inside the context."""
     before = [p.grad for p in params]
     try:
         for p, gradient in zip(params, gradients, strict=True):

@@ -1,13 +1,11 @@
-"""What a run that a script trains says of itself, in the words of a run of `optim-family run`."""
+"""Specification and provenance of a run that a script trains, in the fields of `optim-family run`."""
 
 import itertools
-import platform
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -15,8 +13,8 @@ from optim_family import registry
 from optim_family.errors import UsageError
 from optim_family.optimizers.base import OptimizerBase
 from optim_family.optimizers.external.hyperparameters import arguments
-from optim_family.resources import version
 from optim_family.space import ParameterSpace
+from optim_family.training.provenance import make_provenance
 from optim_family.training.spec import RunSpec
 
 LIBRARIES: Final = ("optim-family", "torch", "numpy", "scipy")
@@ -31,10 +29,10 @@ def check(
     views: Sequence[str] | None,
     rtol: float,
 ) -> None:
-    """Whether a recorder can work with these.
+    """Check the arguments of a recorder.
 
     Raises:
-        ValueError: one of them is not what it should be.
+        ValueError: one of them is invalid.
     """
     if not isinstance(optimizer, Optimizer):
         raise ValueError(f"the optimizer must be one of torch's kind; got {type(optimizer).__name__}.")
@@ -80,14 +78,13 @@ def spec(
 def provenance(optimizer: Optimizer, space: ParameterSpace, examples: Sequence[int]) -> dict[str, Any]:
     """What the numbers depend on beyond that, as JSON; `examples` counts those of each chunk."""
     kind = type(optimizer)
-    return {
-        "versions": {"python": platform.python_version(), **{lib: version(lib) for lib in LIBRARIES}},
-        "optimizer": {"target": f"{kind.__module__}:{kind.__qualname__}"},
-        "data": {"train": sum(examples), "chunks": len(examples)},
-        "model": {"trained": space.dim, "tensors": len(space.tensors)},
-        "device": str(space.tensors[0].device),
-        "threads": torch.get_num_threads(),
-    }
+    return make_provenance(
+        space,
+        libraries=LIBRARIES,
+        optimizer={"target": f"{kind.__module__}:{kind.__qualname__}"},
+        data={"train": sum(examples), "chunks": len(examples)},
+        device=str(space.tensors[0].device),
+    )
 
 
 def name(optimizer: Optimizer) -> str:
@@ -101,14 +98,14 @@ def name(optimizer: Optimizer) -> str:
 
 def hyper(optimizer: Optimizer) -> dict[str, Any]:
     """The hyper-parameters of the first group, a number or a word each."""
-    group, found = optimizer.param_groups[0], dict[str, Any]()
+    group, values = optimizer.param_groups[0], dict[str, Any]()
     if isinstance(optimizer, OptimizerBase):
         return {field: group[field] for field in type(optimizer).Hyper.model_fields}
     for argument in arguments(type(optimizer), {}):
         if argument.name in group:
             value = group[argument.name]
-            found |= zip(argument.fields, value if argument.is_tuple else [value], strict=True)
-    return {field: value.item() if isinstance(value, Tensor) else value for field, value in found.items()}
+            values |= zip(argument.fields, value if argument.is_tuple else [value], strict=True)
+    return {field: value.item() if isinstance(value, Tensor) else value for field, value in values.items()}
 
 
 def rate(optimizer: Optimizer) -> float:
@@ -128,8 +125,8 @@ def folder(out: Path | str | None, title: str) -> Path:
         UsageError: `out` holds one.
     """
     base = Path("runs", title.replace(":", "-"))
-    tried = (base if n == 1 else base.with_name(f"{base.name}-{n}") for n in itertools.count(1))
-    path = next(path for path in tried if not path.exists()) if out is None else Path(out)
+    candidates = (base if n == 1 else base.with_name(f"{base.name}-{n}") for n in itertools.count(1))
+    path = next(path for path in candidates if not path.exists()) if out is None else Path(out)
     if (path / "spec.json").exists():
         raise UsageError(
             f"{path} holds a run already; choose another folder, or leave out `out` for a new one"

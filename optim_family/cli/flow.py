@@ -10,11 +10,11 @@ from optim_family.cli import run_progress
 from optim_family.cli.output import Output
 from optim_family.errors import UsageError, unknown
 from optim_family.figures import style
-from optim_family.resources import version
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.record_log import finite
 from optim_family.runs.run import read_run
 from optim_family.theory.demos import SUBJECTS, Demo, network
+from optim_family.training.provenance import library_versions
 
 LIBRARIES = ("optim-family", "torch", "numpy", "scipy", "matplotlib")
 
@@ -50,8 +50,7 @@ def compare_run(name: str | None, path: Path, checkpoints: int, removed: int, ou
 
 def environment() -> dict[str, Any]:
     """Versions of libraries and number of threads, on which the numbers may depend."""
-    versions = {name: version(name) or "not installed" for name in LIBRARIES}
-    return {"versions": versions, "threads": torch.get_num_threads()}
+    return {"versions": library_versions(LIBRARIES), "threads": torch.get_num_threads()}
 
 
 def deliver(demo: Demo, folder: Path, output: Output) -> None:

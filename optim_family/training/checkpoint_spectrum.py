@@ -1,4 +1,4 @@
-"""A second look at a run: more than one number at its last checkpoint, in its optimizer's geometry."""
+"""Spectrum of a run: density, trace and layers at its last checkpoint, in its optimizer's geometry."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -26,7 +26,7 @@ def look(
         path: the run directory.
         looks: names out of density, trace, layers.
         depth: of the layers, as in `layers.layers`.
-        note: told of damaged checkpoints that are passed over.
+        note: called for each damaged checkpoint that is skipped.
 
     Returns:
         The file, looks/step-N.json in the run directory, and what is in it: the record of `examine`, its
@@ -38,10 +38,10 @@ def look(
         FloatingPointError: a product with the Hessian is not finite.
     """
     spec = RunSpec.model_validate(read_run(path).spec)
-    found = checkpoint.load_latest(path / "checkpoints", note, spec.key)
-    if found is None:
+    latest = checkpoint.load_latest(path / "checkpoints", note, spec.key)
+    if latest is None:
         raise UsageError(f"{path} has no checkpoint to look at; start it first")
-    step, tree = found
+    step, tree = latest
     with full_precision(), deterministic():
         experiment = build_experiment(spec)
         objective = experiment.objective

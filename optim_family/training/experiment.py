@@ -16,11 +16,11 @@ from optim_family.geometry import Geometry, Metric, UnknownMetric
 from optim_family.networks import build, scale_invariance
 from optim_family.optimizers.base import OptimizerBase
 from optim_family.registry import plugin_errors
-from optim_family.resources import version
 from optim_family.sharpness.view_selection import RUN, select_views
 from optim_family.training.lr_scheduler import Scheduler
 from optim_family.training.objective import Objective
 from optim_family.training.process_group import ProcessGroup
+from optim_family.training.provenance import make_provenance
 from optim_family.training.spec import MemoryFormat, RunSpec
 
 LIBRARIES = ("optim-family", "torch", "torchvision", "timm", "numpy", "scipy")
@@ -81,31 +81,23 @@ class Experiment:
         """What the numbers depend on beyond the specification, as JSON."""
         dataset, space = self.objective.data, self.objective.space
         entry = registry.entry(self.spec.optimizer)
-        return {
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) or "not installed" for name in LIBRARIES},
-            },
-            "optimizer": {"target": entry.target, "distribution": entry.source},
-            "data": {
+        return make_provenance(
+            space,
+            libraries=LIBRARIES,
+            optimizer={"target": entry.target, "distribution": entry.source},
+            data={
                 "sha256": dataset.sha256,
                 "train": len(dataset.y_train),
                 "test": len(dataset.y_test),
                 "classes": dataset.classes,
                 "shape": list(dataset.x_train.shape[1:]),
             },
-            "model": {
-                "trained": space.dim,
-                "tensors": len(space.names),
-                "invariant": self.verdict.invariant,
-                "verdict": self.verdict.summary,
-            },
-            "ghost_batch": self.objective.ghost_batch,
-            "memory_format": self.objective.memory_format,
-            "device": _device_name(space.tensors[0].device),
-            "threads": torch.get_num_threads(),
-            "processes": self.objective.process_group.size,
-        }
+            model={"invariant": self.verdict.invariant, "verdict": self.verdict.summary},
+            device=_device_name(space.tensors[0].device),
+            ghost_batch=self.objective.ghost_batch,
+            memory_format=self.objective.memory_format,
+            processes=self.objective.process_group.size,
+        )
 
 
 def build_experiment(

@@ -21,6 +21,7 @@ from optim_family.training.experiment import Experiment, build_experiment
 from optim_family.training.measurements import Measurements
 from optim_family.training.process_group import ProcessGroup, SingleProcess
 from optim_family.training.progress import ProgressListener
+from optim_family.training.record import training_record
 from optim_family.training.resume import Checkpoints, memory_format_of, write_provenance
 from optim_family.training.spec import MemoryFormat, RunSpec
 from optim_family.training.stop_signal import StopSignal
@@ -157,33 +158,37 @@ class Trainer:
         readings = self.measurements(self.state.step)
         weights = space.weights()
         self.process_group.require_equal("weights", int(weights.view(torch.uint8).sum(dtype=torch.int64)))
-        norm = float(torch.linalg.vector_norm(weights))
-        shrink = values["lr"] * values["weight_decay"]
         evaluation = self.objective.evaluate()
         self._write(
-            train_loss=evaluation.train_loss,
-            peak_loss=self.state.peak,
-            train_accuracy=evaluation.train_accuracy,
-            test_accuracy=evaluation.test_accuracy,
-            test_loss=evaluation.test_loss,
-            **evaluation.further,
-            weight_norm=norm,
-            gradient_norm=gradient_norm,
-            effective_lr=values["lr"] / ((1 - shrink) * norm**2),
-            lr=values["lr"],
-            hvp=self.objective.mode,
-            views=readings,
+            training_record(
+                step=self.state.step,
+                tau=self.state.tau,
+                train_loss=evaluation.train_loss,
+                peak_loss=self.state.peak,
+                train_accuracy=evaluation.train_accuracy,
+                test_accuracy=evaluation.test_accuracy,
+                test_sets={"test_loss": evaluation.test_loss, **evaluation.further},
+                weight_norm=float(torch.linalg.vector_norm(weights)),
+                gradient_norm=gradient_norm,
+                lr=values["lr"],
+                weight_decay=values["weight_decay"],
+                hvp=self.objective.mode,
+                views=readings,
+                elapsed=self.elapsed,
+            )
         )
         self.state.recorded, self.state.peak = self.state.step, -math.inf
 
-    def _write(self, **fields: Any) -> None:
-        record = {"step": self.state.step, "tau": self.state.tau, **fields, "elapsed": self.elapsed}
+    def _write(self, record: dict[str, Any]) -> None:
         self.store.append(record, must_match=self.same_sums)
         self.listener.on_record(record)
 
     def _diverge(self) -> Status:
         """The last record says where it ended; nothing in it is finite."""
-        self._write(train_loss=None, views={})
+        state = self.state
+        self._write(
+            {"step": state.step, "tau": state.tau, "train_loss": None, "views": {}, "elapsed": self.elapsed}
+        )
         self._write_status("diverged")
         return "diverged"
 

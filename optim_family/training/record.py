@@ -1,0 +1,57 @@
+"""A record of training, made in one place for `run` and for `Recorder`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def training_record(
+    *,
+    step: int,
+    tau: float,
+    train_loss: float,
+    peak_loss: float,
+    train_accuracy: float | None,
+    test_accuracy: float | None,
+    weight_norm: float,
+    gradient_norm: float,
+    lr: float,
+    weight_decay: float,
+    views: Mapping[str, Mapping[str, Any] | None],
+    elapsed: float,
+    test_sets: Mapping[str, float] | None = None,
+    hvp: str | None = None,
+) -> dict[str, Any]:
+    """One record as it stands in metrics.jsonl, with the effective learning rate ℓ = η / ((1 − ηλ) ρ²).
+
+    Args:
+        step: optimizer steps taken.
+        tau: τ = Σ ηλ over them.
+        train_loss: L at the present weights.
+        peak_loss: the highest training loss since the last record.
+        train_accuracy: a fraction; None without class labels.
+        test_accuracy: a fraction; None without a test set.
+        weight_norm: ρ.
+        gradient_norm: ‖∇L‖.
+        lr: η.
+        weight_decay: λ.
+        views: reading of each view, as JSON.
+        elapsed: seconds of the run.
+        test_sets: loss on the test set, and loss and accuracy on each further one, by field name.
+        hvp: how the Hessian multiplied, `retained` or `rebuilt`.
+    """
+    return {
+        "step": step,
+        "tau": tau,
+        "train_loss": train_loss,
+        "peak_loss": peak_loss,
+        "train_accuracy": train_accuracy,
+        "test_accuracy": test_accuracy,
+        **(test_sets or {}),
+        "weight_norm": weight_norm,
+        "gradient_norm": gradient_norm,
+        "effective_lr": lr / ((1 - lr * weight_decay) * weight_norm**2),
+        "lr": lr,
+        **({"hvp": hvp} if hvp else {}),
+        "views": views,
+        "elapsed": elapsed,
+    }
