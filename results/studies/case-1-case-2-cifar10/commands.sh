@@ -9,6 +9,8 @@ images=${1:-../shared/data/cifar10-5k.npz} jpegs=${2:-../shared/data/cifar10-jpe
 if [ ! -f "$images" ]; then echo "skipped: there is no file $images"; exit 0; fi
 mkdir -p runs/data
 [ -f runs/data/cifar10.npz ] || .venv/bin/python "$here/data.py" "$images" "$jpegs" runs/data/cifar10.npz
+# Finished runs are stored without their checkpoints: they are not trained again.
+mkdir -p runs/case-1-case-2-cifar10 && cp -rn "$here"/runs/. runs/case-1-case-2-cifar10/
 study() { .venv/bin/optim-family study "$1" case-1-case-2-cifar10 --set data.name=npz:runs/data/cifar10.npz "${@:2}"; }
 study run --workers 2
 study report --to "$here"
