@@ -60,7 +60,7 @@ def test_without_normalisation_every_tensor_breaks_invariance():
     network = build("resnet20", classes=10, channels=1, size=(8, 8), norm="none")
     assert not found.invariant
     assert set(found.breaking) == set(trained(network))
-    assert found.summary.startswith("not scale-invariant: loss moves by ")
+    assert found.summary.startswith("not scale-invariant: loss changes by ")
     assert found.summary.endswith(", …(+16)")
 
 
@@ -141,11 +141,11 @@ def test_weights_are_restored_when_the_loss_raises(pair, fatal):
 
 
 def test_nothing_trained_is_a_mistake():
-    with pytest.raises(UsageError, match="none is trained"):
+    with pytest.raises(UsageError, match="no tensor is trained"):
         check(lambda: torch.zeros(()), {})
 
 
 def test_the_summary_of_rounding_on_a_gpu_gives_both_errors():
     assert ScaleInvariance(True, False, 1e-7, 3e-6).summary == (
-        "scale-invariant to rounding (loss moves by 1.0e-07, gradient by 3.0e-06 at 2w)"
+        "scale-invariant to rounding (loss changes by 1.0e-07, gradient by 3.0e-06 at 2w)"
     )

@@ -80,7 +80,7 @@ def test_the_mini_batches_of_a_reading_are_sharded(batch_size):
         sums.append(own + (Hessian([other], params) @ sums[-1] if len(sums) % 2 else gradient))
         return sums[-1]
 
-    dealt = batch_sharpness(halved.sample_batches(3, 0), halved.space.tensors, total=total)
+    dealt = batch_sharpness(halved.sample_batches(3, 0), halved.space.tensors, all_reduce=total)
     assert dealt.quotients == pytest.approx(batch_sharpness(batches, params).quotients, rel=1e-12)
 
 
