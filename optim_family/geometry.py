@@ -82,7 +82,7 @@ class DiagonalMetric(Metric):
 
 @final
 class UnknownMetric(Metric):
-    """No fixed positive definite P describes the step, or none is known; the reason is told when it is asked.
+    """No fixed positive definite P describes the step, or none is known; `power` gives the reason.
 
     The raw and the spherical sharpness can be measured all the same, without a threshold.
     """

@@ -24,11 +24,11 @@ _NO_METRIC: Final = "weights alone have no optimizer (`optim-family run` measure
 
 
 def measure_command(
-    spec: RunSpec, weights: Path | None, k: int, looks: SpectrumOptions, out: Path | None, output: Output
+    spec: RunSpec, weights: Path | None, k: int, spectrum: SpectrumOptions, out: Path | None, output: Output
 ) -> int:
     """Measure, show, and write what is to be written. Returns the exit code."""
     with full_precision(), deterministic():
-        found = measured(spec, weights, k, looks, output)
+        found = measured(spec, weights, k, spectrum, output)
     figure = _write(found, out) if out else []
     if output.json:
         output.data(found | {"figure": {path.suffix[1:]: str(path) for path in figure}})
@@ -38,7 +38,7 @@ def measure_command(
 
 
 def measured(
-    spec: RunSpec, weights: Path | None, k: int, looks: SpectrumOptions, output: Output
+    spec: RunSpec, weights: Path | None, k: int, spectrum: SpectrumOptions, output: Output
 ) -> dict[str, Any]:
     """Everything that is asked for, as JSON.
 
@@ -68,25 +68,24 @@ def measured(
         "ghost_batch": objective.ghost_batch,
     }
     options = {"rtol": spec.rtol, "seed": spec.seed, "k": k}
-    return (
-        found | asdict(objective.evaluate()) | _readings(objective, selection.views, looks, options, output)
-    )
+    readings = _readings(objective, selection.views, spectrum, options, output)
+    return found | asdict(objective.evaluate()) | readings
 
 
 def _readings(
     objective: Objective,
     views: tuple[str, ...],
-    looks: SpectrumOptions,
+    spectrum: SpectrumOptions,
     options: Mapping[str, Any],
     output: Output,
 ) -> dict[str, Any]:
     hessian, space = objective.hessian(), objective.space
     readings = ProbeSet(views, **options)(hessian, space.weights())
     found: dict[str, Any] = {"views": {name: reading.as_record() for name, reading in readings.items()}}
-    if looks.names:
+    if spectrum.names:
         view = "spherical" if "spherical" in views else views[0]
         found["looks"] = examine(
-            hessian, space, view=view, quantities=looks.names, depth=looks.depth, **options
+            hessian, space, view=view, quantities=spectrum.names, depth=spectrum.depth, **options
         )
     if hessian.mode != objective.mode:
         output.say("the gradients' graphs do not fit the memory; they were rebuilt for every product")

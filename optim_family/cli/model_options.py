@@ -19,7 +19,7 @@ _RENAMED: Final = {"views": "--view"}
 @final
 @dataclass(frozen=True)
 class Field:
-    """What a user is told of one field, and how it is as_grid_keys on the command line."""
+    """One field of a model: its option on the command line, and what `--help` says of it."""
 
     name: str
     flag: str  # --weight-decay

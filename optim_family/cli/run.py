@@ -33,11 +33,11 @@ def run_command(
     out: Path,
     resume: bool,
     memory_format: MemoryFormat | None,
-    looks: SpectrumOptions,
+    spectrum: SpectrumOptions,
     overlays: Collection[str] | None,
     output: Output,
 ) -> int:
-    """Train, unless that was done before; then summary, figure and looks. Returns the exit code.
+    """Train, unless that was done before; then summary, figure and spectrum. Returns the exit code.
 
     A figure that is there stays, unless its overlays are chosen anew.
     """
@@ -52,23 +52,23 @@ def run_command(
         draw([run], out, "figure", NAMES if overlays is None else overlays)
     show([run], figure, output)
     diverged = run.status.get("status") == "diverged"
-    if looks.names and diverged:
+    if spectrum.names and diverged:
         output.say(f"{out} diverged: there is nothing to look at where it ended")
-    elif looks.names:
-        _look(run, looks, output)
+    elif spectrum.names:
+        _write_spectrum(run, spectrum, output)
     return DIVERGED if diverged else 0
 
 
-def _look(run: Run, looks: SpectrumOptions, output: Output) -> None:
-    """More than one number at the last record, into looks/; with --json the words go to stderr."""
-    from optim_family.training.checkpoint_spectrum import look
+def _write_spectrum(run: Run, spectrum: SpectrumOptions, output: Output) -> None:
+    """More than one number at the last record, into spectrum/; with --json the words go to stderr."""
+    from optim_family.training.checkpoint_spectrum import checkpoint_spectrum
 
-    file, record = look(run.path, looks.names, looks.depth, output.say)
+    file, record = checkpoint_spectrum(run.path, spectrum.names, spectrum.depth, output.say)
     title = f"{label(run.spec)}, step {record['step']:,}"
     figure = draw_look(record, file.parent, file.stem, title, setting([run.spec]))
     if not output.json:
         show_look(record, output)
-    output.say(f"looks: {'  '.join(map(str, [file, *figure]))}")
+    output.say(f"spectrum: {'  '.join(map(str, [file, *figure]))}")
 
 
 def preview(

@@ -7,13 +7,12 @@ Through means, squares and roots they are right: the derivative of log λ₁ alo
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from optim_family.curvature.double_backward import replace_functions
 from optim_family.space import flatten, unflatten
 from optim_family.training.objective import Objective
 
@@ -24,12 +23,8 @@ def primitive_batch_norm() -> Iterator[None]:
 
     The running statistics do not change.
     """
-    original = functional.batch_norm
-    functional.batch_norm = partial(_batch_norm, original)
-    try:
+    with replace_functions(batch_norm=_batch_norm):
         yield
-    finally:
-        functional.batch_norm = original
 
 
 def _batch_norm(

@@ -8,6 +8,7 @@ from typing import Any
 from optim_family.curvature.precision import deterministic, full_precision
 from optim_family.errors import UsageError
 from optim_family.runs.atomic_files import replace_atomically, writing
+from optim_family.runs.layout import CHECKPOINTS, SPECTRUM
 from optim_family.runs.run import read_run
 from optim_family.sharpness.spectrum import examine
 from optim_family.training import checkpoint
@@ -15,8 +16,11 @@ from optim_family.training.experiment import build_experiment
 from optim_family.training.spec import RunSpec
 
 
-def look(
-    path: Path, looks: Iterable[str], depth: int | None = None, note: Callable[[str], None] = print
+def checkpoint_spectrum(
+    path: Path,
+    quantities: Iterable[str],
+    depth: int | None = None,
+    on_message: Callable[[str], None] = print,
 ) -> tuple[Path, dict[str, Any]]:
     """Examine a run at its last checkpoint, which for a finished run is its last record.
 
@@ -24,12 +28,12 @@ def look(
 
     Args:
         path: the run directory.
-        looks: names out of density, trace, layers.
-        depth: of the layers, as in `layers.layers`.
-        note: called for each damaged checkpoint that is skipped.
+        quantities: names out of density, trace, layers.
+        depth: of the layers, as in `layer_sharpness.layers`.
+        on_message: called for each damaged checkpoint that is skipped.
 
     Returns:
-        The file, looks/step-N.json in the run directory, and what is in it: the record of `examine`, its
+        The file, spectrum/step-N.json in the run directory, and what is in it: the record of `examine`, its
         `step`, and how the Hessian multiplied, `hvp`.
 
     Raises:
@@ -38,9 +42,9 @@ def look(
         FloatingPointError: a product with the Hessian is not finite.
     """
     spec = RunSpec.model_validate(read_run(path).spec)
-    latest = checkpoint.load_latest(path / "checkpoints", note, spec.key)
+    latest = checkpoint.load_latest(path / CHECKPOINTS, on_message, spec.key)
     if latest is None:
-        raise UsageError(f"{path} has no checkpoint to look at; start it first")
+        raise UsageError(f"{path} has no checkpoint; start the run first")
     step, tree = latest
     with full_precision(), deterministic():
         experiment = build_experiment(spec)
@@ -50,9 +54,9 @@ def look(
         objective.gradient(step)
         options: dict[str, Any] = {"view": experiment.views[-1], "rtol": spec.rtol, "seed": spec.seed}
         hessian, geometry = objective.hessian(), experiment.geometry()
-        record = examine(hessian, objective.space, geometry, quantities=looks, depth=depth, **options)
+        record = examine(hessian, objective.space, geometry, quantities=quantities, depth=depth, **options)
     record = {"step": step, "hvp": hessian.mode, **record}
-    file = path / "looks" / f"step-{step:08d}.json"
+    file = path / SPECTRUM / f"step-{step:08d}.json"
     with writing(file.parent):
         file.parent.mkdir(exist_ok=True)
     replace_atomically(file, json.dumps(record, indent=2, allow_nan=False) + "\n")

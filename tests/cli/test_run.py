@@ -145,11 +145,11 @@ def test_a_finished_run_is_looked_at_where_its_last_record_stands(run, tmp_path)
     assert run(*arguments, "-q").code == 0
     answer = run(*arguments, "--trace", "--layers", "1")
     assert answer.code == 0
-    assert "looks/step-00000004.json" in answer.err and "trace, spherical-preconditioned: " in answer.out
-    assert {path.name for path in (tmp_path / "looks").iterdir()} == {
+    assert "spectrum/step-00000004.json" in answer.err and "trace, spherical-preconditioned: " in answer.out
+    assert {path.name for path in (tmp_path / "spectrum").iterdir()} == {
         f"step-00000004.{form}" for form in ("json", "svg", "png")
     }
-    found = json.loads((tmp_path / "looks" / "step-00000004.json").read_text())
+    found = json.loads((tmp_path / "spectrum" / "step-00000004.json").read_text())
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert set(found) == {"step", "hvp", "view", "reading", "trace", "layers"}
     recorded = last.get("record", last)["views"]["spherical-preconditioned"]
@@ -163,7 +163,7 @@ def test_a_run_that_diverged_is_not_looked_at(run, tmp_path):
     exploding = ["--norm", "none", "--lr", "1e20", "--weight-decay", "0"]
     answer = run("--optimizer", "gd", *TINY, *exploding, "--trace", "--out", tmp_path)
     assert answer.code == 3 and "diverged: there is nothing to look at" in answer.err
-    assert not (tmp_path / "looks").exists()
+    assert not (tmp_path / "spectrum").exists()
 
 
 def test_compare_draws_several_runs_in_one_figure_and_one_table(run, capsys, tmp_path):

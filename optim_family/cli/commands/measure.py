@@ -32,5 +32,5 @@ def command(output: Output, /, weights: Path | None, k: int, out: Path | None, *
     """Measure the sharpness of a model on data, at weights from a file; nothing is trained."""
     from optim_family.cli.measure import measure_command
 
-    looks = SpectrumOptions.from_options(given)
-    return measure_command(loss_spec_from_options(given), weights, k, looks, out, output)
+    spectrum = SpectrumOptions.from_options(given)
+    return measure_command(loss_spec_from_options(given), weights, k, spectrum, out, output)

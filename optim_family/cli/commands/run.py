@@ -41,11 +41,12 @@ def command(
     from optim_family.cli.run import preview, run_command
     from optim_family.figures.overlays import parse_overlays
 
-    looks, shown = SpectrumOptions.from_options(given), None if overlay is None else parse_overlays(overlay)
+    spectrum = SpectrumOptions.from_options(given)
+    overlays = None if overlay is None else parse_overlays(overlay)
     inherited = saved_spec(out) if resume and out and not given["optimizer"] else {}
     layout: MemoryFormat | None = given.pop("memory_format")
     spec, make_optimizer = run_spec_from_options(given, inherited)
     out = out or Path("runs") / spec.title
     if dry_run:
         return preview(spec, make_optimizer, out, layout, output)
-    return run_command(spec, make_optimizer, out, resume, layout, looks, shown, output)
+    return run_command(spec, make_optimizer, out, resume, layout, spectrum, overlays, output)
