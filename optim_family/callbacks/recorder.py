@@ -25,6 +25,7 @@ from optim_family.curvature.hessian import Hessian
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.external import inferred_geometry
+from optim_family.runs.layout import PROVENANCE, STATUS
 from optim_family.runs.store import RunStore
 from optim_family.sharpness.probe import ProbeSet
 from optim_family.sharpness.view_selection import RADIAL, RECORDER, select_views
@@ -99,7 +100,7 @@ class Recorder:
         self.store = RunStore.open(path, spec)
         weakref.finalize(self, self.store.close)
         examples = [len(y) for _, y in self.chunks]
-        self.store.write("provenance.json", recorder_metadata.provenance(optimizer, self.space, examples))
+        self.store.write(PROVENANCE, recorder_metadata.provenance(optimizer, self.space, examples))
         self._write(first)
 
     def step(self, *, loss: float | None = None, test_accuracy: float | None = None) -> None:
@@ -193,7 +194,7 @@ class Recorder:
 
     def _write_status(self, status: str) -> None:
         self.status, seconds = status, time.perf_counter() - self._begin
-        self.store.write("status.json", {"status": status, "step": self.count, "seconds": seconds})
+        self.store.write(STATUS, {"status": status, "step": self.count, "seconds": seconds})
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from optim_family import registry
 from optim_family.errors import UsageError
 from optim_family.optimizers.base import OptimizerBase
 from optim_family.optimizers.external.hyperparameters import arguments
+from optim_family.runs.layout import SPEC
 from optim_family.space import ParameterSpace
 from optim_family.training.provenance import make_provenance
 from optim_family.training.spec import RunSpec
@@ -127,7 +128,7 @@ def folder(out: Path | str | None, title: str) -> Path:
     base = Path("runs", title.replace(":", "-"))
     candidates = (base if n == 1 else base.with_name(f"{base.name}-{n}") for n in itertools.count(1))
     path = next(path for path in candidates if not path.exists()) if out is None else Path(out)
-    if (path / "spec.json").exists():
+    if (path / SPEC).exists():
         raise UsageError(
             f"{path} holds a run already; choose another folder, or leave out `out` for a new one"
         )

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from optim_family.errors import BusyError, CorruptError
-from optim_family.runs.atomic_files import unseal
+from optim_family.runs import layout
 from optim_family.runs.run import Run, read_run
+from optim_family.runs.store import unseal_if_any
 from optim_family.study.launchers import Job, JobResult, Launcher
 from optim_family.study.spec import StudySpec
 from optim_family.training.stop_signal import StopSignal
@@ -48,11 +49,11 @@ def jobs(study: StudySpec, folder: Path) -> list[Job]:
 
 def state(job: Job) -> State:
     """Read the progress of a run from its directory, without a lock and without verifying the files."""
-    if not (job.out / "spec.json").exists():
+    if not (job.out / layout.SPEC).exists():
         return State(job, "waiting")
     try:
-        saved = unseal(job.out / "status.json") if (job.out / "status.json").exists() else {}
-        record = _last_record(job.out / "metrics.jsonl")
+        saved = unseal_if_any(job.out / layout.STATUS)
+        record = _last_record(job.out / layout.LOG)
     except (CorruptError, ValueError):
         return State(job, "failed")  # the process that resumes it reports what is wrong
     status = saved.get("status", "stopped")
@@ -110,7 +111,7 @@ def runs(jobs: Iterable[Job]) -> list[Run]:
     Raises:
         CorruptError: a run is damaged.
     """
-    return [read_run(job.out) for job in jobs if (job.out / "spec.json").exists()]
+    return [read_run(job.out) for job in jobs if (job.out / layout.SPEC).exists()]
 
 
 def _available(todo: Iterable[Job]) -> Iterator[Job]:
@@ -129,7 +130,7 @@ def _wait(stop: StopSignal, on_poll: Callable[[], None]) -> None:
 def _is_locked(out: Path) -> bool:
     """Whether a process writes to a run directory."""
     try:
-        with (out / "lock").open("rb") as file:
+        with (out / layout.LOCK).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

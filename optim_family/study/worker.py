@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from optim_family.errors import OptimFamilyError, one_line
+from optim_family.runs import layout
 from optim_family.runs.atomic_files import unseal
 from optim_family.training.spec import RunSpec
 
@@ -41,7 +42,7 @@ def resolve_device(spec: RunSpec, folder: Path | None = None) -> RunSpec:
     """Set the device: the one on which the run in `folder` began; else for `auto` the GPU if there is one."""
     import torch
 
-    begun = folder and folder / "spec.json"
+    begun = folder and folder / layout.SPEC
     if begun and begun.exists():
         device = unseal(begun)["device"]
     else:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from optim_family.figures.html import inline_svg, render
-from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, STYLE, save
+from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, PALE, STYLE, save
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.theory.trajectory import Trajectory
 from optim_family.theory.verify import CaseResult
@@ -83,6 +83,6 @@ def draw_ratios(ax: Axes, paths: Mapping[str, Trajectory], low: float, high: flo
     """Preconditioned sharpness over its threshold, by label, and the interval for the late median."""
     for index, (label, path) in enumerate(paths.items()):
         ax.plot(path.steps, path.ratios, label=label, **line(index))
-    ax.axhspan(low, high, xmin=0.5, color="#e8e8e8", zorder=0, label="where the late median must lie")
+    ax.axhspan(low, high, xmin=0.5, color=PALE, zorder=0, label="where the late median must lie")
     draw_edge(ax)
     ax.set(xlabel="step", ylabel="preconditioned sharpness / threshold", ylim=(0, None))

@@ -28,6 +28,7 @@ import psutil
 
 from optim_family.analysis import study_results
 from optim_family.figures import run_figure, style
+from optim_family.runs.layout import LOG, STATUS
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
 from optim_family.study import execution, report
@@ -41,7 +42,8 @@ REPEATS = 7
 STAND_IN = """
 import json, sys, time
 from pathlib import Path
-from optim_family.store import RunStore
+from optim_family.runs.layout import STATUS
+from optim_family.runs.store import RunStore
 begin, spec = time.monotonic(), json.loads(sys.stdin.readline())
 with RunStore.open(Path(sys.argv[1]), spec) as store:
     for step in range(0, spec["steps"] + 1, spec["every"]):
@@ -51,7 +53,7 @@ with RunStore.open(Path(sys.argv[1]), spec) as store:
                       "train_accuracy": 0.9, "test_accuracy": 0.8, "weight_norm": 1.0, "gradient_norm": 1.0,
                       "effective_lr": 0.1, "lr": 0.1, "elapsed": 0.1, "views": {"spherical": view}})
         time.sleep(max(0.0, begin + (step + 1) / (spec["steps"] + 1) - time.monotonic()))
-    store.write("status.json", {"status": "done", "step": spec["steps"], "steps": spec["steps"]})
+    store.write(STATUS, {"status": "done", "step": spec["steps"], "steps": spec["steps"]})
 """
 
 
@@ -115,9 +117,9 @@ def records(count: int, folder: Path) -> dict[str, Any]:
             numbers = {"tau": step / 1e4, "train_loss": 1 / (1 + step), "peak_loss": 1 / (1 + step)}
             accuracies = {"train_accuracy": 1.0, "test_accuracy": 0.9, "elapsed": step / 100}
             store.append({"step": step, **numbers, **accuracies, "views": {"spherical": view}})
-        store.write("status.json", {"status": "done", "step": count - 1, "steps": count})
+        store.write(STATUS, {"status": "done", "step": count - 1, "steps": count})
     written = clock.lap()
-    size = (folder / "run" / "metrics.jsonl").stat().st_size
+    size = (folder / "run" / LOG).stat().st_size
     return {"bytes": size, "to write": written} | _repeated(shown, folder)
 
 
@@ -129,7 +131,7 @@ def shown(folder: Path) -> dict[str, Any]:
     style.save(run_figure.figure([run]), folder)
     drawn = clock.lap()
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with (folder / "run" / "metrics.jsonl").open("rb") as lines:
+    with (folder / "run" / LOG).open("rb") as lines:
         for line in lines:
             orjson.loads(line)
     return {

@@ -13,6 +13,7 @@ from members import EVERY, MEMBERS, RATES, SEEDS, STEPS, SUBJECT, TUNING_SEED, T
 
 from optim_family import registry
 from optim_family.errors import PluginError
+from optim_family.runs.layout import STATUS
 from optim_family.runs.run import Run, read_run
 from optim_family.training.loop import train
 from optim_family.training.spec import RunSpec
@@ -40,7 +41,7 @@ def best(out: Path, label: str, member: Member) -> float:
 def carried_out(out: Path, run: RunSpec) -> Run:
     """One run, or what is left of it."""
     folder = out / f"lr{run.hyper['lr']:g}-seed{run.seed}"
-    if not (folder / "status.json").exists() or read_run(folder).status["status"] not in FINISHED:
+    if not (folder / STATUS).exists() or read_run(folder).status["status"] not in FINISHED:
         with suppress(PluginError):
             train(run, folder, resume=True)
     return read_run(folder)

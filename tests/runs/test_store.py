@@ -277,3 +277,12 @@ def test_runs_are_found_in_a_folder_and_below_it(run):
     assert find_runs(run) == [run]
     with pytest.raises(UsageError, match="no run directory in"):
         find_runs(run.parent / "deep" / "nothing")
+
+
+def test_a_run_with_a_spectrum_in_the_former_folder_is_read_and_resumed(run):
+    (run / "looks").mkdir()
+    (run / "looks" / "step-00000020.json").write_text("{}")
+    before = read_run(run).records
+    with RunStore.open(run, SPEC) as store:
+        store.append(record(1000))
+    assert read_run(run).records == [*before, record(1000)]
