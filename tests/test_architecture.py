@@ -210,6 +210,6 @@ def test_commands_leave_the_work_to_functions():
     for module, tree in TREES.items():
         for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
             decorators = " ".join(map(ast.unparse, function.decorator_list))
-            made = any(f"{maker}(" in decorators for maker in ("command", "group", "listing", "named"))
+            made = any(f"{maker}(" in decorators for maker in ("command", "group", "listing"))
             if module.startswith("cli.") and made:
                 assert _length(function) <= 15, f"{module}.{function.name}"

@@ -1,4 +1,4 @@
-"""The command `optim-family`: what it can do, and what it answers when something goes wrong."""
+"""The command `optim-family`: its commands, its error messages and its exit codes."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from typing import Final, NoReturn, final
 import rich_click as click
 
 from optim_family import __version__
-from optim_family.cli.lazy_groups import LazyGroup
+from optim_family.cli.lazy_groups import CommandGroup
 from optim_family.cli.output import Output
 from optim_family.errors import OptimFamilyError, one_line
 
@@ -31,7 +31,7 @@ SUMMARIES: Final = {
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=CommandGroup,
     package=f"{__name__}.commands",
     summaries=SUMMARIES,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,13 +1,12 @@
-"""Carry out `optim-family flow`: make the figure, its table and its numbers, and write them."""
+"""Execute `optim-family flow`: make the figure, its table and its numbers, and write them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from optim_family.cli import run_progress
-from optim_family.cli.output import Output
+from optim_family.cli.output import Output, by_suffix, joined, write_json
 from optim_family.errors import UsageError, unknown
 from optim_family.figures import style
 from optim_family.runs.atomic_files import replace_atomically, writing
@@ -19,25 +18,25 @@ from optim_family.training.provenance import library_versions
 LIBRARIES = ("optim-family", "torch", "numpy", "scipy", "matplotlib")
 
 
-def run_subject(name: str | None, output: Output) -> Demo:
+def run_demo(name: str | None, output: Output) -> Demo:
     """The demo of this name.
 
     Raises:
-        UsageError: there is no such subject.
+        UsageError: there is no such demo.
     """
     if name is None:
-        raise UsageError(f"name what to show, one of {', '.join(SUBJECTS)}, or a run with --run")
+        raise UsageError(f"name a demo, one of {', '.join(SUBJECTS)}, or a run with --run")
     if name not in SUBJECTS:
-        raise UsageError(unknown("subject", name, SUBJECTS))
+        raise UsageError(unknown("demo", name, SUBJECTS))
     output.say(f"{name}: gradient descent and the flow …")
     return SUBJECTS[name]()
 
 
 def compare_run(name: str | None, path: Path, checkpoints: int, removed: int, output: Output) -> Demo:
-    """The demo of a run, which is repeated.
+    """Repeat a run, and compare it with the flow.
 
     Raises:
-        UsageError: a subject is named as well, or the flow does not describe this run.
+        UsageError: a demo is named as well, or the flow does not describe this run.
     """
     from optim_family.theory.run_replay import follow
 
@@ -53,7 +52,7 @@ def environment() -> dict[str, Any]:
     return {"versions": library_versions(LIBRARIES), "threads": torch.get_num_threads()}
 
 
-def deliver(demo: Demo, folder: Path, output: Output) -> None:
+def write(demo: Demo, folder: Path, output: Output) -> None:
     """Write the files, and print the table or the record."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,9 +61,7 @@ def deliver(demo: Demo, folder: Path, output: Output) -> None:
         paths.append(folder / f"{demo.stem}.gif")
         replace_atomically(paths[-1], demo.film)
     record = finite({**demo.record, **environment()})
-    replace_atomically(folder / f"{demo.stem}.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    if output.json:
-        output.data({**record, "figure": {path.suffix[1:]: str(path) for path in paths}})
-        return
-    output.table(demo.headers, demo.rows)
-    print(f"\nfigure: {'  '.join(map(str, paths))}")
+    write_json(folder / f"{demo.stem}.json", record)
+    output.result({**record, "figure": by_suffix(paths)}, demo.headers, demo.rows)
+    if not output.json:
+        print(f"\nfigure: {joined(paths)}")

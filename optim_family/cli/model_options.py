@@ -13,78 +13,62 @@ from optim_family.errors import invalid_field
 
 _SIGNS: Final = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 _METAVARS: Final[dict[Any, str]] = {int: "INT", float: "FLOAT", str: "TEXT"}
-_RENAMED: Final = {"views": "--view"}
 
 
 @final
 @dataclass(frozen=True)
 class Field:
-    """One field of a model: its option on the command line, and what `--help` says of it."""
+    """One field of a model, its option on the command line, and the help of that option."""
 
     name: str
     flag: str  # --weight-decay
-    default: str  # empty if there is none to tell
-    range: str  # > 0, or the words to choose from; empty if everything is allowed
+    default: str  # empty if there is none
+    range: str  # > 0, or the choices; empty if every value is allowed
     meaning: str
     kind: Any  # bool, int, float or str
     choices: tuple[str, ...] = ()
     many: bool = False
 
     def option(self, parameter: str, panel: str) -> click.RichOption:
-        """As click has it; a value stays text, for pydantic to judge all of them at once."""
-        given: dict[str, Any] = {"default": None, "help": self._help, "panel": panel}
+        """The click option; its value stays text: pydantic reports the mistakes of all fields at once."""
+        limits = self.range if self.many or not self.choices else ""
+        remarks = "; ".join(filter(None, (limits, self.default and f"default {self.default}")))
+        text = f"{self.meaning} ({remarks})" if remarks else self.meaning
         if self.kind is bool:
-            return click.RichOption([f"{self.flag}/--no-{self.flag[2:]}", parameter], **given)
-        metavar = f"[{'|'.join(self.choices)}]" if self.choices and not self.many else _METAVARS[self.kind]
+            flags = f"{self.flag}/--no-{self.flag[2:]}"
+            return click.RichOption([flags, parameter], default=None, help=text, panel=panel)
         return click.RichOption(
             [self.flag, parameter],
-            metavar=metavar,
+            metavar=f"[{'|'.join(self.choices)}]" if self.choices and not self.many else _METAVARS[self.kind],
             multiple=self.many,
             shell_complete=lambda ctx, option, start: [c for c in self.choices if c.startswith(start)],
-            **given,
+            default=None,
+            help=text,
+            panel=panel,
         )
-
-    @property
-    def _help(self) -> str:
-        limits = self.range if self.many or not self.choices else ""
-        default = f"default {self.default}" if self.default else ""
-        remarks = "; ".join(filter(None, (limits, default)))
-        return f"{self.meaning} ({remarks})" if remarks else self.meaning
 
 
 def fields(model: type[BaseModel], *, taken: Collection[str] = (), prefix: str = "") -> list[Field]:
     """The fields of a model, in order; a flag that is `taken` carries the prefix: `--rmsprop-norm`."""
-    found = []
+    result = []
     for name, info in model.model_fields.items():
-        flag = _RENAMED.get(name, f"--{name.replace('_', '-')}")
-        found.append(_field(name, f"--{prefix}-{flag[2:]}" if flag in taken else flag, info))
-    return found
+        flag = "--view" if name == "views" else f"--{name.replace('_', '-')}"
+        flag = f"--{prefix}-{flag[2:]}" if flag in taken else flag
+        kind, choices, many = _kind(info.annotation)
+        limits = ", ".join(choices or _limits(info))
+        result.append(Field(name, flag, _default(info), limits, info.description or "", kind, choices, many))
+    return result
 
 
 def mistakes(error: ValidationError, known: Iterable[Field]) -> Iterator[str]:
     """One line for each mistake: the option, the rule, what it got."""
-    by_name = {field.name: field for field in known}
+    flags = {field.name: field.flag for field in known}
     for detail in error.errors(include_url=False):
-        field = by_name.get(str(detail["loc"][0])) if detail["loc"] else None
-        yield invalid_field(detail, field.flag if field else "")
-
-
-def _field(name: str, flag: str, info: FieldInfo) -> Field:
-    kind, choices, many = _kind(info.annotation)
-    return Field(
-        name=name,
-        flag=flag,
-        default=_default(info),
-        range=", ".join(choices or _limits(info)),
-        meaning=info.description or "",
-        kind=kind,
-        choices=choices,
-        many=many,
-    )
+        yield invalid_field(detail, flags.get(str(detail["loc"][0]), "") if detail["loc"] else "")
 
 
 def _kind(annotation: Any) -> tuple[Any, tuple[str, ...], bool]:
-    """What one value is, the words it is chosen from, and whether there may be several."""
+    """The type of one value, its choices, and whether the option may be repeated."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return _kind(next(each for each in arguments if each is not types.NoneType))

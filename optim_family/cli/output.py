@@ -3,19 +3,19 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar, final
+from functools import reduce
+from pathlib import Path
+from typing import Any, Final, final
 
 import rich_click as click
 
-Row = Sequence[str]
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from optim_family.runs.atomic_files import replace_atomically
 
-_FLAGS: Final = {
-    "json": (("--json",), "Print one JSON value on stdout; everything else goes to stderr."),
-    "quiet": (("-q", "--quiet"), "Print only the result and errors."),
-    "verbose": (("-v", "--verbose"), "Print more details."),
-    "debug": (("--debug",), "Show the traceback of an error."),
-}
+Row = Sequence[str]
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+PATH: Final = click.Path(path_type=Path)
+FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 
 
 @final
@@ -30,25 +30,64 @@ class Output:
         if not self.quiet:
             print(text, file=sys.stderr)
 
+    def result(self, value: Any, headers: Row, rows: Sequence[Row]) -> None:
+        """Print the result: with --json the value, otherwise the table."""
+        if self.json:
+            self.data(value)
+        else:
+            self.table(headers, rows)
+
     def data(self, value: Any) -> None:
-        """Print the result as JSON on stdout."""
+        """Print a value as JSON on stdout."""
         print(json.dumps(value, indent=2, allow_nan=False))
 
     def table(self, headers: Row, rows: Sequence[Row]) -> None:
-        """Print the result as a table on stdout, folded to the width of a terminal, unfolded in a pipe."""
-        if sys.stdout.isatty():
+        """Print a table on stdout; a terminal of less width folds its cells, unless it has one column."""
+        if sys.stdout.isatty() and len(headers) > 1:
             _rich_table(headers, rows)
         else:
             print("\n".join(aligned([headers, *rows] if any(headers) else rows)))
 
 
-def common(function: _Function) -> _Function:
-    """The options that every command has; they set the flags of the command's `Output`."""
-    for name, (spellings, text) in reversed(_FLAGS.items()):
-        function = click.option(
-            *spellings, name, is_flag=True, expose_value=False, callback=_set, help=text, panel="Output"
-        )(function)
-    return function
+def add_options(*options: Decorator) -> Decorator:
+    """One decorator that adds several options, in the order of the help."""
+    return lambda function: reduce(lambda decorated, option: option(decorated), reversed(options), function)
+
+
+def _set_flag(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        setattr(ctx.obj, str(parameter.name), True)
+
+
+def _flag(*names: str, text: str) -> Decorator:
+    return click.option(
+        *names, is_flag=True, expose_value=False, callback=_set_flag, help=text, panel="Output"
+    )
+
+
+# The options of every command; they set the flags of the `Output`, which the command gets first.
+common: Final[Decorator] = add_options(
+    _flag("--json", text="Print one JSON value on stdout; everything else goes to stderr."),
+    _flag("-q", "--quiet", text="Print only the result and errors."),
+    _flag("-v", "--verbose", text="Print more details."),
+    _flag("--debug", text="Show the traceback of an error."),
+    click.pass_obj,
+)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON with non-ASCII characters as they are; NaN and infinities raise ValueError."""
+    replace_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def by_suffix(paths: Sequence[Path]) -> dict[str, str]:
+    """The paths of a figure by file type: `{"svg": …, "png": …}`."""
+    return {path.suffix[1:]: str(path) for path in paths}
+
+
+def joined(paths: Sequence[Path]) -> str:
+    """Paths in one line."""
+    return "  ".join(map(str, paths))
 
 
 def aligned(rows: Sequence[Row]) -> list[str]:
@@ -73,11 +112,6 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield from flat(value, f"{prefix}{key}.")
         elif value is not None:
             yield prefix + key, "  ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _set(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
-        setattr(ctx.obj, str(parameter.name), True)
 
 
 def _rich_table(headers: Row, rows: Sequence[Row]) -> None:

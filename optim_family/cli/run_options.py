@@ -1,7 +1,6 @@
-"""From the options of `run` to a specification in which nothing is left open."""
+"""From the options of `run` to a specification in which every field has its value."""
 
 import difflib
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +14,18 @@ from optim_family.cli.model_options import Field, fields, mistakes
 from optim_family.errors import UsageError
 from optim_family.training.spec import RunSpec
 
-# Where the command line resolves what a specification has resolved: default and meaning.
-_RESOLVED: Final = {
-    "limit": ("100 of digits, all of any other set", "training images, a class-balanced subset"),
-    "batch_size": ("as the optimizer is meant", "mini-batch size, or full"),
-    "device": ("auto, cuda if there is one", "auto, cpu, cuda or cuda:N"),
+# Fields whose value is found when the command runs: the help of their options.
+_RESOLVED: Final[dict[str, dict[str, Any]]] = {
+    "limit": {
+        "default": "100 of digits, all of any other set",
+        "meaning": "training images, a class-balanced subset",
+    },
+    "batch_size": {"default": "that of the optimizer", "meaning": "mini-batch size, or full"},
+    "device": {"default": "auto, cuda if there is one", "meaning": "auto, cpu, cuda or cuda:N"},
 }
-DIGITS_LIMIT: Final = 100  # a laptop's share for resnet18
-# What decides a loss and how its sharpness is read, whoever trains it.
-_OF_LOSS: Final = (
+DIGITS_LIMIT: Final = 100  # few enough for resnet18 on a laptop
+# The fields that determine a loss and how its sharpness is measured, with any optimizer or none.
+_LOSS_FIELDS: Final = (
     *("model", "norm", "data", "limit", "loss", "ghost_batch", "views", "rtol", "hvp", "seed"),
     *("device", "precision"),
 )
@@ -33,20 +35,17 @@ _META: Final = "optim_family.hyper"
 
 def run_fields() -> list[Field]:
     """The fields of a specification that have an option of their own."""
-    found = []
-    for field in fields(RunSpec):
-        default, meaning = _RESOLVED.get(field.name, (field.default, field.meaning))
-        found.append(replace(field, default=default, meaning=meaning))
-    return [field for field in found if field.name != "hyper"]
+    own = (field for field in fields(RunSpec) if field.name != "hyper")
+    return [replace(field, **_RESOLVED.get(field.name, {})) for field in own]
 
 
 def loss_fields() -> list[Field]:
-    """Those that say which loss is measured, and how."""
-    return [field for field in run_fields() if field.name in _OF_LOSS]
+    """The fields that determine the loss and how its sharpness is measured."""
+    return [field for field in run_fields() if field.name in _LOSS_FIELDS]
 
 
 def hyper_fields(name: str, taken: Sequence[str]) -> list[Field]:
-    """The hyper-parameters of an optimizer; one that is named like an option of `run` carries its name."""
+    """The hyper-parameters of an optimizer; a flag that `run` has already carries the optimizer's name."""
     return fields(registry.load(name).Hyper, taken=taken, prefix=name)
 
 
@@ -55,13 +54,13 @@ class RunCommand(click.RichCommand):
     """`run`: its options include the hyper-parameters of the optimizer that is named among them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse as ever, but know the hyper-parameters.
+        """Parse, with the hyper-parameters among the options.
 
         Raises:
             UsageError: an option is neither one of `run` nor a hyper-parameter.
             PluginError: the optimizer cannot be imported.
         """
-        name = None if ctx.resilient_parsing else _named(args)
+        name = None if ctx.resilient_parsing else self._optimizer(ctx, args)
         if name is not None:
             panel = f"Hyper-parameters of {name}"
             hyper = hyper_fields(name, _flags(self.params))
@@ -75,104 +74,87 @@ class RunCommand(click.RichCommand):
         """The options of `run`, and those of the optimizer."""
         return [*super().get_params(ctx), *ctx.meta.get(_META, ())]
 
+    def _optimizer(self, ctx: click.Context, args: Sequence[str]) -> str | None:
+        """The optimizer that the arguments name, directly or by the run that they resume."""
+        parser = self.make_parser(ctx)
+        parser.ignore_unknown_options = True  # the hyper-parameters
+        options, _, _ = parser.parse_args(list(args))
+        name: str | None = options.get("optimizer")
+        if name is None and options.get("resume") and options.get("out"):
+            name = _saved_spec(Path(options["out"]))["optimizer"]
+        return name
+
 
 def run_spec_from_options(
-    given: Mapping[str, Any], saved: Mapping[str, Any]
+    options: Mapping[str, Any], resumed: Path | None
 ) -> tuple[RunSpec, Callable[..., Any]]:
     """The specification of the options, and a function that makes its optimizer from tensors.
 
-    `saved` holds the values of options that are left out.
+    Args:
+        options: of `run`; the hyper-parameters among them carry a prefix.
+        resumed: a run directory; without `optimizer`, its specification replaces the defaults.
 
     Raises:
         UsageError: no or no such optimizer, or wrong values: all of them, in one line.
         PluginError: the optimizer cannot be imported.
     """
-    chosen = {key: value for key, value in given.items() if value not in (None, ())}
-    hyper = {key.removeprefix(_PREFIX): chosen.pop(key) for key in list(chosen) if key.startswith(_PREFIX)}
-    known = run_fields()
-    name = chosen.get("optimizer") or saved.get("optimizer")
-    if name is None:
+    saved = _saved_spec(resumed) if resumed and not options["optimizer"] else {}
+    values = {**saved, **_set_options(options)}
+    if "optimizer" not in values:
         raise UsageError(f"run needs --optimizer, one of {', '.join(registry.entries())}")
-    optimizer = registry.load(name)
-    wrong: list[str] = []
-    values = {"batch_size": optimizer.batch_size, "device": "auto", **saved, **chosen, "hyper": {}}
+    optimizer, known, wrong = registry.load(values["optimizer"]), run_fields(), list[str]()
+    hyper = {key.removeprefix(_PREFIX): values.pop(key) for key in list(values) if key.startswith(_PREFIX)}
     try:
-        full = optimizer.Hyper.model_validate({**saved.get("hyper", {}), **hyper})
-        values["hyper"] = full.model_dump(mode="json")
+        hyper_parameters = optimizer.Hyper.model_validate({**saved.get("hyper", {}), **hyper})
+        values["hyper"] = hyper_parameters.model_dump(mode="json")
     except ValidationError as error:
-        wrong += mistakes(error, hyper_fields(name, [field.flag for field in known]))
+        values["hyper"] = {}
+        wrong += mistakes(error, hyper_fields(values["optimizer"], [field.flag for field in known]))
     try:
-        spec = RunSpec.model_validate(_resolved(values))
+        spec = RunSpec.model_validate(_resolved({"batch_size": optimizer.batch_size, **values}))
     except ValidationError as error:
         wrong += mistakes(error, known)
     if wrong:
         raise UsageError("; ".join(wrong))
-    return spec, lambda tensors: optimizer(tensors, full)
+    return spec, lambda tensors: optimizer(tensors, hyper_parameters)
 
 
-def loss_spec_from_options(given: Mapping[str, Any]) -> RunSpec:
-    """The loss that the options ask for, as a specification without an optimizer.
+def loss_spec_from_options(options: Mapping[str, Any]) -> RunSpec:
+    """The loss of the options, as a specification without an optimizer.
 
     Raises:
         UsageError: wrong values: all of them, in one line.
     """
-    chosen = {key: value for key, value in given.items() if value not in (None, ())}
-    values = {"optimizer": "", "hyper": {}, "batch_size": None, "device": "auto", **chosen}
+    values = {"optimizer": "", "hyper": {}, **_set_options(options)}
     try:
         return RunSpec.model_validate(_resolved(values))
     except ValidationError as error:
         raise UsageError("; ".join(mistakes(error, loss_fields()))) from None
 
 
-def saved_spec(out: Path) -> dict[str, Any]:
-    """The specification that a run directory holds.
-
-    Raises:
-        UsageError: it is none.
-        CorruptError: it is damaged.
-    """
+def _saved_spec(out: Path) -> dict[str, Any]:
     from optim_family.runs.run import read_run
 
     return read_run(out).spec
 
 
-def _resolved(values: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(values)
-    if found.get("limit") is None and found.get("data", "digits") == "digits":
-        found["limit"] = DIGITS_LIMIT
-    if found["batch_size"] == "full":
-        found["batch_size"] = None
-    if found["device"] == "auto":
-        found["device"] = _device()
-    if found.get("views"):
-        found["views"] = [name for text in found["views"] for name in text.split(",")]
-    return found
+def _set_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value not in (None, ())}
 
 
-def _device() -> str:
-    import torch
+def _resolved(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a specification, where `auto`, `full` and the commas of --view are replaced."""
+    if values.get("limit") is None and values.get("data", "digits") == "digits":
+        values["limit"] = DIGITS_LIMIT
+    if values.get("batch_size") == "full":
+        values["batch_size"] = None
+    if values.get("device", "auto") == "auto":
+        import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _named(args: Sequence[str]) -> str | None:
-    """The optimizer that the arguments name, themselves or through the run that they resume."""
-    name = _value(args, "--optimizer")
-    out = _value(args, "--out")
-    if name is None and out is not None and "--resume" in args:
-        return str(saved_spec(Path(out))["optimizer"])
-    return name
-
-
-def _value(args: Sequence[str], flag: str) -> str | None:
-    """What the last `--flag VALUE` or `--flag=VALUE` says."""
-    found = None
-    for argument, following in itertools.zip_longest(args, args[1:]):
-        if argument == flag:
-            found = following
-        elif argument.startswith(f"{flag}="):
-            found = argument.partition("=")[2]
-    return found
+        values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    if values.get("views"):
+        values["views"] = [name for text in values["views"] for name in text.split(",")]
+    return values
 
 
 def _flags(parameters: Sequence[click.Parameter]) -> list[str]:
@@ -180,11 +162,9 @@ def _flags(parameters: Sequence[click.Parameter]) -> list[str]:
 
 
 def _no_such_option(option: str, optimizer: str | None, parameters: Sequence[click.Parameter]) -> str:
-    hyper = [each for each in parameters if str(each.name).startswith(_PREFIX)]
     near = difflib.get_close_matches(option, _flags(parameters), n=1, cutoff=0.7)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     if optimizer is None:
         return f"run has no option {option!r}{hint} With --optimizer NAME it has its hyper-parameters too"
-    return (
-        f"{optimizer} has no hyper-parameter {option.lstrip('-')!r}{hint} It has {', '.join(_flags(hyper))}"
-    )
+    hyper = _flags([parameter for parameter in parameters if str(parameter.name).startswith(_PREFIX)])
+    return f"{optimizer} has no hyper-parameter {option.lstrip('-')!r}{hint} It has {', '.join(hyper)}"

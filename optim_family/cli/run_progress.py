@@ -1,4 +1,4 @@
-"""What a run looks like while it goes on: a bar in a terminal, a plain line now and then elsewhere."""
+"""Show the progress of a run on stderr: a bar in a terminal, plain lines elsewhere."""
 
 import os
 import sys
@@ -17,10 +17,15 @@ _EVERY: Final = 5.0  # seconds between two plain lines
 
 
 def listener(title: str, quiet: bool) -> ProgressListener:
-    """The display that suits stderr; it begins with the title."""
+    """The display for stderr; its first line is the title."""
     if quiet:
         return ProgressListener()
-    return Bar(title) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines(title)
+    return Bar(title) if can_redraw() else Lines(title)
+
+
+def can_redraw() -> bool:
+    """Whether stderr is a terminal that can redraw lines."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 @final
@@ -33,33 +38,28 @@ class Lines(ProgressListener):
     def on_start(self, total_steps: int, start: int) -> None:
         """Print the title and start the clock."""
         self.on_message(self._title)
-        self._total, self._start, self._begun = total_steps, start, time.monotonic()
-        self._printed, self._waiting = -_EVERY, ""
+        self._total, self._start, self._start_time = total_steps, start, time.monotonic()
+        self._printed, self._pending = -_EVERY, ""
 
     def on_record(self, record: dict[str, Any]) -> None:
         """Print it, or keep it for the end."""
-        self._waiting = f"step {record['step']}/{self._total}  {'  '.join(facts(record))}{self._left(record)}"
+        done, left = record["step"] - self._start, self._total - record["step"]
+        parts = [f"step {record['step']}/{self._total}", *facts(record)]
+        if done and left and record.get("train_loss"):
+            parts.append(f"{duration((time.monotonic() - self._start_time) / done * left)} left")
+        self._pending = "  ".join(parts)
         if time.monotonic() - self._printed >= _EVERY:
-            self._print()
+            self.on_end()
 
     def on_message(self, text: str) -> None:
         """Print it."""
-        print(text, file=sys.stderr)
+        print(text, file=sys.stderr, flush=True)
 
     def on_end(self) -> None:
-        """Print the last record."""
-        self._print()
-
-    def _print(self) -> None:
-        if self._waiting:
-            print(self._waiting, file=sys.stderr, flush=True)
-        self._printed, self._waiting = time.monotonic(), ""
-
-    def _left(self, record: dict[str, Any]) -> str:
-        done, left = record["step"] - self._start, self._total - record["step"]
-        if not (done and left and record.get("train_loss")):
-            return ""
-        return f"  {duration((time.monotonic() - self._begun) / done * left)} left"
+        """Print the last record, unless it is printed already."""
+        if self._pending:
+            self.on_message(self._pending)
+        self._printed, self._pending = time.monotonic(), ""
 
 
 @final
@@ -68,10 +68,8 @@ class Bar(ProgressListener):
 
     def __init__(self, title: str) -> None:
         self._title, self._numbers = title, ""
-        ends = TimeRemainingColumn(), TextColumn("left")
-        self._progress = Progress(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(None), *ends, speed_estimate_period=300
-        )
+        columns = TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TimeRemainingColumn()
+        self._progress = Progress(*columns, TextColumn("left"), speed_estimate_period=300)
         self._console = Console(stderr=True)
         self._live = Live(
             get_renderable=lambda: Group(self._progress, Text(self._numbers)),
@@ -104,21 +102,19 @@ class Bar(ProgressListener):
 
 
 def facts(record: dict[str, Any]) -> Iterator[str]:
-    """The numbers of a record that a reader wants: loss, accuracies, each view's ratio to its threshold."""
+    """The numbers of a record in brief: loss, accuracies, the ratio of each view to its threshold."""
     loss = record.get("train_loss")
     yield "loss not finite" if loss is None else f"loss {loss:.3g}"
-    for half in ("train", "test"):
-        accuracy = record.get(f"{half}_accuracy")
-        if accuracy is not None:
-            yield f"{half} {accuracy:.1%}"
+    for part in ("train", "test"):
+        if (accuracy := record.get(f"{part}_accuracy")) is not None:
+            yield f"{part} {accuracy:.1%}"
     for name, reading in record.get("views", {}).items():
-        ratio = (reading or {}).get("ratio")
-        if ratio is not None:
+        if (ratio := (reading or {}).get("ratio")) is not None:
             yield f"{name} ratio {ratio:.2f}"
 
 
 def duration(seconds: float) -> str:
-    """A time in words, no finer than it deserves.
+    """A time in words, in the largest unit that it fills.
 
     >>> duration(5), duration(130), duration(7300)
     ('5 s', '2 min', '2.0 h')

@@ -1,58 +1,48 @@
-"""Finished runs on the screen: their table, and where their figure is."""
+"""Finished runs: the table on the screen, the figure and the evidence of the figure."""
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import rich_click as click
 
 from optim_family.analysis import run_summary
-from optim_family.cli.output import Output
+from optim_family.cli.output import Output, by_suffix, joined, write_json
 from optim_family.figures import overlays
-from optim_family.runs.atomic_files import replace_atomically
 from optim_family.runs.run import Run
-
-FORMS = ("svg", "png")
 
 overlay_option = click.option(
     "--overlay",
+    "overlays",
     metavar="NAMES",
+    callback=lambda ctx, option, text: None if text is None else overlays.parse_overlays(text),
     help=f"Predictions over the curves, of {', '.join(overlays.NAMES)}; all or none (default: all).",
 )
 
 
-def draw(runs: Sequence[Run], folder: Path, stem: str, shown: Collection[str]) -> list[Path]:
-    """Draw the figure of these runs with some overlays as STEM.svg and STEM.png; returns both paths."""
+def draw(runs: Sequence[Run], folder: Path, stem: str, names: Collection[str] | None) -> list[Path]:
+    """Draw the runs with these overlays, or all if None, as STEM.svg and STEM.png; return both paths."""
     from optim_family.figures import run_figure, style
 
     folder.mkdir(parents=True, exist_ok=True)
-    return style.save(run_figure.figure(runs, overlays=shown), folder, stem)
+    figure = run_figure.figure(runs, overlays=overlays.NAMES if names is None else names)
+    return style.save(figure, folder, stem)
 
 
-def attest(runs: Sequence[Run], folder: Path, stem: str) -> None:
-    """Write what the figure was drawn from, as STEM.json."""
+def write_evidence(runs: Sequence[Run], path: Path) -> None:
+    """Write specification, provenance and summary of the runs in a figure."""
     evidence = [
-        {
-            "run": run.path.name,
-            "spec": run.spec,
-            "provenance": run.provenance,
-            "summary": run_summary.summary(run),
-        }
+        {"run": run.path.name, "spec": run.spec, "provenance": run.provenance}
+        | {"summary": run_summary.summary(run)}
         for run in runs
     ]
-    replace_atomically(folder / f"{stem}.json", json.dumps(evidence, indent=2, ensure_ascii=False) + "\n")
-
-
-def paths(folder: Path, stem: str) -> list[Path]:
-    """Where the figure is."""
-    return [folder / f"{stem}.{form}" for form in FORMS]
+    write_json(path, evidence)
 
 
 def show(runs: Sequence[Run], figure: Sequence[Path], output: Output) -> None:
-    """The summary and the paths of the figure."""
-    if output.json:
-        found = [{"path": str(run.path), **run_summary.summary(run)} for run in runs]
-        output.data({"runs": found, "figure": {path.suffix[1:]: str(path) for path in figure}})
-        return
-    output.table(*run_summary.summary_rows(runs))
-    print(f"\nfigure: {'  '.join(map(str, figure))}")
+    """Print the summaries and the paths of the figure."""
+    summaries = [run_summary.summary(run) for run in runs]
+    values = [{"path": str(run.path), **each} for run, each in zip(runs, summaries, strict=True)]
+    value = {"runs": values, "figure": by_suffix(figure)}
+    output.result(value, *run_summary.summary_rows(runs, summaries))
+    if not output.json:
+        print(f"\nfigure: {joined(figure)}")

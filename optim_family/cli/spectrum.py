@@ -1,26 +1,36 @@
 """Density, trace and layers: their options, tables and figure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, final
 
 import rich_click as click
 
-from optim_family.cli.output import Output
+from optim_family.cli.output import Output, add_options
 from optim_family.errors import UsageError
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
 _HEADERS: Final = ("sharpness", "error", "upper bound − value", "residual", "HVPs", "seconds", "")
-_FLAGS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    "--density": ("Compute the spectral density: the distribution of all eigenvalues.", {"is_flag": True}),
-    "--trace": ("Compute the trace: the sum of all eigenvalues.", {"is_flag": True}),
-    "--layers": (
-        "Measure each layer: tensors whose names agree in DEPTH parts, or each tensor.",
-        {"is_flag": False, "flag_value": "all", "metavar": "[DEPTH]"},
+
+spectrum_options = add_options(
+    click.option(
+        "--density",
+        is_flag=True,
+        help="Compute the spectral density: the distribution of all eigenvalues.",
+        panel="Spectrum",
     ),
-}
+    click.option(
+        "--trace", is_flag=True, help="Compute the trace: the sum of all eigenvalues.", panel="Spectrum"
+    ),
+    click.option(
+        "--layers",
+        is_flag=False,
+        flag_value="all",
+        metavar="[DEPTH]",
+        help="Measure each layer: tensors whose names agree in DEPTH parts, or each tensor.",
+        panel="Spectrum",
+    ),
+)
 
 
 @final
@@ -38,21 +48,14 @@ class SpectrumOptions:
         Raises:
             UsageError: the depth is not a positive integer.
         """
-        density, trace, layers = (options.pop(name) for name in ("density", "trace", "layers"))
-        if layers not in (None, "all") and not (layers.isdecimal() and int(layers)):
+        requested = {name: options.pop(name) for name in ("density", "trace", "layers")}
+        names = tuple(name for name, value in requested.items() if value not in (None, False))
+        layers = requested["layers"]
+        if layers in (None, "all"):
+            return cls(names)
+        if not (layers.isdecimal() and int(layers)):
             raise UsageError(f"--layers: the depth must be a whole number above 0, not {layers}")
-        requested = {"density": density, "trace": trace, "layers": layers is not None}
-        return cls(
-            tuple(name for name, wanted in requested.items() if wanted),
-            None if layers in (None, "all") else int(layers),
-        )
-
-
-def spectrum_options(function: _Function) -> _Function:
-    """Add the options `--density`, `--trace` and `--layers`."""
-    for flag, (text, kind) in reversed(list(_FLAGS.items())):
-        function = click.option(flag, help=text, panel="Spectrum", **kind)(function)
-    return function
+        return cls(names, int(layers))
 
 
 def draw(record: Mapping[str, Any], folder: Path, stem: str, title: str, subtitle: str) -> list[Path]:
@@ -81,9 +84,7 @@ def show_readings(header: str, readings: Mapping[str, Mapping[str, Any]], output
 def _cells(reading: Mapping[str, Any]) -> list[str]:
     return [
         "  ".join(f"{value:.6g}" for value in reading.get("top", [reading["value"]])),
-        f"{reading['error']:.1e}",
-        f"{reading['bound']:.1e}",
-        f"{reading['residual']:.1e}",
+        *(f"{reading[name]:.1e}" for name in ("error", "bound", "residual")),
         str(reading["products"]),
         f"{reading['seconds']:.2f}",
         "" if reading["converged"] else "not converged",

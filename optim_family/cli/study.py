@@ -10,7 +10,7 @@ from typing import Any, Final
 from optim_family.analysis.claims import CLAIMS
 from optim_family.cli.output import Output
 from optim_family.cli.run_progress import duration
-from optim_family.cli.study_progress import HEADERS, Progress, board
+from optim_family.cli.study_progress import HEADERS, Display, Progress
 from optim_family.errors import OptimFamilyError, Stopped, UsageError, key_value
 from optim_family.runs.labels import labels
 from optim_family.study import execution
@@ -65,13 +65,11 @@ def study_command(
     """Execute the unfinished runs, then write the report. Returns the exit code: 1 if runs failed."""
     jobs = execution.jobs(study, folder)
     at_once = min(workers or _workers(study), len(jobs))
-    progress = Progress(jobs, at_once)
     output.say(f"{study.name}: {len(jobs)} runs, {at_once} at a time, in {folder}")
     try:
-        with StopSignal().install() as stop, board(progress, output.quiet) as shown:
-            launcher = start_launcher(at_once)
+        with StopSignal().install() as stop, Display(Progress(jobs, at_once), output.quiet) as display:
             failed = execution.run_study(
-                jobs, launcher, stop=stop, on_result=shown.on_result, on_poll=shown.refresh
+                jobs, start_launcher(at_once), stop=stop, on_result=display.on_result, on_poll=display.refresh
             )
     except Stopped as error:
         raise type(error)("stopped; the running runs wrote checkpoints, the same command resumes") from None
@@ -96,49 +94,38 @@ def write_report(
         )
     results = study_results.evaluate_study(study.claims, runs)
     page = report.write(study, results, to)
-    if output.json:
-        return output.data(
-            {
-                "study": study.name,
-                "report": str(page),
-                "findings": [asdict(result) for result in results.claim_results],
-                "failed": {str(result.job.out): result.message for result in failed},
-            }
-        )
+    value = {
+        "study": study.name,
+        "report": str(page),
+        "findings": [asdict(result) for result in results.claim_results],
+        "failed": {str(result.job.out): result.message for result in failed},
+    }
     rows = [[of[0].verdict, statement, of[0].evidence] for statement, of in results.results_of_claims.items()]
-    output.table(["verdict", "claim", "numbers"], rows)
-    print(f"\nreport: {page}")
+    output.result(value, ["verdict", "claim", "numbers"], rows)
+    if not output.json:
+        print(f"\nreport: {page}")
 
 
 def preview(study: StudySpec, folder: Path, workers: int | None, output: Output) -> int:
     """Print the runs, and the time and memory they need. Returns the exit code: 2 if a run is impossible."""
     jobs = execution.jobs(study, folder)
     at_once = min(workers or _workers(study), len(jobs))
-    states = [execution.state(job) for job in jobs]
     output.say(f"{study.name}: {len(jobs)} runs in {folder}")
-    costs = [asdict(each) for each in _costs(study.runs, output)]
     plan = [
-        {"run": name, "folder": str(job.out), "state": state.status, **each}
-        for name, job, state, each in zip(_names(study.runs), jobs, states, costs, strict=True)
+        {"run": name, "folder": str(job.out), "state": execution.state(job).status, **asdict(each)}
+        for name, job, each in zip(_names(study.runs), jobs, _costs(study.runs, output), strict=True)
     ]
-    left = [each for each in plan if each["state"] not in execution.FINISHED]
-    total = {
-        "runs": len(plan),
-        "left": len(left),
-        "workers": at_once,
-        "threads": Local(at_once).threads,
-        "seconds": sum(each["seconds"] for each in left) / at_once,
-        "bytes": at_once * max(each["bytes"] for each in plan),
-    }
-    if output.json:
-        output.data({"study": study.name, **total, "plan": plan})
-    else:
-        headers = ["run", "state", "trained parameters", "time", "memory"]
-        output.table(headers, [_plan_row(each) for each in plan])
+    unfinished = [each for each in plan if each["state"] not in execution.FINISHED]
+    seconds = sum(each["seconds"] for each in unfinished) / at_once
+    memory, threads = at_once * max(each["bytes"] for each in plan), Local(at_once).threads
+    total = {"runs": len(plan), "left": len(unfinished), "workers": at_once, "threads": threads}
+    value = {"study": study.name, **total, "seconds": seconds, "bytes": memory, "plan": plan}
+    headers = ["run", "state", "trained parameters", "time", "memory"]
+    output.result(value, headers, [_plan_row(**each) for each in plan])
+    if not output.json:
         print(
-            f"\n{len(left)} of {len(plan)} runs to do in {folder}: {at_once} at a time, with "
-            f"{total['threads']} threads each, about {duration(total['seconds'])} "
-            f"and {_gigabytes(total['bytes'])} of memory"
+            f"\n{len(unfinished)} of {len(plan)} runs to do in {folder}: {at_once} at a time, with {threads} "
+            f"threads each, about {duration(seconds)} and {_gigabytes(memory)} of memory"
         )
     return UsageError.exit_code if any(each["mistake"] for each in plan) else 0
 
@@ -147,29 +134,23 @@ def show_states(study: StudySpec, folder: Path, output: Output) -> None:
     """Print the progress of every run."""
     progress = Progress(execution.jobs(study, folder), 1)
     states = progress.refresh_states()
-    if output.json:
-        runs = [
-            {"run": str(s.job.out), "status": s.status, "step": s.step, "record": s.record} for s in states
-        ]
-        return output.data({"study": study.name, "runs": runs})
-    output.table(HEADERS, [progress.row(state) for state in states])
-    print(f"\n{study.name} in {folder}: {progress.headline()}")
+    runs = [{"run": str(s.job.out), "status": s.status, "step": s.step, "record": s.record} for s in states]
+    output.result({"study": study.name, "runs": runs}, HEADERS, [progress.row(state) for state in states])
+    if not output.json:
+        print(f"\n{study.name} in {folder}: {progress.headline()}")
 
 
 def show(study: StudySpec, folder: Path, output: Output) -> None:
     """Print question, claims and runs."""
-    names = _names(study.runs)
+    claims = {name: CLAIMS[name].statement for name in study.claims}
     if output.json:
         runs = [run.model_dump(mode="json") for run in study.runs]
-        claims = {name: CLAIMS[name].statement for name in study.claims}
         return output.data({"name": study.name, "question": study.question, "claims": claims, "runs": runs})
     print(f"{study.question}\n")
-    output.table(["claim", ""], [[name, CLAIMS[name].statement] for name in study.claims])
+    output.table(["claim", ""], list(claims.items()))
     print()
-    output.table(
-        ["run", "folder"],
-        [[a, str(b.out)] for a, b in zip(names, execution.jobs(study, folder), strict=True)],
-    )
+    folders = [str(job.out) for job in execution.jobs(study, folder)]
+    output.table(["run", "folder"], list(zip(_names(study.runs), folders, strict=True)))
 
 
 def _names(runs: Sequence[RunSpec]) -> list[str]:
@@ -197,16 +178,12 @@ def _costs(runs: Sequence[RunSpec], output: Output) -> list[Cost]:
     return [estimates[key] for key in keys]
 
 
-def _plan_row(plan: dict[str, Any]) -> list[str]:
-    if plan["mistake"]:
-        return [plan["run"], plan["state"], "–", "–", plan["mistake"]]
-    return [
-        plan["run"],
-        plan["state"],
-        f"{plan['trained']:,}",
-        duration(plan["seconds"]),
-        _gigabytes(plan["bytes"]),
-    ]
+def _plan_row(
+    run: str, state: str, trained: int, seconds: float, bytes: int, mistake: str, **_: str
+) -> list[str]:
+    if mistake:
+        return [run, state, "–", "–", mistake]
+    return [run, state, f"{trained:,}", duration(seconds), _gigabytes(bytes)]
 
 
 def _gigabytes(count: float) -> str:

@@ -1,9 +1,8 @@
 """Show the progress of a study on stderr: a live table in a terminal, plain lines elsewhere."""
 
-import os
+import math
 import sys
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final, final
 
@@ -12,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from optim_family.cli.run_progress import duration, facts
+from optim_family.cli.run_progress import can_redraw, duration, facts
 from optim_family.runs.labels import labels
 from optim_family.study import execution
 from optim_family.study.execution import FINISHED, State
@@ -48,11 +47,12 @@ class Progress:
 
     def row(self, state: State) -> list[str]:
         """One row of the table."""
-        status = self.status(state)
-        left = _left(state) if status == "running" else None
-        record = "  ".join(facts(state.record)) if state.record else ""
-        steps = f"{state.step:,}/{state.job.spec.steps:,}"
-        return [self.names[state.job], status, steps, duration(left) if left else "", record]
+        record, steps = state.record, state.job.spec.steps
+        left = ""
+        if self.status(state) == "running" and record.get("elapsed") and record.get("step"):
+            left = duration(record["elapsed"] / record["step"] * (steps - record["step"]))
+        numbers = "  ".join(facts(record)) if record else ""
+        return [self.names[state.job], self.status(state), f"{state.step:,}/{steps:,}", left, numbers]
 
     def headline(self) -> str:
         """`3 of 11 finished, 2 running, 1 failed, 3 min left`."""
@@ -74,114 +74,61 @@ class Progress:
         return pace * sum(s.job.spec.steps - s.step for s in unfinished) / self.workers
 
 
-class Board(ABC):
-    """A display of the progress of a study; a context manager that closes it."""
+@final
+class Display:
+    """Shows the progress of a study from time to time; if quiet, failures only. Remembers when it last did.
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    A context manager that shows the final state at its end.
+    """
 
-    @abstractmethod
+    def __init__(self, progress: Progress, quiet: bool) -> None:
+        self.progress, self._quiet, self._last = progress, quiet, -math.inf
+        self._console = Console(stderr=True)
+        self._live: Live | None = None
+        if can_redraw() and not quiet:
+            self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False)
+
+    def __enter__(self) -> "Display":
+        if self._live:
+            self._live.start()
+        return self
+
     def refresh(self) -> None:
         """Update the display if its interval is over; called at every poll."""
+        interval = REFRESH_SECONDS if self._live else LINE_SECONDS
+        if self._quiet or time.monotonic() - self._last < interval:
+            return
+        self._last = time.monotonic()
+        self._draw()
+        for state in () if self._live else self.progress.refresh_states():
+            if state.status == "running":
+                self.log("  " + "  ".join(filter(None, self.progress.row(state))))
 
     def on_result(self, result: JobResult) -> None:
         """Print a line if the run of a process that ended has failed."""
         if execution.has_failed(result):
             self.progress.failed.add(result.job)
-            self.log(
-                f"{self.progress.names[result.job]}: {result.message or f'exit code {result.exit_code}'}"
-            )
+            reason = result.message or f"exit code {result.exit_code}"
+            self.log(f"{self.progress.names[result.job]}: {reason}")
 
     def log(self, text: str) -> None:
-        """Print a line that stays."""
-        print(text, file=sys.stderr, flush=True)
-
-    def __enter__(self) -> "Board":
-        return self
+        """Print a line that stays, above the live table."""
+        if self._live:
+            self._console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        if not self._quiet:
+            self._draw()
+        if self._live:
+            self._live.stop()
 
-    @abstractmethod
-    def close(self) -> None:
-        """Show the final state."""
-
-
-@final
-class Silent(Board):
-    """Prints failures only."""
-
-    def refresh(self) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-@final
-class Lines(Board):
-    """Prints the headline and the running runs from time to time. Remembers when it last did."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__(progress)
-        self._last = -LINE_SECONDS
-
-    def refresh(self) -> None:
-        """Print if the interval is over."""
-        if time.monotonic() - self._last >= LINE_SECONDS:
-            self._last = time.monotonic()
-            self.log(self.progress.headline())
-            for state in self.progress.refresh_states():
-                if state.status == "running":
-                    self.log("  " + "  ".join(filter(None, self.progress.row(state))))
-
-    def close(self) -> None:
-        """Print the headline."""
-        self.log(self.progress.headline())
-
-
-@final
-class Screen(Board):
-    """A table that is redrawn every second. Remembers when it last was."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__(progress)
-        self._console = Console(stderr=True)
-        self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False)
-        self._last = -REFRESH_SECONDS
-        self._live.start()
-
-    def refresh(self) -> None:
-        """Draw if the interval is over."""
-        if time.monotonic() - self._last >= REFRESH_SECONDS:
-            self._last = time.monotonic()
-            self._live.update(Group(self._table(), Text(self.progress.headline())), refresh=True)
-
-    def _table(self) -> Table:
-        """As many runs as fit on the screen."""
+    def _draw(self) -> None:
+        """Print the headline; in a terminal redraw it below the table of as many runs as fit."""
+        if self._live is None:
+            return self.log(self.progress.headline())
         table = Table(*HEADERS, box=None, pad_edge=False, header_style="bold")
         for state in self.progress.refresh_states()[: max(1, self._console.height - 4)]:
             table.add_row(*self.progress.row(state), style=_STYLES.get(self.progress.status(state)))
-        return table
-
-    def log(self, text: str) -> None:
-        """Print it above the table."""
-        self._console.print(text, markup=False, highlight=False)
-
-    def close(self) -> None:
-        """Draw a last time."""
-        self._last = -REFRESH_SECONDS
-        self.refresh()
-        self._live.stop()
-
-
-def board(progress: Progress, quiet: bool) -> Board:
-    """Choose the display that suits stderr."""
-    if quiet:
-        return Silent(progress)
-    return Screen(progress) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines(progress)
-
-
-def _left(state: State) -> float | None:
-    elapsed, step = (state.record.get(name) for name in ("elapsed", "step"))
-    return elapsed / step * (state.job.spec.steps - step) if elapsed and step else None
+        self._live.update(Group(table, Text(self.progress.headline())), refresh=True)

@@ -92,7 +92,7 @@ def test_every_command_has_help_of_its_own_and_the_common_flags(run, name):
         (["data", "fetch", "digits"], "nothing to fetch"),
         (["compare"], "Missing argument 'RUNS...'"),
         (["compare", "nowhere"], "nowhere is not a run directory"),
-        (["models", "check", "bn_mlp", "--norm", "nix"], "there is no norm 'nix'"),
+        (["models", "check", "bn_mlp", "--norm", "nix"], "'nix' is not one of 'frozen-affine', 'affine'"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from optim_family.cli.commands.compare import beside
+from optim_family.cli.commands.compare import common_folder
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ from optim_family.cli.commands.compare import beside
         (["/one/gd", "/another/gd"], "."),
     ],
 )
-def test_a_comparison_lies_beside_what_it_compares(runs, folder, tmp_path, monkeypatch):
+def test_a_comparison_lies_in_the_folder_of_its_runs(runs, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = beside([Path(run) for run in runs])
-    assert found.resolve() == (tmp_path / folder).resolve()
-    assert found.is_absolute() == (folder in ("..", "/elsewhere"))
+    folder_of_runs = common_folder([Path(run) for run in runs])
+    assert folder_of_runs.resolve() == (tmp_path / folder).resolve()
+    assert folder_of_runs.is_absolute() == (folder in ("..", "/elsewhere"))

@@ -58,7 +58,7 @@ def test_quiet_it_says_the_answer_only(flow, answer, tmp_path):
 
 
 def test_it_wants_one_thing_and_one_thing_only(flow, tmp_path):
-    assert "name what to show, one of sphere, " in wrong(flow())
+    assert "name a demo, one of sphere, " in wrong(flow())
     assert "did you mean 'sphere'?" in wrong(flow("shpere"))
     assert "not both" in wrong(flow("sphere", "--run", tmp_path))
     assert "is not a run directory" in wrong(flow("--run", tmp_path))

@@ -140,7 +140,7 @@ def test_a_signal_leaves_a_checkpoint_that_resume_continues(run, tmp_path, monke
     assert "step 4/4" in answer.err and "step 0/4" not in answer.err
 
 
-def test_a_finished_run_is_looked_at_where_its_last_record_stands(run, tmp_path):
+def test_the_spectrum_of_a_finished_run_is_that_of_its_last_record(run, tmp_path):
     arguments = ["--optimizer", "rmsprop", *TINY, "--rtol", "1e-4", "--out", tmp_path]
     assert run(*arguments, "-q").code == 0
     answer = run(*arguments, "--trace", "--layers", "1")
@@ -159,10 +159,10 @@ def test_a_finished_run_is_looked_at_where_its_last_record_stands(run, tmp_path)
     assert json.loads(told)["runs"]
 
 
-def test_a_run_that_diverged_is_not_looked_at(run, tmp_path):
+def test_the_spectrum_of_a_diverged_run_is_not_computed(run, tmp_path):
     exploding = ["--norm", "none", "--lr", "1e20", "--weight-decay", "0"]
     answer = run("--optimizer", "gd", *TINY, *exploding, "--trace", "--out", tmp_path)
-    assert answer.code == 3 and "diverged: there is nothing to look at" in answer.err
+    assert answer.code == 3 and "diverged: the spectrum at its end is not computed" in answer.err
     assert not (tmp_path / "spectrum").exists()
 
 

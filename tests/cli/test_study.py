@@ -282,11 +282,11 @@ def test_the_table_has_those_first_that_somebody_works_on(tmp_path, monkeypatch)
 
 def test_a_failure_is_a_line_that_stays(tmp_path, capsys):
     shown = progress(tmp_path)
-    with study_progress.board(shown, quiet=True) as silent:
-        silent.refresh()
-        silent.on_result(JobResult(shown.jobs[0], 4, "in use"))
-        silent.on_result(JobResult(shown.jobs[1], 6, ""))
-        silent.on_result(JobResult(shown.jobs[2], -9, "killed by SIGKILL"))
+    with study_progress.Display(shown, quiet=True) as display:
+        display.refresh()
+        display.on_result(JobResult(shown.jobs[0], 4, "in use"))
+        display.on_result(JobResult(shown.jobs[1], 6, ""))
+        display.on_result(JobResult(shown.jobs[2], -9, "killed by SIGKILL"))
     assert capsys.readouterr().err.splitlines() == [
         "gd  lr 0.1, seed 1: exit code 6",
         "gd  lr 0.1, seed 2: killed by SIGKILL",
@@ -297,7 +297,7 @@ def test_a_failure_is_a_line_that_stays(tmp_path, capsys):
 def test_plain_lines_come_now_and_then(tmp_path, capsys, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(study_progress.time, "monotonic", lambda: clock[0])
-    with study_progress.board(progress(tmp_path), quiet=False) as lines:
+    with study_progress.Display(progress(tmp_path), quiet=False) as lines:
         for now in (0.0, 1.0, 19.0, 20.0, 39.0):
             clock[0] = now
             lines.refresh()
@@ -315,7 +315,8 @@ def test_a_terminal_has_a_live_table(tmp_path, monkeypatch):
         "Console",
         lambda stderr: Console(file=screen, force_terminal=True, width=100, height=6),
     )
-    shown = study_progress.Screen(progress(tmp_path, 9))
+    monkeypatch.setattr(study_progress, "can_redraw", lambda: True)
+    shown = study_progress.Display(progress(tmp_path, 9), quiet=False)
     with shown:
         shown.refresh()
         shown.log("[red] is only text")

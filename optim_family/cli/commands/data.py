@@ -1,4 +1,4 @@
-"""`optim-family data`: the list of data sets, one of them, and fetching it."""
+"""`optim-family data`: list the data sets, show one, or fetch it."""
 
 from dataclasses import asdict
 from typing import Any
@@ -10,17 +10,16 @@ from optim_family.data import datasets
 
 @listing("data")
 def command(output: Output) -> None:
-    """List the data sets that are known by name."""
-    known = datasets.catalogue()
-    if output.json:
-        return output.data([asdict(entry) for entry in known])
-    rows = [_row(entry) for entry in known]
-    output.table(["data", "train + test", "size", "classes", "on this machine", ""], rows)
+    """List the data sets that have a name."""
+    catalogue = datasets.catalogue()
+    headers = ["data", "train + test", "size", "classes", "on this machine", ""]
+    output.result([asdict(entry) for entry in catalogue], headers, [_row(entry) for entry in catalogue])
     others = "".join(f" {name} of {entry.source}," for name, entry in datasets.registered_datasets().items())
-    output.say(
-        f"\nAlso{others} npz:PATH (x_train, y_train, x_test, y_test) "
-        "and folder:PATH (train/CLASS/*.png, test/…)."
-    )
+    if not output.json:
+        output.say(
+            f"\nAlso{others} npz:PATH (x_train, y_train, x_test, y_test) "
+            "and folder:PATH (train/CLASS/*.png, test/…)."
+        )
 
 
 def _row(entry: datasets.DatasetInfo) -> list[str]:
@@ -34,22 +33,18 @@ def _row(entry: datasets.DatasetInfo) -> list[str]:
     ]
 
 
-@command.named("fetch")
+@command.subcommand("fetch")
 def fetch(output: Output, name: str) -> None:
     """Download a published data set, once."""
     folder = str(datasets.fetch(name))
-    if output.json:
-        return output.data({"name": name, "folder": folder})
-    print(folder)
+    output.result({"name": name, "folder": folder}, [""], [[folder]])
 
 
-@command.named("show")
+@command.subcommand("show")
 def show(output: Output, name: str) -> None:
-    """Read a data set, and say what is in it: NAME, npz:PATH or folder:PATH."""
+    """Read a data set and show what it contains: NAME, npz:PATH or folder:PATH."""
     facts = _facts(name)
-    if output.json:
-        return output.data(facts)
-    output.table(["", name], [[key, _text(value)] for key, value in facts.items()])
+    output.result(facts, ["", name], [[key, _text(value)] for key, value in facts.items()])
 
 
 def _facts(name: str) -> dict[str, Any]:

@@ -4,33 +4,30 @@ from pathlib import Path
 
 import rich_click as click
 
-from optim_family.cli.output import Output, common
+from optim_family.cli.output import FOLDER, PATH, Output, common
 
 TARGETS = ("tensorboard", "mlflow", "wandb", "parquet")
 
 
 @click.command("export")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=PATH)
 @click.option(
     "--to", required=True, type=click.Choice(TARGETS), help="Target; needs the extra of the same name."
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder for tensorboard and parquet (default: exports/ and the tool's name).",
 )
 @click.option(
     "--project", default="optim-family", show_default=True, help="Project in W&B, experiment in MLflow."
 )
 @common
-@click.pass_obj
 def command(output: Output, runs: tuple[Path, ...], to: str, out: Path | None, project: str) -> None:
     """Export runs to another tool; RUNS are run directories or folders that contain them."""
     from optim_family.analysis.export import export
     from optim_family.runs.run import find_runs, read_run
 
-    found = [read_run(folder) for path in runs for folder in find_runs(path)]
-    places = export(found, to, out or Path("exports") / to, project)
-    if output.json:
-        return output.data({"to": to, "runs": len(found), "places": places})
-    print("\n".join(places))
+    loaded = [read_run(folder) for path in runs for folder in find_runs(path)]
+    places = export(loaded, to, out or Path("exports") / to, project)
+    output.result({"to": to, "runs": len(loaded), "places": places}, [""], [[place] for place in places])

@@ -5,7 +5,7 @@ from typing import Any
 
 import rich_click as click
 
-from optim_family.cli.output import Output, common
+from optim_family.cli.output import PATH, Output, common
 from optim_family.cli.run_options import loss_fields, loss_spec_from_options
 from optim_family.cli.spectrum import SpectrumOptions, spectrum_options
 
@@ -13,24 +13,21 @@ from optim_family.cli.spectrum import SpectrumOptions, spectrum_options
 @click.command(
     "measure",
     params=[field.option(field.name, "Loss and views") for field in loss_fields()],
-    epilog="Such as: measure --model bn_cnn --weights mine.safetensors --density --out looked",
+    epilog="Example: measure --model bn_cnn --weights mine.safetensors --density --out measured",
 )
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="A safetensors file with the tensors of the model, or of a checkpoint of `run`; "
     "the initial weights if not given.",
 )
-@click.option(
-    "--k", type=click.IntRange(1), default=1, help="How many of the largest eigenvalues (default 1)."
-)
+@click.option("--k", type=click.IntRange(1), default=1, help="Number of largest eigenvalues (default 1).")
 @spectrum_options
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for measurement.json and the figure.")
+@click.option("--out", type=PATH, help="Folder for measurement.json and the figure.")
 @common
-@click.pass_obj
-def command(output: Output, /, weights: Path | None, k: int, out: Path | None, **given: Any) -> int:
+def command(output: Output, /, weights: Path | None, k: int, out: Path | None, **options: Any) -> int:
     """Measure the sharpness of a model on data, at weights from a file; nothing is trained."""
     from optim_family.cli.measure import measure_command
 
-    spectrum = SpectrumOptions.from_options(given)
-    return measure_command(loss_spec_from_options(given), weights, k, spectrum, out, output)
+    spectrum = SpectrumOptions.from_options(options)
+    return measure_command(loss_spec_from_options(options), weights, k, spectrum, out, output)

@@ -1,13 +1,12 @@
 """`optim-family study`: run a grid of runs, follow its progress, write its report."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from optim_family.cli.lazy_groups import listing
-from optim_family.cli.output import Output
+from optim_family.cli.output import FOLDER, PATH, Output, add_options
 from optim_family.training.spec import slug
 
 if TYPE_CHECKING:
@@ -19,40 +18,31 @@ def command(output: Output) -> None:
     """List the studies; PATH.toml names a study of your own."""
     from optim_family.study.spec import questions
 
-    known = questions()
-    if output.json:
-        return output.data([{"name": name, "question": text} for name, text in known.items()])
-    output.table(["study", "question"], [[name, text] for name, text in known.items()])
+    studies = questions()
+    values = [{"name": name, "question": text} for name, text in studies.items()]
+    output.result(values, ["study", "question"], list(studies.items()))
 
 
-def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that select the runs of a study and their folder."""
-    options = (
-        click.option(
-            "--out",
-            type=click.Path(path_type=Path),
-            help="Folder of the runs (default: runs/STUDY).",
-        ),
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Change a setting in all grids, for example train.steps=100.",
-        ),
-        click.option(
-            "--only",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Select runs, for example optimizer=gd,sgd or lr=0.1.",
-        ),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+# They select the runs of a study and their folder.
+study_options = add_options(
+    click.option("--out", type=PATH, help="Folder of the runs (default: runs/STUDY)."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change a setting in all grids, for example train.steps=100.",
+    ),
+    click.option(
+        "--only",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Select runs, for example optimizer=gd,sgd or lr=0.1.",
+    ),
+)
 
 
-@command.named("run")
+@command.subcommand("run")
 @study_options
 @click.option(
     "--workers",
@@ -87,7 +77,7 @@ def run(output: Output, name: str, workers: int | None, dry_run: bool, **options
     return study_command(study, folder, workers, output, start_launcher)
 
 
-@command.named("status")
+@command.subcommand("status")
 @study_options
 def status(output: Output, name: str, **selection: Any) -> None:
     """Show the progress of every run of a study."""
@@ -96,13 +86,9 @@ def status(output: Output, name: str, **selection: Any) -> None:
     show_states(*_study(name, **selection), output)
 
 
-@command.named("report")
+@command.subcommand("report")
 @study_options
-@click.option(
-    "--to",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the report (default: OUT/report).",
-)
+@click.option("--to", type=FOLDER, help="Folder of the report (default: OUT/report).")
 def report(output: Output, name: str, to: Path | None, **selection: Any) -> None:
     """Evaluate the runs that have begun: one HTML page, tables, figures."""
     from optim_family.cli.study import write_report
@@ -111,7 +97,7 @@ def report(output: Output, name: str, to: Path | None, **selection: Any) -> None
     write_report(study, folder, to or folder / "report", output)
 
 
-@command.named("show")
+@command.subcommand("show")
 @study_options
 def show(output: Output, name: str, **selection: Any) -> None:
     """Show the question of a study, its claims and its runs."""
