@@ -133,12 +133,11 @@ def check_decay_is_as_declared(optimizer: type[OptimizerBase]) -> str:
     """Decoupled decay: w ← (1 − s) w before the step. Coupled decay: λw is added to the gradient."""
     worst = -1.0
     for values in variants(optimizer, lr=LR, weight_decay=0.3):
-        harness, plain = (
-            OptimizerHarness.build(optimizer, values),
-            OptimizerHarness.build(optimizer, values | {"weight_decay": 0.0}),
-        )
         if (decay := OptimizerHarness.build(optimizer, values).geometry().decay) is None:
             continue
+        harness, plain = (
+            OptimizerHarness.build(optimizer, v) for v in (values, values | {"weight_decay": 0.0})
+        )
         for gradient in gradients(harness.space.dim, 5, seed=5):
             before = harness.space.weights()
             plain.space.assign(before)
@@ -161,8 +160,7 @@ def check_rescaling(optimizer: type[OptimizerBase]) -> str:
     worst = -1.0
     for values in with_decay(optimizer) + [v | {"eps": 0.0} for v in with_decay(optimizer) if "eps" in v]:
         harness = OptimizerHarness.build(optimizer, values | {"lr": 0.01})
-        exponents = harness.optimizer.rescaling()
-        if exponents is None:
+        if (exponents := harness.optimizer.rescaling()) is None:
             continue
         a, b = exponents
         scaled = harness.copy(lr=0.01 * 3**a, weight_decay=values["weight_decay"] * 3**b)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, final, get_args, get_origin
+from typing import Any, Literal, Self, final, get_args, get_origin
 
 import torch
 from pydantic import ValidationError
@@ -29,9 +29,7 @@ class OptimizerHarness:
     space: ParameterSpace
 
     @classmethod
-    def build(
-        cls, optimizer: type[OptimizerBase], values: dict[str, Any], seed: int = 0
-    ) -> "OptimizerHarness":
+    def build(cls, optimizer: type[OptimizerBase], values: dict[str, Any], seed: int = 0) -> Self:
         """New seeded tensors in float64, and the optimizer on them."""
         generator = torch.Generator().manual_seed(seed)
         tensors = {
@@ -57,7 +55,7 @@ class OptimizerHarness:
         self.set_gradient(torch.ones(self.space.dim, dtype=torch.float64) if gradient is None else gradient)
         return self.optimizer.geometry()
 
-    def warm_up(self, steps: int = WARM_UP, seed: int = 1) -> "OptimizerHarness":
+    def warm_up(self, steps: int = WARM_UP, seed: int = 1) -> Self:
         """Take steps with random gradients, so that the state is one of training."""
         for gradient in gradients(self.space.dim, steps, seed):
             self.step(gradient)
@@ -98,10 +96,9 @@ def variants(optimizer: type[OptimizerBase], **fixed: float) -> list[dict[str, A
             choices[name] = [False, True]
         else:
             choices[name] = [field.default, *(field.examples or [])]
-    combinations = (
-        dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
-    )
-    return [values for values in combinations if _allowed(optimizer, values)]
+    combinations = itertools.product(*choices.values())
+    every = (dict(zip(choices, combination, strict=True)) for combination in combinations)
+    return [values for values in every if _allowed(optimizer, values)]
 
 
 def with_decay(optimizer: type[OptimizerBase]) -> list[dict[str, Any]]:
@@ -114,8 +111,8 @@ def with_decay(optimizer: type[OptimizerBase]) -> list[dict[str, Any]]:
 
 def with_metric(optimizer: type[OptimizerBase], candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The variants that declare a metric."""
-    metrics = [OptimizerHarness.build(optimizer, values).geometry().metric for values in candidates]
-    return [v for v, metric in zip(candidates, metrics, strict=True) if not isinstance(metric, UnknownMetric)]
+    metrics = ((v, OptimizerHarness.build(optimizer, v).geometry().metric) for v in candidates)
+    return [values for values, metric in metrics if not isinstance(metric, UnknownMetric)]
 
 
 def _allowed(optimizer: type[OptimizerBase], values: dict[str, Any]) -> bool:

@@ -51,10 +51,10 @@ class CheckResult:
     @property
     def verdict(self) -> str:
         """`passed`, `failed` or `expected failure`, with the reason if there is one."""
-        if not self.expected_failure:
-            return "passed" if self.passed else "failed"
-        verdict = "passed, though expected to fail" if self.passed else "expected failure"
-        return f"{verdict}: {self.expected_failure}"
+        if self.expected_failure:
+            verdict = "passed, though expected to fail" if self.passed else "expected failure"
+            return f"{verdict}: {self.expected_failure}"
+        return "passed" if self.passed else "failed"
 
 
 def run_checks(name: str, checks: Sequence[str] = (), *, seconds: float = SECONDS) -> Iterator[CheckResult]:
@@ -70,9 +70,8 @@ def run_checks(name: str, checks: Sequence[str] = (), *, seconds: float = SECOND
         PluginError: it cannot be loaded.
     """
     entry = registry.entry(name)
-    remaining = yield from _run_in_process(entry, checks, seconds)
-    while remaining:
-        remaining = yield from _run_in_process(entry, remaining, seconds)
+    while checks := (yield from _run_in_process(entry, checks, seconds)):
+        pass
 
 
 def _run_in_process(
@@ -112,8 +111,7 @@ def _next_line(process: "subprocess.Popen[bytes]", seconds: float) -> dict[str, 
         if not byte:
             return None
         line += byte
-    values: dict[str, Any] = json.loads(line)
-    return values
+    return dict(json.loads(line))
 
 
 def _failure(process: "subprocess.Popen[bytes]") -> str:

@@ -5,6 +5,7 @@ only the folder of the study. A run that was stopped from outside, or whose mach
 and resumes from its checkpoint.
 """
 
+import importlib
 import logging
 import os
 import signal
@@ -133,17 +134,14 @@ class Submitit(Cluster):
     """
 
     def __init__(self, folder: Path, workers: int, settings: Mapping[str, Any]) -> None:
-        try:
-            import submitit
-        except ImportError:
-            raise UsageError(_missing("submitit")) from None
+        submitit = _imported("submitit", "slurm")
         defaults = {"timeout_min": 24 * 60, "cpus_per_task": 1, "array_parallelism": workers}
         options = {**defaults, **settings}
         cluster = options.pop("cluster", None)
         self.threads = int(options["cpus_per_task"])
+        parameters = {key if key in _SHARED else f"slurm_{key}": value for key, value in options.items()}
         try:
             self._executor = submitit.AutoExecutor(folder, cluster=cluster)
-            parameters = {key if key in _SHARED else f"slurm_{key}": value for key, value in options.items()}
             self._executor.update_parameters(**parameters)
         except Exception as error:
             raise UsageError(f"--launcher submitit: {one_line(error)}") from error
@@ -158,10 +156,10 @@ class Submitit(Cluster):
         if not handle.done():
             return None
         try:
-            code, message = handle.result()
+            result: tuple[int, str] = handle.result()
         except Exception as error:  # raised by submitit; its text ends with the log of the job
             return Stopped.exit_code, one_line(error)[-500:]
-        return code, message
+        return result
 
     def cancel(self, handle: Any) -> None:
         """Have the cluster send SIGTERM."""
@@ -182,10 +180,7 @@ class Ray(Cluster):
     """
 
     def __init__(self, workers: int, address: str | None, settings: Mapping[str, Any]) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise UsageError(_missing("ray")) from None
+        ray = _imported("ray", "ray")
         self._ray, self._options = ray, {"num_cpus": 1, "max_retries": 0, **settings}
         self.threads = max(1, int(self._options["num_cpus"]))
         start = {"address": address} if address else {"num_cpus": workers * self.threads}
@@ -198,36 +193,31 @@ class Ray(Cluster):
 
     def submit(self, jobs: list[Job]) -> list[Any]:
         """Submit one task a job."""
-        task = self._ray.remote(**self._options)(_run_remote_job)
-        return [
-            task.remote(job.spec.model_dump_json(), str(job.out.absolute()), self.threads) for job in jobs
-        ]
+        task = self._ray.remote(**self._options)(lambda remote_job: remote_job())
+        return [task.remote(_remote_job(job, self.threads)) for job in jobs]
 
     def result(self, handle: Any) -> tuple[int, str] | None:
         """The result of the worker; a task that ended without one was lost with its node."""
         try:
-            if not self._ray.wait([handle], timeout=0)[0]:
-                return None
-            code, message = self._ray.get(handle)
+            ended = self._ray.wait([handle], timeout=0)[0]
+            result: tuple[int, str] | None = self._ray.get(handle) if ended else None
         except self._ray.exceptions.TaskCancelledError:
             return Stopped.exit_code, "cancelled"
         except Exception as error:  # raised by Ray: the node was lost
             return Stopped.exit_code, one_line(error)[-500:]
-        return code, message
+        return result
 
     def cancel(self, handle: Any) -> None:
         """Interrupt the task, which waits for the worker's checkpoint."""
         self._ray.cancel(handle, force=False)
 
 
-def _run_remote_job(spec: str, out: str, threads: int) -> tuple[int, str]:
-    return RemoteJob(spec, out, threads)()
-
-
 def _remote_job(job: Job, threads: int) -> RemoteJob:
     return RemoteJob(job.spec.model_dump_json(), str(job.out.absolute()), threads)
 
 
-def _missing(name: str) -> str:
-    extra = {"submitit": "slurm"}.get(name, name)
-    return f"--launcher {name} needs {name}; pip install 'optim-family[{extra}]'"
+def _imported(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UsageError(f"--launcher {name} needs {name}; pip install 'optim-family[{extra}]'") from None

@@ -1,12 +1,12 @@
-"""What a run would cost: a few gradients and Hessian products on part of its data, in a new process.
+"""Estimate the cost of a run from a few gradients and Hessian products on part of its data, in a new process.
 
     seconds ≈ start + steps · gradient
               + records · (places · kinds · PRODUCTS · product + evaluation + batches · views · quotient)
 
-places: the weights, and their midpoint if asked for; kinds: views that do not differ by ρ² alone; batches:
-those along whose gradients is measured.
+places: the weights, and the midpoint where it is measured; kinds: views that differ by more than ρ²; batches:
+the mini-batches of batch sharpness.
 
-`python -m optim_family.study.cost` reads a specification on stdin, and answers with JSON.
+`python -m optim_family.study.cost` reads a specification on stdin and writes JSON to stdout.
 """
 
 import json
@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, final
@@ -25,15 +26,21 @@ from optim_family.training.spec import RunSpec
 if TYPE_CHECKING:
     from optim_family.training.experiment import Experiment
 
-IMAGES: Final = 1000  # at most; the cost of more is in proportion
-PRODUCTS: Final = 8  # of a reading that starts from the last eigenvector, about
+IMAGES: Final = 1000  # at most; the cost is proportional to the number of images
+PRODUCTS: Final = 8  # Hessian products of a measurement that starts from the last eigenvector, about
 _REPEATS: Final = 3
 
 
 @final
 @dataclass(frozen=True)
 class Cost:
-    """What a run would take on this machine; a `mistake` says why it cannot be carried out at all."""
+    """The cost of a run on this machine; `mistake` says why the run is impossible.
+
+    Attributes:
+        trained: number of trained weights.
+        seconds: wall time.
+        bytes: peak memory of the estimate.
+    """
 
     trained: int = 0
     seconds: float = 0.0
@@ -42,23 +49,19 @@ class Cost:
 
 
 def cost(spec: RunSpec) -> Cost:
-    """Estimate the cost of a run; its memory is the most that the trial took."""
-    done = subprocess.run(
-        [sys.executable, "-m", "optim_family.study.cost"],
-        input=spec.model_dump_json(),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        return Cost(mistake=done.stderr.strip().rpartition("\n")[2])
-    return Cost(**json.loads(done.stdout))
+    """Estimate the cost of a run in a new process."""
+    command = [sys.executable, "-m", "optim_family.study.cost"]
+    process = subprocess.run(command, input=spec.model_dump_json(), capture_output=True, text=True)
+    if process.returncode:
+        return Cost(mistake=process.stderr.strip().rpartition("\n")[2])
+    return Cost(**json.loads(process.stdout))
 
 
 def measure(spec: RunSpec) -> Cost:
-    """Estimate it in this process.
+    """Estimate the cost of a run in this process.
 
     Raises:
-        OptimFamilyError: it cannot be carried out.
+        OptimFamilyError: the run is impossible.
     """
     begin = time.perf_counter()
     import torch
@@ -68,9 +71,12 @@ def measure(spec: RunSpec) -> Cost:
     from optim_family.training.experiment import build_experiment
 
     images = len(datasets.load(spec.data, limit=spec.limit, seed=spec.seed).y_train)
-    part = spec.model_copy(update={"limit": _part(spec, images)})
+    unit = (
+        spec.batch_size or spec.ghost_batch or IMAGES
+    )  # the ghost batch and the mini-batch divide the limit
+    limit = min(images, unit * max(1, IMAGES // unit))
     with full_precision():
-        experiment = build_experiment(part)
+        experiment = build_experiment(spec.model_copy(update={"limit": limit}))
         objective, hessian = experiment.objective, experiment.objective.hessian()
         direction = torch.randn_like(objective.space.weights())
         start = time.perf_counter() - begin
@@ -78,16 +84,16 @@ def measure(spec: RunSpec) -> Cost:
         product = _seconds(lambda: (hessian @ direction)[0])
         evaluation = _seconds(lambda: objective.evaluate().train_loss)
         quotients = _quotients(experiment)
-    more = images / objective.size
-    of_batch = more if spec.batch_size is None else 1
+    whole = images / objective.size
+    batch = whole if spec.batch_size is None else 1
     readings = len({unscaled_view(view) for view in experiment.views}) * (1 + spec.midpoint)
-    record = more * (readings * PRODUCTS * product + evaluation) + of_batch * quotients
-    seconds = start + spec.steps * of_batch * gradient + (1 + spec.steps // spec.every) * record
+    record = whole * (readings * PRODUCTS * product + evaluation) + batch * quotients
+    seconds = start + spec.steps * batch * gradient + (1 + spec.steps // spec.every) * record
     return Cost(objective.space.dim, seconds, _memory(experiment.spec.device))
 
 
 def _quotients(experiment: "Experiment") -> float:
-    """Seconds that the mini-batches of a record take, each in every view."""
+    """Seconds for the batch sharpness of one record."""
     from optim_family.sharpness.batch_sharpness import batch_sharpness
 
     spec, objective = experiment.spec, experiment.objective
@@ -100,23 +106,18 @@ def _quotients(experiment: "Experiment") -> float:
 
 
 def _part(spec: RunSpec, images: int) -> int:
-    """So many images that the ghost batch and the mini-batch divide them."""
+    """Number of images to time: a multiple of the mini-batch or the ghost batch."""
     unit = spec.batch_size or spec.ghost_batch or IMAGES
     return min(images, unit * max(1, IMAGES // unit))
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    """The least of several times that it takes to compute one number, after one that warms up."""
-    times = []
-    for _ in range(1 + _REPEATS):
-        begin = time.perf_counter()
-        float(work())  # a GPU has then finished
-        times.append(time.perf_counter() - begin)
-    return min(times[1:])
+    """The shortest of several times that a number takes, after a warm-up; float() waits for the GPU."""
+    return min(timeit.repeat(lambda: float(work()), number=1, repeat=1 + _REPEATS)[1:])
 
 
 def _memory(device: str) -> int:
-    """The most that this process has taken, in bytes; of the GPU's memory where it uses one."""
+    """Peak memory of this process in bytes: of the GPU if it uses one."""
     import torch
 
     if device.startswith("cuda"):
@@ -126,7 +127,7 @@ def _memory(device: str) -> int:
 
 
 def main() -> int:
-    """Answer what stdin asks; the exit code."""
+    """Write the cost of the run on stdin as JSON; return the exit code."""
     from optim_family.study.worker import resolve_device
 
     try:

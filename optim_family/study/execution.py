@@ -7,7 +7,7 @@ run that another process has locked is skipped, and its state is read again late
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
@@ -97,7 +97,8 @@ def run_study(
     """
     failed: list[JobResult] = []
     while todo := [job for job in jobs if not finished(job) and all(job != each.job for each in failed)]:
-        for result in launcher.map(_available(todo), stop, on_poll):
+        available = (job for job in todo if not finished(job) and not _is_locked(job.out))  # when asked for
+        for result in launcher.map(available, stop, on_poll):
             on_result(result)
             failed += [result] * has_failed(result)
         if all(_is_locked(job.out) for job in todo):
@@ -112,11 +113,6 @@ def runs(jobs: Iterable[Job]) -> list[Run]:
         CorruptError: a run is damaged.
     """
     return [read_run(job.out) for job in jobs if (job.out / layout.SPEC).exists()]
-
-
-def _available(todo: Iterable[Job]) -> Iterator[Job]:
-    """The jobs that are neither finished nor locked, each judged when the iterator reaches it."""
-    return (job for job in todo if not finished(job) and not _is_locked(job.out))
 
 
 def _wait(stop: StopSignal, on_poll: Callable[[], None]) -> None:

@@ -106,7 +106,7 @@ class Worker:
             stdout=self._output,
             stderr=self._output,
             bufsize=0,
-            env={**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
             start_new_session=True,  # Ctrl-C reaches this process, which then stops the workers
         )
         stdin = self.process.stdin
