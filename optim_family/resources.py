@@ -1,10 +1,11 @@
-"""Installed versions, and the folders of model cards and studies, inside the package or next to it."""
+"""Installed versions, and the TOML files of models and studies, inside the package or next to it."""
 
+import tomllib
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from optim_family.errors import OptimFamilyError
+from optim_family.errors import OptimFamilyError, UsageError
 
 
 def version(distribution: str) -> str | None:
@@ -27,3 +28,22 @@ def folder(kind: Literal["models", "studies"]) -> Path:
     if existing is None:
         raise OptimFamilyError(f"{kind}/ is neither in {package} nor next to it; install optim-family again")
     return existing
+
+
+def toml_names(kind: Literal["models", "studies"]) -> list[str]:
+    """The names of the packaged TOML files of one kind, sorted."""
+    return sorted(path.stem for path in folder(kind).glob("*.toml"))
+
+
+def read_toml(path: Path, subject: str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UsageError: it cannot be read, or is not TOML; the message begins with the subject and the path.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{subject} {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # of syntax, UTF-8, enormous numbers and nesting
+        raise UsageError(f"{subject} {path} is not valid TOML: {error}") from None

@@ -4,7 +4,6 @@ A card is a dataclass, so that listing all of them costs nothing; pydantic is im
 """
 
 import math
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, Literal, final
 
 from optim_family import registry
 from optim_family.errors import UsageError, invalid_field, unknown
-from optim_family.resources import folder
+from optim_family.resources import folder, read_toml, toml_names
 
 
 @final
@@ -58,12 +57,13 @@ class Card:
 
 def names() -> list[str]:
     """The names of the packaged cards, sorted."""
-    return sorted(path.stem for path in folder("models").glob("*.toml"))
+    return toml_names("models")
 
 
 def summaries() -> dict[str, str]:
-    """Name → one line, for every packaged card and every plugin; validates and imports nothing."""
-    cards = {name: str(_table(folder("models") / f"{name}.toml").get("summary", "")) for name in names()}
+    """Name → one line, for every packaged card and every plugin, without validation or import."""
+    tables = {name: read_toml(folder("models") / f"{name}.toml", "model card") for name in names()}
+    cards = {name: str(table.get("summary", "")) for name, table in tables.items()}
     return {name: f"of {entry.source}" for name, entry in registered_models().items()} | cards
 
 
@@ -92,7 +92,7 @@ def load(model: str) -> Card:
 def _read(path: Path) -> Card:
     from pydantic import TypeAdapter, ValidationError
 
-    table = _table(path)
+    table = read_toml(path, "model card")
     mistakes = list(_broken_rules(table))
     try:
         card = TypeAdapter(Card).validate_python({"name": path.stem, **table})
@@ -117,22 +117,10 @@ def _mistake(detail: Any) -> str:
     """One mistake: `adapt.readout_norm: it must be a valid number, not one`."""
     *table, key = map(str, detail["loc"])
     if detail["type"] == "unexpected_keyword_argument":
-        return ".".join(table) + ": " * bool(table) + unknown("field", key, _fields(table))
+        owner = {"adapt": Adapt, "expect": Expect}[table[0]] if table else Card
+        known = [each.name for each in fields(owner)]
+        return ".".join(table) + ": " * bool(table) + unknown("field", key, known)
     return invalid_field(detail, ".".join([*table, key]))
-
-
-def _fields(table: list[str]) -> Iterator[str]:
-    owner = {"adapt": Adapt, "expect": Expect}[table[0]] if table else Card
-    return (each.name for each in fields(owner))
-
-
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"model card {path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # of syntax, UTF-8, enormous numbers and nesting
-        raise UsageError(f"model card {path} is not valid TOML: {error}") from None
 
 
 Norm = Literal["frozen-affine", "affine", "none"]

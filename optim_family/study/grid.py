@@ -1,7 +1,7 @@
-"""From a grid to its runs: all combinations of its lists, or everything that is wrong with it.
+"""Expand a grid to runs, one for each combination of its lists, or report every mistake in it.
 
-A key is a field of the run or a hyper-parameter; a hyper-parameter that is named like a field of the run
-carries its optimizer's name, `rmsprop_norm`.
+A key is a field of the run or a hyper-parameter; a hyper-parameter with the name of a field has its
+optimizer's name as a prefix, `rmsprop_norm`.
 """
 
 import difflib
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from optim_family import registry
 from optim_family.data import datasets
@@ -22,47 +21,47 @@ from optim_family.training.spec import RunSpec
 Grid = Mapping[str, Any]
 Axes = Mapping[str, list[Any]]
 
-_OWN: Final = ("optimizer", "hyper", "seed")
-# What a grid can say of a run; `seeds` are its seed, one run each.
-RUN_KEYS: Final = ("optimizer", *(key for key in RunSpec.model_fields if key not in _OWN), "seeds")
+# The fields of a run as keys of a grid; each of `seeds` is the seed of a run.
+RUN_KEYS: Final = (*(key for key in RunSpec.model_fields if key not in ("hyper", "seed")), "seeds")
 _DEFAULTS: Final[Grid] = {"seeds": 0, "device": "auto"}
-_NONE: Final = {"batch_size": "full", "limit": "all"}  # how a file says what JSON says by null
-_ONE_VALUE: Final = {"views"}  # although it is a list
+_NONE: Final = {"batch_size": "full", "limit": "all"}  # the words of a grid for null
 
 
 @final
 @dataclass(frozen=True)
 class Mistake:
-    """What is wrong, in one line, and the key whose value it is; no key if it is the grid as a whole."""
+    """One line about a mistake, and the key of the wrong value; empty if the whole grid is wrong."""
 
     text: str
     key: str = ""
 
 
 def expand(shared: Grid, grid: Grid) -> Iterator[RunSpec | Mistake]:
-    """Every run of a grid, and every mistake in it; some mistakes come again.
+    """Yield every run of a grid and every mistake in it; a mistake may come more than once.
 
     Args:
-        shared: fields of the run, which hold where the grid does not say them.
+        shared: fields of the run, which the grid overrides.
         grid: fields and hyper-parameters, each a value or a list of values.
     """
     axes = {key: _axis(key, value) for key, value in {**_DEFAULTS, **shared, **grid}.items()}
-    yield from (_missing(key, axes) for key in ("optimizer", "model") if key not in axes)
+    for key in ("optimizer", "model"):
+        if key not in axes:
+            near = difflib.get_close_matches(key, axes, n=1)
+            yield Mistake(f"it names no {key}" + (f"; did you mean that by {near[0]!r}?" if near else ""))
     yield from (Mistake(f"{key}: give at least one value", key) for key, values in axes.items() if not values)
-    yield from _refused("model", axes, cards.load)
-    yield from _refused("data", axes, _check_data)
+    yield from _invalid_names("model", axes, cards.load)
+    yield from _invalid_names("data", axes, _check_data)
     for name in axes.pop("optimizer", []):
         try:
             optimizer = registry.load(str(name))
         except OptimFamilyError as error:
             yield Mistake(str(error), "optimizer")
         else:
-            usual = {"batch_size": [optimizer.batch_size]}
-            yield from _of_optimizer(str(name), optimizer.Hyper, usual | axes)
+            yield from _expand_axes(str(name), optimizer.Hyper, {"batch_size": [optimizer.batch_size]} | axes)
 
 
 def as_grid_keys(run: RunSpec) -> dict[str, Any]:
-    """What a run is, by the keys of a grid."""
+    """The fields and hyper-parameters of a run under the keys of a grid."""
     fields = run.model_dump(mode="json", exclude={"hyper", "seed"}) | {"seeds": run.seed}
     words = {key: _NONE[key] for key in _NONE if fields[key] is None}
     return fields | words | {_key(run.optimizer, name): value for name, value in run.hyper.items()}
@@ -73,15 +72,10 @@ def _key(optimizer: str, hyper: str) -> str:
 
 
 def _axis(key: str, value: Any) -> list[Any]:
-    return value if isinstance(value, list) and key not in _ONE_VALUE else [value]
+    return value if isinstance(value, list) and key != "views" else [value]
 
 
-def _missing(key: str, axes: Axes) -> Mistake:
-    near = difflib.get_close_matches(key, axes, n=1)
-    return Mistake(f"it names no {key}" + (f"; did you mean that by {near[0]!r}?" if near else ""))
-
-
-def _refused(key: str, axes: Axes, check: Callable[[str], Any]) -> Iterator[Mistake]:
+def _invalid_names(key: str, axes: Axes, check: Callable[[str], Any]) -> Iterator[Mistake]:
     for name in axes.get(key, ()):
         try:
             check(str(name))
@@ -95,44 +89,38 @@ def _check_data(name: str) -> None:
         raise UsageError(unknown("data set", name, datasets.FORMS))
 
 
-def _of_optimizer(name: str, hyper: type[BaseModel], axes: Axes) -> Iterator[RunSpec | Mistake]:
+def _expand_axes(name: str, hyper: type[BaseModel], axes: Axes) -> Iterator[RunSpec | Mistake]:
+    """Yield every run of one optimizer and every mistake."""
     names = {_key(name, field): field for field in hyper.model_fields}
-    strange = [key for key in axes if key not in names and key not in RUN_KEYS]
-    yield from (_no_such_key(name, key, names) for key in strange)
-    known = {key: values for key, values in axes.items() if key not in strange}
-    for values in itertools.product(*known.values()):
-        given = dict(zip(known, values, strict=True))
-        numbers = {names[key]: value for key, value in given.items() if key in names}
-        fields = {key: _none_if_keyword(key, value) for key, value in given.items() if key in RUN_KEYS}
-        full, wrong = _validated(hyper, numbers, f"{name} ")
+    known = {key: values for key, values in axes.items() if key in names or key in RUN_KEYS}
+    yield from (_unknown_key(name, key, names) for key in axes if key not in known)
+    for combination in itertools.product(*known.values()):
+        values = dict(zip(known, combination, strict=True))
+        numbers = {names[key]: value for key, value in values.items() if key in names}
+        fields = {k: None if x == _NONE.get(k, ()) else x for k, x in values.items() if k in RUN_KEYS}
+        full, mistakes = _validate(hyper, numbers, f"{name} ")
         run = {"optimizer": name, "hyper": full, "seed": fields.pop("seeds"), **fields}
-        wrong += _validated(RunSpec, run)[1]
-        yield from wrong
-        if not wrong:
+        mistakes += _validate(RunSpec, run)[1]
+        yield from mistakes
+        if not mistakes:
             yield RunSpec.model_validate(run)
 
 
-def _no_such_key(optimizer: str, key: str, hyper: Collection[str]) -> Mistake:
+def _unknown_key(optimizer: str, key: str, hyper: Collection[str]) -> Mistake:
     near = difflib.get_close_matches(key, [*hyper, *RUN_KEYS], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return Mistake(f"{optimizer} has no hyper-parameter {key!r}{hint} It has {', '.join(hyper)}", key)
 
 
-def _validated(model: type[BaseModel], values: Grid, whose: str = "") -> tuple[dict[str, Any], list[Mistake]]:
-    """The values with everything that they leave open, as JSON; or the mistakes in them."""
+def _validate(model: type[BaseModel], values: Grid, prefix: str = "") -> tuple[dict[str, Any], list[Mistake]]:
+    """The values completed by defaults, as JSON, or mistakes such as `rmsprop lr: it must be …`."""
     try:
         return model.model_validate(values).model_dump(mode="json"), []
     except ValidationError as error:
-        return {}, [_format_mistake(detail, whose) for detail in error.errors(include_url=False)]
-
-
-def _none_if_keyword(key: str, value: Any) -> Any:
-    return None if value == _NONE.get(key, ()) else value
-
-
-def _format_mistake(detail: ErrorDetails, whose: str) -> Mistake:
-    """One mistake: `rmsprop lr: it must be greater than 0, not -1`."""
-    if not detail["loc"]:
-        return Mistake(whose + invalid_field(detail, ""))
-    field = str(detail["loc"][0]).replace("seed", "seeds")
-    return Mistake(invalid_field(detail, whose + field), field)
+        details = error.errors(include_url=False)
+    fields = [str(detail["loc"][0]).replace("seed", "seeds") if detail["loc"] else "" for detail in details]
+    lines = [
+        invalid_field(d, prefix + f) if f else prefix + invalid_field(d, "")
+        for d, f in zip(details, fields, strict=True)
+    ]
+    return {}, list(map(Mistake, lines, fields))

@@ -1,19 +1,20 @@
-"""A study is a file: a question, claims to test, what its runs share, and grids of optimizers and models."""
+"""Read a study from TOML: a question, claims, shared options, and grids of optimizers and models."""
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, final
 
 from optim_family.analysis.claims import CLAIMS
 from optim_family.errors import UsageError, key_value, unknown
-from optim_family.resources import folder
+from optim_family.resources import folder, read_toml, toml_names
 from optim_family.runs.labels import compact
 from optim_family.study.grid import RUN_KEYS, as_grid_keys, expand
 from optim_family.training.spec import RunSpec
 
-# Section → key → field of the run; what is neither data nor measurement is training.
+# Section → key → field of the run.
 _DATA: Final = {"name": "data", "limit": "limit", "ghost_batch": "ghost_batch"}
 _MEASURE: Final = {key: key for key in ("views", "every", "rtol", "midpoint", "batch_sharpness", "hvp")}
 _TRAIN: Final = {key: key for key in RUN_KEYS if key not in {"optimizer", *_DATA.values(), *_MEASURE}}
@@ -28,19 +29,17 @@ class StudySpec:
 
     Attributes:
         name: of the file, without `.toml`.
-        claims: names out of `claims.CLAIMS`.
-        runs: no two the same; their device may be `auto`, which every machine resolves for itself.
-        source: the text of the file.
+        claims: keys of `claims.CLAIMS`.
+        runs: all different; each machine resolves the device `auto` for itself.
     """
 
     name: str
     question: str
     claims: tuple[str, ...]
     runs: tuple[RunSpec, ...]
-    source: str
 
     def only(self, conditions: Iterable[str]) -> "StudySpec":
-        """The study with those of its runs that meet every condition: `optimizer=gd,sgd`, `lr=0.1`.
+        """The study with the runs that meet every condition: `optimizer=gd,sgd`, `lr=0.1`.
 
         Raises:
             UsageError: no run has such a field, or such a value.
@@ -53,13 +52,12 @@ class StudySpec:
 
 def names() -> list[str]:
     """The names of the packaged studies, sorted."""
-    return sorted(path.stem for path in folder("studies").glob("*.toml"))
+    return toml_names("studies")
 
 
 def questions() -> dict[str, str]:
-    """Name → question of every packaged study; reads the files and validates nothing."""
-    paths = {name: find(name) for name in names()}
-    return {name: str(_table(path, _text(path)).get("question", "")) for name, path in paths.items()}
+    """Name → question of every packaged study, without validation."""
+    return {name: str(read_toml(find(name), "the study").get("question", "")) for name in names()}
 
 
 def find(name: str) -> Path:
@@ -76,66 +74,48 @@ def find(name: str) -> Path:
 
 
 def load(name: str, settings: Iterable[str] = ()) -> StudySpec:
-    """Read a study, and expand it.
+    """Read and validate a study.
 
     Args:
         name: of a packaged study, or a path that ends in `.toml`.
-        settings: `train.steps=100`, with values as in TOML; they hold for every grid.
+        settings: `train.steps=100`, with TOML values; they override every grid.
 
     Raises:
-        UsageError: there is no such study, or mistakes: all of them, a line each, with their place.
+        UsageError: no such study, or an invalid one: every mistake on its own line, with its place.
     """
     path = find(name)
-    text = _text(path)
-    table = _set(_table(path, text), settings)
-    mistakes = [f"{path}{place}: {what}" for place, what in _structure(table)]
-    shared, runs = _shared(table), dict[str, RunSpec]()
+    table = _override(read_toml(path, "the study"), settings)
+    mistakes = [f"{path}{place}: {mistake}" for place, mistake in _structural_mistakes(table)]
+    shared, runs = _shared_fields(table), dict[str, RunSpec]()
     for number, grid in enumerate(_grids(table), 1):
-        for found in expand({field: value for field, (_, value) in shared.items()}, grid):
-            if isinstance(found, RunSpec):
-                runs.setdefault(found.key, found)
+        for run in expand({field: value for field, (_, value) in shared.items()}, grid):
+            if isinstance(run, RunSpec):
+                runs.setdefault(run.key, run)
             else:
-                place = shared[found.key][0] if found.key in shared.keys() - grid else f"grid {number}"
-                mistakes.append(f"{path}, {place}: {found.text}")
+                place = shared[run.key][0] if run.key in shared.keys() - grid else f"grid {number}"
+                mistakes.append(f"{path}, {place}: {run.text}")
     if mistakes:
         raise UsageError("\n".join(dict.fromkeys(mistakes)))
-    claims = tuple(table.get("claims", CLAIMS))
-    return StudySpec(path.stem, table["question"], claims, tuple(runs.values()), text)
+    return StudySpec(path.stem, table["question"], tuple(table.get("claims", CLAIMS)), tuple(runs.values()))
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"the study {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the study {path} is not text in UTF-8: {error}") from None
-
-
-def _table(path: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # of syntax, enormous numbers and nesting
-        raise UsageError(f"the study {path} is not valid TOML: {error}") from None
-
-
-def _set(table: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """The table with the settings in its sections, and the grids silent about those fields."""
+def _override(table: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Write the settings to the sections of the table, and remove these fields from all grids."""
     known = {f"{section}.{key}": (section, key) for section, keys in SECTIONS.items() for key in keys}
     for setting in settings:
         place, text = key_value(setting, "--set")
         if place not in known:
             raise UsageError(f"--set {setting}: {unknown('setting', place, known)}")
         section, key = known[place]
-        if isinstance(given := table.setdefault(section, {}), dict):
-            given[key] = _value(text)
+        if isinstance(options := table.setdefault(section, {}), dict):
+            options[key] = _value(text)
         for grid in _grids(table):
             grid.pop(SECTIONS[section][key], None)
     return table
 
 
 def _value(text: str) -> Any:
-    """As in TOML; or a bare word."""
+    """Parse a TOML value, or a word without quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -147,8 +127,8 @@ def _grids(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [grid for grid in grids if isinstance(grid, dict)] if isinstance(grids, list) else []
 
 
-def _structure(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(place, mistake) for all that is wrong outside the grids."""
+def _structural_mistakes(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(place, mistake) for every mistake outside the grids."""
     yield from (("", unknown("key", key, _KEYS)) for key in table if key not in _KEYS)
     if not isinstance(table.get("question"), str):
         yield "", "a study has a question, a text"
@@ -160,33 +140,32 @@ def _structure(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "", f"claims: a list of names is needed, not {claims!r}; known: {', '.join(CLAIMS)}"
     for section, keys in SECTIONS.items():
-        given = table.get(section, {})
-        if isinstance(given, dict):
-            yield from ((f", {section}", unknown("key", key, keys)) for key in given if key not in keys)
+        options = table.get(section, {})
+        if isinstance(options, dict):
+            yield from ((f", {section}", unknown("key", key, keys)) for key in options if key not in keys)
         else:
-            yield "", f"{section}: a table with {', '.join(keys)} is needed, not {given!r}"
+            yield "", f"{section}: a table with {', '.join(keys)} is needed, not {options!r}"
 
 
-def _shared(table: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Field of the run → the section that says it, and the value."""
-    given = {name: table[name] for name in SECTIONS if isinstance(table.get(name), dict)}
+def _shared_fields(table: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Field of the run → (section, value)."""
     return {
-        SECTIONS[name][key]: (name, value)
-        for name, section in given.items()
-        for key, value in section.items()
-        if key in SECTIONS[name]
+        keys[key]: (section, value)
+        for section, keys in SECTIONS.items()
+        if isinstance(options := table.get(section), dict)
+        for key, value in options.items()
+        if key in keys
     }
 
 
 def _matching(runs: tuple[RunSpec, ...], condition: str) -> tuple[RunSpec, ...]:
     key, text = key_value(condition, "--only")
-    values = [as_grid_keys(run) for run in runs]
-    if not any(key in each for each in values):
-        known = dict.fromkeys(key for each in values for key in each)
-        raise UsageError(f"--only {condition}: {unknown('key', key, known)}")
-    wanted = [_value(word) for word in text.split(",")]
-    found = tuple(run for run, each in zip(runs, values, strict=True) if key in each and each[key] in wanted)
-    if not found:
-        there = dict.fromkeys(compact(each[key]) for each in values if key in each)
-        raise UsageError(f"--only {condition}: {unknown(f'run with {key}', text, there)}")
-    return found
+    fields = [as_grid_keys(run) for run in runs]
+    existing = dict.fromkeys(compact(each[key]) for each in fields if key in each)
+    if not existing:
+        raise UsageError(f"--only {condition}: {unknown('key', key, dict.fromkeys(chain(*fields)))}")
+    values = [_value(word) for word in text.split(",")]
+    matching = tuple(r for r, each in zip(runs, fields, strict=True) if key in each and each[key] in values)
+    if not matching:
+        raise UsageError(f"--only {condition}: {unknown(f'run with {key}', text, existing)}")
+    return matching
