@@ -35,14 +35,15 @@ def toml_names(kind: Literal["models", "studies"]) -> list[str]:
     return sorted(path.stem for path in folder(kind).glob("*.toml"))
 
 
-def read_toml(path: Path, subject: str) -> dict[str, Any]:
-    """Read a TOML file.
+def read_toml(path: Path, subject: str) -> tuple[dict[str, Any], str]:
+    """Read a TOML file; return its table and its text.
 
     Raises:
         UsageError: it cannot be read, or is not TOML; the message begins with the subject and the path.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text), text
     except OSError as error:
         raise UsageError(f"{subject} {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # of syntax, UTF-8, enormous numbers and nesting

@@ -62,7 +62,7 @@ def names() -> list[str]:
 
 def summaries() -> dict[str, str]:
     """Name → one line, for every packaged card and every plugin, without validation or import."""
-    tables = {name: read_toml(folder("models") / f"{name}.toml", "model card") for name in names()}
+    tables = {name: read_toml(folder("models") / f"{name}.toml", "model card")[0] for name in names()}
     cards = {name: str(table.get("summary", "")) for name, table in tables.items()}
     return {name: f"of {entry.source}" for name, entry in registered_models().items()} | cards
 
@@ -92,7 +92,7 @@ def load(model: str) -> Card:
 def _read(path: Path) -> Card:
     from pydantic import TypeAdapter, ValidationError
 
-    table = read_toml(path, "model card")
+    table, _ = read_toml(path, "model card")
     mistakes = list(_broken_rules(table))
     try:
         card = TypeAdapter(Card).validate_python({"name": path.stem, **table})

@@ -31,12 +31,14 @@ class StudySpec:
         name: of the file, without `.toml`.
         claims: keys of `claims.CLAIMS`.
         runs: all different; each machine resolves the device `auto` for itself.
+        source: the text of the file, which the report shows.
     """
 
     name: str
     question: str
     claims: tuple[str, ...]
     runs: tuple[RunSpec, ...]
+    source: str
 
     def only(self, conditions: Iterable[str]) -> "StudySpec":
         """The study with the runs that meet every condition: `optimizer=gd,sgd`, `lr=0.1`.
@@ -57,7 +59,7 @@ def names() -> list[str]:
 
 def questions() -> dict[str, str]:
     """Name → question of every packaged study, without validation."""
-    return {name: str(read_toml(find(name), "the study").get("question", "")) for name in names()}
+    return {name: str(read_toml(find(name), "the study")[0].get("question", "")) for name in names()}
 
 
 def find(name: str) -> Path:
@@ -84,7 +86,8 @@ def load(name: str, settings: Iterable[str] = ()) -> StudySpec:
         UsageError: no such study, or an invalid one: every mistake on its own line, with its place.
     """
     path = find(name)
-    table = _override(read_toml(path, "the study"), settings)
+    table, text = read_toml(path, "the study")
+    _override(table, settings)
     mistakes = [f"{path}{place}: {mistake}" for place, mistake in _structural_mistakes(table)]
     shared, runs = _shared_fields(table), dict[str, RunSpec]()
     for number, grid in enumerate(_grids(table), 1):
@@ -96,10 +99,11 @@ def load(name: str, settings: Iterable[str] = ()) -> StudySpec:
                 mistakes.append(f"{path}, {place}: {run.text}")
     if mistakes:
         raise UsageError("\n".join(dict.fromkeys(mistakes)))
-    return StudySpec(path.stem, table["question"], tuple(table.get("claims", CLAIMS)), tuple(runs.values()))
+    claims = tuple(table.get("claims", CLAIMS))
+    return StudySpec(path.stem, table["question"], claims, tuple(runs.values()), text)
 
 
-def _override(table: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+def _override(table: dict[str, Any], settings: Iterable[str]) -> None:
     """Write the settings to the sections of the table, and remove these fields from all grids."""
     known = {f"{section}.{key}": (section, key) for section, keys in SECTIONS.items() for key in keys}
     for setting in settings:
@@ -111,7 +115,6 @@ def _override(table: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
             options[key] = _value(text)
         for grid in _grids(table):
             grid.pop(SECTIONS[section][key], None)
-    return table
 
 
 def _value(text: str) -> Any:

@@ -38,7 +38,7 @@ def test_markup_is_shown_as_it_is_written(tmp_path, monkeypatch, held, text):
     if text != TEXTS[0]:  # one page has its real figures
         monkeypatch.setattr(report.run_figure, "figure", named_figure)
     specs = tuple(RunSpec.model_validate(run.spec) for run in runs)
-    study = StudySpec(text, text, ("edge",), specs)
+    study = StudySpec(text, text, ("edge",), specs, f"# {text}")
     page = report.write(study, evaluate_study(("edge",), runs), tmp_path)
     for path in (page, *page.parent.glob("*.svg")):
         written = path.read_text(encoding="utf-8")

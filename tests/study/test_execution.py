@@ -43,7 +43,7 @@ def leave(job, status, step=10, records=2):
 @pytest.fixture
 def todo(tmp_path):
     runs = tuple(RunSpec(optimizer="gd", hyper={"lr": 0.1}, steps=10, seed=seed) for seed in range(4))
-    return execution.jobs(StudySpec("mine", "?", (), runs), tmp_path)
+    return execution.jobs(StudySpec("mine", "?", (), runs, ""), tmp_path)
 
 
 def execute(todo, launcher, stop=None):

@@ -37,7 +37,7 @@ VOID = {"meta", "link", "br", "img"}
 def make_study(runs, name="mine", question="Is a < b?", missing=0):
     specs = [RunSpec.model_validate(run.spec) for run in runs]
     more = [RunSpec(optimizer="gd", hyper={}, seed=99 + i) for i in range(missing)]
-    return StudySpec(name, question, tuple(CLAIMS), (*specs, *more))
+    return StudySpec(name, question, tuple(CLAIMS), (*specs, *more), f"question = {question!r}  # the file")
 
 
 RUNS = [

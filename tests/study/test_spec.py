@@ -67,6 +67,7 @@ def test_a_file_becomes_runs(study):
     found = study()
     assert (found.name, found.question, found.claims) == ("mine", "Does it fall?", ("edge",))
     assert len(found.runs) == 2 * 2 * 2 + 2 * 2 * 2
+    assert found.source == STUDY
     assert {run.limit for run in found.runs} == {200}
     assert {run.steps for run in found.runs} == {30, 50}
 
