@@ -5,34 +5,26 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Imported on first use: `optim-family --help` must not wait for torch.
-_LAZY = {
-    "FamilyOptimizer": "optim_family.optimizers.base",
-    "OptimizerBase": "optim_family.optimizers.base",
-    "Member": "optim_family.optimizers.base",  # former name of OptimizerBase
-    "HyperParameters": "optim_family.optimizers.base",
-    "Geometry": "optim_family.geometry",
-    "SymmetricOperator": "optim_family.operators",
-    "Probe": "optim_family.sharpness.probe",
-    "Reading": "optim_family.sharpness.probe",
-    "View": "optim_family.sharpness.probe",
-    "measure": "optim_family.sharpness.measure",
-    "Hessian": "optim_family.curvature.hessian",
-    "chunk_losses": "optim_family.curvature.hessian",
-    "ParameterSpace": "optim_family.space",
-    "spectral_density": "optim_family.curvature.spectral_density",
-    "SpectralDensity": "optim_family.curvature.gauss_quadrature",
-    "trace": "optim_family.curvature.trace",
-    "Trace": "optim_family.curvature.trace",
-    "batch_sharpness": "optim_family.sharpness.batch_sharpness",
-    "BatchSharpness": "optim_family.sharpness.batch_sharpness",
-    "layer_sharpness": "optim_family.sharpness.layer_sharpness",
-    "Trail": "optim_family.sharpness.midpoint",
-    "moved_to": "optim_family.sharpness.midpoint",
-    "examine": "optim_family.sharpness.spectrum",
-    "Recorder": "optim_family.callbacks.recorder",
-    "load_runs": "optim_family.runs.readings_table",
+# Module → its public names, imported on first use: `optim-family --help` must not wait for torch.
+_PUBLIC = {
+    "optimizers.base": ("FamilyOptimizer", "OptimizerBase", "HyperParameters", "Member"),  # former name last
+    "geometry": ("Geometry",),
+    "operators": ("SymmetricOperator",),
+    "space": ("ParameterSpace",),
+    "sharpness.probe": ("Probe", "Reading", "View"),
+    "sharpness.measure": ("measure",),
+    "sharpness.batch_sharpness": ("batch_sharpness", "BatchSharpness"),
+    "sharpness.layer_sharpness": ("layer_sharpness",),
+    "sharpness.midpoint": ("Trail", "moved_to"),
+    "sharpness.spectrum": ("examine",),
+    "curvature.hessian": ("Hessian", "chunk_losses"),
+    "curvature.spectral_density": ("spectral_density",),
+    "curvature.gauss_quadrature": ("SpectralDensity",),
+    "curvature.trace": ("trace", "Trace"),
+    "callbacks.recorder": ("Recorder",),
+    "runs.readings_table": ("load_runs",),
 }
+_LAZY = {name: f"{__name__}.{module}" for module, names in _PUBLIC.items() for name in names}
 __all__ = ["__version__", *sorted(_LAZY)]
 
 

@@ -21,18 +21,19 @@ from optim_family.operators import Diagonal, Scalar, SymmetricOperator
 
 
 class Metric(ABC):
-    """A positive definite preconditioner P on ℝᵈ; the step is −η P⁻¹ g."""
+    """A positive definite preconditioner P on ℝᵈ; the step is −η P⁻¹ g.
+
+    Attributes:
+        dim: d.
+        scale: the number c where P = c I, so that every sharpness has a threshold; None otherwise.
+    """
 
     dim: int
+    scale: float | None = None
 
     @abstractmethod
     def power(self, exponent: float) -> SymmetricOperator:
         """P to a real power, an operator on ℝᵈ."""
-
-    @property
-    def scale(self) -> float | None:
-        """The number c where P = c I, so that every sharpness has a threshold; None otherwise."""
-        return None
 
 
 @final
@@ -43,19 +44,16 @@ class ScalarMetric(Metric):
         ValueError: c is not finite or not above zero.
     """
 
+    scale: float
+
     def __init__(self, dim: int, scale: float = 1.0) -> None:
         if not 0 < scale < float("inf"):
             raise ValueError(f"a metric must be positive and finite; got P = {scale} I.")
-        self.dim, self._scale = dim, scale
+        self.dim, self.scale = dim, scale
 
     def power(self, exponent: float) -> SymmetricOperator:
         """c^exponent I."""
-        return Scalar(self.dim, self._scale**exponent)
-
-    @property
-    def scale(self) -> float | None:
-        """The number c."""
-        return self._scale
+        return Scalar(self.dim, self.scale**exponent)
 
 
 @final
@@ -84,14 +82,14 @@ class DiagonalMetric(Metric):
 class UnknownMetric(Metric):
     """No fixed positive definite P describes the step, or none is known; `power` gives the reason.
 
-    The raw and the spherical sharpness can be measured all the same, without a threshold.
+    The raw and the spherical sharpness can still be measured, without a threshold.
     """
 
     def __init__(self, dim: int, reason: str) -> None:
         self.dim, self.reason = dim, reason
 
     def power(self, exponent: float) -> SymmetricOperator:
-        """Always refused.
+        """Raise, always.
 
         Raises:
             ValueError: the reason.
@@ -148,13 +146,9 @@ def momentum_threshold(lr: float, *, beta: float = 0.0, shrink: float = 0.0) -> 
 def nesterov_threshold(lr: float, *, beta: float = 0.0, shrink: float = 0.0) -> float:
     """(z + 1)(z + β) / (η ((1 + β) z + β)) − s/η: Nesterov's momentum with coupled decay, as in torch.
 
-    z, the larger root of z² − (1 + β)(1 − s) z + β (1 − s), is the shrinking of a weight without
-    gradient; without decay z = 1 and the threshold is (2 + 2β) / ((1 + 2β) η).
-
-    Args:
-        lr: learning rate η.
-        beta: momentum β.
-        shrink: s = ηλ.
+    z, the larger root of z² − (1 + β)(1 − s) z + β (1 − s), is the factor by which a weight without
+    gradient shrinks in a step; without decay z = 1 and the threshold is (2 + 2β) / ((1 + 2β) η).
+    The arguments are those of `momentum_threshold`.
     """
     b, c = (1 + beta) * (1 - shrink), beta * (1 - shrink)
     z = (b + math.sqrt(max(b * b - 4 * c, 0.0))) / 2

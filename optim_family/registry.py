@@ -5,7 +5,7 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
@@ -23,7 +23,7 @@ GROUP: Final = "optim_family.optimizers"
 MODELS: Final = "optim_family.models"
 DATA: Final = "optim_family.data"
 _KINDS: Final = {GROUP: "optimizer", MODELS: "model", DATA: "data set"}
-_HERE: Final = "optim-family"
+_THIS_DISTRIBUTION: Final = "optim-family"
 # Packages whose optimizers are available as PACKAGE:NAME.
 EXTERNAL_PACKAGES: Final = ("torch", "timm")
 
@@ -52,12 +52,15 @@ Entry = PluginEntry  # former name
 def entries(group: str = GROUP) -> dict[str, PluginEntry]:
     """Name → entry, sorted by name; a name of several distributions lists them as `conflicting`."""
     installed = {_entry(point) for point in entry_points(group=group)}
-    if not any(entry.distribution == _HERE for entry in installed):
+    if not any(entry.distribution == _THIS_DISTRIBUTION for entry in installed):
         installed |= set(_checkout(group))
-    claims: dict[str, list[PluginEntry]] = {}
+    by_name: dict[str, list[PluginEntry]] = {}
     for entry in sorted(installed, key=lambda entry: (entry.name, entry.source, entry.target)):
-        claims.setdefault(entry.name, []).append(entry)
-    return {name: _merged(claimants) for name, claimants in claims.items()}
+        by_name.setdefault(entry.name, []).append(entry)
+    return {
+        name: replace(first, conflicting=tuple(each.source for each in (first, *others)) if others else ())
+        for name, (first, *others) in by_name.items()
+    }
 
 
 def entry(name: str) -> PluginEntry:
@@ -85,13 +88,23 @@ def load(name: str) -> "type[OptimizerBase]":
 
     Raises:
         UsageError: no optimizer has this name.
-        PluginError: two distributions register it, it cannot be imported, or it is no such class.
+        PluginError: two distributions register it, it cannot be imported, or it is no concrete
+            subclass of `OptimizerBase`.
     """
-    known = entry(name)
-    if known.distribution in EXTERNAL_PACKAGES:
-        wrap_external: Callable[[str], type[OptimizerBase]] = _import(known)
-        return wrap_external(name)
-    return _checked(_sole(known), known)
+    plugin = entry(name)
+    target = _registered_object(plugin)
+    if plugin.distribution in EXTERNAL_PACKAGES:
+        target = target(name)
+    from optim_family.optimizers.base import OptimizerBase
+
+    if not (isinstance(target, type) and issubclass(target, OptimizerBase)):
+        raise named_error(
+            plugin, f"is not a subclass of optim_family.FamilyOptimizer or OptimizerBase: {plugin.target}"
+        )
+    if inspect.isabstract(target):
+        missing = ", ".join(sorted(target.__abstractmethods__))
+        raise named_error(plugin, f"does not define {missing}, which every family optimizer must")
+    return target
 
 
 def load_plugin(group: str, name: str) -> tuple[PluginEntry, Any]:
@@ -101,7 +114,7 @@ def load_plugin(group: str, name: str) -> tuple[PluginEntry, Any]:
         PluginError: two distributions register the name, or it cannot be imported.
     """
     plugin = entries(group)[name]
-    return plugin, _sole(plugin)
+    return plugin, _registered_object(plugin)
 
 
 def _entry(point: EntryPoint) -> PluginEntry:
@@ -117,16 +130,11 @@ def _checkout(group: str) -> Iterable[PluginEntry]:
     config.read(Path(__file__).resolve().parent.parent / "setup.cfg", encoding="utf-8")
     lines = config.get("options.entry_points", group, fallback="").strip().splitlines()
     for name, _, target in (line.partition("=") for line in lines):
-        yield PluginEntry(name.strip(), target.strip(), _HERE, __version__)
+        yield PluginEntry(name.strip(), target.strip(), _THIS_DISTRIBUTION, __version__)
 
 
-def _merged(claimants: list[PluginEntry]) -> PluginEntry:
-    first, *others = claimants
-    return replace(first, conflicting=tuple(each.source for each in claimants)) if others else first
-
-
-def _sole(entry: PluginEntry) -> Any:
-    """The registered object, if no other distribution registers the name."""
+def _registered_object(entry: PluginEntry) -> Any:
+    """Import the registered object, if no other distribution registers the name."""
     if entry.conflicting:
         conflicting = " and by ".join(entry.conflicting)
         raise PluginError(
@@ -141,19 +149,6 @@ def _import(entry: PluginEntry) -> Any:
         target: Any = importlib.import_module(module)
         for part in path.split("."):
             target = getattr(target, part)
-    return target
-
-
-def _checked(target: Any, entry: PluginEntry) -> "type[OptimizerBase]":
-    from optim_family.optimizers.base import OptimizerBase
-
-    if not (isinstance(target, type) and issubclass(target, OptimizerBase)):
-        raise named_error(
-            entry, f"is not a subclass of optim_family.FamilyOptimizer or OptimizerBase: {entry.target}"
-        )
-    if inspect.isabstract(target):
-        missing = ", ".join(sorted(target.__abstractmethods__))
-        raise named_error(entry, f"does not define {missing}, which every family optimizer must")
     return target
 
 
@@ -174,16 +169,13 @@ def plugin_errors(plugin: PluginEntry | str, action: str) -> Iterator[None]:
     except (OptimFamilyError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
-        if isinstance(error, RuntimeError) and _out_of_memory(error):
-            raise
+        if isinstance(error, RuntimeError):
+            from optim_family.curvature.memory import out_of_memory
+
+            if out_of_memory(error):
+                raise
         owner = entry(plugin) if isinstance(plugin, str) else plugin
         raise named_error(owner, f"{action}: {type(error).__name__}: {one_line(error)}") from error
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    from optim_family.curvature.memory import out_of_memory
-
-    return out_of_memory(error)
 
 
 def named_error(entry: PluginEntry, reason: str) -> PluginError:

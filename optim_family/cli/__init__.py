@@ -57,7 +57,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe
         sys.exit(1)
     except Exception as error:
-        sys.exit(_report_error(error, output))
+        if output.debug:
+            traceback.print_exception(error)
+        exit_code, text = _explain(error)
+        print(f"optim-family: {one_line(text)}", file=sys.stderr)
     finally:
         sys.meta_path.remove(notice)
     sys.exit(exit_code if isinstance(exit_code, int) else 0)
@@ -65,7 +68,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 @final
 class TorchNotice(MetaPathFinder):
-    """Finds no module; tells a terminal once that torch is loading, which takes seconds."""
+    """Finds no module; says once in a terminal that torch is loading, which takes seconds."""
 
     def __init__(self, output: Output) -> None:
         self.output, self.printed = output, False
@@ -75,15 +78,6 @@ class TorchNotice(MetaPathFinder):
         if fullname == "torch" and not self.printed and sys.stderr.isatty():
             self.printed = True
             self.output.say("loading torch …")
-
-
-def _report_error(error: Exception, output: Output) -> int:
-    """Print one line that says what went wrong; return the exit code."""
-    if output.debug:
-        traceback.print_exception(error)
-    code, text = _explain(error)
-    print(f"optim-family: {one_line(text)}", file=sys.stderr)
-    return code
 
 
 def _explain(error: Exception) -> tuple[int, str]:

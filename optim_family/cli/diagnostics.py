@@ -18,8 +18,6 @@ LIBRARIES: Final = (
     *("torch", "torchvision", "timm", "numpy", "scipy", "matplotlib", "pandas", "pydantic"),
     *("safetensors", "scikit-learn", "click", "rich"),
 )
-_LITTLE_MEMORY: Final = 2.0  # GiB
-_LITTLE_DISK: Final = 1.0  # GiB
 
 
 @final
@@ -39,8 +37,8 @@ def diagnose() -> Iterator[Diagnosis]:
     yield from _libraries()
     yield from _torch()
     memory, disk = psutil.virtual_memory().available, shutil.disk_usage(".").free
-    yield _enough("memory", memory / 2**30, _LITTLE_MEMORY, "use a smaller model, --limit or --ghost-batch")
-    yield _enough("disk", disk / 2**30, _LITTLE_DISK, "free some, or give run an --out elsewhere")
+    yield _enough("memory", memory / 2**30, 2.0, "use a smaller model, --limit or --ghost-batch")
+    yield _enough("disk", disk / 2**30, 1.0, "free some, or give run an --out elsewhere")
     yield from _plugins()
     try:
         yield Diagnosis("models", "ok", str(resources.folder("models")))
@@ -101,8 +99,9 @@ def _no_cuda(built_for: str | None) -> Diagnosis:
     return Diagnosis("cuda", "warn", text, f"{hint} See nvidia-smi and pytorch.org/get-started")
 
 
-def _enough(subject: str, free: float, little: float, hint: str) -> Diagnosis:
-    if free < little:
+def _enough(subject: str, free: float, needed: float, hint: str) -> Diagnosis:
+    """Whether so many GiB are free."""
+    if free < needed:
         return Diagnosis(subject, "warn", f"only {free:.1f} GiB free", hint)
     return Diagnosis(subject, "ok", f"{free:.1f} GiB free")
 

@@ -15,8 +15,6 @@ from optim_family.runs.run import read_run
 from optim_family.theory.demos import SUBJECTS, Demo, network
 from optim_family.training.provenance import library_versions
 
-LIBRARIES = ("optim-family", "torch", "numpy", "scipy", "matplotlib")
-
 
 def run_demo(name: str | None, output: Output) -> Demo:
     """The demo of this name.
@@ -49,7 +47,8 @@ def compare_run(name: str | None, path: Path, checkpoints: int, removed: int, ou
 
 def environment() -> dict[str, Any]:
     """Versions of libraries and number of threads, on which the numbers may depend."""
-    return {"versions": library_versions(LIBRARIES), "threads": torch.get_num_threads()}
+    libraries = ("optim-family", "torch", "numpy", "scipy", "matplotlib")
+    return {"versions": library_versions(libraries), "threads": torch.get_num_threads()}
 
 
 def write(demo: Demo, folder: Path, output: Output) -> None:

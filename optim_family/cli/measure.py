@@ -64,10 +64,8 @@ def _measure(
         invariant=verdict.invariant,
         loss=f"{spec.model} with norm {spec.norm} is {verdict.summary}",
     )
-    if selection.skipped:
-        output.say(
-            f"{' and '.join(selection.skipped)} sharpness: not applicable, the loss is {verdict.summary}"
-        )
+    if skipped := " and ".join(selection.skipped):
+        output.say(f"{skipped} sharpness: not applicable, the loss is {verdict.summary}")
     options = {"rtol": spec.rtol, "seed": spec.seed, "k": k}
     readings = _readings(objective, selection.views, spectrum, options, output)
     return {

@@ -42,11 +42,20 @@ class Output:
         print(json.dumps(value, indent=2, allow_nan=False))
 
     def table(self, headers: Row, rows: Sequence[Row]) -> None:
-        """Print a table on stdout; a terminal of less width folds its cells, unless it has one column."""
-        if sys.stdout.isatty() and len(headers) > 1:
-            _rich_table(headers, rows)
-        else:
+        """Print a table on stdout; a terminal folds the cells to its width, unless there is one column."""
+        if not sys.stdout.isatty() or len(headers) == 1:
             print("\n".join(aligned([headers, *rows] if any(headers) else rows)))
+            return
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headers))
+        for header in headers:
+            table.add_column(header, overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        Console().print(table)
 
 
 def add_options(*options: Decorator) -> Decorator:
@@ -112,16 +121,3 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield from flat(value, f"{prefix}{key}.")
         elif value is not None:
             yield prefix + key, "  ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _rich_table(headers: Row, rows: Sequence[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headers))
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from optim_family import registry
 from optim_family.cli.model_options import Field, fields, mistakes
 from optim_family.errors import UsageError
+from optim_family.runs.run import read_run
 from optim_family.training.spec import RunSpec
 
 # Fields whose value is found when the command runs: the help of their options.
@@ -81,7 +82,7 @@ class RunCommand(click.RichCommand):
         options, _, _ = parser.parse_args(list(args))
         name: str | None = options.get("optimizer")
         if name is None and options.get("resume") and options.get("out"):
-            name = _saved_spec(Path(options["out"]))["optimizer"]
+            name = read_run(Path(options["out"])).spec["optimizer"]
         return name
 
 
@@ -98,7 +99,7 @@ def run_spec_from_options(
         UsageError: no or no such optimizer, or wrong values: all of them, in one line.
         PluginError: the optimizer cannot be imported.
     """
-    saved = _saved_spec(resumed) if resumed and not options["optimizer"] else {}
+    saved = read_run(resumed).spec if resumed and not options["optimizer"] else {}
     values = {**saved, **_set_options(options)}
     if "optimizer" not in values:
         raise UsageError(f"run needs --optimizer, one of {', '.join(registry.entries())}")
@@ -130,12 +131,6 @@ def loss_spec_from_options(options: Mapping[str, Any]) -> RunSpec:
         return RunSpec.model_validate(_resolved(values))
     except ValidationError as error:
         raise UsageError("; ".join(mistakes(error, loss_fields()))) from None
-
-
-def _saved_spec(out: Path) -> dict[str, Any]:
-    from optim_family.runs.run import read_run
-
-    return read_run(out).spec
 
 
 def _set_options(options: Mapping[str, Any]) -> dict[str, Any]:

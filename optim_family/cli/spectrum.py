@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -12,24 +13,13 @@ from optim_family.errors import UsageError
 
 _HEADERS: Final = ("sharpness", "error", "upper bound − value", "residual", "HVPs", "seconds", "")
 
+_option = partial(click.option, panel="Spectrum")
+_LAYERS: Final = "Measure each layer: tensors whose names agree in DEPTH parts, or each tensor."
+
 spectrum_options = add_options(
-    click.option(
-        "--density",
-        is_flag=True,
-        help="Compute the spectral density: the distribution of all eigenvalues.",
-        panel="Spectrum",
-    ),
-    click.option(
-        "--trace", is_flag=True, help="Compute the trace: the sum of all eigenvalues.", panel="Spectrum"
-    ),
-    click.option(
-        "--layers",
-        is_flag=False,
-        flag_value="all",
-        metavar="[DEPTH]",
-        help="Measure each layer: tensors whose names agree in DEPTH parts, or each tensor.",
-        panel="Spectrum",
-    ),
+    _option("--density", is_flag=True, help="Compute the spectral density of the Hessian."),
+    _option("--trace", is_flag=True, help="Compute the trace: the sum of all eigenvalues."),
+    _option("--layers", is_flag=False, flag_value="all", metavar="[DEPTH]", help=_LAYERS),
 )
 
 

@@ -23,7 +23,6 @@ from optim_family.training.stop_signal import StopSignal
 
 # Runs that agree in these fields take the same time.
 _COSTLY: Final = tuple(field for field in RunSpec.model_fields if field not in ("hyper", "seed", "rtol"))
-_SUBMITIT_LOGS: Final = ".submitit"  # in the folder of the study: scripts and logs of its jobs
 
 StartLauncher = Callable[[int], Launcher]  # from the number of runs at a time
 
@@ -38,7 +37,7 @@ def launcher_from_options(
     """
     parameters = dict(map(_key_and_value, set_launcher))
     if launcher == "submitit" and address is None:
-        return lambda workers: Submitit(folder / _SUBMITIT_LOGS, workers, parameters)
+        return lambda workers: Submitit(folder / ".submitit", workers, parameters)
     if launcher == "ray":
         return partial(Ray, address=address, settings=parameters)
     if parameters or address:
@@ -56,11 +55,7 @@ def _key_and_value(setting: str) -> tuple[str, Any]:
 
 
 def study_command(
-    study: StudySpec,
-    folder: Path,
-    workers: int | None,
-    output: Output,
-    start_launcher: StartLauncher,
+    study: StudySpec, folder: Path, workers: int | None, output: Output, start_launcher: StartLauncher
 ) -> int:
     """Execute the unfinished runs, then write the report. Returns the exit code: 1 if runs failed."""
     jobs = execution.jobs(study, folder)

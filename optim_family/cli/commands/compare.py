@@ -6,8 +6,9 @@ from pathlib import Path
 
 import rich_click as click
 
+from optim_family.cli import run_results
 from optim_family.cli.output import FOLDER, PATH, Output, common
-from optim_family.cli.run_results import overlay_option
+from optim_family.runs.run import read_run
 
 
 @click.command("compare")
@@ -17,15 +18,12 @@ from optim_family.cli.run_results import overlay_option
     type=FOLDER,
     help="Folder for comparison.svg, .png and .json (default: the one that holds the runs).",
 )
-@overlay_option
+@run_results.overlay_option
 @common
 def command(
     output: Output, runs: tuple[Path, ...], out: Path | None, overlays: tuple[str, ...] | None
 ) -> None:
     """Compare several runs in one figure and one table."""
-    from optim_family.cli import run_results
-    from optim_family.runs.run import read_run
-
     loaded = [read_run(path) for path in runs]
     folder = out or common_folder(runs)
     figure = run_results.draw(loaded, folder, "comparison", overlays)

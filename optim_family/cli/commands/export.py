@@ -15,9 +15,7 @@ TARGETS = ("tensorboard", "mlflow", "wandb", "parquet")
     "--to", required=True, type=click.Choice(TARGETS), help="Target; needs the extra of the same name."
 )
 @click.option(
-    "--out",
-    type=FOLDER,
-    help="Folder for tensorboard and parquet (default: exports/ and the tool's name).",
+    "--out", type=FOLDER, help="Folder for tensorboard and parquet (default: exports/ and the tool's name)."
 )
 @click.option(
     "--project", default="optim-family", show_default=True, help="Project in W&B, experiment in MLflow."

@@ -1,7 +1,7 @@
 """`optim-family models`: list the cards, show one in full, or check that a model is scale-invariant."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, get_args
 
 import rich_click as click
 
@@ -11,8 +11,6 @@ from optim_family.networks import cards
 
 if TYPE_CHECKING:
     from optim_family.networks.scale_invariance import ScaleInvariance
-
-_PRECISIONS: Final = ("float32", "float64")
 
 
 @listing("models")
@@ -42,7 +40,7 @@ def check(output: Output, name: str, norm: cards.Norm, size: int | None) -> int:
     """
     promised = cards.load(name).expect.invariant if norm == "frozen-affine" else None
     side = size or (32 if name.startswith("timm:") else 16)
-    results = {precision: _check(name, norm, side, precision) for precision in _PRECISIONS}
+    results = {precision: _check(name, norm, side, precision) for precision in ("float32", "float64")}
     kept = promised is None or all(result.exact for result in results.values())
     facts = {precision: asdict(result) for precision, result in results.items()}
     value = {"model": name, "norm": norm, "promised": promised, "kept": kept, "verdicts": facts}
