@@ -1,7 +1,7 @@
 """Checkpoints: everything that a resumed run needs to be bitwise identical, without pickle.
 
 step-00000120.safetensors holds the tensors, and in its metadata the rest as JSON, with the SHA-256 of the
-file, computed with zeros in its own place. A file is written atomically: there is no partial write.
+file, computed with zeros in the place of the digest. Files are written atomically.
 
 In the JSON a dict is {"dict": [[key, value], …]}, a tuple {"tuple": […]}, a tensor {"tensor": its name},
 and a float that JSON cannot hold {"float": its eight bytes}; lists, strings and other numbers are themselves.
@@ -25,10 +25,8 @@ from optim_family.runs.atomic_files import FORMAT, replace_atomically, writing
 
 _KEPT = 2
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
-_MARK, _BLANK = (
-    b'"sha256":"',
-    b"0" * 64,
-)  # a quote inside a name or a text is escaped: the mark stands there once
+# The mark occurs once, since JSON escapes a quote inside a string.
+_MARK, _BLANK = b'"sha256":"', b"0" * 64
 _MALFORMED = (safetensors.SafetensorError, struct.error, ValueError, TypeError, KeyError, RecursionError)
 _DTYPES = frozenset(
     {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -37,20 +35,20 @@ _DTYPES = frozenset(
 
 
 def save(folder: Path, step: int, tree: dict[str, Any]) -> Path:
-    """Write a checkpoint, and when it is safe on the disk delete those before the previous one.
+    """Write a checkpoint; once it is safe on the disk, delete those before the previous one.
 
     Args:
-        folder: where; made if it does not exist.
+        folder: created if it does not exist.
         step: of the run.
         tree: dicts with str or int keys, lists, tuples, dense tensors, int, float, bool, str and None, in
-            any nesting. Tensors come back bitwise identical, on the CPU, each with its own memory.
+            any nesting. Tensors are loaded bitwise identical, on the CPU, each with its own memory.
 
     Returns:
         The file.
 
     Raises:
-        TypeError: there is something else in the tree; the message says where.
-        CorruptError: the system refuses to write; the checkpoints before are intact.
+        TypeError: a value of another type; the message says where.
+        CorruptError: the file cannot be written; earlier checkpoints are intact.
     """
     data = pack(tree, format=str(FORMAT), step=str(step), sha256=_BLANK.decode())
     place, digest = _seal(data)
@@ -58,22 +56,26 @@ def save(folder: Path, step: int, tree: dict[str, Any]) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     replace_atomically(path, data[: place.start] + digest + data[place.stop :])
-    _prune(folder, step)
+    # Later checkpoints were skipped as damaged; they are overwritten when the run reaches their steps.
+    earlier = [file for saved, file in _files(folder) if saved <= step]
+    with writing(folder):
+        for file in earlier[:-_KEPT]:
+            file.unlink()
     return path
 
 
 def load_latest(
     folder: Path, warn: Callable[[str], None], spec: str | None = None
 ) -> tuple[int, dict[str, Any]] | None:
-    """The newest checkpoint that is whole, as its step and its tree; None where there is none at all.
+    """The newest intact checkpoint, as its step and its tree; None if there are no checkpoints.
 
     Args:
-        folder: where they were saved.
+        folder: of the checkpoints.
         warn: called with one line for each checkpoint that is skipped.
         spec: key of the run; a checkpoint whose tree has another `spec` is skipped.
 
     Raises:
-        CorruptError: there are checkpoints, and all are damaged or of other runs.
+        CorruptError: every checkpoint is damaged or of another run.
     """
     files = _files(folder)
     for step, path in reversed(files):
@@ -85,19 +87,19 @@ def load_latest(
         except CorruptError as error:
             warn(f"{error}; this checkpoint is skipped")
     if files:
-        raise CorruptError(f"{folder} holds no whole checkpoint of its run; repeat the run in a new folder")
+        raise CorruptError(f"{folder} holds no intact checkpoint of its run; repeat the run in a new folder")
     return None
 
 
 def pack(tree: dict[str, Any], **metadata: str) -> bytes:
-    """A tree as bytes, to be sent to another process; it may hold what `save` accepts."""
+    """A tree as bytes, to send to another process; it may hold what `save` accepts."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_encode(tree, "tree", tensors))
     return safetensors.torch.save(tensors, {**metadata, "tree": text})
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """The tree that `pack` was given, on the CPU."""
+    """The tree that `pack` encoded, on the CPU."""
     tree: dict[str, Any] = _decode(json.loads(_metadata(data)["tree"]), safetensors.torch.load(data))
     return tree
 
@@ -110,12 +112,12 @@ def _metadata(data: bytes) -> dict[str, str]:
 
 
 def _seal(data: bytes) -> tuple[slice, bytes]:
-    """Where the SHA-256 of a file belongs, and what it is."""
+    """The place of the SHA-256 in a file, and its hexadecimal digits."""
     begin = data.find(_MARK) + len(_MARK)
-    place, whole = slice(begin, begin + len(_BLANK)), memoryview(data)
-    digest = hashlib.sha256(whole[: place.start])
+    place, view = slice(begin, begin + len(_BLANK)), memoryview(data)
+    digest = hashlib.sha256(view[: place.start])
     digest.update(_BLANK)
-    digest.update(whole[place.stop :])
+    digest.update(view[place.stop :])
     return place, digest.hexdigest().encode()
 
 
@@ -137,20 +139,25 @@ def _load(path: Path, step: int) -> dict[str, Any]:
     try:
         if int(metadata["step"]) != step:
             raise CorruptError(f"{path} is the checkpoint of step {metadata['step']} under another name")
-        tree = unpack(data)
+        if not isinstance(tree := unpack(data), dict):
+            raise TypeError("the tree is not a dict")
+        return tree
     except _MALFORMED as error:
         raise CorruptError(f"{path} was not made by this program") from error
-    if not isinstance(tree, dict):
-        raise CorruptError(f"{path} was not made by this program")
-    return tree
 
 
 def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON; its tensors go into `tensors`, named after their place."""
+    """`value` as JSON; copies of its tensors go into `tensors`, each under its place, which is unique."""
     if isinstance(value, Tensor):
-        return {"tensor": _add(value, place, tensors)}
+        if value.layout is not torch.strided or value.dtype not in _DTYPES or value.is_meta:
+            raise _unsupported(place, f"is a tensor of {value.dtype}, {value.layout} on {value.device}")
+        tensors[place] = torch.empty(value.shape, dtype=value.dtype, device="cpu").copy_(value.detach())
+        return {"tensor": place}
     if isinstance(value, dict):
-        return {"dict": [[_key(k, place), _encode(v, f"{place}[{k!a}]", tensors)] for k, v in value.items()]}
+        for key in value:
+            if type(key) not in (str, int):
+                raise _unsupported(place, f"has a key {key!r} that is a {type(key).__qualname__}")
+        return {"dict": [[key, _encode(item, f"{place}[{key!a}]", tensors)] for key, item in value.items()]}
     if type(value) in (list, tuple):
         items = [_encode(item, f"{place}[{index}]", tensors) for index, item in enumerate(value)]
         return items if type(value) is list else {"tuple": items}
@@ -158,7 +165,7 @@ def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
         return {"float": struct.pack(">d", value).hex()}
     if value is None or type(value) in (bool, int, float, str):
         return value
-    raise _cannot(place, f"is a {type(value).__qualname__}")
+    raise _unsupported(place, f"is a {type(value).__qualname__}")
 
 
 def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -178,24 +185,10 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     raise ValueError(kind)
 
 
-def _add(tensor: Tensor, place: str, tensors: dict[str, Tensor]) -> str:
-    """Put in a plain copy; no two places have one name, for keys stand in it as Python writes them."""
-    if tensor.layout is not torch.strided or tensor.dtype not in _DTYPES or tensor.is_meta:
-        raise _cannot(place, f"is a tensor of {tensor.dtype}, {tensor.layout} on {tensor.device}")
-    tensors[place] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu").copy_(tensor.detach())
-    return place
-
-
-def _key(key: Any, place: str) -> str | int:
-    if type(key) is str or type(key) is int:
-        return key
-    raise _cannot(place, f"has a key {key!r} that is a {type(key).__qualname__}")
-
-
-def _cannot(place: str, what: str) -> TypeError:
+def _unsupported(place: str, reason: str) -> TypeError:
     return TypeError(
-        f"{place} {what}; a checkpoint holds dicts with str or int keys, lists, tuples, dense tensors, int, "
-        "float, bool, str and None: store it as those"
+        f"{place} {reason}; a checkpoint holds dicts with str or int keys, lists, tuples, dense tensors, "
+        "int, float, bool, str and None: store it as those"
     )
 
 
@@ -203,11 +196,3 @@ def _files(folder: Path) -> list[tuple[int, Path]]:
     """Step and path of every checkpoint, the oldest first."""
     matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("step-*"))
     return sorted((int(match[1]), path) for match, path in matches if match)
-
-
-def _prune(folder: Path, step: int) -> None:
-    """Keep the newest up to `step`; later ones, skipped as damaged, are overwritten in their turn."""
-    past = [path for saved, path in _files(folder) if saved <= step]
-    with writing(folder):
-        for path in past[:-_KEPT]:
-            path.unlink()

@@ -1,4 +1,4 @@
-"""Spectrum of a run: density, trace and layers at its last checkpoint, in its optimizer's geometry."""
+"""Density, trace and layers of the Hessian at a run's last checkpoint, in its optimizer's geometry."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ def checkpoint_spectrum(
 ) -> tuple[Path, dict[str, Any]]:
     """Examine a run at its last checkpoint, which for a finished run is its last record.
 
-    The view is the last of its views that are measured: that in the optimizer's metric, if it has one.
+    The view is the last one that the run measures: that in the optimizer's metric, if it has one.
 
     Args:
         path: the run directory.
@@ -33,13 +33,13 @@ def checkpoint_spectrum(
         on_message: called for each damaged checkpoint that is skipped.
 
     Returns:
-        The file, spectrum/step-N.json in the run directory, and what is in it: the record of `examine`, its
-        `step`, and how the Hessian multiplied, `hvp`.
+        The file, spectrum/step-N.json in the run directory, and its content: the record of `examine`, the
+        `step`, and the mode of the Hessian-vector products, `hvp`.
 
     Raises:
         UsageError: there is no run or no checkpoint.
-        CorruptError: one of them is damaged.
-        FloatingPointError: a product with the Hessian is not finite.
+        CorruptError: the run or all of its checkpoints are damaged.
+        FloatingPointError: a Hessian-vector product is not finite.
     """
     spec = RunSpec.model_validate(read_run(path).spec)
     latest = checkpoint.load_latest(path / CHECKPOINTS, on_message, spec.key)

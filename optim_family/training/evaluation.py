@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import final
 
 import torch
@@ -18,7 +19,7 @@ Batch = Callable[[], tuple[Tensor, Tensor]]  # inputs and labels, made when they
 @final
 @dataclass(frozen=True)
 class Evaluation:
-    """How good the weights are; accuracies are fractions.
+    """Losses and accuracies at the present weights; accuracies are fractions.
 
     Attributes:
         further: `test_loss_NAME` and `test_accuracy_NAME` of each further test set.
@@ -58,19 +59,18 @@ def evaluate(
             sums += _sums(network, loss_fn, process_group.shard(batches))
     finally:
         network.train()
-    reference = next(network.parameters())
-    totals = process_group.all_reduce_vector(reference.new_tensor(sums, dtype=torch.float64)).tolist()
+    vector = next(network.parameters()).new_tensor(sums, dtype=torch.float64)
+    totals = process_group.all_reduce_vector(vector).view(-1, 3)  #     [sets, (loss, correct, count)]
     (train_loss, train_accuracy), (test_loss, test_accuracy), *others = (
-        (loss / count, right / count) for loss, right, count in zip(*[iter(totals)] * 3, strict=True)
-    )
-    names = [name for name in tests if name]
-    further = {f"test_loss_{name}": loss for name, (loss, _) in zip(names, others, strict=True)}
-    further |= {f"test_accuracy_{name}": right for name, (_, right) in zip(names, others, strict=True)}
+        totals[:, :2] / totals[:, 2:]
+    ).tolist()
+    fields = [f"test_{mean}_{name}" for mean in ("loss", "accuracy") for name in tests if name]
+    further = dict(zip(fields, chain.from_iterable(zip(*others, strict=True)), strict=True))
     return Evaluation(train_loss, train_accuracy, test_loss, test_accuracy, further)
 
 
 def _sums(network: nn.Module, loss_fn: LossFunction, batches: Sequence[Batch]) -> list[float]:
-    """Sum of the losses, number of right answers, number of examples."""
+    """Sum of the losses, number of correct predictions, number of examples."""
     loss, right, count = 0.0, 0, 0
     for batch in batches:
         inputs, labels = batch()

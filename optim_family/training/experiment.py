@@ -1,4 +1,4 @@
-"""From a specification to the things that a run consists of, with every mistake found before it begins."""
+"""Builds a run from its specification, and raises every mistake before the run begins."""
 
 import os
 import platform
@@ -29,12 +29,12 @@ LIBRARIES = ("optim-family", "torch", "torchvision", "timm", "numpy", "scipy")
 @final
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained, by what, and what is measured.
+    """The objective, the optimizer, and the views to measure.
 
     Attributes:
         views: measured at every record.
         skipped_views: spherical views that do not apply, because the loss is not scale-invariant.
-        scheduler: sets the learning rate, where it changes.
+        scheduler: sets the learning rate; None for a constant one.
     """
 
     spec: RunSpec
@@ -46,43 +46,26 @@ class Experiment:
     scheduler: Scheduler | None = None
 
     def geometry(self) -> Geometry:
-        """The optimizer's, for its next step.
-
-        Raises:
-            PluginError: it fails.
-        """
+        """The geometry of the optimizer's next step; an exception in it becomes a PluginError."""
         with plugin_errors(self.spec.optimizer, "failed in geometry()"):
             return self.optimizer.geometry()
 
-    def optimizer_state(self) -> dict[str, Any]:
-        """What the optimizer remembers, for a checkpoint.
-
-        Raises:
-            PluginError: it fails.
-        """
-        with plugin_errors(self.spec.optimizer, "failed in state_dict()"):
-            return self.optimizer.state_dict()
-
     def set_lr(self, step: int) -> None:
-        """Set the learning rate of step t; after the last step that of the last one stays in force."""
+        """Set the learning rate of step t; after the last step, keep that of the last step."""
         if self.scheduler:
             self.scheduler(min(step, self.spec.steps - 1))
 
     def optimizer_step(self) -> None:
-        """One optimizer step.
-
-        Raises:
-            PluginError: it fails.
-        """
+        """One optimizer step; an exception in it becomes a PluginError."""
         with plugin_errors(self.spec.optimizer, "failed in step()"):
             self.optimizer.step()
 
     def provenance(self) -> dict[str, Any]:
         """What the numbers depend on beyond the specification, as JSON."""
-        dataset, space = self.objective.data, self.objective.space
-        entry = registry.entry(self.spec.optimizer)
+        objective, dataset, entry = self.objective, self.objective.data, registry.entry(self.spec.optimizer)
+        device, cpu = objective.space.tensors[0].device, f"{platform.machine()}, {os.cpu_count()} cores"
         return make_provenance(
-            space,
+            objective.space,
             libraries=LIBRARIES,
             optimizer={"target": entry.target, "distribution": entry.source},
             data={
@@ -93,10 +76,10 @@ class Experiment:
                 "shape": list(dataset.x_train.shape[1:]),
             },
             model={"invariant": self.verdict.invariant, "verdict": self.verdict.summary},
-            device=_device_name(space.tensors[0].device),
-            ghost_batch=self.objective.ghost_batch,
-            memory_format=self.objective.memory_format,
-            processes=self.objective.process_group.size,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+            ghost_batch=objective.ghost_batch,
+            memory_format=objective.memory_format,
+            processes=objective.process_group.size,
         )
 
 
@@ -106,14 +89,14 @@ def build_experiment(
     memory_format: MemoryFormat | None = None,
     make_optimizer: Callable[..., OptimizerBase] | None = None,
 ) -> Experiment:
-    """Build everything, try it once, and write nothing.
+    """Build everything, compute one gradient and one geometry, and write nothing.
 
     `make_optimizer` makes the optimizer from tensors, if the caller has validated `spec.hyper` already.
 
     Raises:
-        UsageError: a name, a hyper-parameter, a batch size, a schedule, a view or a device that cannot be.
+        UsageError: an invalid name, hyper-parameter, batch size, schedule, view or device.
         CorruptError: the data is damaged.
-        PluginError: the optimizer fails.
+        PluginError: the optimizer raises an exception.
     """
     if make_optimizer is None:
         optimizer_class = registry.load(spec.optimizer)
@@ -127,23 +110,18 @@ def build_experiment(
     objective.gradient(0)
     with plugin_errors(spec.optimizer, "failed in geometry()"):
         metric = validate_geometry(optimizer.geometry(), space.weights()).metric
-    selection = select_views(
-        spec.views,
-        RUN,
-        metric,
-        invariant=verdict.invariant,
-        loss=f"{spec.model} with norm {spec.norm} is {verdict.summary}",
-    )
+    loss = f"{spec.model} with norm {spec.norm} is {verdict.summary}"
+    selection = select_views(spec.views, RUN, metric, invariant=verdict.invariant, loss=loss)
     return Experiment(spec, objective, optimizer, verdict, selection.views, selection.skipped, scheduler)
 
 
 def build_objective(
     spec: RunSpec, process_group: ProcessGroup | None = None, memory_format: MemoryFormat | None = None
 ) -> Objective:
-    """The loss that a specification is about, at its initial weights.
+    """The training loss of a specification, at its initial weights.
 
     Raises:
-        UsageError: a name, a batch size or a device that cannot be.
+        UsageError: an invalid name, batch size or device.
         CorruptError: the data is damaged.
     """
     device = _device(spec.device)
@@ -157,31 +135,22 @@ def build_objective(
         seed=spec.seed,
         dtype=torch.float32 if spec.precision == "float32" else torch.float64,
     ).to(device)
-    return Objective(
-        model,
-        dataset,
-        loss=spec.loss,
-        ghost_batch=spec.ghost_batch,
-        batch_size=spec.batch_size,
-        seed=spec.seed,
-        hvp=spec.hvp,
-        process_group=process_group,
-        memory_format=memory_format,
-    )
+    options = spec.model_dump(include={"loss", "ghost_batch", "batch_size", "seed", "hvp"})
+    return Objective(model, dataset, **options, process_group=process_group, memory_format=memory_format)
 
 
 def check_scale_invariance(objective: Objective) -> scale_invariance.ScaleInvariance:
-    """Whether the loss is scale-invariant in all that is trained, at its present weights."""
+    """Whether the loss is scale-invariant in all trained weights, checked at their present values."""
     space = objective.space
     return scale_invariance.check(objective.sample_loss, dict(zip(space.names, space.tensors, strict=True)))
 
 
 def validate_geometry(geometry: Geometry, weights: Tensor) -> Geometry:
-    """The same geometry, once P^{-1/2} has been applied to the weights [d] and the threshold looked at.
+    """Check a geometry: apply P^{-1/2} to the weights [d], and check the threshold; returns the geometry.
 
     Raises:
         TypeError: it has no metric.
-        ValueError: P has another dimension or is no positive definite matrix, or there is no such threshold.
+        ValueError: P has another dimension or is not positive definite, or the threshold is not positive.
     """
     if not isinstance(geometry.metric, Metric):
         raise TypeError(f"geometry().metric must be a Metric; got {type(geometry.metric).__name__}")
@@ -206,15 +175,9 @@ def _device(name: str) -> torch.device:
         raise UsageError(f"there is no device {name!r}; use cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"the device {name!r} was asked for, and torch sees {torch.cuda.device_count()} CUDA devices "
-            "here; use --device cpu, or look at what `optim-family doctor` says"
+            f"the device {name!r} does not exist: torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu, or run `optim-family doctor`"
         )
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"runs use cpu or cuda; got the device {name!r}")
     return device
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()}, {os.cpu_count()} cores"

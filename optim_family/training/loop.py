@@ -1,4 +1,4 @@
-"""One run: train, measure, record, and be ready to be interrupted and resumed, bitwise identical."""
+"""One run: train, measure, record, and save checkpoints, from which it is resumed bitwise identical."""
 
 import math
 import time
@@ -28,14 +28,13 @@ from optim_family.training.stop_signal import StopSignal
 
 Status = Literal["done", "diverged"]
 
-# Seconds between two checkpoints: a crash costs at most as much, and no result depends on it.
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints: the most that a crash costs; no result depends on it
 
 
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, and its directory."""
+    """The final status of a run, and its directory."""
 
     status: Status
     path: Path
@@ -52,17 +51,16 @@ def train(
     memory_format: MemoryFormat | None = None,
     make_optimizer: Callable[..., OptimizerBase] | None = None,
 ) -> Outcome:
-    """Execute a run, or what is left of it.
+    """Execute a run from its start or from its last checkpoint.
 
     Args:
         spec: the run.
-        out: the run directory; made if it does not exist.
-        resume: continue from the last checkpoint, where there is one.
-        listener: reports progress.
+        out: the run directory; created if it does not exist.
+        resume: continue from the last checkpoint, if there is one.
+        listener: receives the events of the run.
         stop: checked before every step and every Hessian product.
-        process_group: the processes that share the run, all of which call this; the first of them writes.
-        memory_format: layout of the images in memory; if None, the one the run began with, else the fastest
-            on this device.
+        process_group: the processes that share the run; each calls this, and the main process writes.
+        memory_format: layout of the images; if None, that of the earlier part of the run, else the fastest.
         make_optimizer: makes the optimizer from tensors, if the caller has validated `spec.hyper` already.
 
     Raises:
@@ -71,18 +69,18 @@ def train(
         BusyError: another process writes to `out`.
         CorruptError: the directory or the data is damaged.
         OptimFamilyError: out of memory.
-        PluginError: the optimizer failed.
-        Stopped: `stop` requested it; a checkpoint is left.
+        PluginError: the optimizer raised an exception.
+        Stopped: a stop request; a checkpoint has been saved.
     """
     stop, group = stop or StopSignal(), process_group or SingleProcess()
     listener = listener or ProgressListener()
     with memory.explain_oom(), full_precision(), deterministic():
-        begun_with = group.broadcast(memory_format_of(out) if group.is_main_process else None)
-        experiment = build_experiment(spec, group, memory_format or begun_with, make_optimizer)
-        plain = spec.model_dump(mode="json")
-        with RunStore.open(out, plain) if group.is_main_process else NullStore(out) as store:
+        earlier = group.broadcast(memory_format_of(out) if group.is_main_process else None)
+        experiment = build_experiment(spec, group, memory_format or earlier, make_optimizer)
+        spec_json = spec.model_dump(mode="json")
+        with RunStore.open(out, spec_json) if group.is_main_process else NullStore(out) as store:
             trainer = Trainer(experiment, store, listener, stop)
-            trainer.restore(resume)
+            trainer.checkpoints.load(resume)
             try:
                 return Outcome(trainer.run(), out)
             finally:
@@ -91,7 +89,7 @@ def train(
 
 @final
 class Trainer:
-    """A run in progress: holds its state, the time of its last checkpoint, and the experiment."""
+    """A run in progress: its experiment, its state, and the time of its last checkpoint."""
 
     def __init__(
         self, experiment: Experiment, store: Store, listener: ProgressListener, stop: StopSignal
@@ -106,9 +104,13 @@ class Trainer:
         self._begin = self._saved = time.perf_counter()
 
     def run(self) -> Status:
-        """Train to the end, or to the first number that is not finite."""
+        """Train to the last step, or until the loss or the gradient is not finite."""
         self.listener.on_start(self.spec.steps, self.state.step)
-        self._report_skipped_views()
+        if skipped := self.experiment.skipped_views:
+            self.listener.on_message(
+                f"{' and '.join(skipped)} sharpness: not applicable, the loss is "
+                f"{self.experiment.verdict.summary}; measuring {', '.join(self.experiment.views)}"
+            )
         self.same_sums = write_provenance(self.experiment, self.store, self.state, self.listener.on_message)
         self._write_status("running")
         try:
@@ -130,7 +132,7 @@ class Trainer:
         return "done"
 
     def step(self) -> bool:
-        """One step, with a record before it where one is due; False when the last record is made."""
+        """Write a record if one is due, then take one step; returns False after the last record."""
         self.check()
         self.experiment.set_lr(self.state.step)
         loss = float(self.objective.gradient(self.state.step))
@@ -184,21 +186,13 @@ class Trainer:
         self.listener.on_record(record)
 
     def _diverge(self) -> Status:
-        """The last record says where it ended; nothing in it is finite."""
+        """Write a last record without a loss."""
         state = self.state
         self._write(
             {"step": state.step, "tau": state.tau, "train_loss": None, "views": {}, "elapsed": self.elapsed}
         )
         self._write_status("diverged")
         return "diverged"
-
-    def _report_skipped_views(self) -> None:
-        if self.experiment.skipped_views:
-            measured = ", ".join(self.experiment.views)
-            self.listener.on_message(
-                f"{' and '.join(self.experiment.skipped_views)} sharpness: not applicable, the loss is "
-                f"{self.experiment.verdict.summary}; measuring {measured}"
-            )
 
     @property
     def elapsed(self) -> float:
@@ -212,15 +206,7 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Leave a checkpoint of the state before the present step."""
-        self._write_status("running")  # the records reach the disk before a checkpoint that counts on them
+        """Save a checkpoint of the state before the present step."""
+        self._write_status("running")  # the records reach the disk before a checkpoint that relies on them
         self.checkpoints.save(self.elapsed)
         self._saved = time.perf_counter()
-
-    def restore(self, resume: bool) -> None:
-        """Load the last checkpoint of the directory, if there is one.
-
-        Raises:
-            UsageError: there is one, and `resume` is not set; or the data has changed since.
-        """
-        self.state = self.checkpoints.load(resume)

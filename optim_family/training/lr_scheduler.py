@@ -7,6 +7,7 @@ scheduler of torch that depends on the step alone is a factor too: `torch:Expone
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, final
 
 import torch
@@ -25,78 +26,70 @@ TORCH: Final = (
 
 @final
 class Torch(Schedule):
-    """A scheduler of torch, stepped with a dummy optimizer; remembers its step."""
+    """The learning rate of a torch scheduler over η, from a dummy optimizer; remembers its step."""
 
     name: str
-    given: dict[str, Any]
+    options: dict[str, Any]
     _optimizer: Any = PrivateAttr(None)
     _scheduler: Any = PrivateAttr(None)
     _step: int = PrivateAttr(0)
 
     def factor(self, context: ScheduleContext) -> float:
-        """Its learning rate at this step, over η.
-
-        Raises:
-            UsageError: torch has no such scheduler, refuses its parameters, or it needs more than the step.
-        """
+        """Its factor; a UsageError if torch has no such scheduler, or it needs more than the step."""
         if self.name not in TORCH:
             raise UsageError(unknown("schedule", f"torch:{self.name}", [f"torch:{name}" for name in TORCH]))
         try:
-            return self._advanced(context) / context.lr
+            if self._scheduler is None or context.step < self._step:
+                self._begin(context.lr)
+            while self._step < context.step:
+                self._optimizer.step()
+                self._scheduler.step()
+                self._step += 1
+            return float(self._optimizer.param_groups[0]["lr"]) / context.lr
         except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
             raise UsageError(f"torch:{self.name}: {one_line(error)}") from error
 
-    def _advanced(self, context: ScheduleContext) -> float:
-        if self._scheduler is None or context.step < self._step:
-            self._begin(context.lr)
-        while self._step < context.step:
-            self._optimizer.step()
-            self._scheduler.step()
-            self._step += 1
-        return float(self._optimizer.param_groups[0]["lr"])
-
     def _begin(self, lr: float) -> None:
         self._optimizer, self._step = SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.5), 0
-        self._scheduler = getattr(lr_scheduler, self.name)(self._optimizer, **self.given)
+        self._scheduler = getattr(lr_scheduler, self.name)(self._optimizer, **self.options)
         if self._optimizer.param_groups[0]["momentum"] != 0.5:
             raise UsageError(f"torch:{self.name} changes the momentum too; add :cycle_momentum=false")
 
 
 def parse(text: str) -> tuple[Schedule, ...]:
-    """The factors that a text like `warmup:steps=100+cosine` names.
+    """The factors in a text such as `warmup:steps=100+cosine`.
 
     Raises:
         UsageError: a name or a parameter is unknown, missing or out of range.
     """
-    return tuple(map(_parse, text.split("+")))
+    return tuple(_parse(term.strip()) for term in text.split("+"))
 
 
 def _parse(term: str) -> Schedule:
-    name, *words = term.strip().split(":")
-    kind = words.pop(0) if name == "torch" and words else None
-    given = dict(key_value(word, f"schedule {term.strip()!r}:") for word in words)
-    if len(given) < len(words):
-        raise UsageError(f"schedule {term.strip()!r} gives a parameter twice")
-    if kind is not None:
-        return Torch(name=kind, given={key: _json(value) for key, value in given.items()})
+    name, *words = term.split(":")
+    torch_name = words.pop(0) if name == "torch" and words else None
+    options = dict(key_value(word, f"schedule {term!r}:") for word in words)
+    if len(options) < len(words):
+        raise UsageError(f"schedule {term!r} gives a parameter twice")
+    if torch_name is not None:
+        return Torch(name=torch_name, options={key: _json(value) for key, value in options.items()})
     if name not in BUILT_IN:
         raise UsageError(unknown("schedule", name, [*BUILT_IN, "torch:NAME"]))
     known = BUILT_IN[name].model_fields
-    for key in given.keys() - known.keys():
-        raise UsageError(f"schedule {term.strip()!r}: {unknown('parameter', key, known)}")
+    for key in options.keys() - known.keys():
+        raise UsageError(f"schedule {term!r}: {unknown('parameter', key, known)}")
     try:
-        return BUILT_IN[name].model_validate(given)
+        return BUILT_IN[name].model_validate(options)
     except ValidationError as error:
-        wrong = "; ".join(invalid_field(each, ".".join(map(str, each["loc"]))) for each in error.errors())
-        raise UsageError(f"schedule {term.strip()!r}: {wrong}") from error
+        mistakes = (invalid_field(each, ".".join(map(str, each["loc"]))) for each in error.errors())
+        raise UsageError(f"schedule {term!r}: {'; '.join(mistakes)}") from error
 
 
 def _json(text: str) -> Any:
-    """A number, true, false, a list; anything else is a word."""
-    try:
+    """A JSON value, or the text itself."""
+    with suppress(ValueError):
         return json.loads(text)
-    except ValueError:
-        return text
+    return text
 
 
 @final
@@ -105,11 +98,11 @@ class Scheduler:
 
     Args:
         text: the factors, as for `parse`.
-        optimizer: any; each group keeps its share of the rate.
+        optimizer: any; the learning rates of its groups keep their ratios.
         steps: T, of the whole run.
 
     Raises:
-        UsageError: the text is wrong, does not go with the optimizer, or ends in a rate that is no rate.
+        UsageError: the text is invalid, does not suit the optimizer, or gives a rate that is not positive.
     """
 
     def __init__(self, text: str, optimizer: Optimizer, steps: int) -> None:
@@ -120,11 +113,11 @@ class Scheduler:
         self(0)
 
     def __call__(self, step: int) -> float:
-        """Set the rate of step t; returns that of the first group."""
-        first, factor = self.optimizer.param_groups[0], self._factor(step, self._norm)
+        """Set the rates of step t; returns that of the first group."""
+        factor = self._factor(step, self._norm)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        return float(first["lr"])
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def _factor(self, step: int, norm: Callable[[], float]) -> float:
         decay = self.optimizer.param_groups[0].get("weight_decay", 0.0)
@@ -145,7 +138,5 @@ class Scheduler:
                 )
 
     def _norm(self) -> float:
-        weights = [
-            w.detach() for group in self.optimizer.param_groups for w in group["params"] if w.requires_grad
-        ]
-        return float(get_total_norm(weights))
+        weights = (w for group in self.optimizer.param_groups for w in group["params"] if w.requires_grad)
+        return float(get_total_norm([w.detach() for w in weights]))

@@ -27,7 +27,7 @@ from optim_family.errors import UsageError
 @final
 @dataclass(frozen=True)
 class ScheduleContext:
-    """What a factor may depend on.
+    """The inputs of a factor.
 
     Attributes:
         step: t, 0 for the first.
@@ -35,7 +35,7 @@ class ScheduleContext:
         lr: η of the run, before any factor.
         weight_decay: λ.
         start: ρ₀, the norm of the weights at the start.
-        norm: gives ρ, their norm now.
+        norm: returns ρ, their present norm.
     """
 
     step: int
@@ -58,7 +58,7 @@ class Schedule(BaseModel, ABC):
 
 @final
 class Warmup(Schedule):
-    """(t + 1) / N, up to 1."""
+    """A linear warm-up over N steps."""
 
     steps: Annotated[int, Field(ge=1, description="steps N until the full rate")]
 
@@ -103,16 +103,12 @@ class Effective(Schedule):
 
 @final
 class Growth(Schedule):
-    """Exponential growth in the place of weight decay."""
+    """Exponential growth instead of weight decay."""
 
-    decay: Annotated[float, Field(gt=0, description="the weight decay L that it stands for")]
+    decay: Annotated[float, Field(gt=0, description="the weight decay L that it replaces")]
 
     def factor(self, context: ScheduleContext) -> float:
-        """(1 − ηL)^(−2t − 1).
-
-        Raises:
-            UsageError: there is weight decay as well.
-        """
+        """(1 − ηL)^(−2t − 1); a UsageError if there is weight decay as well."""
         if context.weight_decay:
             raise UsageError("growth replaces weight decay; set --weight-decay 0 with it")
         return (1 - context.lr * self.decay) ** (-2 * context.step - 1)

@@ -1,9 +1,9 @@
-"""The measurements of a run at a record: its views, and on request the midpoint and the mini-batches.
+"""The measurements of a record: the views, and on request their midpoint and mini-batch variants.
 
-A variant of a view carries the view's name and a suffix, and has its unit and its threshold:
+A variant has the name of its view with a suffix, and the same unit and threshold:
 
     spherical             λ₁ at the weights wₜ
-    spherical-midpoint    λ₁ at (wₜ₋₂ + 2 wₜ₋₁ + wₜ)/4, centred a step before; in the metric of the record
+    spherical-midpoint    λ₁ at (wₜ₋₂ + 2 wₜ₋₁ + wₜ)/4, centred at wₜ₋₁; in the metric of wₜ
     spherical-batch       E_B[g_Bᵀ H_B g_B / ‖g_B‖²] at wₜ
 """
 
@@ -25,12 +25,11 @@ Batch = list[ChunkLoss]
 
 @final
 class Measurements:
-    """Measures a run at every record; remembers the number of readings, and the last three weights.
+    """Measures a run at every record; remembers the state of the probes and the last three weights.
 
     Args:
-        experiment: what is measured, at its present weights.
-        before_product: called before every product with a Hessian; if it raises, the
-            state is as before.
+        experiment: measured at its present weights.
+        before_product: called before every Hessian-vector product; if it raises, the state is unchanged.
         on_message: called once, with one line, if the graphs do not fit in memory.
     """
 
@@ -41,26 +40,27 @@ class Measurements:
         on_message: Callable[[str], object],
     ) -> None:
         self.experiment, self.objective = experiment, experiment.objective
-        self.before_product, self.on_message, self.trail = before_product, on_message, WeightHistory()
+        self.before_product, self.on_message, self.history = before_product, on_message, WeightHistory()
         spec = experiment.spec
-        self.panel = ProbeSet(experiment.views, rtol=spec.rtol, seed=spec.seed)
-        self.middle = ProbeSet(experiment.views if spec.midpoint else (), rtol=spec.rtol, seed=spec.seed)
+        self.probes = ProbeSet(experiment.views, rtol=spec.rtol, seed=spec.seed)
+        midpoint_views = experiment.views if spec.midpoint else ()
+        self.midpoint_probes = ProbeSet(midpoint_views, rtol=spec.rtol, seed=spec.seed)
 
     def observe_step(self, step: int) -> None:
         """Remember the weights of a step without a record, if the next record needs them."""
         spec = self.experiment.spec
-        left = min(-step % spec.every, spec.steps - step)
-        if spec.midpoint and left <= 2:
-            self.trail.push(self.objective.space.weights())
+        until_record = min(-step % spec.every, spec.steps - step)
+        if spec.midpoint and until_record <= 2:
+            self.history.push(self.objective.space.weights())
 
     def __call__(self, step: int) -> Readings:
-        """All readings as JSON, by name; None where a view does not apply, or no gradient has a direction."""
+        """Measurements as JSON, by name; None if a view does not apply, or a mini-batch gradient is zero."""
         before = self.state_dict()
         try:
             geometry = self.experiment.geometry()
             return {
                 **dict.fromkeys(self.experiment.skipped_views),
-                **self._read(self.panel, geometry),
+                **self._measure(self.probes, geometry),
                 **self._at_midpoint(geometry),
                 **self._of_batches(step, geometry),
             }
@@ -68,15 +68,14 @@ class Measurements:
             self.load_state_dict(before)
             raise
 
-    def _read(self, panel: ProbeSet, geometry: Geometry, suffix: str = "") -> Readings:
+    def _measure(self, probes: ProbeSet, geometry: Geometry, suffix: str = "") -> Readings:
         hessian, planned = self.objective.hessian(), self.objective.mode
-        readings = panel(
-            HookedOperator(hessian, self.before_product), self.objective.space.weights(), geometry
-        )
+        operator, weights = HookedOperator(hessian, self.before_product), self.objective.space.weights()
+        readings = probes(operator, weights, geometry)
         if hessian.mode != planned:
             self.objective.mode = hessian.mode
             self.on_message(
-                "the graphs of the gradients do not fit in memory; now they are rebuilt for every product"
+                "the graphs of the gradients do not fit in memory; they are now rebuilt for every product"
             )
         return {name + suffix: reading.as_record() for name, reading in readings.items()}
 
@@ -84,11 +83,11 @@ class Measurements:
         if not self.experiment.spec.midpoint:
             return {}
         space = self.objective.space
-        self.trail.push(space.weights())
-        if (point := self.trail.midpoint) is None:
+        self.history.push(space.weights())
+        if (point := self.history.midpoint) is None:
             return {}
         with moved_to(space, point):
-            return self._read(self.middle, geometry, MIDPOINT)
+            return self._measure(self.midpoint_probes, geometry, MIDPOINT)
 
     def _of_batches(self, step: int, geometry: Geometry) -> Readings:
         spec, readings = self.experiment.spec, Readings()
@@ -105,7 +104,7 @@ class Measurements:
                     all_reduce=self.objective.process_group.all_reduce_vector,
                 )
                 readings[view + BATCH] = reading.as_record()
-            except FloatingPointError:  # the loss of a mini-batch may have reached 0
+            except FloatingPointError:  # a mini-batch whose loss and gradient are 0
                 readings[view + BATCH] = None
         return readings
 
@@ -115,18 +114,18 @@ class Measurements:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The state that the next readings depend on."""
+        """The state that the next measurements depend on."""
         return {
-            "panel": self.panel.state_dict(),
-            "middle": self.middle.state_dict(),
-            "trail": self.trail.state_dict(),
+            "panel": self.probes.state_dict(),
+            "middle": self.midpoint_probes.state_dict(),
+            "trail": self.history.state_dict(),
             "mode": self.objective.mode,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from a saved state; graphs that did not fit in memory are not tried again."""
-        self.panel.load_state_dict(state["panel"])
-        self.middle.load_state_dict(state["middle"])
-        self.trail.load_state_dict(state["trail"])
+        """Continue from a saved state; graphs that did not fit in memory are not retained again."""
+        self.probes.load_state_dict(state["panel"])
+        self.midpoint_probes.load_state_dict(state["middle"])
+        self.history.load_state_dict(state["trail"])
         if state["mode"] == "rebuilt":
             self.objective.mode = "rebuilt"

@@ -8,7 +8,7 @@ several whole ghost batches.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import final
 
@@ -21,16 +21,13 @@ from optim_family.curvature.hessian import Hessian, Mode, plan
 from optim_family.data.datasets import Dataset
 from optim_family.errors import UsageError
 from optim_family.space import ParameterSpace
-from optim_family.training.evaluation import Evaluation, evaluate
+from optim_family.training.evaluation import Batch, Evaluation, LossFunction, evaluate
 from optim_family.training.process_group import ProcessGroup, SingleProcess
 from optim_family.training.spec import Hvp, MemoryFormat
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-
-SAMPLE = 32
-# Normalised training images are kept if they take so much memory at most; more of them are made when needed.
-KEPT_BYTES = 2**26
-# Ghost batches within these if the user does not choose: smaller ones are badly conditioned.
+SAMPLE = 32  # examples of `sample_loss`
+KEPT_BYTES = 2**26  # normalised training images are kept in memory up to this size, else made when needed
+# Bounds of the default ghost batch: smaller ones are badly conditioned.
 SMALLEST_GHOST_BATCH, LARGEST_GHOST_BATCH = 16, 1000
 
 
@@ -44,16 +41,15 @@ class Objective:
         loss: `mse` or `cross-entropy`.
         ghost_batch: examples that share statistics; divides n and the mini-batch. If None, as many as
             that allows, up to 1000.
-        batch_size: examples a gradient is taken over; the whole set if None.
+        batch_size: size of a mini-batch; the full batch if None.
         seed: of the order of the mini-batches.
         hvp: keep the gradient's graph between Hessian products, rebuild it, or whichever the memory allows.
-        process_group: the processes that share the ghost batches; this one alone if None.
-        memory_format: how images lie in memory, and with them what convolutions make of them; if None, as the
-            device is fastest: channels last on a CPU, where the network has convolutions and can take it.
+        process_group: the processes that share the ghost batches; a single process if None.
+        memory_format: layout of the images; it changes sums by rounding only. If None, the fastest: channels
+            last on a CPU, if the network has convolutions and accepts it.
 
     Attributes:
-        mode: which of the two; None until the first Hessian, or where it must be planned again.
-        memory_format: the one in use; another one changes sums by rounding, and nothing else.
+        mode: how Hessian products are computed; None before the first Hessian is planned.
 
     Raises:
         UsageError: no ghost batch fits, or a mini-batch is larger than the training set.
@@ -73,9 +69,8 @@ class Objective:
         memory_format: MemoryFormat | None = None,
     ) -> None:
         self.model, self.data, self.space = model.train(), data, ParameterSpace.of(model)
-        self.loss_fn: LossFunction = (
-            partial(half_squared_error, classes=data.classes) if loss == "mse" else functional.cross_entropy
-        )
+        mse: LossFunction = partial(half_squared_error, classes=data.classes)
+        self.loss_fn = mse if loss == "mse" else functional.cross_entropy
         self.size, self.batch_size, self.seed = len(data.y_train), batch_size, seed
         if batch_size and batch_size > self.size:
             raise UsageError(
@@ -92,10 +87,10 @@ class Objective:
         self._dtype = self.space.tensors[0].dtype
         self.memory_format: MemoryFormat = memory_format or "channels-last"
         kept = data.x_train.numel() * self._dtype.itemsize <= KEPT_BYTES
-        self._kept = self._images(data.x_train) if kept else None
+        self._kept = self._images(data.x_train, slice(None)) if kept else None
         if memory_format is None and not self._takes_channels_last():
             self.memory_format = "contiguous"
-            self._kept = self._images(data.x_train) if kept else None
+            self._kept = self._images(data.x_train, slice(None)) if kept else None
         self.mode: Mode | None = None if hvp == "auto" else hvp
         self._epoch, self._order = -1, torch.empty(0)
 
@@ -103,89 +98,83 @@ class Objective:
         """One closure for each ghost batch, which returns its share of L with a graph."""
         return [partial(self._share, part, self.size) for part in _parts(self.size, self.ghost_batch)]
 
-    def _closures(self, batch: Tensor) -> list[ChunkLoss]:
-        """One closure for each ghost batch of a mini-batch, given by its indices."""
+    def _batch_losses(self, batch: Tensor) -> Sequence[ChunkLoss]:
+        """The closures of this process for a mini-batch, given by its indices."""
         parts = torch.split(batch.to(self.data.x_train.device), self.ghost_batch)
-        return [partial(self._share, part, len(batch)) for part in parts]
+        return self.process_group.shard([partial(self._share, part, len(batch)) for part in parts])
 
     def sample_loss(self) -> Tensor:
-        """The loss of a few examples, with a graph: enough to judge invariance, and cheap."""
+        """The loss of a few examples, with a graph: enough to check scale invariance, and cheap."""
         return self._loss(slice(0, min(SAMPLE, self.ghost_batch)))
 
     def hessian(self) -> Hessian:
-        """∇²L over the whole training set [d, d]; how, is planned once and then kept."""
+        """∇²L over the whole training set [d, d]; its mode is planned once and then kept."""
         chunks = self.process_group.shard(self.chunk_losses())
         self.mode = self.mode or plan([*chunks] * self.process_group.processes_per_device, self.space.tensors)
         return Hessian(chunks, self.space.tensors, self.mode, self.process_group.all_reduce_vector)
 
     def sample_batches(self, count: int, seed: int) -> list[list[ChunkLoss]]:
-        """Independent mini-batches, not those of a step, each as the closures of this process in its sum.
+        """Mini-batches independent of those of the steps, each as the closures of this process.
 
         Args:
-            count: how many. Training on the full batch there is only one, and it is the whole set.
+            count: how many; a full batch is a single one.
             seed: of the draw, without replacement within a mini-batch.
         """
         if self.batch_size is None:
             return [[*self.process_group.shard(self.chunk_losses())]]
         generator = torch.Generator().manual_seed(-1 - seed)  # the order of an epoch has a seed ≥ 0
         orders = (torch.randperm(self.size, generator=generator) for _ in range(count))
-        return [[*self.process_group.shard(self._closures(order[: self.batch_size]))] for order in orders]
+        return [[*self._batch_losses(order[: self.batch_size])] for order in orders]
 
     def gradient(self, step: int) -> Tensor:
         """Put the gradient of this step's examples into `.grad`; returns their loss, a scalar."""
         for tensor in self.space.tensors:
             tensor.grad = None
         total = torch.zeros((), dtype=self._dtype, device=self.space.tensors[0].device)
-        chunks = self._closures(self._batch(step)) if self.batch_size else self.chunk_losses()
-        for chunk in self.process_group.shard(chunks):
+        shard = self.process_group.shard
+        for chunk in self._batch_losses(self._batch(step)) if self.batch_size else shard(self.chunk_losses()):
             loss = chunk()
             torch.autograd.backward(loss)
             total += loss.detach()
-        reached = [(tensor, tensor.grad) for tensor in self.space.tensors if tensor.grad is not None]
-        total, *gradients = self.process_group.all_reduce(total, *(gradient for _, gradient in reached))
-        for (tensor, _), gradient in zip(reached, gradients, strict=True):
+        gradients = [(tensor, tensor.grad) for tensor in self.space.tensors if tensor.grad is not None]
+        total, *sums = self.process_group.all_reduce(total, *(gradient for _, gradient in gradients))
+        for (tensor, _), gradient in zip(gradients, sums, strict=True):
             tensor.grad = gradient
         return total
 
     def evaluate(self) -> Evaluation:
         """Loss and accuracy; the test sets with statistics recomputed over the training set."""
-        train = [partial(self._examples, part) for part in _parts(self.size, self.ghost_batch)]
-        tests = {"": (self.data.x_test, self.data.y_test), **self.data.further_tests}
-        sets = {
-            name: [partial(self._test_examples, x, y, part) for part in _parts(len(y), self.ghost_batch)]
-            for name, (x, y) in tests.items()
-        }
-        return evaluate(self.model, self.loss_fn, train, sets, self.process_group)
 
-    def _examples(self, part: slice) -> tuple[Tensor, Tensor]:
-        return self._inputs(part), self.data.y_train[part]
+        def batches(images: Callable[[slice], Tensor], y: Tensor) -> list[Batch]:
+            def batch(part: slice) -> tuple[Tensor, Tensor]:
+                return images(part), y[part]
 
-    def _test_examples(self, x: Tensor, y: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        return self._images(x[part]), y[part]
+            return [partial(batch, part) for part in _parts(len(y), self.ghost_batch)]
 
-    def _logits(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.model(inputs)
-        return logits
+        train = batches(self._inputs, self.data.y_train)
+        sets = {"": (self.data.x_test, self.data.y_test), **self.data.further_tests}
+        tests = {name: batches(partial(self._images, x), y) for name, (x, y) in sets.items()}
+        return evaluate(self.model, self.loss_fn, train, tests, self.process_group)
 
     def _inputs(self, part: slice | Tensor) -> Tensor:
         """Normalised training images, bitwise identical whether they are kept or not."""
         if self._kept is None:
-            return self._images(self.data.x_train[part])
+            return self._images(self.data.x_train, part)
         if self.memory_format == "contiguous":
             return self._kept[part]
-        # An index would lay its result out anew: the channels are put last for it.
+        # Indexing returns a contiguous result, so that the channels must be the last dimension for it.
         return self._kept.permute(0, 2, 3, 1)[part].permute(0, 3, 1, 2)
 
-    def _images(self, x: Tensor) -> Tensor:
-        """Normalised images, uint8 [n, c, h, w] → [n, c, h, w], laid out as they are used."""
-        images = self.data.images(x, self._dtype)
-        # A clone, since the strides of one channel lie either way, and tell torch how to lay out the rest.
-        return (
-            images.clone(memory_format=torch.channels_last) if self.memory_format != "contiguous" else images
-        )
+    def _images(self, x: Tensor, part: slice | Tensor) -> Tensor:
+        """Normalised images of a part, uint8 [n, c, h, w] → [m, c, h, w], in the memory format."""
+        images = self.data.images(x[part], self._dtype)
+        if self.memory_format == "contiguous":
+            return images
+        # `contiguous` would not change the strides of images with one channel; `clone` does.
+        return images.clone(memory_format=torch.channels_last)
 
     def _takes_channels_last(self) -> bool:
-        """Whether that is the faster layout, and no layer of the network needs the other one."""
+        """Whether that is the faster layout, and every layer of the network accepts it."""
         convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
         if not convolves or self.data.x_train.device.type != "cpu":
             return False
@@ -197,16 +186,16 @@ class Objective:
         return True
 
     def _loss(self, part: slice | Tensor) -> Tensor:
-        return self.loss_fn(self._logits(self._inputs(part)), self.data.y_train[part])
+        return self.loss_fn(self.model(self._inputs(part)), self.data.y_train[part])
 
     def _share(self, part: slice | Tensor, of: int) -> Tensor:
-        """The loss of one ghost batch, weighted by its share of so many examples."""
+        """The loss of one ghost batch, times its fraction of `of` examples."""
         return self._loss(part) * (self.ghost_batch / of)
 
     def _batch(self, step: int) -> Tensor:
         """Indices of the mini-batch of a step: a function of step and seed, so that a resumed run agrees.
 
-        Every epoch has its own order; what does not fill a batch at its end is left out that time.
+        Every epoch has its own order; an incomplete last batch is dropped.
         """
         assert self.batch_size is not None
         epoch, place = divmod(step, self.size // self.batch_size)
@@ -217,7 +206,7 @@ class Objective:
 
 
 def _parts(size: int, length: int) -> list[slice]:
-    """Consecutive parts of so many examples, the last one shorter if need be."""
+    """Consecutive slices of this length; the last one may be shorter."""
     return [slice(start, start + length) for start in range(0, size, length)]
 
 
@@ -227,21 +216,21 @@ def half_squared_error(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:
     return 0.5 * (outputs - targets).square().sum(1).mean()
 
 
-def _ghost_batch(size: int, batch_size: int | None, chosen: int | None) -> int:
-    """The chosen ghost batch, if it divides what it must; else the largest one that does."""
+def _ghost_batch(size: int, batch_size: int | None, requested: int | None) -> int:
+    """The ghost batch, which must divide training set and mini-batch; by default the largest that does."""
     whole = math.gcd(size, batch_size or size)
     divisors = [n for n in range(2, whole + 1) if whole % n == 0]
-    must = f"the training set of {size}" + (f" and the mini-batch of {batch_size}" if batch_size else "")
-    if chosen in divisors:
-        return chosen
-    if chosen is not None:
-        near = sorted(sorted(divisors, key=lambda n: abs(n - chosen))[:4])
+    sizes = f"the training set of {size}" + (f" and the mini-batch of {batch_size}" if batch_size else "")
+    if requested in divisors:
+        return requested
+    if requested is not None:
+        near = sorted(sorted(divisors, key=lambda n: abs(n - requested))[:4])
         choice = f"choose one of {', '.join(map(str, near))}, or " if near else "choose "
-        raise UsageError(f"a ghost batch of {chosen} does not divide {must}; {choice}another --limit")
+        raise UsageError(f"a ghost batch of {requested} does not divide {sizes}; {choice}another --limit")
     best = max((n for n in divisors if n <= LARGEST_GHOST_BATCH), default=1)
     if best < min(SMALLEST_GHOST_BATCH, batch_size or size):
         raise UsageError(
-            f"a ghost batch must divide {must}, and none of {SMALLEST_GHOST_BATCH} to {LARGEST_GHOST_BATCH} "
+            f"a ghost batch must divide {sizes}, and none of {SMALLEST_GHOST_BATCH} to {LARGEST_GHOST_BATCH} "
             "does; choose another --limit or --batch-size, such as a round number"
             + (f", or say --ghost-batch {best}" * (best > 1))
         )

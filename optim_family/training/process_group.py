@@ -1,10 +1,10 @@
 """The processes that share one run: a single process, or those that torchrun started.
 
-    L = Σ_c L_c        each process has its share of the ghost batches c
+    L = Σ_c L_c        the ghost batches c are sharded over the processes
 
 One all-reduce sums a gradient with its loss, and one each Hessian-vector product. From these sums every
-process computes the same step for itself; rank 0 alone writes. An all-reduce carries one more number: how
-many processes were asked to stop, so that all of them stop before the same step or the same product.
+process computes the same step; only rank 0 writes. An all-reduce carries one more number, how many processes
+have a stop request, so that all of them stop before the same step or the same product.
 """
 
 import os
@@ -25,18 +25,17 @@ from optim_family.training.stop_signal import StopSignal
 
 T = TypeVar("T")
 
-# How long one process waits for the others. A crash is noticed at once; the limit is for one that hangs.
-TIMEOUT: Final = timedelta(seconds=50)
+TIMEOUT: Final = timedelta(seconds=50)  # for a process that hangs; a crash is detected at once
 _RESUME_HINT: Final = "the same command with --resume continues"
 
 
 class ProcessGroup(ABC):
-    """The processes of a run, as one of them sees them.
+    """The processes of a run, seen from one of them.
 
     Attributes:
         rank: of this process; rank 0 is the main process and writes.
         size: number of processes.
-        processes_per_device: how many of them share the memory of this device.
+        processes_per_device: number of processes that share the memory of this device.
     """
 
     rank: int = 0
@@ -76,17 +75,13 @@ class ProcessGroup(ABC):
         """
         if self.broadcast(value) != value:
             raise OptimFamilyError(
-                f"process {self.rank} of {self.size} has other {what} than the first; all need the same "
-                "command, data, libraries and hardware"
+                f"process {self.rank} of {self.size} has other {what} than the first; all processes need the "
+                "same command, data, libraries and hardware"
             )
 
     @abstractmethod
     def check(self, stop: StopSignal) -> None:
-        """Raise if the run must stop.
-
-        Raises:
-            Stopped: some process was asked to stop, and all know it.
-        """
+        """Raise Stopped if any process has a stop request that all processes know."""
 
 
 @final
@@ -106,7 +101,7 @@ class SingleProcess(ProcessGroup):
         return value
 
     def check(self, stop: StopSignal) -> None:
-        """Raise if the run must stop."""
+        """Raise Stopped if there is a stop request."""
         stop.check()
 
 
@@ -136,23 +131,19 @@ class TorchrunGroup(ProcessGroup):
         self.self_test(torch.device("cuda" if own_gpu else "cpu"))
 
     def self_test(self, device: torch.device) -> None:
-        """All-reduce vectors whose sum is known, Σ_r (r + 1) [1, …, 8].
-
-        Raises:
-            OptimFamilyError: the sum is wrong.
-        """
+        """Raise OptimFamilyError if the all-reduce gives a wrong sum Σ_r (r + 1) [1, …, 8]."""
         for dtype in (torch.float32, torch.float64):
             vector = torch.arange(1, 9, dtype=dtype, device=device)
-            got = self.all_reduce_vector((self.rank + 1) * vector)
+            actual = self.all_reduce_vector((self.rank + 1) * vector)
             expected = self.size * (self.size + 1) // 2 * vector
-            if not torch.equal(got, expected):
+            if not torch.equal(actual, expected):
                 raise OptimFamilyError(
-                    f"the all-reduce of {self.size} processes gave {got.tolist()} where {expected.tolist()} "
-                    f"is right ({dist.get_backend()}, {device}); nothing was computed"
+                    f"the all-reduce of {self.size} processes gave {actual.tolist()} where "
+                    f"{expected.tolist()} is right ({dist.get_backend()}, {device}); nothing was computed"
                 )
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """Every size-th item, so that no process has more than one item more than another."""
+        """Every size-th item: the numbers of items of two processes differ by at most one."""
         return items[self.rank :: self.size]
 
     def all_reduce(self, *tensors: Tensor) -> list[Tensor]:
@@ -180,18 +171,18 @@ class TorchrunGroup(ProcessGroup):
         return value if self.is_main_process else received
 
     def check(self, stop: StopSignal) -> None:
-        """Raise if the run must stop: the last all-reduce decides, whose result all processes know."""
+        """Raise Stopped if any process had a stop request at the last all-reduce."""
         try:
             stop.check()
         except Stopped as request:
             self._stop_request = request
         if self._any_stop_request:
             raise self._stop_request or Stopped(
-                f"stopped, because another process of this run was; {_RESUME_HINT}"
+                f"stopped, because another process of this run was stopped; {_RESUME_HINT}"
             )
 
     def barrier(self) -> None:
-        """Wait for the others, so that torchrun kills none that ends later than the first."""
+        """Wait for the other processes, since torchrun kills them once the first one has ended."""
         if not self.lost:
             self.all_reduce_vector(torch.zeros(1))
 
@@ -205,11 +196,7 @@ class TorchrunGroup(ProcessGroup):
 
 @contextmanager
 def process_group() -> Iterator[ProcessGroup]:
-    """The processes that share this run, until the context ends.
-
-    Raises:
-        OptimFamilyError: their all-reduce gives wrong sums.
-    """
+    """The processes that share this run, until the context ends; raises what `self_test` raises."""
     if not dist.is_torchelastic_launched():
         yield SingleProcess()
         return

@@ -4,7 +4,7 @@ from typing import Any
 
 
 class ProgressListener:
-    """Receives the events of a run; this one ignores them, displays override what they show."""
+    """Receives the events of a run and ignores them; a display overrides those that it shows."""
 
     def on_start(self, total_steps: int, start: int) -> None:
         """The run starts at step `start`, which is not 0 when it is resumed."""
@@ -19,4 +19,4 @@ class ProgressListener:
         """A message for the user, in one line."""
 
     def on_end(self) -> None:
-        """The last event; sent whatever happened."""
+        """The last event, also after an error."""

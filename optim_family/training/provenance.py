@@ -1,4 +1,4 @@
-"""What the numbers of a run depend on beyond its specification, for `run`, `Recorder` and `flow`."""
+"""Versions, hardware and data that the numbers of a run depend on, for `run`, `Recorder` and `flow`."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -23,18 +23,18 @@ def make_provenance(
     data: Mapping[str, Any],
     device: str,
     model: Mapping[str, Any] | None = None,
-    **settings: Any,
+    **fields: Any,
 ) -> dict[str, Any]:
     """The content of provenance.json.
 
     Args:
         space: the trained tensors.
-        libraries: distributions whose versions matter; Python's is always included.
+        libraries: distributions whose versions matter; Python's version is always included.
         optimizer: its class and distribution.
         data: sizes and checksum of the data.
         device: name of the device.
         model: properties of the model beyond the size of `space`.
-        **settings: further fields.
+        **fields: further fields.
     """
     return {
         "versions": {"python": platform.python_version(), **library_versions(libraries)},
@@ -43,5 +43,5 @@ def make_provenance(
         "model": {"trained": space.dim, "tensors": len(space.tensors), **(model or {})},
         "device": device,
         "threads": torch.get_num_threads(),
-        **settings,
+        **fields,
     }

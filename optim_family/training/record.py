@@ -1,4 +1,4 @@
-"""A record of training, made in one place for `run` and for `Recorder`."""
+"""A record of training, for `run` and for `Recorder`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def training_record(
     test_sets: Mapping[str, float] | None = None,
     hvp: str | None = None,
 ) -> dict[str, Any]:
-    """One record as it stands in metrics.jsonl, with the effective learning rate ℓ = η / ((1 − ηλ) ρ²).
+    """One line of metrics.jsonl, with the effective learning rate ℓ = η / ((1 − ηλ) ρ²).
 
     Args:
         step: optimizer steps taken.
@@ -34,10 +34,10 @@ def training_record(
         gradient_norm: ‖∇L‖.
         lr: η.
         weight_decay: λ.
-        views: reading of each view, as JSON.
+        views: the measurement of each view, as JSON.
         elapsed: seconds of the run.
         test_sets: loss on the test set, and loss and accuracy on each further one, by field name.
-        hvp: how the Hessian multiplied, `retained` or `rebuilt`.
+        hvp: mode of the Hessian-vector products, `retained` or `rebuilt`.
     """
     return {
         "step": step,

@@ -1,4 +1,4 @@
-"""How a run is resumed: what a checkpoint holds, and what must be as it was."""
+"""The checkpoints of a run, and the conditions under which it is resumed."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from optim_family.training.spec import MemoryFormat
 @final
 @dataclass
 class TrainingState:
-    """How far a run is, beyond model, optimizer and measurements.
+    """The progress of a run, beyond the state of model, optimizer and measurements.
 
     Attributes:
         step: optimizer steps taken.
@@ -40,7 +40,7 @@ class TrainingState:
 
 @final
 class Checkpoints:
-    """Saves and loads the state of one experiment; holds the training state that it loaded."""
+    """Saves and loads the state of one experiment; holds its training state."""
 
     def __init__(
         self,
@@ -53,18 +53,17 @@ class Checkpoints:
         self.on_message, self.state = on_message, TrainingState()
 
     def save(self, elapsed: float) -> None:
-        """Write a checkpoint of the state before the present step.
-
-        Args:
-            elapsed: seconds spent on the run so far.
+        """Write a checkpoint of the state before the present step, `elapsed` seconds into the run.
 
         Raises:
             PluginError: the optimizer has no state_dict() that can be saved.
         """
-        experiment, state = self.experiment, self.state
+        experiment, state, name = self.experiment, self.state, self.experiment.spec.optimizer
+        with plugin_errors(name, "failed in state_dict()"):
+            optimizer = experiment.optimizer.state_dict()
         tree = {
             "model": experiment.objective.model.state_dict(),
-            "optimizer": experiment.optimizer_state(),
+            "optimizer": optimizer,
             "instruments": self.measurements.state_dict(),
             "recorded": state.recorded,
             "tau": state.tau,
@@ -74,11 +73,11 @@ class Checkpoints:
             "data": experiment.objective.data.sha256,
         }
         if experiment.objective.process_group.is_main_process:
-            # nothing else in the tree can fail
-            with plugin_errors(experiment.spec.optimizer, "returned a state_dict() that cannot be saved"):
+            # the rest of the tree can always be saved
+            with plugin_errors(name, "returned a state_dict() that cannot be saved"):
                 checkpoint.save(self.store.checkpoints, state.step, tree)
 
-    def load(self, resume: bool) -> TrainingState:
+    def load(self, resume: bool) -> None:
         """Load the last checkpoint of the run, if there is one.
 
         Raises:
@@ -93,7 +92,7 @@ class Checkpoints:
             else None
         )
         if latest is None:
-            return state
+            return
         state.step, tree = latest
         if not resume:
             raise UsageError(
@@ -107,25 +106,24 @@ class Checkpoints:
         self.measurements.load_state_dict(tree["instruments"])
         state.recorded, state.tau = tree["recorded"], tree["tau"]
         state.peak, state.elapsed = tree["peak"], tree["elapsed"]
-        return state
 
 
 def memory_format_of(out: Path) -> MemoryFormat | None:
-    """The layout of images that the run in `out` began with; None if there is no run."""
+    """The layout of images in the earlier part of the run in `out`; None if there is no run."""
     if not (out / PROVENANCE).exists():
         return None
-    # Runs of versions without the choice have contiguous images.
-    begun_with: MemoryFormat = read_run(out).provenance.get("memory_format", "contiguous")
-    return begun_with
+    # Versions without this option used contiguous images.
+    earlier: MemoryFormat = read_run(out).provenance.get("memory_format", "contiguous")
+    return earlier
 
 
 def write_provenance(
     experiment: Experiment, store: Store, state: TrainingState, on_message: Callable[[str], None]
 ) -> bool:
-    """Write what the numbers depend on, and report what has changed since an earlier part of the run.
+    """Write provenance.json, and report its changes since an earlier part of the run.
 
     Returns:
-        Whether as many processes share the sums as before, so that records are bitwise identical.
+        Whether the number of processes is unchanged, so that repeated records are bitwise identical.
     """
     group = experiment.objective.process_group
     if not group.is_main_process:

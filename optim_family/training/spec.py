@@ -1,7 +1,8 @@
-"""A run is its specification: what is trained, how, and what is measured, with a key that names it."""
+"""The specification of a run: all parameters that determine its result, and the key that identifies it."""
 
 import hashlib
 import json
+import re
 from typing import Annotated, Literal, final
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -11,13 +12,13 @@ from optim_family.sharpness.views import ViewName
 
 Loss = Literal["mse", "cross-entropy"]
 Hvp = Literal["auto", "retained", "rebuilt"]
-# Of the images in memory; it changes sums by rounding, and so is no part of what a run is.
+# Layout of the images; not in the specification, since it changes sums by rounding only.
 MemoryFormat = Literal["channels-last", "contiguous"]
 
 
 @final
 class RunSpec(BaseModel):
-    """Everything that decides what a run computes; two runs with one `key` are the same run."""
+    """All parameters that determine the result of a run; two runs with the same `key` are the same run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -43,7 +44,7 @@ class RunSpec(BaseModel):
         ),
     ] = None
     steps: Annotated[int, Field(ge=1, description="optimizer steps")] = 100
-    # A run without one is the same run, under the same key, as before there were schedules.
+    # Left out if it is None, so that the keys of runs without a schedule do not change.
     schedule: Annotated[
         str | None,
         Field(
@@ -74,7 +75,7 @@ class RunSpec(BaseModel):
 
     @property
     def key(self) -> str:
-        """Twelve hexadecimal digits that name this specification."""
+        """Twelve hexadecimal digits that identify this specification."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -85,11 +86,10 @@ class RunSpec(BaseModel):
         return f"{slug(words)}-{self.key}"
 
 
-def slug(words: str) -> str:
-    """What is left of some words as the name of a file in any folder: at most 80 letters of it, or `-`.
+def slug(text: str) -> str:
+    """A file name made of a text: at most 80 characters, or `-` if none remains.
 
     >>> slug("../my model")
     'my-model'
     """
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in words)
-    return plain.lstrip("-.")[:80] or "-"
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", text).lstrip("-.")[:80] or "-"

@@ -1,4 +1,4 @@
-"""A stop request made by a signal, so that a run leaves a checkpoint before it ends."""
+"""A stop request raised by a signal, so that a run saves a checkpoint before it ends."""
 
 import signal
 import sys
@@ -12,7 +12,7 @@ from typing import Final, final
 from optim_family.errors import Interrupted, Stopped
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-# A terminal signals a whole group, and a launcher in it passes the signal on: one request, two signals.
+# A terminal signals a process group, whose launcher forwards the signal: two signals, one request.
 DUPLICATE_SIGNAL_SECONDS: Final = 1.0
 
 
@@ -20,8 +20,8 @@ DUPLICATE_SIGNAL_SECONDS: Final = 1.0
 class StopSignal:
     """A stop request raised by a signal and honoured at the next `check()`; remembers signal and time.
 
-    Schedulers announce the end of a job by SIGTERM, SIGUSR1 or SIGUSR2, a terminal by SIGINT. A second signal
-    does not wait: the process exits at once, as after a kill, and loses what is not in a checkpoint.
+    Schedulers announce the end of a job by SIGTERM, SIGUSR1 or SIGUSR2, a terminal by SIGINT. After a second
+    signal the process exits at once and loses what is not in a checkpoint.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class StopSignal:
 
     @contextmanager
     def install(self) -> Iterator["StopSignal"]:
-        """Handle the signals inside the context; does nothing outside the main thread, as Python demands."""
+        """Handle the signals inside the context; does nothing outside the main thread, as Python requires."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -42,11 +42,7 @@ class StopSignal:
                 signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise if a stop was requested.
-
-        Raises:
-            Stopped: a signal has come.
-        """
+        """Raise Stopped, or Interrupted after SIGINT, if there is a stop request."""
         if self.signal is not None:
             name = signal.Signals(self.signal).name
             raise self._kind(

@@ -261,7 +261,7 @@ def test_checkpoints_of_other_runs_are_passed_over(tmp_path):
     assert load_latest(tmp_path, said.append, "mine") == (1, {"spec": "mine"})
     assert len(said) == 1 and "step-00000002.safetensors is the checkpoint of another run" in said[0]
     assert load_latest(tmp_path, never, "another's")[0] == 2
-    with pytest.raises(CorruptError, match="no whole checkpoint of its run"):
+    with pytest.raises(CorruptError, match="no intact checkpoint of its run"):
         load_latest(tmp_path, said.append, "a third")
 
 
@@ -275,7 +275,7 @@ def test_when_none_is_whole_that_is_an_error(two):
     said = []
     for step in (1, 2):
         (two / f"step-0000000{step}.safetensors").write_text("{}")
-    with pytest.raises(CorruptError, match="no whole checkpoint"):
+    with pytest.raises(CorruptError, match="no intact checkpoint"):
         load_latest(two, said.append)
     assert len(said) == 2
 

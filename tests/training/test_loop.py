@@ -235,5 +235,5 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path):
             train(spec(seed=seed, model="bn_mlp"), tmp_path / name, stop=StopAfter(12))
     (tmp_path / "a" / "checkpoints").rename(tmp_path / "old")
     (tmp_path / "b" / "checkpoints").rename(tmp_path / "a" / "checkpoints")
-    with pytest.raises(CorruptError, match="no whole checkpoint of its run"):
+    with pytest.raises(CorruptError, match="no intact checkpoint of its run"):
         train(spec(), tmp_path / "a", resume=True)
