@@ -1,7 +1,6 @@
-"""Curves of runs, and how one is drawn: line, error band, marks, logarithmic axis, legend.
+"""Draw curves of runs: line, error band, marks, logarithmic axis, legend.
 
-Every curve has a colour, a line style and a marker of its own, so that a figure can be read in grey. A curve
-with more points than a panel can show is downsampled so that no spike is lost.
+Colour, line style and marker all differ between curves, so that a figure can be read in grey.
 """
 
 import math
@@ -16,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from optim_family.figures.style import ASIDE, COLOURS, CROSS, DASHES, GREY, MARKERS, RING
-from optim_family.runs.run import Run, series
+from optim_family.figures.style import ASIDE, COLOURS, CROSS, DASHES, GREY, MARKERS, RING, STAR
+from optim_family.runs.run import Run, first_fit_index, series
 
 Array = NDArray[np.float64]
 
@@ -42,13 +41,9 @@ class Curve:
     @property
     def style(self) -> dict[str, Any]:
         """Colour, line style, and some eight markers, staggered."""
-        return {
-            "color": self.color,
-            "linestyle": DASHES[self.index % len(DASHES)],
-            "marker": MARKERS[self.index % len(MARKERS)],
-            "markersize": 4,
-            "markevery": self.marks(self.run.columns.count),
-        }
+        line = {"color": self.color, "linestyle": DASHES[self.index % len(DASHES)]}
+        marker = MARKERS[self.index % len(MARKERS)]
+        return line | {"marker": marker, "markersize": 4, "markevery": self.marks(self.run.columns.count)}
 
     def marks(self, points: int) -> tuple[int, int]:
         """Index of the first point with a marker, and the distance of markers, in points."""
@@ -112,6 +107,15 @@ def mark_divergence(ax: Axes, curves: Iterable[Curve], field: str, *, scale: flo
             ax.plot(step, min(max(scale * y, low), high), color=curve.color, zorder=5, clip_on=False, **CROSS)
 
 
+def mark_fit(ax: Axes, curve: Curve, field: str) -> bool:
+    """Draw a star on an accuracy where training first reaches 100 %; return whether it does."""
+    if (at := first_fit_index(curve.run)) is None:
+        return False
+    step, accuracy = (series(curve.run, name)[at] for name in ("step", field))
+    ax.plot(step, 100 * accuracy, color=curve.color, zorder=5, **STAR)
+    return True
+
+
 def plot_reading(ax: Axes, curve: Curve, field: str) -> None:
     """Draw a line with its error as a band, and a ring around each reading that did not converge."""
     plot_curve(ax, curve, field)
@@ -124,6 +128,12 @@ def plot_reading(ax: Axes, curve: Curve, field: str) -> None:
     steps, y, converged = curve.points(field, "converged")
     rings = np.array([steps, y])[:, converged == 0]
     ax.plot(*downsample(rings), color=curve.color, **RING)
+
+
+def step_axis(ax: Axes, end: int, ticks: int) -> None:
+    """Let x show the steps from 0 to `end`, with at most `ticks` intervals."""
+    ax.set_xlim(-0.02 * end, 1.02 * end)
+    ax.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10], integer=True))
 
 
 def log_axis(ax: Axes, series: Iterable[ArrayLike]) -> None:

@@ -23,9 +23,8 @@ _NOISE: Final = re.compile(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", re.DOTA
 _REFERENCES: Final = re.compile(r'(id="|href="#|url\(#)')
 _USED_IDS: Final = re.compile(r'(?:href="#|url\(#)([^")]+)')
 _TAG: Final = re.compile(r"<[^>]*>")
-_NO_EFFECT: Final = re.compile(
-    r' transform="rotate\(-0 [^"]*"|font-family: [^;"]*; '
-)  # the font is the page's
+# The font is the page's.
+_NO_EFFECT: Final = re.compile(r' transform="rotate\(-0 [^"]*"|font-family: [^;"]*; ')
 _ID: Final = re.compile(r' id="[^"]*"')
 _LONG_NUMBER: Final = re.compile(r"\d+\.\d{3,}")
 
@@ -38,18 +37,12 @@ def render(template: str, **values: Any) -> str:
             Tables of class `sortable` sort by a click on a header: by `data-value` of a cell where it is set.
         values: the variables of the template; text is escaped, a missing one is an error.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    whitespace = dict.fromkeys(("trim_blocks", "lstrip_blocks", "keep_trailing_newline"), True)
+    loader = FileSystemLoader(_TEMPLATES)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **whitespace)
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template(template)
-    return page.render(**values, script=Markup(script), script_sha256=digest)
+    return environment.get_template(template).render(**values, script=Markup(script), script_sha256=digest)
 
 
 def inline_svg(figure: "Figure", name: str) -> Markup:
@@ -59,12 +52,10 @@ def inline_svg(figure: "Figure", name: str) -> Markup:
         figure: of matplotlib.
         name: of letters and digits; a prefix that distinguishes its ids from those of other figures.
     """
-    from matplotlib import style
-
-    from optim_family.figures.style import STYLE
+    from optim_family.figures import style
 
     text = io.StringIO()
-    with style.context(STYLE | {"svg.fonttype": "none"}, after_reset=True):
+    with style.applied(**{"svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     bare = " ".join(_NOISE.sub("", _HEAD.sub("<svg ", text.getvalue(), count=1)).split())
     used = {f' id="{name}"' for name in _USED_IDS.findall(bare)}

@@ -42,11 +42,9 @@ def parse_overlays(text: str | None) -> tuple[str, ...]:
 
 def edge(run: Run) -> int | None:
     """The index of the first record at 100 % training accuracy and at or above the spherical threshold."""
-    start = first_fit_index(run)
-    if start is None:
-        return None
-    at = first_index(series(run, "spherical.ratio")[start:] >= 1)
-    return None if at is None else start + at
+    at_edge = series(run, "spherical.ratio") >= 1
+    at_edge[: first_fit_index(run)] = False  # all of them if there is none
+    return first_index(at_edge)
 
 
 def drift(run: Run) -> Array:
@@ -71,8 +69,8 @@ def threshold_is_two_over_effective_lr(run: Run, view: str) -> bool:
 def _at_the_edge(run: Run) -> Array:
     """(step, τ, 2/ℓ, ηλ) of the records from the edge on, [4, n]; n = 0 unless it is GD with decay."""
     decay, begin = run.spec["hyper"].get("weight_decay"), edge(run)
-    full = run.spec.get("batch_size") is None
-    if begin is None or not (decay and full and threshold_is_two_over_effective_lr(run, "spherical")):
+    applies = decay and run.spec.get("batch_size") is None
+    if begin is None or not (applies and threshold_is_two_over_effective_lr(run, "spherical")):
         return np.empty((4, 0))
     rows = np.array([series(run, name)[begin:] for name in ("step", "tau", "spherical.threshold", "lr")])
     rows[3] *= decay

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from optim_family.figures import style
 from optim_family.figures.curves import (
     Array,
     Curve,
@@ -15,24 +17,13 @@ from optim_family.figures.curves import (
     legend,
     log_axis,
     mark_divergence,
+    mark_fit,
     plain_ticks,
     plot_curve,
     plot_reading,
 )
 from optim_family.figures.overlays import drift, mean_loss, threshold_is_two_over_effective_lr
-from optim_family.figures.style import (
-    ASIDE,
-    CROSS,
-    DRIFT,
-    LIMIT,
-    MEAN,
-    PEAK,
-    RING,
-    STAR,
-    TEST,
-    TRAIN,
-)
-from optim_family.runs.run import first_fit_index, series, views
+from optim_family.runs.run import views
 from optim_family.sharpness.views import (
     KINDS,
     PRECONDITIONED,
@@ -48,31 +39,29 @@ def draw_loss(ax: Axes, curves: Sequence[Curve], overlays: Collection[str] = ())
     """Training loss, faintly its peak between two records, and its predicted mean."""
     ax.set_title("Training loss", loc="left")
     for curve in curves:
-        plot_curve(ax, curve, "peak_loss", **PEAK)
+        plot_curve(ax, curve, "peak_loss", **style.PEAK)
         plot_curve(ax, curve, "train_loss")
     log_axis(ax, [c.points(field)[1] for c in curves for field in ("train_loss", "peak_loss")])
     mark_divergence(ax, curves, "train_loss")
-    crosses = {"diverged": CROSS} if any(curve.diverged for curve in curves) else {}
+    crosses = {"diverged": style.CROSS} if any(curve.diverged for curve in curves) else {}
     means = [(curve, mean_loss(curve.run)) for curve in curves if "loss" in overlays]
-    predicted = _predict(ax, means, MEAN, "mean at the edge, at most S ηλ / 4 with S = 2/ℓ")
-    legend(ax, {"at the record": {}, "peak since the previous record": PEAK, **crosses, **predicted})
+    predicted = _predict(ax, means, style.MEAN, "mean at the edge, at most S ηλ / 4 with S = 2/ℓ")
+    legend(ax, {"at the record": {}, "peak since the previous record": style.PEAK, **crosses, **predicted})
 
 
 def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
     """Test and training accuracy, and a star where training first reaches 100 %."""
     ax.set_title("Accuracy, %", loc="left")
+    fits = []
     for curve in curves:
-        plot_curve(ax, curve, "train_accuracy", scale=100, **TRAIN)
-        plot_curve(ax, curve, "test_accuracy", scale=100, **TEST)
-        if (at := first_fit_index(curve.run)) is not None:
-            ax.plot(series(curve.run, "step")[at], 100, color=curve.color, zorder=5, **STAR)
+        plot_curve(ax, curve, "train_accuracy", scale=100, **style.TRAIN)
+        plot_curve(ax, curve, "test_accuracy", scale=100, **style.TEST)
+        fits.append(mark_fit(ax, curve, "train_accuracy"))
     values = [c.points(f"{f}_accuracy")[1] for c in curves for f in ("train", "test")]
     ax.set_ylim(100 * min([ys.min() for ys in values if ys.size], default=0.0) - 4, 104)
     mark_divergence(ax, curves, "test_accuracy", scale=100)
-    stars = (
-        {"training reaches 100 %": STAR} if any(first_fit_index(c.run) is not None for c in curves) else {}
-    )
-    legend(ax, {"test": TEST, "training": TRAIN, **stars})
+    stars = {"training reaches 100 %": style.STAR} if any(fits) else {}
+    legend(ax, {"test": style.TEST, "training": style.TRAIN, **stars})
 
 
 def draw_sharpness(
@@ -86,7 +75,7 @@ def draw_sharpness(
     fields = ("value", "threshold") if "edge" in overlays else ("value",)
     for ax, group in zip(axes, groups, strict=True):
         for curve in _themselves(group) if "edge" in overlays else ():
-            plot_curve(ax, curve, "threshold", **LIMIT)
+            plot_curve(ax, curve, "threshold", **style.LIMIT)
         for curve in group:
             plot_reading(ax, curve, "value")
         log_axis(ax, [c.points(field)[1] for c in group for field in fields])
@@ -98,15 +87,12 @@ def draw_sharpness(
 def sharpness_groups(curves: Sequence[Curve]) -> list[list[Curve]]:
     """Curves that share an axis: all runs; of a single run each metric, as they lie decades apart."""
     if len(curves) == 1:
-        found = [curve for order in (UNPRECONDITIONED, PRECONDITIONED) for curve in _first(curves[0], order)]
-        families = ([c.view + variant for variant in VARIANTS if _has(c, c.view + variant)] for c in found)
+        bases = [curve for order in (UNPRECONDITIONED, PRECONDITIONED) for curve in _first(curves[0], order)]
+        families = ([c.view + variant for variant in VARIANTS if _has(c, c.view + variant)] for c in bases)
         return [[_of_view(curves[0], view) for view in family] for family in families] or [[]]
-    common = [
-        view for view in UNPRECONDITIONED + PRECONDITIONED if all(_has(curve, view) for curve in curves)
-    ]
-    return [
-        [found for curve in curves for found in _first(curve, (*common, *UNPRECONDITIONED, *PRECONDITIONED))]
-    ]
+    order = UNPRECONDITIONED + PRECONDITIONED
+    common = tuple(view for view in order if all(_has(curve, view) for curve in curves))
+    return [[first for curve in curves for first in _first(curve, common + order)]]
 
 
 def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve]) -> str:
@@ -123,13 +109,13 @@ def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve])
 
 
 def _predict(
-    ax: Axes, predictions: Sequence[tuple[Curve, Array]], style: dict[str, Any], name: str
+    ax: Axes, predictions: Sequence[tuple[Curve, Array]], line: dict[str, Any], name: str
 ) -> dict[str, dict[str, Any]]:
     """Draw predictions within the limits of the axis; returns their entry in the legend, if any."""
     shown = [(curve, points) for curve, points in predictions if points.size]
     for curve, points in shown:
-        ax.plot(*downsample(points), color=curve.color, scaley=False, zorder=3, **style)
-    return {name: style} if shown else {}
+        ax.plot(*downsample(points), color=curve.color, scaley=False, zorder=3, **line)
+    return {name: line} if shown else {}
 
 
 def _reading_legend(ax: Axes, group: Sequence[Curve], overlays: Collection[str], named: bool) -> None:
@@ -139,13 +125,13 @@ def _reading_legend(ax: Axes, group: Sequence[Curve], overlays: Collection[str],
     colour = {"color": group[0].color} if named and group else {}
     if "edge" in overlays and any(curve.has("threshold") for curve in themselves):
         same = all(threshold_is_two_over_effective_lr(curve.run, curve.view) for curve in themselves)
-        entries["threshold 2/ℓ" if same else "threshold"] = LIMIT | colour
+        entries["threshold 2/ℓ" if same else "threshold"] = style.LIMIT | colour
     spherical = [curve for curve in themselves if curve.view == "spherical" and "drift" in overlays]
     falls = [(curve, drift(curve.run)) for curve in spherical]
-    for name, style in _predict(ax, falls, DRIFT, "steepest drift from the edge, $e^{-2τ}$").items():
-        entries[name] = style | colour
+    for name, line in _predict(ax, falls, style.DRIFT, "steepest drift from the edge, $e^{-2τ}$").items():
+        entries[name] = line | colour
     if any((curve.points("converged")[1] == 0).any() for curve in group):
-        entries["not converged"] = RING
+        entries["not converged"] = style.RING
     if entries:
         legend(ax, entries)
 
@@ -160,7 +146,7 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
     ax.axhline(1, color="black", linewidth=0.9, zorder=1.5)
     ax.text(1.01, 1, "edge of\nstability", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     if not shown:
-        ax.set_title("no view has a threshold", **ASIDE)
+        ax.set_title("no view has a threshold", **style.ASIDE)
         ax.set_ylim(0, 2)
     log_axis(ax, [curve.points("ratio")[1] for curve in shown])
     if len(curves) == 1 and shown:
@@ -173,20 +159,16 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _ratio_curves(curves: Sequence[Curve]) -> list[Curve]:
+    """Of several runs the view of lowest rank; of a single run one curve for the views of equal ratio."""
     if len(curves) > 1:
-        return [
-            found for curve in curves for found in _first(curve, PRECONDITIONED + UNPRECONDITIONED, "ratio")
-        ]
-    return [
-        found for variant in VARIANTS for kind in KINDS for found in _ratio_curve(curves[0], kind, variant)
-    ]
-
-
-def _ratio_curve(curve: Curve, kind: Sequence[str], variant: str) -> list[Curve]:
-    """The one curve of views that have the same ratio, or none."""
-    shown = [view for view in kind if _has(curve, view + variant, "ratio")]
-    name = " and ".join(map(label, shown)) + VARIANTS[variant].label
-    return [_of_view(replace(curve, name=name), view + variant) for view in shown[:1]]
+        order = PRECONDITIONED + UNPRECONDITIONED
+        return [first for curve in curves for first in _first(curve, order, "ratio")]
+    shown = []
+    for variant, kind in product(VARIANTS, KINDS):
+        if equal := [view for view in kind if _has(curves[0], view + variant, "ratio")]:
+            name = " and ".join(map(label, equal)) + VARIANTS[variant].label
+            shown.append(_of_view(replace(curves[0], name=name), equal[0] + variant))
+    return shown
 
 
 def _ratio_range(shown: Sequence[Curve]) -> tuple[float, float]:
@@ -215,5 +197,5 @@ def _of_view(curve: Curve, view: str) -> Curve:
 
 
 def _themselves(group: Sequence[Curve]) -> list[Curve]:
-    """The views, without what is measured variant them."""
+    """The curves of views, without those of their variants."""
     return [curve for curve in group if not split_view_name(curve.view)[1]]

@@ -5,22 +5,21 @@ files are bitwise identical every time, and need no display.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+import operator
+from collections.abc import Collection, Sequence
+from functools import partial
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from optim_family.errors import UsageError
-from optim_family.figures.curves import Curve
+from optim_family.figures.curves import Curve, step_axis
 from optim_family.figures.overlays import NAMES
 from optim_family.figures.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
-from optim_family.figures.style import BETWEEN, GREY, LEFT, RIGHT, STYLE, WIDTH, escape_mathtext
+from optim_family.figures.style import BETWEEN, GREY, LEFT, RIGHT, WIDTH, applied, escape_mathtext, head
 from optim_family.runs.labels import setting
 from optim_family.runs.readings_table import run_labels
 from optim_family.runs.run import Run, first_fit_index, last_step, series
@@ -53,19 +52,16 @@ def figure(
     curves = [Curve(run, name, i) for i, (run, name) in enumerate(zip(runs, names, strict=True))]
     columns = _columns(names)
     lines = math.ceil(len(names) / columns) if len(names) > 1 else 0
-    with style.context(STYLE, after_reset=True):
+    with applied():
         tau = _tau_rate(curves) if "tau" in overlays else 0.0
-        drawn = _sheet(title or _title(runs, names), _subtitle(runs), tau, lines)
+        optimizers = ", ".join(dict.fromkeys(str(run.spec["optimizer"]) for run in runs))
+        several = f"{optimizers}: {len(runs)} runs" if lines else names[0]
+        drawn = _sheet(title or several, _subtitle(runs), tau, lines)
         _panels(drawn, curves, tau, overlays)
         if lines:
             handles = [Line2D([], [], **curve.style, label=curve.name) for curve in curves]
             drawn.legend(handles=handles, loc="lower center", ncols=columns, frameon=False)
     return drawn
-
-
-def _title(runs: Sequence[Run], names: Sequence[str]) -> str:
-    optimizers = dict.fromkeys(str(run.spec["optimizer"]) for run in runs)
-    return names[0] if len(runs) == 1 else f"{', '.join(optimizers)}: {len(runs)} runs"
 
 
 def _columns(names: Sequence[str]) -> int:
@@ -79,8 +75,7 @@ def _sheet(title: str, subtitle: str, tau: float, lines: int) -> Figure:
     height = HEAD + 2 * (TITLE + PANEL) + TICKS + STEPS
     height += (TAU if tau else 0) + (LINE * lines + 0.1 if lines else 0)
     drawn = Figure(figsize=(WIDTH, height))
-    drawn.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=12, fontweight="bold")
-    drawn.text(0.012, 1 - 0.36 / height, subtitle, va="top", color=GREY)
+    head(drawn, title, subtitle)
     return drawn
 
 
@@ -122,15 +117,15 @@ def _panels(drawn: Figure, curves: Sequence[Curve], tau: float, overlays: Collec
     for ax in (middle[-1], ratio):
         ax.set_xlabel("step")
     for ax in upper if tau else ():
-        ax.secondary_xaxis("top", functions=(_times(tau), _times(1 / tau))).set_xlabel(TAU_LABEL)
+        both_ways = partial(operator.mul, tau), partial(operator.mul, 1 / tau)
+        ax.secondary_xaxis("top", functions=both_ways).set_xlabel(TAU_LABEL)
 
 
 def _steps(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
     """The same steps in every panel; for a single run, a line where training reaches 100 %."""
     end = last_step(curve.run for curve in curves)
     for ax in axes:
-        ax.set_xlim(-0.02 * end, 1.02 * end)
-        ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
+        step_axis(ax, end, 8)
         if len(curves) == 1 and (at := first_fit_index(curves[0].run)) is not None:
             ax.axvline(series(curves[0].run, "step")[at], color=GREY, linewidth=0.8, alpha=0.6, zorder=1)
 
@@ -140,7 +135,3 @@ def _tau_rate(curves: Sequence[Curve]) -> float:
     steps, tau = np.concatenate([curve.points("tau") for curve in curves], axis=1)
     rates = tau[steps > 0] / steps[steps > 0]
     return float(rates[0]) if rates.size and np.allclose(rates, rates[0], rtol=1e-6, atol=0) else 0.0
-
-
-def _times(factor: float) -> Callable[[Any], Any]:
-    return lambda x: x * factor

@@ -7,25 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optim_family.curvature.gauss_quadrature import SpectralDensity
 from optim_family.errors import UsageError
-from optim_family.figures.style import (
-    ASIDE,
-    BATCH_MEAN,
-    BODY,
-    GREY,
-    MEAN_COLOUR,
-    ONE_EIGENVALUE,
-    STYLE,
-    THRESHOLD,
-    TOP_EIGENVALUE,
-    WIDTH,
-)
+from optim_family.figures import style
 from optim_family.runs.labels import compact
 
 Record = Mapping[str, Any]
@@ -52,11 +40,9 @@ def figure(record: Record, *, title: str = "", subtitle: str = "") -> Figure:
     below = [name for name in ("layers", "batch_sharpness") if record.get(name)]
     rows = [names for names in (["density"] if record.get("density") else [], below) if names]
     if not rows:
-        raise UsageError(
-            "there is nothing to draw: the record has no density, no layers and no batch sharpness"
-        )
+        raise UsageError("nothing to draw: the record has no density, no layers and no batch sharpness")
     heights = [max(PANEL, AXIS + BAR * len(record["layers"] if "layers" in row else ())) for row in rows]
-    with style.context(STYLE, after_reset=True):
+    with style.applied():
         drawn = _sheet(title, subtitle, record["view"], sum(heights))
         parts: Any = drawn.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)
         for part, row in zip(parts[:, 0], rows, strict=True):
@@ -78,13 +64,13 @@ def draw_density(ax: Axes, record: Record) -> None:
     single = 1 / (density.dim * sigma * np.sqrt(2 * np.pi))
     ax.set_yscale("log", nonpositive="clip")
     ax.set_ylim(FAINTEST * single, 3 * middle.max())
-    ax.fill_between(grid, middle - error, middle + error, color=BODY, alpha=0.2, linewidth=0)
-    ax.plot(grid, middle, color=BODY)
-    ax.axvline(0, color=GREY, linewidth=0.6)
-    ax.axhline(single, **ONE_EIGENVALUE)
+    ax.fill_between(grid, middle - error, middle + error, color=style.BODY, alpha=0.2, linewidth=0)
+    ax.plot(grid, middle, color=style.BODY)
+    ax.axvline(0, color=style.GREY, linewidth=0.6)
+    ax.axhline(single, **style.ONE_EIGENVALUE)
     ax.text(1.01, single, "one\neigenvalue", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     ax.set_title(f"Density of all {density.dim:,} eigenvalues", loc="left")
-    ax.set_title(_evidence(density, record), **ASIDE)
+    ax.set_title(_evidence(density, record), **style.ASIDE)
     ax.set_xlabel("eigenvalue")
 
 
@@ -93,7 +79,7 @@ def draw_layers(ax: Axes, record: Record) -> None:
     layers: Mapping[str, Record] = record["layers"]
     values, errors = ([layer[field] for layer in layers.values()] for field in ("value", "error"))
     places = range(len(layers))
-    ax.barh(places, values, xerr=errors, color=BODY, height=0.7, error_kw={"elinewidth": 1})
+    ax.barh(places, values, xerr=errors, color=style.BODY, height=0.7, error_kw={"elinewidth": 1})
     ax.set_yticks(places, list(layers))
     ax.set_ylim(len(layers) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
@@ -107,11 +93,11 @@ def draw_batches(ax: Axes, record: Record) -> None:
     quotients = sorted(batch["quotients"])
     if batch["error"] is not None:
         low, high = batch["value"] - batch["error"], batch["value"] + batch["error"]
-        ax.axvspan(low, high, color=MEAN_COLOUR, alpha=0.2, linewidth=0)
-        ax.set_title(f"band: {100 * batch['confidence']:g} % confidence", **ASIDE)
-    ax.axvline(batch["value"], label=f"batch sharpness {batch['value']:.4g}", **BATCH_MEAN)
-    ax.plot(quotients, range(1, len(quotients) + 1), "o", color=BODY, markersize=4)
-    ax.axvline(0, color=GREY, linewidth=0.6)
+        ax.axvspan(low, high, color=style.MEAN_COLOUR, alpha=0.2, linewidth=0)
+        ax.set_title(f"band: {100 * batch['confidence']:g} % confidence", **style.ASIDE)
+    ax.axvline(batch["value"], label=f"batch sharpness {batch['value']:.4g}", **style.BATCH_MEAN)
+    ax.plot(quotients, range(1, len(quotients) + 1), "o", color=style.BODY, markersize=4)
+    ax.axvline(0, color=style.GREY, linewidth=0.6)
     ax.set_ylim(1 - 0.05 * len(quotients), 1.05 * len(quotients))
     ax.yaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     ax.set_title("Each mini-batch along its gradient", loc="left")
@@ -122,19 +108,18 @@ def draw_batches(ax: Axes, record: Record) -> None:
 def mark_top_eigenvalue(ax: Axes, record: Record) -> None:
     """λ₁ of the whole Hessian, and its threshold if there is one, as upright lines."""
     reading: Record = record["reading"]
-    ax.axvline(reading["value"], label=f"λ₁ {reading['value']:.4g}", **TOP_EIGENVALUE)
+    ax.axvline(reading["value"], label=f"λ₁ {reading['value']:.4g}", **style.TOP_EIGENVALUE)
     if reading["threshold"] is not None:
-        ax.axvline(reading["threshold"], label=f"threshold {reading['threshold']:.4g}", **THRESHOLD)
+        ax.axvline(reading["threshold"], label=f"threshold {reading['threshold']:.4g}", **style.THRESHOLD)
 
 
 def _sheet(title: str, subtitle: str, view: str, body: float) -> Figure:
     """A figure with its heading, and room for panels of `body` inches in height."""
     height = HEAD + body
-    drawn = Figure(figsize=(WIDTH, height))
+    drawn = Figure(figsize=(style.WIDTH, height))
     drawn.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEAD / height))
     below = ", ".join([*([subtitle] if subtitle else []), f"{view.replace('-', ' ')} view"])
-    drawn.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=12, fontweight="bold")
-    drawn.text(0.012, 1 - 0.36 / height, below, va="top", color=GREY)
+    style.head(drawn, title, below)
     return drawn
 
 
@@ -142,12 +127,9 @@ def _evidence(density: SpectralDensity, record: Record) -> str:
     directions = len(density.nodes)
     parts = [f"width {density.width:.3g}", f"{directions} direction{'s' * (directions > 1)}"]
     if trace := record.get("trace"):
-        parts.insert(0, f"trace {_short(trace['value'], 4)} ± {_short(trace['standard_error'], 2)}")
+        value, error = (compact(float(f"{trace[k]:.{n}g}")) for k, n in (("value", 4), ("standard_error", 2)))
+        parts.insert(0, f"trace {value} ± {error}")
     return ", ".join(parts)
-
-
-def _short(value: float, digits: int) -> str:
-    return compact(float(f"{value:.{digits}g}"))
 
 
 DRAW: dict[str, Callable[[Axes, Record], None]] = {

@@ -1,7 +1,6 @@
-"""Small multiples: a cell for each setting and optimizer, of sharpness against threshold or of test accuracy.
+"""Small multiples of sharpness against threshold or of test accuracy: a cell for each setting and optimizer.
 
-An arm has one style in all cells, explained below its column; its seeds are lines of that style. All cells
-share the axis of steps.
+An arm has one style in all cells, explained below its column; its seeds are lines of that style.
 """
 
 import textwrap
@@ -10,16 +9,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from optim_family.analysis.study_table import first_view
-from optim_family.figures.curves import Curve, log_axis, mark_divergence, plot_curve
-from optim_family.figures.style import LIMIT, STAR, STYLE, WIDTH, escape_mathtext
-from optim_family.runs.run import Run, first_fit_index, last_step, series
+from optim_family.figures.curves import Curve, log_axis, mark_divergence, mark_fit, plot_curve, step_axis
+from optim_family.figures.style import LIMIT, WIDTH, applied, escape_mathtext
+from optim_family.runs.run import Run, last_step, series
 from optim_family.sharpness.views import OWN_METRIC
 
 # Inches, fixed for the same reasons as in `run_figure`.
@@ -35,7 +32,7 @@ def sharpness_small_multiples(runs: Sequence[Run], arms: Sequence[str], settings
 
     Args:
         runs: of a study.
-        arms: of every run, as in `summary.rows`.
+        arms: of every run, as in `StudyResults.rows`.
         settings: likewise.
     """
     title = "Sharpness in the optimizer's own metric; dotted: its threshold"
@@ -43,16 +40,9 @@ def sharpness_small_multiples(runs: Sequence[Run], arms: Sequence[str], settings
 
 
 def accuracy_small_multiples(runs: Sequence[Run], arms: Sequence[str], settings: Sequence[str]) -> Figure:
-    """Test accuracy, and a star where training reaches 100 %.
-
-    Args:
-        runs: of a study.
-        arms: of every run, as in `summary.rows`.
-        settings: likewise.
-    """
-    drawn = _small_multiples(
-        "Test accuracy, %; star: training reaches 100 %", runs, arms, settings, _accuracy
-    )
+    """Test accuracy, and a star where training reaches 100 %; arguments as above."""
+    title = "Test accuracy, %; star: training reaches 100 %"
+    drawn = _small_multiples(title, runs, arms, settings, _accuracy)
     late = np.concatenate([series(run, "test_accuracy")[run.columns.count // 2 :] for run in runs])
     low = min(late[np.isfinite(late)], default=0.0)
     for ax in drawn.axes:
@@ -69,19 +59,18 @@ def _small_multiples(
 ) -> Figure:
     indices = {arm: index for index, arm in enumerate(dict.fromkeys(arms))}
     curves = [Curve(run, escape_mathtext(arm), indices[arm]) for run, arm in zip(runs, arms, strict=True)]
-    columns = list(dict.fromkeys(str(run.spec["optimizer"]) for run in runs))
-    cells: Cells = {(row, column): [] for row in dict.fromkeys(settings) for column in columns}
+    rows, columns = (list(dict.fromkeys(x)) for x in (settings, (str(r.spec["optimizer"]) for r in runs)))
+    cells: Cells = {(row, column): [] for row in rows for column in columns}
     for curve, setting in zip(curves, settings, strict=True):
         cells[setting, curve.run.spec["optimizer"]].append(curve)
     legends = [
         {c.name: c.style for (_, column), cell in cells.items() if column == each for c in cell}
         for each in columns
     ]
-    rows = list(dict.fromkeys(settings))
     lowest = [max(i for i, row in enumerate(rows) if cells[row, column]) for column in columns]
     empty = [(len(rows) - 1 - i) * (HEIGHT + ABOVE) for i in lowest]  # inches that its legend may use
     tail = max(LINE * len(styles) - room for styles, room in zip(legends, empty, strict=True))
-    with style.context(STYLE, after_reset=True):
+    with applied():
         drawn, axes = _sheet(title, rows, columns, legends, tail)
         for ax, curves in zip(axes.flat, cells.values(), strict=True):
             draw_cell(ax, curves)
@@ -112,19 +101,9 @@ def _sheet(
     high = HEAD + len(rows) * (HEIGHT + ABOVE) - ABOVE + FOOT + tail
     drawn = Figure(figsize=(wide, high))
     drawn.text(0.012, 1 - 0.1 / high, title, va="top", fontsize=12, fontweight="bold", parse_math=False)
-    axes = drawn.subplots(
-        len(rows),
-        len(columns),
-        squeeze=False,
-        gridspec_kw={
-            "left": LEFT / wide,
-            "right": 1 - RIGHT / wide,
-            "top": 1 - HEAD / high,
-            "bottom": (FOOT + tail) / high,
-            "wspace": BETWEEN / width,
-            "hspace": ABOVE / HEIGHT,
-        },
-    )
+    spaces = {"wspace": BETWEEN / width, "hspace": ABOVE / HEIGHT}
+    drawn.subplots_adjust(LEFT / wide, (FOOT + tail) / high, 1 - RIGHT / wide, 1 - HEAD / high, **spaces)
+    axes = drawn.subplots(len(rows), len(columns), squeeze=False)
     plain: dict[str, Any] = {"fontweight": "bold", "parse_math": False}
     for ax, name in zip(axes[0], columns, strict=True):
         ax.annotate(name, (0, 1), (0, 12), "axes fraction", textcoords="offset points", **plain)
@@ -138,8 +117,7 @@ def _frame(axes: Any, filled: Sequence[bool], end: int) -> None:
     grid = np.reshape(filled, axes.shape)
     for (i, j), ax in np.ndenumerate(axes):
         lowest = not grid[i + 1 :, j].any()
-        ax.set_xlim(-0.02 * end, 1.02 * end)
-        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer=True))
+        step_axis(ax, end, 4)
         ax.tick_params(labelbottom=lowest, labelsize=8)
         ax.set_xlabel("step" if lowest else "")
         if not grid[i, j]:
@@ -161,9 +139,7 @@ def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
 def _accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
     for curve in curves:
         plot_curve(ax, curve, "test_accuracy", scale=100, **_marks(curves))
-        if (at := first_fit_index(curve.run)) is not None:
-            step, accuracy = (series(curve.run, name)[at] for name in ("step", "test_accuracy"))
-            ax.plot(step, 100 * accuracy, color=curve.color, zorder=5, **STAR)
+        mark_fit(ax, curve, "test_accuracy")
     mark_divergence(ax, curves, "test_accuracy", scale=100)
 
 

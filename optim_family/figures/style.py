@@ -1,6 +1,7 @@
 """The style of every figure: sizes, colours, line styles, markers, and how a figure is saved."""
 
 import io
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ STYLE: dict[str, Any] = {
 }
 
 
+def applied(**changes: Any) -> AbstractContextManager[None]:
+    """The context in which every figure is drawn and saved: this style, with changes."""
+    return style.context(STYLE | changes, after_reset=True)
+
+
+def head(figure: Figure, title: str, subtitle: str) -> None:
+    """Write title and subtitle at the top of a figure, at a fixed distance in inches."""
+    height = figure.get_figheight()
+    figure.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=12, fontweight="bold")
+    figure.text(0.012, 1 - 0.36 / height, subtitle, va="top", color=GREY)
+
+
 def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
     """Write <stem>.svg and <stem>.png into a folder, the same bytes every time.
 
@@ -79,13 +92,13 @@ def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
     paths = [folder / f"{stem}.svg", folder / f"{stem}.png"]
     for path, metadata in zip(paths, ({"Date": None}, {"Software": None}), strict=True):
         buffer = io.BytesIO()
-        with style.context(STYLE, after_reset=True):
+        with applied():
             figure.savefig(buffer, format=path.suffix[1:], dpi=150, metadata=metadata)
         replace_atomically(path, buffer.getvalue())
     return paths
 
 
 def escape_mathtext(text: str) -> str:
-    """Text of one line, in which a dollar is a dollar and does not begin mathematics."""
+    """One line of at most 140 characters in which a dollar does not begin mathematics."""
     fitting = text if len(text) <= 140 else f"{text[:50]} … {text[-85:]}"
     return fitting.replace("$", r"\$")
