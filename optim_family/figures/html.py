@@ -37,9 +37,14 @@ def render(template: str, **values: Any) -> str:
             Tables of class `sortable` sort by a click on a header: by `data-value` of a cell where it is set.
         values: the variables of the template; text is escaped, a missing one is an error.
     """
-    whitespace = dict.fromkeys(("trim_blocks", "lstrip_blocks", "keep_trailing_newline"), True)
-    loader = FileSystemLoader(_TEMPLATES)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **whitespace)
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(**values, script=Markup(script), script_sha256=digest)
