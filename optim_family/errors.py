@@ -53,6 +53,12 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def first_three(names: Iterable[str]) -> str:
+    """The first three names, and how many more there are: `a, b, c, …(+2)`."""
+    listed = list(names)
+    return ", ".join(listed[:3]) + (f", …(+{len(listed) - 3})" if len(listed) > 3 else "")
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One line for a name that does not exist: the name, the nearest known name, all known names.
 

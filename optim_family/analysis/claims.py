@@ -1,7 +1,7 @@
-"""The claims of studies, and whether runs support them: holds, does not hold, or cannot tell.
+"""Evaluate the claims of studies: a claim holds, does not hold, or the runs cannot tell.
 
 A claim about single runs holds for a group of seeds if it holds for every seed, and does not hold if it
-holds for none. The interval of differences decides a claim about pairs of runs that differ in one field.
+holds for none. A claim about pairs of runs that differ in one field is decided by the 95 % interval.
 """
 
 import math
@@ -20,7 +20,7 @@ Verdict = Literal["holds", "does not hold", "cannot tell"]
 Evidence = tuple[str, Verdict, str]  # subject, verdict, numbers
 Evaluation = Callable[[Sequence[Run], "pandas.DataFrame"], Iterator[Evidence]]
 
-# Full-batch training at its edge: at the iterate the ratio is high, and Adam cycles below its frozen limit.
+# Ratios at the edge: above 1 at the iterate; Adam cycles below the threshold of its frozen metric.
 EDGE: Final = (0.8, 1.6)
 FALL: Final = 1.1  # factor
 RISE: Final = 0.01  # of the test images
@@ -52,16 +52,15 @@ class Claim:
 def evaluate_claims(
     names: Iterable[str], runs: Sequence[Run], frame: "pandas.DataFrame"
 ) -> list[ClaimResult]:
-    """Evaluate claims: of each first the whole, then its parts.
+    """Evaluate claims; the result of a whole claim precedes those of its parts.
 
     Args:
         names: keys of `CLAIMS`.
         runs: of a study; only those that are done count.
         frame: `study_table.run_rows(runs)`.
     """
-    done = [run.status.get("status") == "done" for run in runs]
-    kept = [run for run, ok in zip(runs, done, strict=True) if ok]
-    rows = frame[done].reset_index(drop=True)
+    done = [i for i, run in enumerate(runs) if run.status.get("status") == "done"]
+    kept, rows = [runs[i] for i in done], frame.iloc[done].reset_index(drop=True)
     nothing: Evidence = ("no runs", "cannot tell", "no such run is finished")
     return [
         ClaimResult(name, *evidence)
@@ -112,18 +111,16 @@ def _together(verdicts: Sequence[Verdict]) -> Verdict:
 def _count(verdicts: Sequence[Verdict]) -> str:
     """`4 of 6 hold, 1 does not, 1 undecided`."""
     holding, failing, undecided = (verdicts.count(v) for v in ("holds", "does not hold", "cannot tell"))
-    parts = [f"{holding} of {len(verdicts)} hold"]
-    parts += [f"{failing} do{'es' * (failing == 1)} not"] * bool(failing)
-    return ", ".join(parts + [f"{undecided} undecided"] * bool(undecided))
+    failed = f", {failing} do{'es' * (failing == 1)} not" if failing else ""
+    return f"{holding} of {len(verdicts)} hold{failed}" + f", {undecided} undecided" * bool(undecided)
 
 
 def _pairs(pop_field: Callable[[Any], Any], on_side_a: Callable[[Any], bool]) -> Evaluation:
     """A claim that sharpness falls more, and test accuracy gains more, on side `a` of matched runs."""
 
     def evaluate(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
-        pairs = [
-            (i, j) for i, j in matched_pairs(runs, pop_field, on_side_a) if _decaying_and_normalised(runs[i])
-        ]
+        relevant = [bool(run.spec["hyper"]["weight_decay"]) and run.spec["norm"] != "none" for run in runs]
+        pairs = [(i, j) for i, j in matched_pairs(runs, pop_field, on_side_a) if relevant[i]]
         if not pairs:
             return
         optimizers = dict.fromkeys(runs[i].spec["optimizer"] for i, _ in pairs)
@@ -142,10 +139,6 @@ def _pairs(pop_field: Callable[[Any], Any], on_side_a: Callable[[Any], bool]) ->
     return evaluate
 
 
-def _decaying_and_normalised(run: Run) -> bool:
-    return bool(run.spec["hyper"]["weight_decay"]) and run.spec["norm"] != "none"
-
-
 def _compare(
     frame: "pandas.DataFrame", pairs: Sequence[tuple[int, int]], quantity: Quantity
 ) -> tuple[Verdict, str]:
@@ -160,9 +153,8 @@ def _compare(
 def _describe(result: Difference, more: int, pairs: int, quantity: Quantity) -> str:
     if not result.pairs:
         return f"no number: in none of {pairs} pairs do both runs have one"
-    scale, form, what, unit = (
-        (1, ".3g", "a factor of ", "") if quantity.ratio else (100, "+.1f", "", " points")
-    )
+    factor, points = (1, ".3g", "a factor of ", ""), (100, "+.1f", "", " points")
+    scale, form, what, unit = factor if quantity.ratio else points
     mean, low, high = (format(scale * x, form) for x in (result.mean, result.low, result.high))
     interval = f" ({low} to {high})" if math.isfinite(result.low) else ""
     missing = f", no number from {pairs - result.pairs}" if result.pairs < pairs else ""
@@ -189,14 +181,6 @@ def _batches(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidenc
         yield f"{optimizer}; {setting}", verdict, f"{ratios}; Kendall's τ {tau:.2f}, p = {p:.2g}"
 
 
-def _decay(spec: dict[str, Any]) -> Any:
-    return spec["hyper"].pop("weight_decay")
-
-
-def _within(value: float) -> bool:
-    return EDGE[0] <= value <= EDGE[1]
-
-
 def _beyond(limit: float, neutral: float) -> Callable[[float], bool | None]:
     return lambda value: True if value >= limit else None if value > neutral else False
 
@@ -205,7 +189,7 @@ CLAIMS: Final[Mapping[str, Claim]] = {
     "edge": Claim(
         "Every full-batch optimizer with weight decay trains a normalised network at its own edge of "
         f"stability: the median of sharpness / threshold is {EDGE[0]} to {EDGE[1]}.",
-        _each("ratio", ".2f", _within, full_batch=True),
+        _each("ratio", ".2f", lambda ratio: EDGE[0] <= ratio <= EDGE[1], full_batch=True),
     ),
     "sharpness-falls": Claim(
         "With normalisation and weight decay the spherical sharpness falls after 100 % training accuracy, "
@@ -219,7 +203,7 @@ CLAIMS: Final[Mapping[str, Claim]] = {
     ),
     "decay-matters": Claim(
         "With weight decay sharpness falls more, and test accuracy gains more, than without it.",
-        _pairs(_decay, lambda decay: decay > 0),
+        _pairs(lambda spec: spec["hyper"].pop("weight_decay"), lambda decay: decay > 0),
     ),
     "norm-matters": Claim(
         "With normalisation sharpness falls more, and test accuracy gains more, than without it.",

@@ -1,7 +1,7 @@
-"""Export of runs to other tools: TensorBoard, MLflow, Weights & Biases, Parquet.
+"""Export runs to other tools: TensorBoard, MLflow, Weights & Biases, Parquet.
 
-Every tool gets the same: the specification of a run, `hyper.lr`; its records by step and seconds since the
-start, `train_loss` and `spherical/ratio`; and its results, `result/test_accuracy`.
+Every tool gets the specification of a run, `hyper.lr`; its records by step and seconds since the start,
+`train_loss` and `spherical/ratio`; and its results, `result/test_accuracy`.
 """
 
 import importlib.util
@@ -36,14 +36,10 @@ class MetricPoint:
 @final
 @dataclass(frozen=True)
 class Target:
-    """A tool: the module it needs, which the extra of its name installs, and the function that exports to it.
-
-    Attributes:
-        send: takes runs, a folder and the name of a project; returns where the runs are.
-    """
+    """A tool, and the module that the extra of its name installs."""
 
     module: str
-    send: Callable[[Sequence[Run], Path, str], list[str]]
+    send: Callable[[Sequence[Run], Path, str], list[str]]  # runs, folder, project → where the runs are
 
 
 def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -> list[str]:
@@ -156,9 +152,8 @@ def _wandb(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
 
     addresses, quiet = [], wandb.Settings(console="off")  # our output is not the run's
     for run in runs:
-        with wandb.init(
-            project=project, name=run.path.name, config=parameters(run), settings=quiet
-        ) as tracked:
+        options = {"project": project, "name": run.path.name, "config": parameters(run)}
+        with wandb.init(**options, settings=quiet) as tracked:
             for point in points(run):
                 tracked.log({**point.numbers, "seconds": point.seconds}, step=point.step)
             tracked.summary.update(results(run))

@@ -19,14 +19,10 @@ _RESAMPLES: Final = 9999
 @final
 @dataclass(frozen=True)
 class Quantity:
-    """A column of `study_table.run_rows`, and how two of its numbers are compared.
-
-    Attributes:
-        ratio: by a / b instead of a − b.
-    """
+    """A column of `study_table.run_rows` in which runs are compared."""
 
     column: str
-    ratio: bool
+    ratio: bool  # by a / b, else by a − b
     words: str
 
 
@@ -43,9 +39,9 @@ COMPARED: Final = (
 @final
 @dataclass(frozen=True)
 class Difference:
-    """Between paired runs: the mean and its 95 % interval, bootstrapped over the pairs.
+    """The mean difference of paired runs and its 95 % interval, bootstrapped over the pairs.
 
-    Of ratios it is the geometric mean. From fewer than three pairs there is no interval.
+    The mean of ratios is geometric. Fewer than three pairs give no interval: NaN.
     """
 
     pairs: int
@@ -56,7 +52,7 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or −1 where the interval excludes no difference, else 0."""
+        """The sign of the difference; 0 if the interval contains no difference."""
         return (self.low > self.neutral) - (self.high < self.neutral)
 
 

@@ -16,23 +16,12 @@ import math
 
 
 def oscillation_variance(shrink: float, q: float = 0.0) -> float:
-    """a² = 2ηλ / (4 + q), on the unit sphere.
-
-    Args:
-        shrink: ηλ.
-        q: ‖∇_Γ log λ₁‖²; 0 gives the largest a².
-    """
+    """a² = 2ηλ / (4 + q), on the unit sphere; `shrink` is ηλ, and q = 0 gives the largest a²."""
     return 2 * shrink / (4 + q)
 
 
 def mean_excess_loss(sharpness: float, shrink: float, q: float = 0.0) -> float:
-    """S ηλ / (4 + q), in units of the loss.
-
-    Args:
-        sharpness: spherical, S.
-        shrink: ηλ.
-        q: ‖∇_Γ log λ₁‖²; 0 gives the largest value.
-    """
+    """S ηλ / (4 + q), in units of the loss; `shrink` is ηλ, and q = 0 gives the largest value."""
     return sharpness * shrink / (4 + q)
 
 

@@ -87,10 +87,10 @@ def _quartiles(values: Sequence[float]) -> Sequence[float | None]:
 def summary_rows(
     runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]] | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows of plain text: one column a run, one row a quantity.
+    """Headers and rows of plain text: one column a run, one row a quantity; no rows without a run.
 
     Args:
-        runs: of which at least one is needed for any row.
+        runs: to summarise.
         summaries: `summary` of each; computed if None.
     """
     if not runs:
@@ -102,19 +102,16 @@ def summary_rows(
     return headers, rows
 
 
-def _fit(s: Mapping[str, Any]) -> str:
-    if s["fit_step"] is None:
-        return "–" if s["train_accuracy"] is None else "never"
-    return f"step {s['fit_step']:,} (τ {s['fit_tau']:.3g})"
-
-
 def _cells(text: str, s: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
     accuracies = [s["test_accuracy_at_fit"], s["test_accuracy"], s["test_accuracy_best"]]
+    fit = "–" if s["train_accuracy"] is None else "never"
+    if s["fit_step"] is not None:
+        fit = f"step {s['fit_step']:,} (τ {s['fit_tau']:.3g})"
     return {
         "run": text,
         "status": s["status"] or "–",
         "steps": f"{s['steps']:,}",
-        "100 % training accuracy at": _fit(s),
+        "100 % training accuracy at": fit,
         "test accuracy, %: then → end (best)": _then_end_best([a and 100 * a for a in accuracies], ".1f"),
         "training loss": _number(s["train_loss"], ".3g"),
         **{k: v for name in names for k, v in _view_cells(name, s["views"].get(name)).items()},

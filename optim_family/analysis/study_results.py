@@ -18,7 +18,7 @@ MISSING: Final = "–"
 
 @final
 class Cell(NamedTuple):
-    """The text of a cell, and the number by which a table sorts; without one it sorts by the text."""
+    """The text of a cell, and the number by which the table sorts, if any."""
 
     text: str
     number: float | None = None
@@ -53,15 +53,15 @@ class Table(NamedTuple):
 @final
 @dataclass(frozen=True)
 class StudyResults:
-    """What the runs of a study say.
+    """The results of the runs of a study.
 
     Attributes:
         runs: at least one has a record.
         summaries: `run_summary.summary` of each run.
-        rows: one for each run.
-        groups: one for each group of seeds.
-        differences: one for each two arms and quantity.
-        claim_results: of all claims, each with the whole first and then its parts.
+        rows: `study_table.run_rows`.
+        groups: `study_table.seed_groups`.
+        differences: `paired_differences.comparisons`.
+        claim_results: `claims.evaluate_claims`.
     """
 
     runs: Sequence[Run]
@@ -84,7 +84,7 @@ class StudyResults:
 
     @cached_property
     def difference_table(self) -> Table:
-        """Arms in pairs, at matched conditions; no rows if there are too few seeds to judge a single one."""
+        """Pairs of arms at matched conditions; no rows if every pair has too few seeds for an interval."""
         headers = ["quantity", "a", "b", "a − b, or a / b", "95 % interval", "pairs", "beyond seed noise"]
         rows = self.differences.to_dict("records")
         beyond = sum(row["beyond_noise"] for row in rows)
@@ -139,7 +139,7 @@ TABLES: Final[Mapping[str, Sequence[Column]]] = {
 
 
 def evaluate_study(names: Iterable[str], runs: Sequence[Run]) -> StudyResults:
-    """Evaluate the runs of a study, and the claims of these names; at least one run has a record."""
+    """Evaluate the runs of a study, and the named claims; at least one run has a record."""
     summaries = [run_summary.summary(run) for run in runs]
     rows = study_table.run_rows(runs, summaries)
     differences = paired_differences.comparisons(rows)
@@ -151,12 +151,12 @@ def _group_table(groups: "pandas.DataFrame", heading: str, columns: Iterable[Col
     """Without the columns of which nothing was measured."""
     measured = [column for column in columns if groups[f"{column.quantity}.n"].any()]
     headers = ["optimizer", "setting", "runs", *(column.header for column in measured)]
-    rows = groups.to_dict("records")
-    return Table(heading, headers, [[*_names(row), *(_cell(row, c) for c in measured)] for row in rows])
-
-
-def _names(row: Mapping[str, Any]) -> list[Cell]:
-    return [Cell(row["arm"]), Cell(row["setting"]), Cell(str(row["runs"]), row["runs"])]
+    rows = [
+        [Cell(row["arm"]), Cell(row["setting"]), Cell(str(row["runs"]), row["runs"])]
+        + [_cell(row, column) for column in measured]
+        for row in groups.to_dict("records")
+    ]
+    return Table(heading, headers, rows)
 
 
 def _cell(row: Mapping[str, Any], column: Column) -> Cell:

@@ -63,20 +63,21 @@ def _row(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
     hyper, views = run.spec["hyper"], summary["views"]
     plain, own = first_view(run, AMBIENT), first_view(run, OWN_METRIC)
     reading = views.get(own, _NOTHING)
+    edge = first_index(series(run, f"{own}.ratio") >= 1)
+    at_fit, end = summary["test_accuracy_at_fit"], summary["test_accuracy"]
     return {
         **{name: run.spec[name] for name in ("optimizer", "model", "norm", "data", "limit", "batch_size")},
         **{name: hyper[name] for name in ("lr", "weight_decay")},
         **{name: summary[name] for name in _OF_SUMMARY},
-        "test_accuracy_gain": _difference(summary["test_accuracy"], summary["test_accuracy_at_fit"]),
+        "test_accuracy_gain": None if at_fit is None or end is None else end - at_fit,
         **_sharpness_columns("sharpness", run, plain, views.get(plain, _NOTHING)),
         **_sharpness_columns("own", run, own, reading),
         "ratio": reading["ratio"],
-        "ratio_low": reading["ratio_quartiles"][0],
-        "ratio_high": reading["ratio_quartiles"][1],
+        **dict(zip(("ratio_low", "ratio_high"), reading["ratio_quartiles"], strict=True)),
         "ratio_readings": reading["ratio_readings"],
         "ratio_midpoint": views.get(own + MIDPOINT, _NOTHING)["ratio"],
         "ratio_batch": views.get(own + BATCH, _NOTHING)["ratio"],
-        "edge_step": _edge(run, own),
+        "edge_step": None if edge is None else int(series(run, "step")[edge]),
         "spikes": count_loss_spikes(run),
         "products": summary["products"],
         "unconverged": summary["unconverged"],
@@ -86,12 +87,8 @@ def _row(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _difference(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
-
-
 def _sharpness_columns(name: str, run: Run, view: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Of one sharpness its view, its value then, at its peak and at the end, and its fall in between."""
+    """The columns of one sharpness: its view, its values, and its fall."""
     at, end = summary["at_fit"], summary["last"]
     slope, fall = _fit_log_sharpness(run, view)
     return {
@@ -134,22 +131,16 @@ def first_view(run: Run, order: Iterable[str]) -> str:
     return next((view for view in order if any(map(math.isfinite, column(run, f"{view}.value")))), "")
 
 
-def _edge(run: Run, view: str) -> int | None:
-    """The first step at which the sharpness is at its threshold or above."""
-    at = first_index(series(run, f"{view}.ratio") >= 1)
-    return None if at is None else int(series(run, "step")[at])
-
-
 def _settings(runs: Sequence[Run]) -> list[str]:
     """The setting of each run: model, normalisation, and what else differs between the runs."""
     specs = [{k: v for k, v in run.spec.items() if k not in _NOT_SETTING} for run in runs]
     others = dict.fromkeys(k for spec in specs for k in spec if k not in ("model", "norm"))
     varying = [k for k in others if any(spec.get(k) != specs[0].get(k) for spec in specs)]
-    return [", ".join([spec["model"], *_norm(spec), *(_words(spec, k) for k in varying)]) for spec in specs]
-
-
-def _norm(spec: Mapping[str, Any]) -> list[str]:
-    return {"none": ["no normalisation"], "affine": ["trained affine"]}.get(spec["norm"], [])
+    norms = {"none": ["no normalisation"], "affine": ["trained affine"]}
+    return [
+        ", ".join([spec["model"], *norms.get(spec["norm"], []), *(_words(spec, k) for k in varying)])
+        for spec in specs
+    ]
 
 
 def _words(spec: Mapping[str, Any], field: str) -> str:

@@ -1,7 +1,4 @@
-"""Read a data set into arrays, and say in one line what is wrong with one that cannot be read.
-
-Every source ends in `Arrays`: images as bytes, channels first, labels counted from 0.
-"""
+"""Read and validate a data set as arrays: images as bytes, channels first, labels from 0."""
 
 import hashlib
 import json
@@ -25,10 +22,10 @@ Pairs = Mapping[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
 @final
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """What a source holds: x uint8 [n, c, h, w], y int64 [n] in 0 … len(class_names) − 1.
+    """Images x uint8 [n, c, h, w] and labels y int64 [n] in 0 … len(class_names) − 1.
 
     Attributes:
-        further_tests: name → images and labels of a test set that is evaluated next to the first.
+        further_tests: name → images and labels of another test set.
     """
 
     x_train: npt.NDArray[np.uint8]
@@ -40,7 +37,7 @@ class Arrays:
 
 
 def digits() -> Arrays:
-    """The 1,797 handwritten digits of scikit-learn, 8×8, 360 of them (36 ± 1 of each) for testing."""
+    """The 1,797 handwritten digits of scikit-learn, 8×8, of which 360 (36 ± 1 of each) are for testing."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -52,31 +49,28 @@ def digits() -> Arrays:
 
 
 def npz(path: Path) -> Arrays:
-    """The arrays x_train, y_train, x_test, y_test of an .npz file, which is never unpickled.
-
-    Images are uint8 [n, h, w, c], [n, c, h, w] (c ≤ 4) or [n, h, w]; labels are integers 0 … classes − 1, and
-    y_train has each of them. Arrays x_test_NAME and y_test_NAME are a further test set.
+    """Read an .npz file with the arrays of `validate_arrays`, without pickle.
 
     Raises:
         UsageError: there is no such file.
-        CorruptError: it is not such an archive, or its arrays do not fit together.
+        CorruptError: it is no such archive, or its arrays are inconsistent.
     """
     require_file(path)
     with path.open("rb") as file:  # numpy leaves a damaged file open
         archive = _archive(path, file)
         if missing := [name for name in _NAMES if name not in archive]:
-            there = ", ".join(archive) or "nothing"
-            raise CorruptError(f"{path} has no {', '.join(missing)}; it holds {there}")
+            present = ", ".join(archive) or "nothing"
+            raise CorruptError(f"{path} has no {', '.join(missing)}; it holds {present}")
         further = [name for name in archive if name.startswith(("x_test_", "y_test_"))]
         arrays = {name: _member(path, archive, name) for name in (*_NAMES, *further)}
     return validate_arrays(str(path), arrays)
 
 
 def require_file(path: Path) -> None:
-    """Check that `path` is a file with something in it.
+    """Check that `path` is a file that is not empty.
 
     Raises:
-        UsageError: there is no such file, or it may not be opened.
+        UsageError: there is no such file, or it cannot be opened.
         CorruptError: it is empty.
     """
     if path.is_dir():
@@ -95,7 +89,7 @@ def require_file(path: Path) -> None:
 def _archive(path: Path, file: BinaryIO) -> Mapping[str, Any]:
     try:
         archive = np.load(file, allow_pickle=False)
-    except Exception as error:  # zip, zlib and header readers speak up in many ways about a damaged file
+    except Exception as error:  # a damaged file raises many types: zip, zlib, headers
         raise CorruptError(f"{path} is not a whole .npz file; write it again with numpy.savez") from error
     if not isinstance(archive, Mapping):
         raise CorruptError(f"{path} holds a single array; an .npz file with {', '.join(_NAMES)} is needed")
@@ -115,13 +109,13 @@ def _member(path: Path, archive: Mapping[str, Any], name: str) -> npt.NDArray[An
 def validate_arrays(
     source: str, arrays: Mapping[str, npt.NDArray[Any]], class_names: tuple[str, ...] | None = None
 ) -> Arrays:
-    """Arrays as files hold them, brought to one form or refused.
+    """Validate arrays, and bring them to one form.
 
     Args:
-        source: what to call them in an error.
-        arrays: x_train, x_test uint8 [n, h, w, c], [n, c, h, w] or [n, h, w]; y_train, y_test integer [n];
-            x_test_NAME, y_test_NAME likewise, for each further test set.
-        class_names: one a label; if None, the labels in y_train, which must be 0 … classes − 1.
+        source: their name in an error.
+        arrays: x_train, x_test uint8 [n, h, w, c], [n, c, h, w] (c ≤ 4) or [n, h, w]; y_train, y_test integer
+            [n]; x_test_NAME, y_test_NAME likewise, for each further test set.
+        class_names: one for each label; if None, the labels of y_train, which must be 0 … classes − 1.
 
     Raises:
         CorruptError: a shape, a type, a count or a label is wrong.
@@ -133,11 +127,10 @@ def validate_arrays(
     labels = {part: _labels(source, f"y_{part}", arrays[f"y_{part}"]) for part in parts}
     for part in parts:
         if len(x[part]) != len(labels[part]):
-            raise CorruptError(
-                f"{source}: x_{part} has {len(x[part])} images and y_{part} {len(labels[part])} labels"
-            )
+            counts = f"x_{part} has {len(x[part])} images and y_{part} {len(labels[part])} labels"
+            raise CorruptError(f"{source}: {counts}")
         if x[part].shape[1:] != x["train"].shape[1:]:
-            shapes = f"{_shape(x['train'])} for training and {_shape(x[part])} for testing"
+            shapes = f"{list(x['train'].shape)} for training and {list(x[part].shape)} for testing"
             raise CorruptError(f"{source}: images are {shapes}; they must be of one size")
     if class_names is None:
         class_names = tuple(map(str, range(_count_classes(source, labels["train"]))))
@@ -157,16 +150,14 @@ def _images(source: str, name: str, x: npt.NDArray[Any]) -> npt.NDArray[np.uint8
         raise CorruptError(f"{source}: {name} is {x.dtype}; images must be uint8, 0 … 255")
     if x.ndim not in (3, 4) or 0 in x.shape:
         raise CorruptError(
-            f"{source}: {name} is {_shape(x)}; images must be [n, h, w, c], [n, c, h, w] or [n, h, w]"
+            f"{source}: {name} is {list(x.shape)}; images must be [n, h, w, c], [n, c, h, w] or [n, h, w]"
         )
     if x.ndim == 3:
         return x[:, None]
     first, last = x.shape[1] <= _MOST_CHANNELS, x.shape[3] <= _MOST_CHANNELS
     if first == last:
         which = "either axis could be" if first else "neither axis can be"
-        raise CorruptError(
-            f"{source}: {name} is {_shape(x)}; {which} the channels, of which there are 1 to 4"
-        )
+        raise CorruptError(f"{source}: {name} is {list(x.shape)}; {which} the channels, 1 to 4 of them")
     return x if first else x.transpose(0, 3, 1, 2)
 
 
@@ -174,34 +165,29 @@ def _labels(source: str, name: str, y: npt.NDArray[Any]) -> npt.NDArray[np.integ
     if y.dtype.kind not in "iu":
         raise CorruptError(f"{source}: {name} is {y.dtype}; labels must be integers")
     if y.ndim != 1:
-        raise CorruptError(f"{source}: {name} is {_shape(y)}; labels must be [n]")
+        raise CorruptError(f"{source}: {name} is {list(y.shape)}; labels must be [n]")
     return y
 
 
 def _count_classes(source: str, y_train: npt.NDArray[np.integer[Any]]) -> int:
-    there = {int(label) for label in np.unique(y_train)}
-    classes = len(there)
-    if strays := sorted(there - set(range(classes))):
-        missing = min(set(range(classes)) - there)
+    labels = {int(label) for label in np.unique(y_train)}
+    needed = set(range(len(labels)))
+    if beyond := sorted(labels - needed):
         raise CorruptError(
-            f"{source}: y_train holds the label {strays[0]} but none that is {missing}; "
+            f"{source}: y_train holds the label {beyond[0]} but none that is {min(needed - labels)}; "
             "labels must be 0 … classes − 1, without a gap"
         )
-    if classes < 2:
-        raise CorruptError(f"{source}: y_train knows a single class; two are needed")
-    return classes
-
-
-def _shape(array: npt.NDArray[Any]) -> str:
-    return f"[{', '.join(map(str, array.shape))}]"
+    if len(labels) < 2:
+        raise CorruptError(f"{source}: y_train has a single class; two are needed")
+    return len(labels)
 
 
 def digest(class_names: tuple[str, ...], *arrays: npt.NDArray[np.generic]) -> str:
     """SHA-256 of class names, shapes and values."""
-    found = hashlib.sha256(json.dumps([class_names, [a.shape for a in arrays]]).encode())
+    sha256 = hashlib.sha256(json.dumps([class_names, [a.shape for a in arrays]]).encode())
     for array in arrays:
-        found.update(array.ravel().data)
-    return found.hexdigest()
+        sha256.update(array.ravel().data)
+    return sha256.hexdigest()
 
 
 def plugin_arrays(name: str) -> Arrays:
@@ -213,7 +199,6 @@ def plugin_arrays(name: str) -> Arrays:
     """
     entry, load = load_plugin(DATA, name)
     with plugin_errors(entry, "cannot be loaded"):
-        found = dict(load())
-        names = found.pop("class_names", None)
-        wanted = {key: found[key] for key in ("x_train", "y_train", "x_test", "y_test")}
-    return validate_arrays(f"{name} of {entry.source}", wanted, names and tuple(map(str, names)))
+        data = dict(load())
+        names, arrays = data.pop("class_names", None), {key: data[key] for key in _NAMES}
+    return validate_arrays(f"{name} of {entry.source}", arrays, names and tuple(map(str, names)))

@@ -1,12 +1,11 @@
-"""Data sets: named, measured, shuffled once, and held as bytes on the device that trains.
+"""Load a data set by name: shuffled once, with its statistics, as bytes on the device that trains.
 
-    x̂ = (x/255 − μ_c) / σ_c        μ, σ: exact statistics of the training images in use, a channel at a time
+    x̂ = (x/255 − μ_c) / σ_c        μ, σ: exact statistics of the training images in use, for each channel
 
-The training images always come in a random order drawn from the seed, with or without a limit: a folder is
-sorted by class, and consecutive examples share normalisation statistics. A limit keeps the first images of
-each class in that order, the classes taking turns: counts differ by at most one, unless a class has no more
-to give. The test images stay whole and in the order of their source.
-Nothing heavy is imported until a set is loaded, so that listing is instant.
+The seed determines the order of the training images, with or without a limit: a folder is sorted by class,
+and consecutive images share batch statistics. A limit keeps the first images of each class in that order;
+the counts of the classes differ by at most one, unless a class has too few. The test images are complete, in
+the order of their source. Listing imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class DatasetInfo:
-    """One line of the catalogue: a set that is known by name. Sizes are in pixels, height first."""
+    """A data set that is known by name; `size` is height and width in pixels."""
 
     name: str
     train_images: int
@@ -53,36 +52,31 @@ _CATALOGUE = (
     DatasetInfo("mnist", 60_000, 10_000, (28, 28), 1, 10, "handwritten digits"),
     DatasetInfo("fashion-mnist", 60_000, 10_000, (28, 28), 1, 10, "pieces of clothing"),
 )
-NAMES = tuple(entry.name for entry in _CATALOGUE)
+NAMES = tuple(info.name for info in _CATALOGUE)
 FORMS = (*NAMES, "npz:PATH", "folder:PATH")
 
 
 def catalogue(root: Path | None = None) -> list[DatasetInfo]:
-    """The sets known by name, each with whether this machine has it (under `root`, as for `load`)."""
-    there = root or torchvision_sets.data_root()
-    return [
-        replace(
-            entry,
-            present=entry.name not in torchvision_sets.SETS or torchvision_sets.present(entry.name, there),
-        )
-        for entry in _CATALOGUE
-    ]
+    """The sets known by name; `present` says whether this machine has them (`root` as for `load`)."""
+    folder = root or torchvision_sets.data_root()
+    absent = {name for name in torchvision_sets.SETS if not torchvision_sets.present(name, folder)}
+    return [replace(info, present=info.name not in absent) for info in _CATALOGUE]
 
 
 def registered_datasets() -> dict[str, registry.PluginEntry]:
-    """The sets of other distributions; a name of `NAMES` is taken."""
+    """The sets of other distributions; the names of `NAMES` are reserved."""
     return {name: entry for name, entry in registry.entries(registry.DATA).items() if name not in NAMES}
 
 
 def fetch(name: str, root: Path | None = None) -> Path:
-    """Download a published set through torchvision and return the folder it is in.
+    """Download a data set of torchvision; return its folder.
 
     Args:
-        name: one of `NAMES`, without digits.
-        root: where to put it; by default $OPTIM_FAMILY_DATA, else ~/.cache/optim-family/data.
+        name: one of `NAMES` except digits.
+        root: the folder; by default $OPTIM_FAMILY_DATA, else ~/.cache/optim-family/data.
 
     Raises:
-        UsageError: there is nothing to fetch under this name, or the network does not give it.
+        UsageError: the name is not one of torchvision's, or the download fails.
     """
     if name in torchvision_sets.SETS:
         return torchvision_sets.fetch(name, root or torchvision_sets.data_root())
@@ -99,11 +93,11 @@ class Dataset:
     """Images and labels of one task, with the statistics that normalise them.
 
     Attributes:
-        name: as it was asked for.
+        name: the argument of `load`.
         x_train, x_test: uint8 [n, c, h, w].
         y_train, y_test: int64 [n], in 0 … classes − 1.
-        class_names: what the labels mean.
-        further_tests: name → x, y as of the test set: evaluated next to it.
+        class_names: in the order of the labels.
+        further_tests: name → x, y of another test set, which is evaluated too.
         mean, std: float64 [c], of the training images in use, scaled to [0, 1]; a constant channel has std 1.
         sha256: of the images, labels and class names in use, in their order.
     """
@@ -135,13 +129,14 @@ class Dataset:
         return self.x_train.shape[2], self.x_train.shape[3]
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same data, held on `device`, still one byte a pixel and channel."""
-        held = ("x_train", "y_train", "x_test", "y_test", "mean", "std")
+        """The same data on `device`, one byte for each pixel and channel."""
+        names = ("x_train", "y_train", "x_test", "y_test", "mean", "std")
+        moved = {name: getattr(self, name).to(device) for name in names}
         further = {name: (x.to(device), y.to(device)) for name, (x, y) in self.further_tests.items()}
-        return replace(self, further_tests=further, **{name: getattr(self, name).to(device) for name in held})
+        return replace(self, further_tests=further, **moved)
 
     def images(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """What a network is given: (x/255 − mean)/std, uint8 [n, c, h, w] → dtype [n, c, h, w]."""
+        """The input of a network: (x/255 − mean)/std, uint8 [n, c, h, w] → dtype [n, c, h, w]."""
         mean, std = (s.to(dtype)[:, None, None] for s in (self.mean, self.std))  # [c, 1, 1]
         return x.to(dtype, copy=True).div_(255).sub_(mean).div_(std)
 
@@ -152,13 +147,13 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
     Args:
         name: one of `NAMES`, of a plugin, npz:PATH (arrays x_train, y_train, x_test, y_test), or folder:PATH
             (images train/CLASS/*.png, .jpg or .jpeg and test/…, in a folder or a .tar, .tar.gz, … file).
-        limit: how many training images to keep, balanced over the classes; the test set is always whole.
-        seed: decides the order of the training images, and with it which of them a limit keeps.
-        root: where published sets are; by default $OPTIM_FAMILY_DATA, else ~/.cache/optim-family/data.
+        limit: number of training images, balanced over the classes; all if None.
+        seed: of the order of the training images, and so of those that a limit keeps.
+        root: folder of torchvision's sets; by default $OPTIM_FAMILY_DATA, else ~/.cache/optim-family/data.
 
     Raises:
-        UsageError: no such set, not on this machine, or a limit that it cannot meet.
-        CorruptError: the data are there, and are not what they should be.
+        UsageError: no such set, not on this machine, or an impossible limit.
+        CorruptError: the data are damaged or inconsistent.
     """
     import numpy as np
     import torch
@@ -168,25 +163,20 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
     source = _read(name, root)
     _check_limit(name, limit, source)
     order = select(source.y_train, limit, seed)
-    x_train, y_train = np.ascontiguousarray(source.x_train[order]), source.y_train[order]
-    x_test, y_test = np.array(source.x_test, order="C"), np.array(source.y_test)
-    mean, std = statistics(torch.from_numpy(x_train))
-    further = {name: (np.array(x, order="C"), y) for name, (x, y) in source.further_tests.items()}
+    train = np.ascontiguousarray(source.x_train[order]), source.y_train[order]
+    test = np.array(source.x_test, order="C"), np.array(source.y_test)
+    further = {key: (np.array(x, order="C"), y) for key, (x, y) in source.further_tests.items()}
+    others = [array for key in sorted(further) for array in further[key]]
+    x_train, y_train, x_test, y_test = (torch.from_numpy(array) for array in (*train, *test))
+    mean, std = statistics(x_train)
     return Dataset(
-        name=name,
-        x_train=torch.from_numpy(x_train),
-        y_train=torch.from_numpy(y_train),
-        x_test=torch.from_numpy(x_test),
-        y_test=torch.from_numpy(y_test),
+        name,
+        *(x_train, y_train, x_test, y_test),
         class_names=source.class_names,
         mean=mean,
         std=std,
-        sha256=digest(
-            source.class_names,
-            *(x_train, y_train, x_test, y_test),
-            *(array for name in sorted(further) for array in further[name]),
-        ),
-        further_tests={name: (torch.from_numpy(x), torch.from_numpy(y)) for name, (x, y) in further.items()},
+        sha256=digest(source.class_names, *train, *test, *others),
+        further_tests={key: (torch.from_numpy(x), torch.from_numpy(y)) for key, (x, y) in further.items()},
     )
 
 
@@ -218,12 +208,12 @@ def _check_limit(name: str, limit: int | None, source: Arrays) -> None:
 
 
 def select(labels: npt.NDArray[np.int64], limit: int | None, seed: int) -> npt.NDArray[np.int64]:
-    """The training images in use: a random order drawn from `seed`, thinned out to `limit` by class.
+    """Select training images in random order, balanced over the classes.
 
     Args:
         labels: [n], in 0 … classes − 1.
-        limit: how many to keep, all of them if None.
-        seed: decides everything; a smaller limit keeps a subset of what a larger one keeps.
+        limit: number of images; all if None.
+        seed: of the order; a smaller limit selects a subset.
 
     Returns:
         Positions in `labels`, [limit].
@@ -231,7 +221,7 @@ def select(labels: npt.NDArray[np.int64], limit: int | None, seed: int) -> npt.N
     import numpy as np
 
     order = np.random.default_rng(seed).permutation(len(labels))
-    turn = np.empty_like(order)  # how many images of the same class come before
+    turn = np.empty_like(order)  # number of earlier images of the same class
     for label in np.unique(labels):
         mine = np.flatnonzero(labels[order] == label)
         turn[mine] = np.arange(len(mine))
@@ -249,9 +239,8 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     import torch
 
-    counts = torch.stack(
-        [torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)]
-    )  # [c, 256]
+    channels = [torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)]
+    counts = torch.stack(channels)  #                                       [c, 256]
     share = counts.double() / counts.sum(1, keepdim=True)
     value = torch.arange(256, dtype=torch.float64) / 255
     mean = share @ value  #                                                 [c, 256] · [256] → [c]

@@ -1,8 +1,8 @@
 """Read train/CLASS/IMAGE and test/CLASS/IMAGE, from a folder or from a tar file that is never unpacked.
 
-Images are PNG or JPEG by content, and *.png, *.jpg or *.jpeg by name. Hidden files, files of other kinds, and
-whatever lies beside train/ and test/ are passed over; an image or a folder in a wrong place is an error, so
-that nothing is left out in silence. Classes and images are in the order of their names, from either source.
+Images are PNG or JPEG by content, and *.png, *.jpg or *.jpeg by name. Hidden files, other kinds of files, and
+everything outside train/ and test/ are skipped; a misplaced image or folder is an error, so that no image is
+omitted silently. Classes and images are sorted by name, from either source.
 """
 
 import io
@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import final
 
@@ -27,13 +28,13 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 _MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"}  # transparency is ignored
 
 Pixels = npt.NDArray[np.uint8]
-Shelves = dict[str, dict[str, dict[str, Pixels]]]  # split, class, file → [c, h, w]
+Splits = dict[str, dict[str, dict[str, Pixels]]]  # split, class, file → [c, h, w]
 
 
 @final
 @dataclass(frozen=True)
 class _Item:
-    """A folder, or a file and how to read it."""
+    """A folder, or a file and the function that reads it."""
 
     path: PurePosixPath
     read: Callable[[], bytes] | None = None
@@ -44,19 +45,19 @@ def folder(path: Path) -> Arrays:
 
     Raises:
         UsageError: there is no such folder or file.
-        CorruptError: a split, a class or an image is missing, damaged, or unlike the others.
+        CorruptError: a split, a class or an image is missing, damaged, or differs from the others in shape.
     """
     if not path.is_dir() and not path.is_file():
         raise UsageError(f"there is no folder or tar file {path}")
-    shelves = _sort(path, _walk(path) if path.is_dir() else _unpack(path))
-    train, test = (set(shelves[split]) for split in _SPLITS)
+    splits = _read_splits(path, _walk(path) if path.is_dir() else _unpack(path))
+    train, test = (set(splits[split]) for split in _SPLITS)
     if train != test:
-        lone = min(train ^ test)
-        has, lacks = _SPLITS if lone in train else _SPLITS[::-1]
-        raise CorruptError(f"{path}: {has}/ has a class {lone!r} and {lacks}/ has not")
+        label = min(train ^ test)
+        has, lacks = _SPLITS if label in train else _SPLITS[::-1]
+        raise CorruptError(f"{path}: {has}/ has a class {label!r} and {lacks}/ has not")
     if len(train) < 2:
         raise CorruptError(f"{path} holds a single class, {min(train)!r}; two are needed")
-    return Arrays(*_stack(shelves["train"]), *_stack(shelves["test"]), tuple(sorted(train)))
+    return Arrays(*_stack(splits["train"]), *_stack(splits["test"]), tuple(sorted(train)))
 
 
 def _stack(classes: dict[str, dict[str, Pixels]]) -> tuple[Pixels, npt.NDArray[np.int64]]:
@@ -65,15 +66,15 @@ def _stack(classes: dict[str, dict[str, Pixels]]) -> tuple[Pixels, npt.NDArray[n
     return np.stack(images), np.repeat(np.arange(len(counts)), counts)
 
 
-def _sort(source: Path, items: Iterator[_Item]) -> Shelves:
-    """Every item to its split and class; all images must be of one shape."""
-    shelves: Shelves = {split: {} for split in _SPLITS}
+def _read_splits(source: Path, items: Iterator[_Item]) -> Splits:
+    """Read every image; all must have one shape, and no class may be empty."""
+    splits: Splits = {split: {} for split in _SPLITS}
     first: tuple[PurePosixPath, Pixels] | None = None
     for item in items:
         if (place := _place(source, item)) is None:
             continue
         split, label, name = place
-        files = shelves[split].setdefault(label, {})
+        files = splits[split].setdefault(label, {})
         if item.read is None:
             continue
         if name in files:
@@ -85,12 +86,16 @@ def _sort(source: Path, items: Iterator[_Item]) -> Shelves:
                 f"{source}: {item.path} is {_size(pixels)} and {first[0]} {_size(first[1])}; "
                 "images must be of one size and all grey or all colour"
             )
-    _check_filled(source, shelves)
-    return shelves
+    for split, classes in splits.items():
+        if not classes:
+            raise CorruptError(f"{source} has no images {split}/CLASS/*{', *'.join(_SUFFIXES)}")
+        if empty := sorted(label for label, files in classes.items() if not files):
+            raise CorruptError(f"{source}: {split}/{empty[0]} holds no {', '.join(_SUFFIXES)} image")
+    return splits
 
 
 def _place(source: Path, item: _Item) -> tuple[str, str, str] | None:
-    """Split, class and file name (empty for a class folder); None for what is passed over."""
+    """Split, class and file name (empty for a class folder); None for an item to skip."""
     parts, is_folder = item.path.parts, item.read is None
     ours = is_folder or item.path.suffix.lower() in _SUFFIXES
     if not ours or len(parts) < 2 or parts[0] not in _SPLITS:
@@ -102,16 +107,8 @@ def _place(source: Path, item: _Item) -> tuple[str, str, str] | None:
     return parts[0], parts[1], "" if is_folder else parts[2]
 
 
-def _check_filled(source: Path, shelves: Shelves) -> None:
-    for split, classes in shelves.items():
-        if not classes:
-            raise CorruptError(f"{source} has no images {split}/CLASS/*{', *'.join(_SUFFIXES)}")
-        if empty := sorted(label for label, files in classes.items() if not files):
-            raise CorruptError(f"{source}: {split}/{empty[0]} holds no {', '.join(_SUFFIXES)} image")
-
-
 def _walk(root: Path) -> Iterator[_Item]:
-    """Three levels and no more, so that links may lead anywhere."""
+    """The items of three levels only: links may point anywhere."""
     for split in _SPLITS:
         for entry in _entries(root / split) if (root / split).exists() else ():
             yield _item(root, entry)
@@ -144,7 +141,7 @@ def _read(file: Path) -> bytes:
 
 @final
 class _Member(tarfile.TarInfo):
-    """A member whose damaged header is an error; the base class takes it for the end of the archive."""
+    """A member whose damaged header is an error; the base class treats it as the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
@@ -157,14 +154,13 @@ class _Member(tarfile.TarInfo):
 
 
 def _unpack(path: Path) -> Iterator[_Item]:
-    """The members as they come: whoever reads each before asking for the next makes a single pass."""
+    """The members in the order of the archive; reading each before the next is a single pass."""
     require_file(path)
     with _whole(path), tarfile.open(path, tarinfo=_Member) as archive:
         for member in archive:
             _check_member(path, member)
-            yield _Item(
-                PurePosixPath(member.name), _reader(path, archive, member) if member.isfile() else None
-            )
+            read = partial(_read_member, path, archive, member) if member.isfile() else None
+            yield _Item(PurePosixPath(member.name), read)
         while archive.fileobj.read(1 << 20):  # up to the checksum of the compression
             pass
 
@@ -177,13 +173,10 @@ def _check_member(path: Path, member: tarfile.TarInfo) -> None:
         raise CorruptError(f"{path}: {member.name} is a link or a device; pack it with the files themselves")
 
 
-def _reader(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
-    def read() -> bytes:
-        with _whole(path):
-            file = archive.extractfile(member)
-            return file.read() if file else b""
-
-    return read
+def _read_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    with _whole(path):
+        file = archive.extractfile(member)
+        return file.read() if file else b""
 
 
 @contextmanager
@@ -191,9 +184,8 @@ def _whole(path: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise CorruptError(
-            f"{path} is not a whole tar file, plain or compressed by gzip, bzip2 or xz"
-        ) from error
+        kinds = "plain or compressed by gzip, bzip2 or xz"
+        raise CorruptError(f"{path} is not a whole tar file, {kinds}") from error
 
 
 def _decode(name: str, content: bytes) -> Pixels:
@@ -203,7 +195,7 @@ def _decode(name: str, content: bytes) -> Pixels:
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
             image.load()
-    except Exception as error:  # Pillow speaks up in many ways about a damaged file
+    except Exception as error:  # a damaged file raises many types in Pillow
         raise CorruptError(f"{name} is not a whole PNG or JPEG image") from error
     if image.mode not in _MODES:
         raise CorruptError(f"{name} has pixels of mode {image.mode}; save it as 8-bit grey or RGB")

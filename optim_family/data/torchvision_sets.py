@@ -1,4 +1,4 @@
-"""The published sets, which torchvision knows how to download, verify and read."""
+"""The data sets that torchvision downloads, verifies and reads."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _TIMEOUT = 30.0  # seconds without a byte from the network
 @final
 @dataclass(frozen=True)
 class TorchvisionDataset:
-    """How torchvision spells a set.
+    """The names that torchvision uses for a data set.
 
     Attributes:
         home: the class in torchvision.datasets.
-        files: what it reads, below the data root.
-        splits: the arguments that choose its training and its test half.
-        labels: the attribute that holds its labels.
+        files: below the data root.
+        splits: the arguments that select training and test images.
+        labels: the attribute with the labels.
     """
 
     home: str
@@ -38,7 +38,7 @@ class TorchvisionDataset:
     labels: str = "targets"
 
     def top_level_paths(self, root: Path) -> str:
-        """The files and folders directly below `root` that belong to this set."""
+        """The files and folders of this set directly below `root`, in words."""
         return " and ".join(sorted({str(root / PurePosixPath(file).parts[0]) for file in self.files}))
 
 
@@ -72,8 +72,8 @@ SETS = {
 
 def data_root() -> Path:
     """$OPTIM_FAMILY_DATA, else ~/.cache/optim-family/data; for a user without a home, a temporary folder."""
-    if chosen := os.environ.get("OPTIM_FAMILY_DATA"):
-        return Path(os.path.expanduser(chosen))
+    if folder := os.environ.get("OPTIM_FAMILY_DATA"):
+        return Path(os.path.expanduser(folder))
     if (home := os.path.expanduser("~")) != "~":
         return Path(home, ".cache", "optim-family", "data")
     import tempfile
@@ -82,16 +82,16 @@ def data_root() -> Path:
 
 
 def present(name: str, root: Path) -> bool:
-    """Whether every file of the set is below `root`; says nothing about what is in them."""
+    """Whether every file of the set is below `root`, without a look at its content."""
     return all((root / file).is_file() for file in SETS[name].files)
 
 
 def read(name: str, root: Path) -> Arrays:
-    """Both halves of a published set.
+    """Read the training and test images of a data set.
 
     Raises:
         UsageError: it is not below `root`.
-        CorruptError: it is, but torchvision cannot read it, or what it reads is not images and labels.
+        CorruptError: torchvision cannot read it, or reads no valid images and labels.
     """
     from optim_family.data.arrays import validate_arrays
 
@@ -104,7 +104,7 @@ def read(name: str, root: Path) -> Arrays:
         arrays, class_names = _arrays(SETS[name], root)
     except OptimFamilyError:
         raise
-    except Exception as error:  # pickle, zlib, torch and bare assertions all speak up about a damaged file
+    except Exception as error:  # a damaged file raises many types: pickle, zlib, torch, assertions
         raise CorruptError(
             f"{name} is damaged ({one_line(error)}); delete {paths} and run: optim-family data fetch {name}"
         ) from error
@@ -112,17 +112,17 @@ def read(name: str, root: Path) -> Arrays:
 
 
 def fetch(name: str, root: Path) -> Path:
-    """Download a published set into `root` and return `root`.
+    """Download a data set into `root`; return `root`.
 
     Raises:
-        UsageError: the network, or the file system, does not let it.
+        UsageError: the network or the file system fails.
     """
     try:
         with _socket_timeout():
             _train_and_test(SETS[name], root, download=True)
     except OptimFamilyError:
         raise
-    except Exception as error:  # of the network, the disk, the archive: each in its own way
+    except Exception as error:  # of the network, the disk, the archive
         raise UsageError(
             f"{name} cannot be fetched into {root}: {one_line(error)}; check the network, "
             f"and delete {SETS[name].top_level_paths(root)} if an earlier download broke off"
@@ -133,14 +133,10 @@ def fetch(name: str, root: Path) -> Path:
 def _arrays(dataset: TorchvisionDataset, root: Path) -> tuple[dict[str, npt.NDArray[Any]], tuple[str, ...]]:
     import numpy as np
 
-    train, test = _train_and_test(dataset, root, download=False)
-    arrays = {
-        "x_train": np.asarray(train.data),
-        "y_train": np.asarray(getattr(train, dataset.labels)),
-        "x_test": np.asarray(test.data),
-        "y_test": np.asarray(getattr(test, dataset.labels)),
-    }
-    return arrays, tuple(getattr(train, "classes", map(str, range(10))))  # SVHN's are the digits
+    halves = dict(zip(("train", "test"), _train_and_test(dataset, root, download=False), strict=True))
+    arrays = {f"x_{part}": np.asarray(half.data) for part, half in halves.items()}
+    arrays |= {f"y_{part}": np.asarray(getattr(half, dataset.labels)) for part, half in halves.items()}
+    return arrays, tuple(getattr(halves["train"], "classes", map(str, range(10))))  # SVHN's are the digits
 
 
 def _train_and_test(dataset: TorchvisionDataset, root: Path, *, download: bool) -> list[Any]:
@@ -156,7 +152,7 @@ def _train_and_test(dataset: TorchvisionDataset, root: Path, *, download: bool) 
 
 @contextmanager
 def _socket_timeout() -> Iterator[None]:
-    """A network that went silent is an error, not a wait without end."""
+    """A silent network is an error after the timeout."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:

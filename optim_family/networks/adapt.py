@@ -44,7 +44,7 @@ def adapt(card: Card, network: nn.Module, classes: int, norm: Norm, dtype: torch
         The frozen matrices, for `scale_frozen` to scale in the final dtype.
 
     Raises:
-        UsageError: the network lacks what the card changes.
+        UsageError: the network has no part of the kind that the card changes.
     """
     _change_layers(card, network, classes)
     _drop_biases(network)

@@ -2,7 +2,6 @@
 
 import difflib
 from contextlib import suppress
-from typing import Any
 
 import timm
 import torch
@@ -12,6 +11,9 @@ from optim_family.errors import UsageError, one_line, unknown
 from optim_family.networks import builtin
 from optim_family.networks.adapt import adapt, scale_frozen
 from optim_family.networks.cards import Card, Norm, load
+
+# What networks raise for images of an unsuitable size.
+_REJECTIONS = (RuntimeError, ValueError, AssertionError)
 
 
 def build(
@@ -55,11 +57,17 @@ def build(
 
 def _create(card: Card, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
     try:
-        if card.timm is None:
-            return builtin.constructor(card.builtin, card.plugin)(classes, channels, size, **card.kwargs)
-        arguments = {"num_classes": classes, "in_chans": channels, **_image_size(card, size), **card.kwargs}
-        return timm.create_model(_timm_name(card), pretrained=False, **arguments)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        if card.builtin:
+            return builtin.BUILTIN[card.builtin](classes, channels, size, **card.kwargs)
+        if card.plugin:
+            return builtin.plugin_network(card.plugin, classes, channels, size, **card.kwargs)
+        name = _timm_name(card)
+        config = timm.get_pretrained_cfg(name)
+        # Transformers are built for one image size.
+        sized = {"img_size": size} if config is not None and config.fixed_input_size else {}
+        arguments = {"num_classes": classes, "in_chans": channels, **sized, **card.kwargs}
+        return timm.create_model(name, pretrained=False, **arguments)
+    except (TypeError, *_REJECTIONS) as error:
         problem = f"{card.name} cannot be built for {size[0]}×{size[1]} images with {card.kwargs}"
         raise UsageError(f"{problem}: {one_line(error)}") from error
 
@@ -72,19 +80,13 @@ def _timm_name(card: Card) -> str:
     return name
 
 
-def _image_size(card: Card, size: tuple[int, int]) -> dict[str, Any]:
-    """The image size as an argument, for transformers, which are built for one size."""
-    config = timm.get_pretrained_cfg(_timm_name(card))
-    return {"img_size": size} if config is not None and config.fixed_input_size else {}
-
-
 def _check_forward(
     card: Card, network: nn.Module, channels: int, size: tuple[int, int], classes: int
 ) -> None:
     """Run one forward pass, so that unsuitable images are rejected here and not in the first step."""
     try:
         shape = _output_shape(network, channels, size)
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except _REJECTIONS as error:
         problem = f"{card.name} cannot process {size[0]}×{size[1]} images"
         raise UsageError(f"{problem}: {one_line(error)}; {_working_size(network, channels)}") from error
     if shape != (1, classes):
@@ -93,7 +95,7 @@ def _check_forward(
 
 def _working_size(network: nn.Module, channels: int) -> str:
     for side in (8, 16, 32, 64, 128, 256):
-        with suppress(RuntimeError, ValueError, AssertionError):
+        with suppress(*_REJECTIONS):
             _output_shape(network, channels, (side, side))
             return f"it works with {side}×{side} images; or choose another model"
     return "choose larger images or another model"

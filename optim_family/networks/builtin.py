@@ -5,7 +5,6 @@ Each maps [n, channels, height, width] → [n, classes] and calls its classifier
 
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from typing import Any, Final, final
 
@@ -121,12 +120,7 @@ BUILTIN: Final[dict[str, Callable[..., nn.Module]]] = {
 }
 
 
-def constructor(builtin: str | None, plugin: str | None) -> Callable[..., nn.Module]:
-    """The constructor of a network of this package, or of a plugin."""
-    return BUILTIN[builtin] if builtin else partial(plugin_network, plugin or "")
-
-
-def plugin_network(name: str, classes: int, channels: int, size: tuple[int, int], **kwargs: Any) -> Any:
+def plugin_network(name: str, classes: int, channels: int, size: tuple[int, int], **kwargs: Any) -> nn.Module:
     """Build the network of a plugin: [n, channels, *size] → [n, classes].
 
     Raises:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,12 +12,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from optim_family.errors import CorruptError, UsageError, one_line
+from optim_family.errors import CorruptError, UsageError, first_three, one_line
 
 # Name of a network's tensor in a checkpoint of a run, which holds those of the optimizer too.
 _IN_CHECKPOINT: Final = re.compile(r"tree\['model'\]\['(.+)'\]")
 _MALFORMED: Final = (safetensors.SafetensorError, struct.error, ValueError, TypeError, KeyError)
-_MOST_LISTED: Final = 3  # names in an error message
 
 
 def load_weights(model: nn.Module, path: Path, name: str) -> str:
@@ -45,7 +44,7 @@ def load_weights(model: nn.Module, path: Path, name: str) -> str:
     if mistakes := _mistakes(model, tensors):
         raise UsageError(f"{path} does not fit {name}: {'; '.join(mistakes)}")
     if bad := [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
-        raise CorruptError(f"{path} holds numbers that are not finite: {_few(bad)}")
+        raise CorruptError(f"{path} holds numbers that are not finite: {first_three(bad)}")
     model.load_state_dict(model.state_dict() | tensors)
     return hashlib.sha256(data).hexdigest()
 
@@ -67,10 +66,4 @@ def _mistakes(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
         if key in known and tensor.shape != known[key].shape
     ]
     problems = {"it has no": missing, "it has an unknown": unknown, "of another shape:": shapes}
-    return [f"{problem} {_few(keys)}" for problem, keys in problems.items() if keys]
-
-
-def _few(keys: Collection[str]) -> str:
-    listed = list(keys)
-    more = len(listed) - _MOST_LISTED
-    return ", ".join(listed[:_MOST_LISTED]) + (f", …(+{more})" if more > 0 else "")
+    return [f"{problem} {first_three(keys)}" for problem, keys in problems.items() if keys]

@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from optim_family.errors import UsageError
+from optim_family.errors import UsageError, first_three
 
 
 @final
@@ -36,13 +36,8 @@ class ScaleInvariance:
         errors = f"loss changes by {self.loss_error:.1e}, gradient by {self.gradient_error:.1e} at 2w"
         if self.invariant:
             return f"scale-invariant to rounding ({errors})"
-        return f"not scale-invariant: {errors}; {self._culprits()}"
-
-    def _culprits(self) -> str:
-        if not self.breaking:
-            return "no single tensor breaks it"
-        more = len(self.breaking) - 3
-        return f"broken by {', '.join(self.breaking[:3])}" + (f", …(+{more})" if more > 0 else "")
+        cause = f"broken by {first_three(self.breaking)}" if self.breaking else "no single tensor breaks it"
+        return f"not scale-invariant: {errors}; {cause}"
 
 
 def check(loss: Callable[[], Tensor], parameters: Mapping[str, Tensor]) -> ScaleInvariance:
@@ -53,7 +48,7 @@ def check(loss: Callable[[], Tensor], parameters: Mapping[str, Tensor]) -> Scale
         parameters: the trained tensors; doubled in place, and always restored bitwise.
 
     Returns:
-        The result. If the loss is not invariant, two more losses for each tensor identify the culprits.
+        The result. If the loss is not invariant, two more losses for each tensor find those that break it.
 
     Raises:
         UsageError: there is no tensor.

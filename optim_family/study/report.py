@@ -1,4 +1,4 @@
-"""The results of a study as files: one HTML page, the same as Markdown and CSV, and every figure.
+"""Write the results of a study: one HTML page, its tables as Markdown and CSV, and its figures.
 
 report.html        question, verdicts, tables, figures, every run, provenance, and the data inside
 summary.md         verdicts and tables
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-# So many runs are drawn one by one, at about a second each; of more the page has facts and common figures.
-_DRAWN: Final = 100
+_DRAWN: Final = 100  # runs: with more the page has no figures of single runs, which take a second each
 _CLASSES: Final = {"holds": "good", "does not hold": "bad", "cannot tell": "open"}
 
 
@@ -35,7 +34,7 @@ def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
 
     Args:
         study: its question, claims and runs.
-        results: what its runs say.
+        results: of its runs.
         folder: made if it does not exist.
 
     Returns:
@@ -60,12 +59,13 @@ def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
 
 
 def figures(results: StudyResults) -> Iterator[tuple[str, tuple[str, "Figure"]]]:
-    """File stem → caption and figure: the small multiples, and for each setting its optimizers in one."""
+    """File stem, caption and figure: the small multiples, and one figure a setting with its optimizers."""
     arms, settings = results.rows["arm"].tolist(), results.rows["setting"].tolist()
-    drawn = study_figure.sharpness_small_multiples(results.runs, arms, settings)
-    yield "sharpness", ("Sharpness against threshold, a column for each optimizer", drawn)
-    drawn = study_figure.accuracy_small_multiples(results.runs, arms, settings)
-    yield "accuracy", ("Test accuracy, a column for each optimizer", drawn)
+    for stem, name, draw in (
+        ("sharpness", "Sharpness against threshold", study_figure.sharpness_small_multiples),
+        ("accuracy", "Test accuracy", study_figure.accuracy_small_multiples),
+    ):
+        yield stem, (f"{name}, a column for each optimizer", draw(results.runs, arms, settings))
     for number, setting in enumerate(dict.fromkeys(settings), 1):
         positions, title = _comparable_runs(results, setting)
         runs, names = [results.runs[i] for i in positions], [arms[i] for i in positions]
@@ -73,7 +73,7 @@ def figures(results: StudyResults) -> Iterator[tuple[str, tuple[str, "Figure"]]]
 
 
 def _comparable_runs(results: StudyResults, setting: str) -> tuple[list[int], str]:
-    """Positions and title of the runs to overlay: of the first seed; if several arms decay, only these."""
+    """Positions and title of the runs of the first seed; only those with decay if several arms have it."""
     rows = results.rows[results.rows["setting"] == setting]
     decaying = rows[rows["weight_decay"] > 0]
     comparable = decaying["arm"].nunique() > 1
@@ -89,7 +89,8 @@ def report_html(
     drawn: Mapping[str, tuple[str, "Figure"]],
     texts: Mapping[str, str],
 ) -> str:
-    """The page."""
+    """The HTML page."""
+    captioned = [(caption, html.inline_svg(f, f"f{i}")) for i, (caption, f) in enumerate(drawn.values())]
     return html.render(
         "report.html",
         study=study,
@@ -98,10 +99,7 @@ def report_html(
         classes=_CLASSES,
         tables=results.group_tables,
         differences=results.difference_table,
-        figures=[
-            (caption, html.inline_svg(figure, f"f{number}"))
-            for number, (caption, figure) in enumerate(drawn.values())
-        ],
+        figures=captioned,
         runs=list(_sections(results)),
         provenance=json.dumps(_provenance(results.runs), indent=2, ensure_ascii=False),
         downloads={name: html.download(text) for name, text in texts.items()},
@@ -109,7 +107,7 @@ def report_html(
 
 
 def _sections(results: StudyResults) -> Iterator[dict[str, Any]]:
-    """What the page says of each run."""
+    """Title, status, facts, specification and figure of each run."""
     rows, drawn = results.rows.to_dict("records"), len(results.runs) <= _DRAWN
     for number, (run, summary, row) in enumerate(zip(results.runs, results.summaries, rows, strict=True)):
         yield {
@@ -122,14 +120,11 @@ def _sections(results: StudyResults) -> Iterator[dict[str, Any]]:
 
 
 def markdown(study: StudySpec, results: StudyResults) -> str:
-    """Question, verdicts and tables."""
+    """Question, verdicts and tables as Markdown."""
+    headers = ["", "verdict", "numbers"]
     claims = [
-        Table(
-            statement,
-            ["", "verdict", "numbers"],
-            [[Cell(r.subject), Cell(r.verdict), Cell(r.evidence)] for r in claim_results],
-        )
-        for statement, claim_results in results.results_of_claims.items()
+        Table(statement, headers, [[Cell(r.subject), Cell(r.verdict), Cell(r.evidence)] for r in of_claim])
+        for statement, of_claim in results.results_of_claims.items()
     ]
     parts = [f"# {study.name}", study.question, _state(study, results)]
     for table in [*claims, *results.group_tables, results.difference_table]:
@@ -138,16 +133,13 @@ def markdown(study: StudySpec, results: StudyResults) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    lines = [
-        table.headers,
-        ["---"] * len(table.headers),
-        *([cell.text for cell in row] for row in table.rows),
-    ]
+    texts = [[cell.text for cell in row] for row in table.rows]
+    lines = [table.headers, ["---"] * len(table.headers), *texts]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _state(study: StudySpec, results: StudyResults) -> str:
-    """How much of the study there is: `11 runs: 10 done, 1 diverged`."""
+    """The progress of the study: `11 runs: 10 done, 1 diverged`."""
     counts = results.rows["status"].value_counts(sort=False).to_dict()
     missing = len(study.runs) - len(results.runs)
     parts = [f"{count} {status}" for status, count in counts.items()]
@@ -156,7 +148,7 @@ def _state(study: StudySpec, results: StudyResults) -> str:
 
 
 def data(results: StudyResults) -> Iterator[tuple[str, "pandas.DataFrame"]]:
-    """Name and table of everything that is written as CSV."""
+    """Name and table of each CSV file."""
     yield "summary", results.rows
     yield "groups", results.groups
     yield "differences", results.differences
