@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What measuring costs, beside what else measures it; an hour on two shared cores, most of it the others'.
+# The cost of a measurement, compared with other libraries; an hour on two shared cores, most of it for the others.
 #   .venv/bin/python -m pip install '.[bench]' && bash results/benchmarks/commands.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."

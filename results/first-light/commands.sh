@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# First light: three optimizers on real CIFAR-10 images, and the sentence itself on digits.
+# First light: three optimizers on real CIFAR-10 images, and RMSprop with ResNet-18 on digits.
 #   bash results/first-light/commands.sh [CIFAR.npz]
 # Without the file, which holds x_train, y_train, x_test, y_test, the CIFAR-10 part is skipped.
 set -euo pipefail

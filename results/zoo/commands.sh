@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The zoo: every optimizer at its best rate of the same grid, on three seeds.
 #   bash results/zoo/commands.sh
-# What is finished is not computed again; interrupted, it goes on where it stood.
+# Finished runs are not computed again; after an interruption it resumes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=.venv/bin/python
