@@ -44,10 +44,10 @@ def write(name: str, folder: Path) -> list[Path]:
 
 def _write_file(source: Path, folder: Path, words: dict[str, str]) -> Path:
     """Write one file; the suffix .txt keeps Python files of the template out of this package."""
-    place = folder / _fill(str(source.relative_to(_TEMPLATE)).removesuffix(".txt"), words)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(_fill(source.read_text(encoding="utf-8"), words), encoding="utf-8")
-    return place
+    path = folder / _fill(str(source.relative_to(_TEMPLATE)).removesuffix(".txt"), words)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_fill(source.read_text(encoding="utf-8"), words), encoding="utf-8")
+    return path
 
 
 def _fill(text: str, words: dict[str, str]) -> str:

@@ -158,19 +158,15 @@ def _unpack(path: Path) -> Iterator[_Item]:
     require_file(path)
     with _whole(path), tarfile.open(path, tarinfo=_Member) as archive:
         for member in archive:
-            _check_member(path, member)
+            name = PurePosixPath(member.name)
+            if name.is_absolute() or ".." in name.parts:
+                raise CorruptError(f"{path}: {name} leads out of the archive; pack it with relative paths")
+            if not (member.isfile() or member.isdir()):
+                raise CorruptError(f"{path}: {name} is a link or a device; pack it with the files themselves")
             read = partial(_read_member, path, archive, member) if member.isfile() else None
-            yield _Item(PurePosixPath(member.name), read)
+            yield _Item(name, read)
         while archive.fileobj.read(1 << 20):  # up to the checksum of the compression
             pass
-
-
-def _check_member(path: Path, member: tarfile.TarInfo) -> None:
-    name = PurePosixPath(member.name)
-    if name.is_absolute() or ".." in name.parts:
-        raise CorruptError(f"{path}: {member.name} leads out of the archive; pack it with relative paths")
-    if not (member.isfile() or member.isdir()):
-        raise CorruptError(f"{path}: {member.name} is a link or a device; pack it with the files themselves")
 
 
 def _read_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -37,8 +37,8 @@ def figure(record: Record, *, title: str = "", subtitle: str = "") -> Figure:
     Raises:
         UsageError: the record has nothing to draw.
     """
-    below = [name for name in ("layers", "batch_sharpness") if record.get(name)]
-    rows = [names for names in (["density"] if record.get("density") else [], below) if names]
+    layout = (("density",), ("layers", "batch_sharpness"))
+    rows = [names for row in layout if (names := [name for name in row if record.get(name)])]
     if not rows:
         raise UsageError("nothing to draw: the record has no density, no layers and no batch sharpness")
     heights = [max(PANEL, AXIS + BAR * len(record["layers"] if "layers" in row else ())) for row in rows]

@@ -1,7 +1,7 @@
-"""Execute a study: which of its runs are finished, and which are still to do.
+"""Execute the unfinished runs of a study, each in its own directory of one folder.
 
-Each run of a study has its own directory in one folder. Several processes and machines may work on a study: a
-run that another process has locked is skipped, and its state is read again later.
+Several processes and machines may work on a study: a run that another process has locked is skipped, and its
+state is read again later.
 """
 
 import fcntl
@@ -63,7 +63,7 @@ def state(job: Job) -> State:
 
 
 def finished(job: Job) -> bool:
-    """Whether a run is complete; a run that diverged is, and is not repeated."""
+    """Whether a run is done or diverged; neither is repeated."""
     return state(job).status in FINISHED
 
 

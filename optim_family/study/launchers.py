@@ -95,7 +95,7 @@ class Local(Launcher):
 
 @final
 class Worker:
-    """A process that executes one job. Holds its stdin and a temporary file with its output."""
+    """A process that executes one job; holds its stdin and a temporary file with its output."""
 
     def __init__(self, job: Job, program: Sequence[str], threads: int) -> None:
         self.job, self._resources = job, ExitStack()

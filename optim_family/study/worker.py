@@ -42,12 +42,11 @@ def resolve_device(spec: RunSpec, folder: Path | None = None) -> RunSpec:
     """Set the device: the one on which the run in `folder` began; else for `auto` the GPU if there is one."""
     import torch
 
-    begun = folder and folder / layout.SPEC
-    if begun and begun.exists():
-        device = unseal(begun)["device"]
-    else:
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        device = auto if spec.device == "auto" else spec.device
+    device = spec.device
+    if folder and (folder / layout.SPEC).exists():
+        device = unseal(folder / layout.SPEC)["device"]
+    elif device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     return spec.model_copy(update={"device": device})
 
 
