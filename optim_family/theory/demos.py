@@ -12,7 +12,7 @@ from optim_family.analysis.predictions import modulation_period
 from optim_family.runs.labels import label
 from optim_family.runs.labels import setting as shared_setting
 from optim_family.runs.run import Run
-from optim_family.theory.flow_comparison import SETTINGS, Comparison, compare, distances, exponent
+from optim_family.theory.flow_comparison import ORDERS, SETTINGS, Comparison, compare, distances, exponent
 from optim_family.theory.flow_figures import convergence_figure, network_figure, toy_figure
 from optim_family.theory.run_drift import CUTS, RunDrift
 from optim_family.theory.sphere import Scene
@@ -20,7 +20,6 @@ from optim_family.theory.sphere_figure import figure, film
 
 # Four values of ηλ, so that √(ηλ) halves three times, and τ at the end.
 ETA_LAMBDAS, END = (4e-3, 1e-3, 2.5e-4, 6.25e-5), 2.0
-ORDERS: Final = {"iterates": 0.5, "midpoints": 1.0}
 TITLES: Final = {
     "regression": "Linear regression with BN, 6 examples, 12 weights",
     "completion": "Matrix completion with BN, 5 × 5 of rank 1, 10 entries seen",

@@ -6,7 +6,7 @@ large an oscillation, and the distance of the path from the flow.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -28,6 +28,8 @@ from optim_family.theory.trajectory import (
 
 POINTS: Final = 80  # at which the path is compared with the flow
 WIDE, PERIODS = 1.2, 6  # the run that shows the modulation
+# Powers of ηλ, with which the distance to the flow shrinks.
+ORDERS: Final = {"iterates": 0.5, "midpoints": 1.0}
 
 
 @final
@@ -89,13 +91,14 @@ class Comparison:
     @property
     def expected_variance(self) -> Tensor:
         """2ηλ / (4 + q), [m]."""
-        return _each(lambda q: oscillation_variance(self.setting.eta_lambda, q), self.flow.q)
+        variance = np.vectorize(oscillation_variance)
+        return torch.from_numpy(variance(self.setting.eta_lambda, self.flow.q))
 
     @property
     def expected_loss(self) -> Tensor:
         """S ηλ / (4 + q), [m]."""
-        eta_lambda = self.setting.eta_lambda
-        return _each(lambda s, q: mean_excess_loss(s, eta_lambda, q), self.flow.sharpness, self.flow.q)
+        loss = np.vectorize(mean_excess_loss)
+        return torch.from_numpy(loss(self.flow.sharpness, self.setting.eta_lambda, self.flow.q))
 
     @property
     def period(self) -> float:
@@ -110,17 +113,16 @@ def compare(setting: Setting, points: int = POINTS) -> Comparison:
     """Run gradient descent, the flow, and gradient descent from a wide oscillation."""
     steps, window = round(setting.end / setting.eta_lambda), round(modulation_period(setting.eta_lambda))
     path = setting.descend(steps)
-    at = torch.linspace(window + 1, steps - window - 1, points, dtype=torch.float64).round().long()
-    flow = _flow(setting, path.tau[at])
-    middle = unit(midpoints(path.directions))[at - 1]
+    at = _grid(window + 1, steps - window - 1, points)
+    flow, middle, lengths = _against_flow(setting, path, at)
     return Comparison(
         setting,
         flow,
         sharpness_along(setting.toy.loss, middle),
         _means(oscillation(path.directions).square().sum(1), at - 1, window),
         _means(path.losses, at, window),
-        _lengths(path.directions[at] - flow.points),
-        _lengths(middle - flow.points),
+        lengths[:, 0],
+        lengths[:, 1],
         _modulation(setting),
     )
 
@@ -130,12 +132,10 @@ def distances(setting: Setting, eta_lambdas: Sequence[float], points: int = POIN
     rows = []
     for eta_lambda in eta_lambdas:
         one = replace(setting, eta_lambda=eta_lambda)
-        path = one.descend(round(one.end / eta_lambda) + 1)
-        at = torch.linspace(1, len(path.tau) - 2, points, dtype=torch.float64).round().long()
-        flow = _flow(one, path.tau[at])
-        middle = unit(midpoints(path.directions))[at - 1]
-        rows.append([float(_lengths(p - flow.points).max()) for p in (path.directions[at], middle)])
-    return torch.tensor(rows, dtype=torch.float64)
+        steps = round(one.end / eta_lambda)
+        _, _, lengths = _against_flow(one, one.descend(steps + 1), _grid(1, steps, points))
+        rows.append(lengths.amax(0))
+    return torch.stack(rows)
 
 
 def exponent(eta_lambdas: Sequence[float], lengths: Tensor) -> float:
@@ -144,11 +144,23 @@ def exponent(eta_lambdas: Sequence[float], lengths: Tensor) -> float:
     return float(slope)
 
 
+def _against_flow(setting: Setting, path: Trajectory, at: Tensor) -> tuple[FlowPath, Tensor, Tensor]:
+    """The flow at steps [m], the midpoints [m, d], and the distances of iterates and midpoints [m, 2]."""
+    flow = _flow(setting, path.tau[at])
+    middle = unit(midpoints(path.directions))[at - 1]
+    pair = torch.stack([path.directions[at] - flow.points, middle - flow.points], dim=1)
+    return flow, middle, torch.linalg.vector_norm(pair, dim=-1)
+
+
+def _grid(first: int, last: int, points: int) -> Tensor:
+    """Evenly spaced steps, [points]."""
+    return torch.linspace(first, last, points, dtype=torch.float64).round().long()
+
+
 def _flow(setting: Setting, tau: Tensor) -> FlowPath:
     """The flow from the start, at later times [m]."""
-    whole = integrate(
-        setting.toy.loss, setting.toy.start(), torch.cat([torch.zeros(1, dtype=tau.dtype), tau])
-    )
+    toy = setting.toy
+    whole = integrate(toy.loss, toy.start(), torch.cat([torch.zeros(1, dtype=tau.dtype), tau]))
     return FlowPath(tau, whole.points[1:], whole.sharpness[1:], whole.q[1:])
 
 
@@ -157,22 +169,11 @@ def _modulation(setting: Setting) -> Tensor:
     steps = round(PERIODS * modulation_period(setting.eta_lambda)) + 2
     path = setting.descend(steps, WIDE)
     flow = _flow(setting, path.tau[1:-1:10])
-    q = torch.from_numpy(np.interp(path.tau[1:-1], flow.tau, flow.q))
-    expected = _each(lambda q: oscillation_variance(setting.eta_lambda, q), q)
+    q = np.interp(path.tau[1:-1], flow.tau, flow.q)
+    expected = torch.from_numpy(np.vectorize(oscillation_variance)(setting.eta_lambda, q))
     return (oscillation(path.directions).square().sum(1) / expected).log()
 
 
 def _means(series: Tensor, at: Tensor, window: int) -> Tensor:
     """The mean of a series [t] from `window` before to `window` after each of m indices, [m]."""
     return torch.stack([series[max(0, i - window) : i + window + 1].mean() for i in at.tolist()])
-
-
-def _lengths(vectors: Tensor) -> Tensor:
-    return vectors.square().sum(1).sqrt()
-
-
-def _each(formula: Callable[..., float], *series: Tensor) -> Tensor:
-    """Apply a formula entry by entry."""
-    return torch.tensor(
-        [formula(*row) for row in zip(*(s.tolist() for s in series), strict=True)], dtype=torch.float64
-    )

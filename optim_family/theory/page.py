@@ -1,6 +1,7 @@
 """The cases as figures and as one offline page: each statement, its numbers and its figure."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,11 +14,15 @@ from optim_family.figures.html import inline_svg, render
 from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, PALE, STYLE, save
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.theory.trajectory import Trajectory
-from optim_family.theory.verify import CaseResult
+from optim_family.theory.verify import Case, CaseResult, NumericCheck
+
+Errors = dict[str, Tensor]
+Paths = dict[str, Trajectory]
 
 EXPECTED: Final[dict[str, Any]] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (4, 2)), "zorder": 1.5}
 # Errors below this are drawn at it: a logarithmic axis has no zero.
 FLOOR: Final = 1e-17
+CONTROL: Final = ", another path"
 
 
 def write(results: Sequence[CaseResult], folder: Path) -> Path:
@@ -66,23 +71,47 @@ def dots(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": "", "marker": marker, "markersize": 4}
 
 
-def draw_errors(ax: Axes, steps: Tensor, errors: Mapping[str, Tensor], tolerance: float, title: str) -> None:
-    """Errors by label against steps, on a logarithmic axis, and a line at the tolerance."""
-    for index, (label, series) in enumerate(errors.items()):
-        ax.plot(steps, series.abs().clamp_min(FLOOR), label=label, **dots(index) | {"markersize": 2})
-    ax.axhline(tolerance, label=f"tolerance {tolerance:g}", **EXPECTED)
-    ax.set(xlabel="step", ylabel=title, yscale="log")
+def error_case(
+    name: str, observe: Callable[[], Errors], tolerance: float, title: str, *, control: float = 0.0
+) -> Case[Errors]:
+    """A case of errors by quantity, one a step, up to the last step.
+
+    Each must vanish up to `tolerance`, except a quantity that ends in `CONTROL`: it must exceed `control`.
+    """
+
+    def checks(errors: Errors) -> Iterator[NumericCheck]:
+        for quantity, series in errors.items():
+            if quantity.endswith(CONTROL):
+                yield NumericCheck(quantity, float(series.max()), control, math.inf)
+            else:
+                yield NumericCheck.vanishes(quantity, series, within=tolerance)
+
+    def draw(ax: Axes, errors: Errors) -> None:
+        last = max(map(len, errors.values()))
+        for index, (quantity, series) in enumerate(errors.items()):
+            steps = range(last - len(series), last)
+            ax.plot(steps, series.abs().clamp_min(FLOOR), label=quantity, **dots(index) | {"markersize": 2})
+        ax.axhline(tolerance, label=f"tolerance {tolerance:g}", **EXPECTED)
+        ax.set(xlabel="step", ylabel=title, yscale="log")
+
+    return Case(name, observe, checks, draw)
 
 
-def draw_edge(ax: Axes) -> None:
-    """A line at ratio 1."""
-    ax.axhline(1, label="edge of stability", **EXPECTED)
+def edge_case(name: str, observe: Callable[[], Paths], low: float, high: float) -> Case[Paths]:
+    """A case of paths by label, whose preconditioned sharpness settles at the threshold.
 
+    The median of their ratio over the second half must lie between `low` and `high`.
+    """
 
-def draw_ratios(ax: Axes, paths: Mapping[str, Trajectory], low: float, high: float) -> None:
-    """Preconditioned sharpness over its threshold, by label, and the interval for the late median."""
-    for index, (label, path) in enumerate(paths.items()):
-        ax.plot(path.steps, path.ratios, label=label, **line(index))
-    ax.axhspan(low, high, xmin=0.5, color=PALE, zorder=0, label="where the late median must lie")
-    draw_edge(ax)
-    ax.set(xlabel="step", ylabel="preconditioned sharpness / threshold", ylim=(0, None))
+    def checks(paths: Paths) -> Iterator[NumericCheck]:
+        for label, path in paths.items():
+            yield NumericCheck(f"{label}: median of the ratio", path.late_ratio, low, high)
+
+    def draw(ax: Axes, paths: Paths) -> None:
+        for index, (label, path) in enumerate(paths.items()):
+            ax.plot(path.steps, path.ratios, label=label, **line(index))
+        ax.axhspan(low, high, xmin=0.5, color=PALE, zorder=0, label="where the late median must lie")
+        ax.axhline(1, label="edge of stability", **EXPECTED)
+        ax.set(xlabel="step", ylabel="preconditioned sharpness / threshold", ylim=(0, None))
+
+    return Case(name, observe, checks, draw)

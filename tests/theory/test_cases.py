@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 
@@ -16,7 +17,7 @@ from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
 from optim_family.optimizers.sgd import SGD
 from optim_family.sharpness.probe import Probe
-from optim_family.theory import cases, flow
+from optim_family.theory import cases, flow, flow_comparison
 from optim_family.theory.small_networks import Network
 from optim_family.theory.verify import CaseResult, run_case
 
@@ -182,7 +183,7 @@ def test_a_delayed_moment_lets_the_oscillation_grow(monkeypatch):
     ids=str,
 )
 def test_a_wrong_constant_of_the_flow_is_noticed_by_gradient_descent(equation, monkeypatch):
-    monkeypatch.setattr(flow, "GRADIENT_DESCENT", equation)
+    monkeypatch.setattr(flow_comparison, "integrate", partial(flow.integrate, equation=equation))
     assert not run_short("V9", monkeypatch).holds
 
 

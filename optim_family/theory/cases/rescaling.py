@@ -11,61 +11,44 @@ exponents of the other two, which must take another path.
 Source: our own calculation.
 """
 
-from collections.abc import Iterator
 from typing import Any, Final
 
-import torch
-from matplotlib.axes import Axes
-from torch import Tensor
-
-from optim_family.theory.page import draw_errors
+from optim_family.theory.page import CONTROL, Errors, error_case
 from optim_family.theory.small_networks import scale_invariant
 from optim_family.theory.trajectory import record_trajectory
-from optim_family.theory.verify import Case, NumericCheck
 
 C, STEPS, TOLERANCE = 3.0, 300, 1e-10
+LR, WEIGHT_DECAY = 0.01, 0.05
 SQUARED, PLAIN = (2.0, -2.0), (1.0, -1.0)  # powers of c for η and λ
 RAW: Final[dict[str, Any]] = {"preconditioning": "raw", "eps": 0.0}
-SAME: Final[dict[str, tuple[str, tuple[float, float], dict[str, Any]]]] = {
-    "GD": ("gd", SQUARED, {}),
-    "RMSprop, ε = 10⁻³": ("rmsprop", SQUARED, {"eps": 1e-3}),
-    "scalar RMSprop, ε = 10⁻³": ("rmsprop", SQUARED, {"eps": 1e-3, "moment": "scalar"}),
-    "raw RMSprop, ε = 0": ("rmsprop", PLAIN, RAW),
+VARIANTS: Final[dict[str, tuple[str, tuple[float, float], dict[str, Any]]]] = {
+    "GD: largest ‖θ − θ'‖": ("gd", SQUARED, {}),
+    "RMSprop, ε = 10⁻³: largest ‖θ − θ'‖": ("rmsprop", SQUARED, {"eps": 1e-3}),
+    "scalar RMSprop, ε = 10⁻³: largest ‖θ − θ'‖": ("rmsprop", SQUARED, {"eps": 1e-3, "moment": "scalar"}),
+    "raw RMSprop, ε = 0: largest ‖θ − θ'‖": ("rmsprop", PLAIN, RAW),
+    f"raw RMSprop with c², c⁻²: largest ‖θ − θ'‖{CONTROL}": ("rmsprop", SQUARED, RAW),
 }
-CONTROL = "raw RMSprop with c², c⁻²"
-
-Distances = dict[str, Tensor]
 
 
-def observe() -> Distances:
-    """The distance of the two directions at every step, [t + 1], by the name of the optimizer."""
-    table = SAME | {CONTROL: ("rmsprop", SQUARED, RAW)}
-    return {name: distances(*row) for name, row in table.items()}
-
-
-def distances(optimizer: str, powers: tuple[float, float], options: dict[str, Any]) -> Tensor:
-    """‖θ_t − θ'_t‖ on linear regression with BN."""
+def observe() -> Errors:
+    """‖θ_t − θ'_t‖ on linear regression with BN, [t + 1], for each optimizer."""
     loss, start = scale_invariant()["regression"]
-    lr, weight_decay = 0.01, 0.05
-    first = record_trajectory(loss, start, STEPS, optimizer, lr=lr, weight_decay=weight_decay, **options)
-    scaled = {"lr": lr * C ** powers[0], "weight_decay": weight_decay * C ** powers[1]}
-    second = record_trajectory(loss, C * start, STEPS, optimizer, **scaled, **options)
-    distance: Tensor = (first.directions - second.directions).norm(dim=1)
-    return distance
+    errors = {}
+    for quantity, (name, (power_lr, power_decay), options) in VARIANTS.items():
+        first, second = (
+            record_trajectory(
+                loss,
+                c * start,
+                STEPS,
+                name,
+                lr=LR * c**power_lr,
+                weight_decay=WEIGHT_DECAY * c**power_decay,
+                **options,
+            )
+            for c in (1.0, C)
+        )
+        errors[quantity] = (first.directions - second.directions).norm(dim=1)
+    return errors
 
 
-def checks(by_name: Distances) -> Iterator[NumericCheck]:
-    """Equal paths, and the control."""
-    for name in SAME:
-        yield NumericCheck.vanishes(f"{name}: largest ‖θ − θ'‖", by_name[name], within=TOLERANCE)
-    yield NumericCheck(
-        f"{CONTROL}: largest ‖θ − θ'‖, another path", float(by_name[CONTROL].max()), 1e-3, torch.inf
-    )
-
-
-def draw(ax: Axes, by_name: Distances) -> None:
-    """Four distances are rounding noise, that of the control is not."""
-    draw_errors(ax, torch.arange(STEPS + 1), by_name, TOLERANCE, "distance of the two directions")
-
-
-CASE: Final = Case("V4", observe, checks, draw)
+CASE: Final = error_case("V4", observe, TOLERANCE, "distance of the two directions", control=1e-3)

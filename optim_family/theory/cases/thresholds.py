@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from optim_family import registry
-from optim_family.theory.page import draw_edge, line
+from optim_family.theory.page import EXPECTED, line
 from optim_family.theory.trajectory import run_optimizer
 from optim_family.theory.verify import Case, NumericCheck
 
@@ -37,29 +37,22 @@ FACTORS = torch.linspace(0.996, 1.004, 41, dtype=torch.float64)  # of the thresh
 @final
 @dataclass(frozen=True)
 class Row:
-    """One optimizer: its threshold times η, how to load its class, and its hyper-parameters."""
+    """One optimizer: its threshold times η, its registered name or its class, and its hyper-parameters."""
 
     expected: float
-    load: Callable[[], Any]
+    optimizer: str | Callable[..., torch.optim.Optimizer]
     hyper: dict[str, Any]
 
 
-def _family(name: str) -> Callable[[], Any]:
-    return lambda: registry.load(name)
-
-
 _TWO, _PLAIN, _FROZEN = 2 + 2 * BETA, {"weight_decay": 0.0}, {"weight_decay": 0.0, "eps": 1.0}
+_NADAM = _FROZEN | {"betas": (BETA, 0.999), "momentum_decay": 1e6}
 ROWS: Final = {
-    "GD": Row(2.0, _family("gd"), _PLAIN),
-    "GD, ηλ = 0.1": Row(2 * 0.9, _family("gd"), {"weight_decay": 0.1 / LR}),
-    "Polyak": Row(_TWO, _family("sgd"), _PLAIN | {"momentum": BETA}),
-    "Nesterov": Row(_TWO / (1 + 2 * BETA), _family("sgd"), _PLAIN | {"momentum": BETA, "nesterov": True}),
-    "AdamW": Row(_TWO / (1 - BETA), _family("adamw"), _FROZEN | {"beta1": BETA}),
-    "NAdam": Row(
-        _TWO / (1 - BETA) / (1 + 2 * BETA),
-        lambda: torch.optim.NAdam,
-        _FROZEN | {"betas": (BETA, 0.999), "momentum_decay": 1e6},
-    ),
+    "GD": Row(2.0, "gd", _PLAIN),
+    "GD, ηλ = 0.1": Row(2 * 0.9, "gd", {"weight_decay": 0.1 / LR}),
+    "Polyak": Row(_TWO, "sgd", _PLAIN | {"momentum": BETA}),
+    "Nesterov": Row(_TWO / (1 + 2 * BETA), "sgd", _PLAIN | {"momentum": BETA, "nesterov": True}),
+    "AdamW": Row(_TWO / (1 - BETA), "adamw", _FROZEN | {"beta1": BETA}),
+    "NAdam": Row(_TWO / (1 - BETA) / (1 + 2 * BETA), torch.optim.NAdam, _NADAM),
 }
 
 
@@ -86,7 +79,8 @@ def grow(row: Row) -> Growth:
     """The rates of one optimizer, relative to the last weight, which has no gradient."""
     curvature = torch.cat([FACTORS, torch.zeros(1)]) * (row.expected / LR)
     w = torch.full_like(curvature, TINY).requires_grad_()
-    optimizer = row.load()([w], lr=LR, **row.hyper)
+    make: Any = registry.load(row.optimizer) if isinstance(row.optimizer, str) else row.optimizer
+    optimizer = make([w], lr=LR, **row.hyper)
     steps = run_optimizer(lambda w: 0.5 * (curvature * w * w).sum(), w, optimizer, SETTLE + STEPS)
     sizes = [w.detach().abs() for _ in steps]
     rates = (sizes[-1] / sizes[SETTLE]).log() / STEPS
@@ -119,7 +113,7 @@ def draw(ax: Axes, grown: dict[str, Growth]) -> None:
     """All rates cross zero at their threshold."""
     for index, (name, growth) in enumerate(grown.items()):
         ax.plot(FACTORS, growth.rates.exp(), label=f"{name}: {ROWS[name].expected:.5g}/η", **line(index))
-    draw_edge(ax)
+    ax.axhline(1, label="edge of stability", **EXPECTED)
     ax.set(xlabel="curvature / threshold", ylabel="growth of the oscillation per step")
 
 
