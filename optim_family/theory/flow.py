@@ -14,7 +14,7 @@ reduction", NeurIPS 2022; E. Hairer, C. Lubich, G. Wanner, "Geometric numerical 
 the projection.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -179,12 +179,6 @@ class FlowPath:
     sharpness: Tensor
     q: Tensor
 
-    @classmethod
-    def of(cls, tau: Tensor, points: Sequence[FlowPoint]) -> "FlowPath":
-        """The path through one point for each time."""
-        numbers = torch.tensor([(point.sharpness, point.q) for point in points], dtype=torch.float64)
-        return cls(tau, torch.stack([point.point for point in points]), *numbers.T)
-
 
 def integrate(
     loss: Loss, start: Tensor, tau: Tensor, equation: FlowEquation = GRADIENT_DESCENT, *, rtol: float = 1e-6
@@ -220,7 +214,8 @@ def integrate(
         due = tau[(tau > solver.t_old) & (tau <= solver.t)]
         points += [gamma.project(torch.from_numpy(between(float(time)))) for time in due]
         solver.y = gamma.project(torch.from_numpy(solver.y)).point.numpy()
-    return FlowPath.of(tau, points)
+    sharpness, q = torch.tensor([(point.sharpness, point.q) for point in points], dtype=torch.float64).T
+    return FlowPath(tau, torch.stack([point.point for point in points]), sharpness, q)
 
 
 def derivatives(loss: Loss, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:

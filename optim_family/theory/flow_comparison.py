@@ -127,13 +127,16 @@ def compare(setting: Setting, points: int = POINTS) -> Comparison:
     )
 
 
-def distances(setting: Setting, eta_lambdas: Sequence[float], points: int = POINTS) -> Tensor:
-    """The largest distance to the flow, of the iterates and of the midpoints, for several ηλ: [s, 2]."""
+def distances(
+    setting: Setting, eta_lambdas: Sequence[float], points: int = POINTS, *, begin: float = 0.0
+) -> Tensor:
+    """The largest distance to the flow from τ = `begin` on, of iterates and midpoints, by ηλ: [s, 2]."""
     rows = []
     for eta_lambda in eta_lambdas:
         one = replace(setting, eta_lambda=eta_lambda)
         steps = round(one.end / eta_lambda)
-        _, _, lengths = _against_flow(one, one.descend(steps + 1), _grid(1, steps, points))
+        at = _grid(max(1, round(begin / eta_lambda)), steps, points)
+        _, _, lengths = _against_flow(one, one.descend(steps + 1), at)
         rows.append(lengths.amax(0))
     return torch.stack(rows)
 

@@ -173,16 +173,14 @@ def draw_paths(ax: Axes, scene: Scene) -> list[AnimatedLine]:
 
 def draw_sharpness(ax: Axes, scene: Scene) -> list[AnimatedLine]:
     """S of the flow and of the path, and the threshold 2/ℓ."""
-    tau, flow = scene.trajectory.tau, scene.flow
-    ax.set_title("Sharpness", loc="left")
-    threshold = 2 / scene.trajectory.effective_lr
+    tau, flow = scene.trajectory.tau, _pairs(scene.flow.tau, scene.flow.sharpness)
+    threshold = _pairs(tau, 2 / scene.trajectory.effective_lr)
     lines = [
-        _animated_line(
-            ax, _pairs(flow.tau, flow.sharpness), SETTLED, label="sharpness-reduction flow", **FLOW
-        ),
-        _animated_line(ax, _pairs(tau, threshold), label="stability threshold 2/ℓ", **THRESHOLD),
+        _animated_line(ax, flow, SETTLED, label="sharpness-reduction flow", **FLOW),
+        _animated_line(ax, threshold, label="stability threshold 2/ℓ", **THRESHOLD),
         _animated_line(ax, _pairs(tau[1:-1], scene.sharpness), 1, label="gradient descent", **CURVE),
     ]
+    ax.set_title("Sharpness", loc="left")
     ax.set_yscale("log")
     plain_ticks(ax, 1.0)
     ax.legend(loc="upper right")
@@ -191,17 +189,14 @@ def draw_sharpness(ax: Axes, scene: Scene) -> list[AnimatedLine]:
 
 def draw_loss(ax: Axes, scene: Scene) -> list[AnimatedLine]:
     """The loss of the path, and its mean as the flow predicts it."""
-    tau, flow, eta_lambda = scene.trajectory.tau, scene.flow, scene.trajectory.eta_lambda
-    ax.set_title("Loss", loc="left")
-    expected = flow.sharpness * eta_lambda / (4 + flow.q)
+    path, flow = scene.trajectory, scene.flow
+    expected = _pairs(flow.tau, flow.sharpness * path.eta_lambda / (4 + flow.q))
     lines = [
-        _animated_line(
-            ax, _pairs(flow.tau, expected), SETTLED, label="its mean, by the flow: S ηλ / (4 + q)", **FLOW
-        ),
-        _animated_line(ax, _pairs(tau, scene.trajectory.losses), label="gradient descent", **CURVE),
+        _animated_line(ax, expected, SETTLED, label="its mean, by the flow: S ηλ / (4 + q)", **FLOW),
+        _animated_line(ax, _pairs(path.tau, path.losses), label="gradient descent", **CURVE),
     ]
-    ax.set_yscale("log")
-    ax.set_xlabel("τ = ηλt")
+    ax.set_title("Loss", loc="left")
+    ax.set(yscale="log", xlabel="τ = ηλt")
     ax.legend(loc="upper right")
     return lines
 
@@ -209,8 +204,7 @@ def draw_loss(ax: Axes, scene: Scene) -> list[AnimatedLine]:
 def _animated_line(
     ax: Axes, points: Array, begin: int = 0, tail: int | None = None, **style: Any
 ) -> AnimatedLine:
-    (line,) = ax.plot(*points.T, **style)
-    return AnimatedLine(line, points, begin, tail)
+    return AnimatedLine(*ax.plot(*points.T, **style), points, begin, tail)
 
 
 def _pairs(x: Tensor, y: Tensor) -> Array:

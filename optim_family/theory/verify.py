@@ -153,24 +153,22 @@ def run_case(case: Case[Any]) -> CaseResult:
     return CaseResult(case, checks, time.perf_counter() - begin, evidence, failure)
 
 
-def rows(results: Iterable[CaseResult]) -> list[list[str]]:
-    """Table rows under HEADERS: one for each case and one for each of its checks."""
-    return [row for result in results for row in _rows(result)]
-
-
 HEADERS = ["case", "claim", "expected", "measured", "tolerance", "", "s"]
 
 
-def _rows(result: CaseResult) -> list[list[str]]:
-    name, seconds = result.case.name, f"{result.seconds:.1f}"
-    if result.failure:
-        return [[name, f"{result.case.claim}: {result.failure}", "", "", "", "fails", seconds]]
-    checks = []
-    for check in result.checks:
-        expected, tolerance = check.demand
-        outcome = "holds" if check.holds else "fails"
-        checks.append(["", check.quantity, expected, f"{check.measured:.5g}", tolerance, outcome, ""])
-    return [[name, result.case.claim, "", "", "", "", seconds], *checks]
+def rows(results: Iterable[CaseResult]) -> list[list[str]]:
+    """Table rows under HEADERS: one for each case and one for each of its checks."""
+    table = []
+    for result in results:
+        claim, outcome = result.case.claim, ""
+        if result.failure:
+            claim, outcome = f"{claim}: {result.failure}", "fails"
+        table.append([result.case.name, claim, "", "", "", outcome, f"{result.seconds:.1f}"])
+        for check in result.checks:
+            expected, tolerance = check.demand
+            outcome = "holds" if check.holds else "fails"
+            table.append(["", check.quantity, expected, f"{check.measured:.5g}", tolerance, outcome, ""])
+    return table
 
 
 def _range(low: float, high: float) -> str:

@@ -34,7 +34,8 @@ TOLERANCE = 0.1  # of an exponent
 def observe() -> dict[str, Tensor]:
     """The largest ‖θ − ζ‖ of iterates and midpoints for each ηλ, [s, 2], by toy."""
     return {
-        name: distances(replace(SETTINGS[toy], end=TAU), ETA_LAMBDAS, TIMES) for name, toy in TOYS.items()
+        name: distances(replace(SETTINGS[toy], end=TAU), ETA_LAMBDAS, TIMES, begin=TAU / TIMES)
+        for name, toy in TOYS.items()
     }
 
 

@@ -75,13 +75,10 @@ def checks(decay: SharpnessDecay) -> Iterator[NumericCheck]:
     """S at three times, and the largest error over all times."""
     for tau in (1.0, 2.0, 4.0):
         at = int((decay.tau - tau).abs().argmin())
-        yield NumericCheck.equal(
-            f"S at τ = {tau:g}", float(decay.expected[at]), float(decay.midpoint[at]), within=TOLERANCE
-        )
-    error = decay.midpoint / decay.expected - 1
-    yield NumericCheck.vanishes(
-        f"S: largest relative error at {len(decay.tau)} times", error, within=TOLERANCE
-    )
+        expected, measured = float(decay.expected[at]), float(decay.midpoint[at])
+        yield NumericCheck.equal(f"S at τ = {tau:g}", expected, measured, within=TOLERANCE)
+    errors, quantity = decay.midpoint / decay.expected - 1, "S: largest relative error"
+    yield NumericCheck.vanishes(f"{quantity} at {len(decay.tau)} times", errors, within=TOLERANCE)
 
 
 def draw(ax: Axes, decay: SharpnessDecay) -> None:

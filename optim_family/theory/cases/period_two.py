@@ -42,14 +42,8 @@ class QuadraticOrbits:
 def observe() -> QuadraticOrbits:
     """Run RMSprop from x = 0.8 η."""
     w = torch.full_like(CURVATURES, 0.8 * LR).requires_grad_()
-    hyper: dict[str, Any] = {
-        "lr": LR,
-        "beta2": BETA2,
-        "weight_decay": 0.0,
-        "eps": 1e-300,
-        "preconditioning": "raw",
-    }
-    optimizer = registry.load("rmsprop")([w], **hyper)
+    hyper: dict[str, Any] = {"weight_decay": 0.0, "eps": 1e-300, "preconditioning": "raw"}
+    optimizer = registry.load("rmsprop")([w], lr=LR, beta2=BETA2, **hyper)
     steps = run_optimizer(lambda w: 0.5 * (CURVATURES * w * w).sum(), w, optimizer, STEPS)
     x = [w.detach().clone() for _ in steps]
     geometry = optimizer.geometry()
