@@ -1,4 +1,4 @@
-"""What it costs, side by side in one process; never timed in tests."""
+"""Benchmarks of time and memory; each compares its alternatives in one process. Tests never time anything."""
 
 import time
 from collections.abc import Callable

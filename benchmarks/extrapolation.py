@@ -1,4 +1,4 @@
-"""What a step on many GPUs should take: the formula of docs/scaling.md with the assumptions that stand there.
+"""Estimate the time of a step on many GPUs: the formula and the assumptions of docs/scaling.md.
 
 Nothing here is measured; `python -m benchmarks world` measures.
 """
@@ -11,7 +11,7 @@ LINKS = {1: (math.inf, 0.0), 8: (200e9, 10e-6), 64: (25e9, 20e-6)}
 
 
 def seconds(processes: int, bandwidth: float, latency: float) -> tuple[float, float]:
-    """Of computing, and of the all-reduce."""
+    """Seconds of computing, and of the all-reduce."""
     computing = math.ceil(CHUNKS / processes) * SECONDS_A_CHUNK
     sending = 2 * (processes - 1) / processes * D * BYTES / bandwidth + 2 * (processes - 1) * latency
     return computing, sending

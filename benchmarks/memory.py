@@ -1,8 +1,8 @@
-"""Memory: what a hundred readings leave behind (target: nothing), and what more data costs.
+"""Memory: whether a hundred readings leave any behind (target: none), and how the peak grows with the data.
 
-Graphs rebuilt for each product, 4 times the data should take at most 1.1 times the peak beyond the data
-themselves; with graphs retained it is about 4 times. Counted by torch's profiler: what the allocator keeps
-beyond that is another matter, and varies from run to run.
+With graphs rebuilt for each product, 4 times the data should take at most 1.1 times the peak beyond the data
+themselves; with retained graphs it takes about 4 times the peak. torch's profiler counts the tensors; the
+memory that the allocator keeps beyond them is not counted and varies from run to run.
 """
 
 import gc
@@ -54,9 +54,9 @@ def peak(mode: Literal["retained", "rebuilt"], chunks: int) -> float:
     """MiB of tensors that one reading has at once, beyond model and data."""
     model = build.build("bn_cnn", classes=10, channels=3, size=(32, 32)).train()
     pairs = [(torch.randn(CHUNK, 3, 32, 32), torch.randint(10, (CHUNK,))) for _ in range(chunks)]
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         measure(model, nn.functional.cross_entropy, pairs, views=("raw",), rtol=ROUGH, mode=mode)
-    changes = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     return max(accumulate(e.nbytes() for e in sorted(changes, key=lambda e: e.start_ns()))) / 2**20
 
 

@@ -1,9 +1,9 @@
-"""A reading of λ₁ along gradient descent, as multiples of a gradient, beside what else measures it.
+"""A reading of λ₁ along gradient descent, as multiples of a gradient, compared with other tools.
 
 Two settings: a BN CNN of 23,184 weights on 512 digits, at twelve points 25 steps apart past the edge of
-stability; resnet18 on 64 digits, at three points early in training. Full batch, one thread count, all in one
-process and turn by turn, in several rounds at each point, of which the median counts. The true value is that
-of `eigsh` at 1e-9 in a large basis. Two of the others need `pip install '.[bench]'` and are left out without
+stability; resnet18 on 64 digits, at three points early in training. Full batch, one thread count. All tools
+run in one process, in turn, for several rounds at each point; the median of the rounds counts. The true value
+is that of `eigsh` at 1e-9 in a large basis. Two of the tools need `pip install '.[bench]'` and are left out without
 it.
 """
 
@@ -50,7 +50,7 @@ def scipys(operator: SymmetricOperator, **options: object) -> float:
 
 @final
 class Plain(SymmetricOperator):
-    """Double backward as it is written everywhere, the graph rebuilt for each product."""
+    """Plain double backward; the graph is rebuilt for each product."""
 
     def __init__(self, objective: Objective) -> None:
         self.chunks, self.params, self.dim = (
@@ -70,7 +70,7 @@ class Plain(SymmetricOperator):
 
 @final
 class Recorded(SymmetricOperator):
-    """An operator that remembers all its products: with them, what a search knew after each of them."""
+    """An operator that remembers all its products, and so the Ritz values after each of them."""
 
     def __init__(self, middle: SymmetricOperator) -> None:
         self.middle, self.dim = middle, middle.dim
@@ -88,7 +88,7 @@ class Recorded(SymmetricOperator):
         return self.middle.gradient()
 
     def enough(self, truth: float) -> float:
-        """Products after which the largest Ritz value was right to 1e-3, had anyone known; ∞ if never."""
+        """Products after which the largest Ritz value was right to 1e-3; ∞ if never."""
         vectors, products = (torch.stack(side).double() for side in (self.vectors, self.products))
         gram, projection = (vectors @ vectors.T).numpy(), (vectors @ products.T).numpy()
         for m in range(1, len(gram) + 1):  # after a restart the vectors are not orthogonal to all before
@@ -171,7 +171,7 @@ def compare(title: str, card: str, limit: int, points: list[int]) -> None:
     model = build.build(card, classes=10, channels=1, size=digits.size)
     objective, sides = Objective(model, digits, ghost_batch=limit), solvers()
     costs: Sided = {name: [] for name in sides}
-    beside: Sided = {name: [] for name in sides}
+    relative: Sided = {name: [] for name in sides}
     errors: Sided = {name: [] for name in sides}
     probe, took, enough = Probe("raw"), [], []
     ahead: list[float] = []  # share of the gradient's square in the space of the ten largest eigenvalues
@@ -182,7 +182,7 @@ def compare(title: str, card: str, limit: int, points: list[int]) -> None:
         taken, values = turns(sides, objective, step)
         for name in sides:
             costs[name].append(statistics.median(taken[name]))
-            beside[name].append(statistics.median(np.divide(taken[name], taken["optim-family"])))
+            relative[name].append(statistics.median(np.divide(taken[name], taken["optim-family"])))
             errors[name] += [abs(value / truth - 1) for value in values[name]]
         recorded = Recorded(objective.hessian())
         took.append(probe(recorded, objective.space.weights()).products)
@@ -198,7 +198,7 @@ def compare(title: str, card: str, limit: int, points: list[int]) -> None:
     print("  | solver | gradients a reading (middle half) | times ours (middle half) | worst error |")
     print("  |---|---|---|---|")
     for name in sides:
-        spreads = (np.quantile(ratios, [0.5, 0.25, 0.75]) for ratios in (costs[name], beside[name]))
+        spreads = (np.quantile(ratios, [0.5, 0.25, 0.75]) for ratios in (costs[name], relative[name]))
         cells = ("{:.1f} ({:.1f} to {:.1f})".format(*spread) for spread in spreads)
         print(f"  | {name} | {' | '.join(cells)} | {max(errors[name]):.0e} |")
     print(

@@ -36,18 +36,18 @@ def work() -> None:
         step, steps = _measured(
             group, lambda: (experiment.objective.gradient(0), experiment.optimizer_step()), STEPS
         )
-        panel, found = ProbeSet(("spherical",)), []
+        probes, products = ProbeSet(("spherical",)), []
 
         def read() -> None:
             weights, geometry = experiment.objective.space.weights(), experiment.geometry()
-            found.append(panel(experiment.objective.hessian(), weights, geometry)["spherical"].products)
+            products.append(probes(experiment.objective.hessian(), weights, geometry)["spherical"].products)
 
         reading, readings = _measured(group, read, READINGS)
         if group.is_main_process:
             print(
                 f"  {group.size} processes  {1e3 * step:8.1f} ms and {steps:9,.0f} bytes a step  "
                 f"{1e3 * reading:8.1f} ms and {readings:11,.0f} bytes a reading of "
-                f"{statistics.mean(found):.0f} products (d = {experiment.objective.space.dim:,})"
+                f"{statistics.mean(products):.0f} products (d = {experiment.objective.space.dim:,})"
             )
 
 

@@ -82,8 +82,8 @@ class Camera:
 
     def visible(self, points: Tensor) -> Array:
         """Project a line on the sphere, [m, 3] → [m, 2]; NaN where the sphere hides it."""
-        seen = points.numpy() @ self.axes.T
-        return np.where(seen[:, 2:] > 0, seen[:, :2], np.nan)
+        rotated = points.numpy() @ self.axes.T
+        return np.where(rotated[:, 2:] > 0, rotated[:, :2], np.nan)
 
     def disc(self, pixels: int) -> tuple[Array, Array]:
         """The points under a square of pixels, [n, n, 3], and their depth, [n, n]; NaN outside the sphere."""

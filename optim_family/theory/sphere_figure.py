@@ -204,7 +204,8 @@ def draw_loss(ax: Axes, scene: Scene) -> list[AnimatedLine]:
 def _animated_line(
     ax: Axes, points: Array, begin: int = 0, tail: int | None = None, **style: Any
 ) -> AnimatedLine:
-    return AnimatedLine(*ax.plot(*points.T, **style), points, begin, tail)
+    (line,) = ax.plot(*points.T, **style)
+    return AnimatedLine(line, points, begin, tail)
 
 
 def _pairs(x: Tensor, y: Tensor) -> Array:

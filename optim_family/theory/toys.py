@@ -195,10 +195,11 @@ class Completion(Toy):
         rows, columns = self.observed.nonzero(as_tuple=True)
         same_row, same_column = rows[:, None] == rows, columns[:, None] == columns
         kernel = same_row * (v @ v.T)[columns][:, columns] + same_column * (u @ u.T)[rows][:, rows]
-        seen, target = self._centred(u @ v.T), self._centred(self.matrix)
-        kept = torch.eye(len(seen), dtype=torch.float64) - torch.outer(unit(seen), unit(seen)) - 1 / len(seen)
-        scale = target.square().mean() / seen.square().sum()
-        return float(scale * torch.linalg.eigvalsh(kept @ kernel @ kept)[-1])
+        entries, target = self._centred(u @ v.T), self._centred(self.matrix)
+        identity = torch.eye(len(entries), dtype=torch.float64)
+        projector = identity - torch.outer(unit(entries), unit(entries)) - 1 / len(entries)
+        scale = target.square().mean() / entries.square().sum()
+        return float(scale * torch.linalg.eigvalsh(projector @ kernel @ projector)[-1])
 
     def _centred(self, matrix: Tensor) -> Tensor:
         """The observed entries about their mean, [n]."""

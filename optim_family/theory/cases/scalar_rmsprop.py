@@ -79,27 +79,30 @@ def _f(u: float) -> float:
     return 2 * math.log(u) + u**2 + 2 / coupling() * math.log(1 + u**2)
 
 
-def checks(seen: PathAndFlow) -> Iterator[NumericCheck]:
+def checks(evidence: PathAndFlow) -> Iterator[NumericCheck]:
     """u of RMSprop and of the integrated flow, and the ratio, which is 1 throughout."""
     for tau in TIMES:
-        u = seen.path.weights[int((seen.tau - tau).abs().argmin()), 1]
+        u = evidence.path.weights[int((evidence.tau - tau).abs().argmin()), 1]
         yield NumericCheck.equal(f"u of RMSprop at τ = {tau}", closed_form(tau), float(u), within=TOLERANCE)
-    last = float(seen.integrated[-1])
+    last = float(evidence.integrated[-1])
     yield NumericCheck.equal(
         f"u of the integrated flow at τ = {TIMES[-1]}", closed_form(TIMES[-1]), last, within=1e-6
     )
-    ratios = seen.path.ratios
+    ratios = evidence.path.ratios
     yield NumericCheck.equal("λ₁/√v over 2/η, the mean", 1.0, float(ratios.mean()), within=TOLERANCE)
     yield NumericCheck.vanishes("λ₁/√v over 2/η, farthest from 1", ratios - 1, within=TOLERANCE)
 
 
-def draw(ax: Axes, seen: PathAndFlow) -> None:
+def draw(ax: Axes, evidence: PathAndFlow) -> None:
     """u against τ."""
     tau = torch.linspace(0, TIMES[-1], 100)
     ax.plot(tau, [closed_form(float(t)) for t in tau], label="closed form of the flow", **EXPECTED)
-    ax.plot(seen.tau[::5], seen.path.weights[::5, 1], label="scalar RMSprop", **dots(0))
+    ax.plot(evidence.tau[::5], evidence.path.weights[::5, 1], label="scalar RMSprop", **dots(0))
     ax.plot(
-        (0, *TIMES), seen.integrated, label="integrated flow", **dots(1) | {"markersize": 9, "mfc": "none"}
+        (0, *TIMES),
+        evidence.integrated,
+        label="integrated flow",
+        **dots(1) | {"markersize": 9, "mfc": "none"},
     )
     ax.set(xlabel="τ = η²t", ylabel="u, with λ₁ = 1 + u²")
 

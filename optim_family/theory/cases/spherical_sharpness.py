@@ -70,9 +70,11 @@ def compare(loss: Loss, theta: Tensor) -> ProbeVsDense:
 def checks(by_loss: dict[str, ProbeVsDense]) -> Iterator[NumericCheck]:
     """The largest errors over all losses and norms."""
     errors = {
-        "ρ² λ₁(H(w)) / λ₁(H(θ)) − 1": [seen.probe / seen.dense - 1 for seen in by_loss.values()],
-        "⟨g, w⟩ / ‖g‖‖w‖": [seen.along for seen in by_loss.values()],
-        "‖Hw + g‖ / ‖g‖": [seen.mapped for seen in by_loss.values()],
+        "ρ² λ₁(H(w)) / λ₁(H(θ)) − 1": [
+            comparison.probe / comparison.dense - 1 for comparison in by_loss.values()
+        ],
+        "⟨g, w⟩ / ‖g‖‖w‖": [comparison.along for comparison in by_loss.values()],
+        "‖Hw + g‖ / ‖g‖": [comparison.mapped for comparison in by_loss.values()],
     }
     for quantity, of_losses in errors.items():
         yield NumericCheck.vanishes(f"{quantity}, the largest", torch.stack(of_losses), within=TOLERANCE)
@@ -81,10 +83,10 @@ def checks(by_loss: dict[str, ProbeVsDense]) -> Iterator[NumericCheck]:
 def draw(ax: Axes, by_loss: dict[str, ProbeVsDense]) -> None:
     """The raw sharpness falls as 1/ρ², the spherical sharpness is constant."""
     rho = torch.tensor(NORMS, dtype=torch.float64)
-    for index, (name, seen) in enumerate(by_loss.items()):
-        ax.plot(rho, seen.probe, label=f"{name}: ρ² λ₁(H(w)), by the probe", **dots(index))
-        ax.plot(rho, torch.full_like(rho, seen.dense), **line(index))
-        ax.plot(rho, seen.probe / rho**2, alpha=0.35, **line(index))
+    for index, (name, comparison) in enumerate(by_loss.items()):
+        ax.plot(rho, comparison.probe, label=f"{name}: ρ² λ₁(H(w)), by the probe", **dots(index))
+        ax.plot(rho, torch.full_like(rho, comparison.dense), **line(index))
+        ax.plot(rho, comparison.probe / rho**2, alpha=0.35, **line(index))
     ax.plot([], [], color=GREY, label="λ₁(H(θ)), of the dense matrix")
     ax.plot([], [], color=GREY, alpha=0.35, label="λ₁(H(w)), which falls as 1/ρ²")
     ax.set(xscale="log", yscale="log", xlabel="ρ = ‖w‖", ylabel="sharpness")
