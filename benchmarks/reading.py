@@ -3,8 +3,8 @@
 Two settings: a BN CNN of 23,184 weights on 512 digits, at twelve points 25 steps apart past the edge of
 stability; resnet18 on 64 digits, at three points early in training. Full batch, one thread count. All tools
 run in one process, in turn, for several rounds at each point; the median of the rounds counts. The true value
-is that of `eigsh` at 1e-9 in a large basis. Two of the tools need `pip install '.[bench]'` and are left out without
-it.
+is that of `eigsh` at 1e-9 in a large basis. Two of the tools need `pip install '.[bench]'`; without it they
+are left out.
 """
 
 import math
@@ -154,16 +154,16 @@ def trajectory(objective: Objective, points: list[int]) -> Iterator[int]:
 
 
 def turns(sides: dict[str, Solver], objective: Objective, step: int) -> tuple[Sided, Sided]:
-    """What each round of each took, in gradients of that round, and found."""
-    taken: Sided = {name: [] for name in sides}
+    """Time of each round of each tool, in gradients of that round, and its value of λ₁."""
+    times: Sided = {name: [] for name in sides}
     values: Sided = {name: [] for name in sides}
     for _ in range(ROUNDS):
         gradient = statistics.median(seconds(partial(objective.gradient, step))[0] for _ in range(5))
         for name, solver in sides.items():
             time, value = seconds(partial(solver, objective))
-            taken[name].append(time / gradient)
+            times[name].append(time / gradient)
             values[name].append(value)
-    return taken, values
+    return times, values
 
 
 def compare(title: str, card: str, limit: int, points: list[int]) -> None:
@@ -173,24 +173,26 @@ def compare(title: str, card: str, limit: int, points: list[int]) -> None:
     costs: Sided = {name: [] for name in sides}
     relative: Sided = {name: [] for name in sides}
     errors: Sided = {name: [] for name in sides}
-    probe, took, enough = Probe("raw"), [], []
-    ahead: list[float] = []  # share of the gradient's square in the space of the ten largest eigenvalues
-    kept: list[float] = []  # share of the first eigenvector's square in that of the point before
+    probe, products, enough = Probe("raw"), [], []
+    gradient_shares: list[
+        float
+    ] = []  # share of the gradient's square in the space of the ten largest eigenvalues
+    overlaps: list[float] = []  # squared cosine of the top eigenvectors of this and the previous point
     before = None
     for step in trajectory(objective, points):
         truth = scipys(objective.hessian(), which="LA", ncv=40, tol=1e-9)
-        taken, values = turns(sides, objective, step)
+        times, values = turns(sides, objective, step)
         for name in sides:
-            costs[name].append(statistics.median(taken[name]))
-            relative[name].append(statistics.median(np.divide(taken[name], taken["optim-family"])))
+            costs[name].append(statistics.median(times[name]))
+            relative[name].append(statistics.median(np.divide(times[name], times["optim-family"])))
             errors[name] += [abs(value / truth - 1) for value in values[name]]
         recorded = Recorded(objective.hessian())
-        took.append(probe(recorded, objective.space.weights()).products)
+        products.append(probe(recorded, objective.space.weights()).products)
         enough.append(recorded.enough(truth))
         leading, slope = ten_leading(objective), objective.hessian().gradient()
-        ahead.append(float((leading @ slope).square().sum() / slope.square().sum()))
+        gradient_shares.append(float((leading @ slope).square().sum() / slope.square().sum()))
         if before is not None:
-            kept.append(float(before @ leading[0]) ** 2)
+            overlaps.append(float(before @ leading[0]) ** 2)
         before = leading[0]
         objective.gradient(step)
         print(f"  step {step} done", file=sys.stderr)
@@ -202,13 +204,13 @@ def compare(title: str, card: str, limit: int, points: list[int]) -> None:
         cells = ("{:.1f} ({:.1f} to {:.1f})".format(*spread) for spread in spreads)
         print(f"  | {name} | {' | '.join(cells)} | {max(errors[name]):.0e} |")
     print(
-        f"  products of a reading: {statistics.median(took):g}; its value was right to 1e-3 after "
+        f"  products of a reading: {statistics.median(products):g}; its value was right to 1e-3 after "
         f"{statistics.median(enough):g} (medians)"
     )
     print(
-        f"  of the gradient's square {min(ahead):.2f} to {max(ahead):.2f} lie in the space of the ten "
-        "largest eigenvalues;\n  of the first eigenvector's, "
-        f"{min(kept):.3f} to {max(kept):.2f} in that of the point before"
+        f"  of the gradient's square {min(gradient_shares):.2f} to {max(gradient_shares):.2f} lie in the "
+        "space of the ten largest eigenvalues;\n  squared cosine of successive top eigenvectors: "
+        f"{min(overlaps):.3f} to {max(overlaps):.2f}"
     )
 
 

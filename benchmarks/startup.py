@@ -1,4 +1,4 @@
-"""Time from the command to its answer, for what must answer at once (target: at most 0.3 s each)."""
+"""Time of commands that must answer at once (target: at most 0.3 s each)."""
 
 import statistics
 import subprocess

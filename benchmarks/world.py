@@ -1,7 +1,7 @@
-"""One run on 1 and on 2 processes: seconds a step and a reading, and what they send.
+"""One run on 1 and on 2 processes: seconds and bytes sent, for a step and for a reading.
 
-`bn_cnn` on 1,000 digits in ghost batches of 100, full batch, one thread a process. Every process says what it
-sent: an all-reduce of n bytes takes 2 n (P − 1)/P bytes over the wire of each of P processes.
+`bn_cnn` on 1,000 digits in ghost batches of 100, full batch, one thread a process. Every process counts
+its bytes: an all-reduce of n bytes sends 2 n (P − 1)/P bytes on the wire of each of P processes.
 """
 
 import os
@@ -30,7 +30,7 @@ SPEC = RunSpec(
 
 
 def work() -> None:
-    """What each process does; the first says how long it took."""
+    """The work of each process; the main process prints its time."""
     with process_group() as group:
         experiment = build_experiment(SPEC, group)
         step, steps = _measured(
