@@ -36,6 +36,10 @@ class PluginError(OptimFamilyError):
     exit_code = 6
 
 
+class UnreliableReading(OptimFamilyError, ValueError):
+    """A reading that would be wrong, refused."""
+
+
 class Stopped(OptimFamilyError):
     """A signal asked the run to stop; a checkpoint is left behind."""
 

@@ -10,11 +10,20 @@ from typing import final
 import torch
 from torch import Tensor
 
+from optim_family.space import inner, norm
+
 
 class SymmetricOperator(ABC):
-    """A symmetric map on ℝᵈ, known only through its products with vectors."""
+    """A symmetric map on ℝᵈ, known only through its products with vectors.
+
+    Attributes:
+        dim: d.
+        unit_roundoff: relative spacing of the numbers that products are computed with, where it is coarser
+            than that of their own format.
+    """
 
     dim: int
+    unit_roundoff: float = 0.0
 
     @abstractmethod
     def apply(self, v: Tensor) -> Tensor:
@@ -80,14 +89,22 @@ class Matrix(SymmetricOperator):
 
 @final
 class TangentProjection(SymmetricOperator):
-    """Π = I − θθᵀ: onto the tangent space of the sphere at θ = w/‖w‖, from the weights w [d]."""
+    """Π = I − θθᵀ: onto the tangent space of the sphere at θ = w/‖w‖, from the weights w [d].
+
+    Raises:
+        ValueError: the weights are all zero, or not finite.
+    """
 
     def __init__(self, weights: Tensor) -> None:
-        self.dim, self.direction = weights.numel(), weights / torch.linalg.vector_norm(weights)
+        length = float(norm(weights))
+        if not 0 < length < float("inf"):
+            what = "zero: there is no sphere through them" if not length else "not finite"
+            raise ValueError(f"the weights are {what}.")
+        self.dim, self.direction = weights.numel(), weights / length
 
     def apply(self, v: Tensor) -> Tensor:
         """The product v − ⟨θ, v⟩ θ."""
-        return torch.sub(v, (self.direction @ v) * self.direction)
+        return torch.sub(v, inner(self.direction[None], v)[0] * self.direction)
 
 
 @final
@@ -96,6 +113,7 @@ class CongruenceOperator(SymmetricOperator):
 
     def __init__(self, factors: tuple[SymmetricOperator, ...], middle: SymmetricOperator) -> None:
         self.factors, self.middle, self.dim = factors, middle, middle.dim
+        self.unit_roundoff = middle.unit_roundoff
         for factor in factors:
             if factor.dim != middle.dim:
                 raise ValueError(
@@ -126,6 +144,7 @@ class HookedOperator(SymmetricOperator):
 
     def __init__(self, middle: SymmetricOperator, before: Callable[[], object]) -> None:
         self.middle, self.before, self.dim = middle, before, middle.dim
+        self.unit_roundoff = middle.unit_roundoff
 
     def apply(self, v: Tensor) -> Tensor:
         """The product of the middle."""

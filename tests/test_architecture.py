@@ -15,7 +15,7 @@ PACKAGE = ROOT / "optim_family"
 MAY_IMPORT = {
     # the public ground
     "errors": "",
-    "operators": "",
+    "operators": "space",
     "space": "",
     "resources": "errors",
     "geometry": "operators",

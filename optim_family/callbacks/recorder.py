@@ -29,7 +29,7 @@ from optim_family.runs.layout import PROVENANCE, STATUS
 from optim_family.runs.store import RunStore
 from optim_family.sharpness.probe import ProbeSet
 from optim_family.sharpness.view_selection import RADIAL, RECORDER, select_views
-from optim_family.space import ParameterSpace
+from optim_family.space import ParameterSpace, inner, norm
 from optim_family.training.record import training_record
 
 
@@ -152,7 +152,7 @@ class Recorder:
             peak_loss=max(self.peak, point.loss),
             train_accuracy=point.accuracy,
             test_accuracy=None,
-            weight_norm=float(torch.linalg.vector_norm(weights)),
+            weight_norm=float(norm(weights)),
             gradient_norm=point.gradient_norm,
             lr=recorder_metadata.rate(self.optimizer),
             weight_decay=recorder_metadata.decay(self.optimizer),
@@ -186,11 +186,12 @@ class Recorder:
         shares = chunk_losses(self.model, self.loss_fn, self.chunks)
         with _gradients_replaced(params, total):
             g, w = self.space.gradient(), self.space.weights()
-            norm = float(torch.linalg.vector_norm(g))
-            radial = float((g @ w).abs() / torch.linalg.vector_norm(w)) / (norm or 1.0)
-            finite = math.isfinite(loss) and math.isfinite(norm)
+            size, length = float(norm(g)), float(norm(w))
+            # At weights of zero no loss is scale-invariant.
+            radial = abs(float(inner(g[None], w / length)[0])) / (size or 1.0) if length else math.inf
+            finite = math.isfinite(loss) and math.isfinite(size)
             geometry = inferred_geometry.geometry_of(self.optimizer) if finite else None
-            return LossAndGeometry(loss, accuracy, norm, radial, shares, geometry)
+            return LossAndGeometry(loss, accuracy, size, radial, shares, geometry)
 
     def _write_status(self, status: str) -> None:
         self.status, seconds = status, time.perf_counter() - self._begin

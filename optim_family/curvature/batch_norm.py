@@ -9,7 +9,9 @@ For each channel, with ⟨·⟩ the mean over examples and places, x̂ = (x − 
     h  = p u − γ r (⟨u x̂⟩ s + ⟨s x̂⟩ u)
 
 The last but one is a combination of s, u, x̂ and 1 with one coefficient each a channel. torch's own formula
-takes some thirty passes. The mathematics and, to rounding, the numbers are the same.
+takes some thirty passes. The mathematics and, to rounding, the numbers are the same. Where the second
+derivative needs a graph, for a derivative inside the loss, dx, dγ and dβ are formed from means and squares,
+which torch differentiates to any order; through its own batch normalisation third derivatives are wrong.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,6 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Statistics = tuple[Tensor, Tensor, Tensor]
 
@@ -33,12 +34,14 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`original`, differentiated twice by these formulas in training mode.
+    """`original`, differentiated by these formulas in training mode; as it is where they do not serve.
 
     Value, gradient and running statistics are bitwise those of torch.
     """
-    if not training:
-        return original(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    mixed = any(t is not None and t.dtype != input.dtype for t in (weight, bias))
+    single = input.numel() == (input.shape[1] if input.ndim > 1 else 0)  # of which torch refuses the variance
+    if not training or mixed or single or torch._C._are_functorch_transforms_active():
+        return original(input, running_mean, running_var, weight, bias, training, momentum, eps)
     y: Tensor = _BatchNorm.apply(input, weight, bias, running_mean, running_var, momentum, eps)
     return y
 
@@ -50,11 +53,12 @@ class _BatchNorm(torch.autograd.Function):
         mean, var, momentum, eps = options
         y, mu, r = torch.native_batch_norm(x, gamma, beta, mean, var, True, momentum, eps)
         ctx.save_for_backward(x, gamma, mu, r)
+        ctx.eps = eps
         return y
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> Any:
-        gradients = _Gradient.apply(u, *ctx.saved_tensors)
+        gradients = _Gradient.apply(u, *ctx.saved_tensors, ctx.eps)
         wanted = (d if needed else None for d, needed in zip(gradients, ctx.needs_input_grad, strict=False))
         return *wanted, None, None, None, None
 
@@ -64,15 +68,19 @@ class _Gradient(torch.autograd.Function):
     """(u, x, γ) ↦ (dx, dγ, dβ), with the statistics μ, r of x."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, x: Tensor, gamma: Tensor | None, mu: Tensor, r: Tensor) -> Statistics:
+    def forward(
+        ctx: Any, u: Tensor, x: Tensor, gamma: Tensor | None, mu: Tensor, r: Tensor, eps: float
+    ) -> Statistics:
         dx, dgamma, dbeta = _project(u, x, gamma, mu, r)
         ctx.save_for_backward(u, x, gamma, mu, r, dgamma, dbeta)
         ctx.set_materialize_grads(False)
+        ctx.eps = eps
         return dx, dgamma, dbeta
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, s: Tensor | None, p: Tensor | None, q: Tensor | None) -> Any:
+        if torch.is_grad_enabled():
+            return *_with_graph(ctx, (s, p, q)), None, None, None
         u, x, gamma, mu, r, u_normed, u_sum = ctx.saved_tensors  #                    a channel each: [c]
         m, g = u.numel() // r.numel(), r if gamma is None else gamma * r
         s = torch.zeros_like(u) if s is None else s
@@ -89,7 +97,32 @@ class _Gradient(torch.autograd.Function):
         dx.addcmul_(s, _wide(-r * g * uh, x)).addcmul_(u, _wide(r * (p - g * sh), x))
         if q is not None:
             du.add_(_wide(q, x))
-        return du, dx, None if gamma is None else r * m * covariance, None, None
+        return du, dx, None if gamma is None else r * m * covariance, None, None, None
+
+
+def _with_graph(ctx: Any, seeds: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """(du, dx, dγ) given the gradients of dx, dγ, dβ, with a graph."""
+    # Views, so that what u itself owes to x is not counted here.
+    views: list[Any] = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[:3]]
+    u, x, gamma = views
+    around = [0, *range(2, x.ndim)]
+    centred = x - x.mean(around, keepdim=True)
+    r = (centred.square().mean(around, keepdim=True) + ctx.eps).rsqrt()
+    normed, g = centred * r, r if gamma is None else r * _wide(gamma, x)
+    along = (u * normed).mean(around, keepdim=True)
+    gradients = (
+        g * (u - u.mean(around, keepdim=True) - along * normed),
+        (u * normed).sum(around),
+        u.sum(around),
+    )
+    pairs = [(d, s) for d, s in zip(gradients, seeds, strict=True) if s is not None and d.requires_grad]
+    wanted = [t if needed else None for t, needed in zip((u, x, gamma), ctx.needs_input_grad, strict=False)]
+    inputs = [t for t in wanted if t is not None]
+    if not (pairs and inputs):
+        return [None] * 3
+    outputs, given = zip(*pairs, strict=True)
+    found = iter(torch.autograd.grad(outputs, inputs, given, create_graph=True, allow_unused=True))
+    return [None if t is None else next(found) for t in wanted]
 
 
 def _products(s: Tensor, u: Tensor, mean: Tensor) -> Tensor:

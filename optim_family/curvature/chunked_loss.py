@@ -1,68 +1,110 @@
 """The loss as a sum over chunks of the data, each a closure that returns its share with a graph."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.utils.rnn import PackedSequence
+
+from optim_family.curvature.example_counts import Count, Pair, pairs_and_counts
+from optim_family.curvature.isolation import Isolation, RandomStreams, unwrapped
 
 ChunkLoss = Callable[[], Tensor]
+T = TypeVar("T")
 
 
 def chunk_losses(
-    model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], chunks: Iterable[tuple[Any, Any]]
+    model: nn.Module,
+    loss_fn: Callable[[Any, Any], Any],
+    chunks: Iterable[Any],
+    count: Count | None = None,
 ) -> list[ChunkLoss]:
     """Closures L_c = (n_c / n) · loss_fn(model(x_c), y_c) that leave the model as it is.
 
     The model runs in its present mode on copies of its buffers, and random layers draw the same
     numbers every time, so that a closure is a fixed function of the weights. A tuple or list x is given as
-    positional arguments, a dictionary as keywords; n_c is the length of the first tensor of y.
+    positional arguments, a dictionary as keywords.
+
+    Args:
+        model: as for `measure`.
+        loss_fn: the mean loss of one chunk, a scalar, or an output with a scalar `.loss`.
+        chunks: pairs (x, y), or triples (x, y, n) with n examples.
+        count: n of a pair (x, y), where its length does not say it.
 
     Raises:
-        ValueError: there are no chunks, or no examples in them; later, a loss that is not one number.
+        ValueError: no chunks, no examples, lengths that do not say how many, or a model that cannot be
+            differentiated twice; later, a loss that is not one number with a graph.
     """
-    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number, even without shuffling
-        data = list(chunks)
-    if not data:
-        raise ValueError("there is nothing to measure on: `chunks` gave no (x, y) pair.")
-    counts = [_count(y) for _, y in data]
-    if not sum(counts):
-        raise ValueError("there is nothing to measure on: the chunks hold no examples.")
-    seed = torch.initial_seed()
+    before = RandomStreams.now()
+    data = [chunks] if isinstance(chunks, Mapping | Tensor) else list(chunks)
+    before.restore()  # a DataLoader draws a number, even without shuffling
+    pairs, counts = pairs_and_counts(data, loss_fn, count)
+    isolation = Isolation(unwrapped(model))
+    return [
+        ModelLoss(isolation, loss_fn, _usable(pair), counts[index] / sum(counts), index)
+        for index, pair in enumerate(pairs)
+    ]
 
-    def closure(index: int) -> Tensor:
-        x, y = data[index]
-        with torch.random.fork_rng(devices=_cuda_devices(model)):
-            torch.default_generator.manual_seed(seed + index)
-            for device in _cuda_devices(model):  # torch.manual_seed would reseed the other devices for good
-                torch.cuda.default_generators[device.index].manual_seed(seed + index)
-            buffers = {name: b.clone() for name, b in model.named_buffers()}
-            args, kwargs = _arguments(x)
-            loss = loss_fn(functional_call(model, buffers, args, kwargs), y)
+
+def isolated(chunk: ChunkLoss, work: Callable[[], T]) -> T:
+    """The result of work that evaluates the chunk and differentiates it, without a trace on the model.
+
+    A checkpointed part runs the model again while it is differentiated.
+    """
+    return chunk.isolation.run(work, chunk.index) if isinstance(chunk, ModelLoss) else work()
+
+
+@final
+class ModelLoss:
+    """The share of one chunk in the loss of a model; called, it returns a scalar with a graph."""
+
+    def __init__(
+        self, isolation: Isolation, loss_fn: Callable[[Any, Any], Any], pair: Pair, share: float, index: int
+    ) -> None:
+        self.isolation, self.loss_fn, self.pair, self.share, self.index = (
+            isolation,
+            loss_fn,
+            pair,
+            share,
+            index,
+        )
+
+    def __call__(self) -> Tensor:
+        """share · loss_fn(model(x), y)."""
+        return self.isolation.run(lambda: self.share * self._mean(), self.index)
+
+    def _mean(self) -> Tensor:
+        x, y = self.pair
+        args, kwargs = _arguments(x)
+        loss = self.loss_fn(self.isolation.model(*args, **kwargs), y)
+        loss = getattr(loss, "loss", loss)  # an output of transformers
+        must = "loss_fn must give the mean loss of a chunk, one number with a graph"
+        if not isinstance(loss, Tensor):
+            raise ValueError(f"{must}; got a {type(loss).__name__}.")
         if loss.numel() != 1:
-            raise ValueError(
-                f"loss_fn must give the mean loss of a chunk, one number; got {list(loss.shape)}."
-            )
-        return counts[index] / sum(counts) * loss
-
-    return [partial(closure, index) for index in range(len(data))]
+            raise ValueError(f"{must}; got shape {list(loss.shape)}.")
+        if loss.is_complex() or not loss.is_floating_point():
+            raise ValueError(f"{must}; got {loss.dtype}.")
+        if not loss.requires_grad:
+            raise ValueError(f"{must}; this one does not depend on the weights by a graph: is it detached?")
+        return loss.reshape(())
 
 
 def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a model is called with."""
+    """What a model is called with; a named tuple, as a packed sequence, is one argument."""
     if isinstance(x, Mapping):
         return (), dict(x)
-    return (tuple(x) if isinstance(x, tuple | list) else (x,)), {}
+    return (tuple(x), {}) if type(x) in (tuple, list) else ((x,), {})
 
 
-def _count(y: Any) -> int:
-    """Examples of a chunk."""
-    if isinstance(y, Mapping):
-        y = next(iter(y.values()))
-    return len(y[0] if isinstance(y, tuple | list) and isinstance(y[0], Tensor) else y)
-
-
-def _cuda_devices(model: nn.Module) -> list[torch.device]:
-    return list({p.device for p in model.parameters() if p.device.type == "cuda"})
+def _usable(part: Any) -> Any:
+    """With copies of tensors from inference mode, which take part in no graph."""
+    if isinstance(part, Tensor) and part.is_inference():
+        with torch.inference_mode(False):
+            return part.clone()
+    if isinstance(part, PackedSequence):
+        return PackedSequence(*(_usable(t) for t in part))
+    if type(part) in (tuple, list):
+        return type(part)(map(_usable, part))
+    return {key: _usable(value) for key, value in part.items()} if type(part) is dict else part

@@ -15,7 +15,6 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -35,8 +34,9 @@ def conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`original`, differentiated twice by these formulas; as it is where they do not serve."""
+    """`original`, differentiated by these formulas; as it is where they do not serve."""
     other = torch.is_autocast_enabled(input.device.type) or torch._C._are_functorch_transforms_active()
+    other = other or input.is_complex() or weight.is_complex() or input.dtype != weight.dtype
     if isinstance(padding, str) or input.ndim != 4 or other:
         return original(input, weight, bias, stride, padding, dilation, groups)
     options = (*(_pair(n) for n in (stride, padding, dilation)), groups)
@@ -70,7 +70,6 @@ class _Gradient(torch.autograd.Function):
         return _gradients(u, x, w, needed, options)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, s: Tensor | None, v: Tensor | None, q: Tensor | None) -> Any:
         u, x, w = ctx.saved_tensors
         s, v = (None if t is None else _laid_out(t) for t in (s, v))
@@ -80,7 +79,7 @@ class _Gradient(torch.autograd.Function):
         pairs = [(a, b) for a, b in ((s, w), (x, v)) if a is not None and b is not None]
         du = None if q is None else q.view(-1, 1, 1).expand_as(u)
         for part in _convolved(pairs, ctx.options):
-            du = part if du is None else part.add_(du)
+            du = part if du is None else part + du if torch.is_grad_enabled() else part.add_(du)
         return du, dx, dw, None, None
 
 
@@ -97,6 +96,7 @@ def _gradients(u: Tensor, x: Tensor, w: Tensor, needed: Sequence[bool], options:
     *places, groups = options
     first, second, third = needed
     ours = second and groups == 1 and u.device.type == "cpu" and _small(u.numel() // len(w), w)
+    ours = ours and not torch.is_grad_enabled()  # a graph is wanted: torch's own kernel has one
     dw = _weights(u, x, w, *places) if ours else None
     mask = [first, second and not ours, third]
     if any(mask):

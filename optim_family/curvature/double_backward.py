@@ -1,35 +1,152 @@
-"""The layers whose second derivative torch takes in many passes, replaced by formulas that take few."""
+"""Functions of torch, replaced for the thread that measures by ones that can be differentiated twice.
 
+Batch normalisation and convolution take fewer passes. The second derivative of torch's fused `weight_norm` is
+wrong, that of `hardsigmoid` and of sparse embeddings is missing, and a reentrant checkpoint hides from it
+what is inside. Fused attention has none: its plain kernel is chosen.
+"""
+
+import importlib
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import wraps
+from typing import Any, Final
 
+import torch
+import torch.utils.checkpoint
 from torch import Tensor
+from torch.backends import cuda as attention
 from torch.nn import functional
 
 from optim_family.curvature.batch_norm import batch_norm
 from optim_family.curvature.conv2d import conv2d
+from optim_family.curvature.shared_context import SharedContext
+
+# Where torch itself looks each function up.
+PLACES: Final[dict[str, tuple[Any, ...]]] = {
+    "batch_norm": (functional,),
+    "conv2d": (functional,),
+    "embedding": (functional,),
+    "hardsigmoid": (functional,),
+    **{
+        name: (functional,) for name in ("relu", "leaky_relu", "relu6", "hardtanh", "hardswish", "max_pool2d")
+    },
+    "_weight_norm": (torch, importlib.import_module("torch.nn.utils.weight_norm")),
+    "CheckpointFunction": (torch.utils.checkpoint,),
+}
+ATTENTION_KERNELS: Final = ("flash", "mem_efficient", "cudnn")
+
+_thread = threading.local()  # `replacements`: the functions of this thread, by name
 
 
 @contextmanager
-def replace_functions(**replacements: Callable[..., Tensor]) -> Iterator[None]:
-    """Replace functions of `torch.nn.functional` inside; each replacement takes the original first.
+def replace_functions(**replacements: Callable[..., Any]) -> Iterator[None]:
+    """Replace functions of torch for this thread inside; each replacement takes the original first.
+
+    What is replaced already stays as it is.
 
     Functions are replaced, rather than a mode entered, because checkpointed parts run a second time from
-    inside a backward pass.
+    inside a backward pass, which therefore stays in this thread.
     """
-    originals = {name: getattr(functional, name) for name in replacements}
-    for name, replacement in replacements.items():
-        setattr(functional, name, partial(replacement, originals[name]))
-    try:
-        yield
-    finally:
-        for name, original in originals.items():
-            setattr(functional, name, original)
+    before = getattr(_thread, "replacements", {})
+    with _dispatch, torch.autograd.set_multithreading_enabled(False):
+        _thread.replacements = {**replacements, **before}
+        try:
+            yield
+        finally:
+            _thread.replacements = before
 
 
 @contextmanager
-def fast_second_derivatives() -> Iterator[None]:
-    """Every `batch_norm` in training mode and every `conv2d` that runs inside is differentiated by these."""
-    with replace_functions(batch_norm=batch_norm, conv2d=conv2d):
+def second_derivatives() -> Iterator[None]:
+    """Whatever runs inside can be differentiated twice, fast and right, as far as we know how."""
+    with replace_functions(**REPLACEMENTS), _plain_attention, _eager:
         yield
+
+
+@contextmanager
+def _dispatchers() -> Iterator[None]:
+    """Each function looks up whether this thread has replaced it."""
+    with ExitStack() as stack:
+        for name, places in PLACES.items():
+            for place in places:
+                original = getattr(place, name)
+                setattr(place, name, _dispatcher(name, original))
+                stack.callback(setattr, place, name, original)
+        yield
+
+
+def _dispatcher(name: str, original: Any) -> Any:
+    def dispatch(*args: Any, **kwargs: Any) -> Any:
+        replacement = getattr(_thread, "replacements", {}).get(name)
+        return call(*args, **kwargs) if replacement is None else replacement(call, *args, **kwargs)
+
+    if not isinstance(original, type):
+        call = original
+        return wraps(original)(dispatch)
+    call = original.apply  # type: ignore[attr-defined]
+    return type(original.__name__, (original,), {"apply": staticmethod(dispatch)})
+
+
+@contextmanager
+def _attention_without_fused_kernels() -> Iterator[None]:
+    before = {name: getattr(attention, f"{name}_sdp_enabled")() for name in ATTENTION_KERNELS}
+    try:
+        for name in ATTENTION_KERNELS:
+            getattr(attention, f"enable_{name}_sdp")(False)
+        yield
+    finally:
+        for name, enabled in before.items():
+            getattr(attention, f"enable_{name}_sdp")(enabled)
+
+
+_dispatch = SharedContext(_dispatchers)
+# torch has these switches for the process only: other threads are eager, and attend by the plain kernel, too.
+_plain_attention = SharedContext(_attention_without_fused_kernels)
+_eager = SharedContext(
+    lambda: torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+)
+
+
+def _embedding(
+    original: Callable[..., Tensor],
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Dense, and with `max_norm` at the rows that torch would put in the place of the weights."""
+    if max_norm is not None:
+        renormed = weight.detach().clone()
+        original(input, renormed, padding_idx, max_norm, norm_type)
+        weight = weight + (renormed - weight).detach()
+    return original(input, weight, padding_idx)
+
+
+def _weight_norm(original: Callable[..., Tensor], v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """g v / ‖v‖, the norm over all dimensions but one; over all for −1."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def _hardsigmoid(original: Callable[..., Tensor], input: Tensor, inplace: bool = False) -> Tensor:
+    """Piecewise linear: min(max(x + 3, 0), 6) / 6."""
+    return functional.relu6(input + 3) / 6
+
+
+def _checkpoint(original: Callable[..., Any], function: Callable[..., Any], keep: bool, *args: Any) -> Any:
+    """Checkpointed without reentrance, which has all derivatives."""
+    return torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=keep)
+
+
+REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {
+    "batch_norm": batch_norm,
+    "conv2d": conv2d,
+    "embedding": _embedding,
+    "hardsigmoid": _hardsigmoid,
+    "_weight_norm": _weight_norm,
+    "CheckpointFunction": _checkpoint,
+}

@@ -3,12 +3,12 @@
 L(w) = Σ_c L_c(w) with one closure for each chunk. Differentiating ⟨∇L_c, v⟩ once more gives ∇²L_c v.
 The graph of ∇L_c is kept between products where memory allows (a product then costs between one and
 two gradients), or built again for each product (one more). Double backward is the one composition that
-torch gets right through a BatchNorm in training mode with trained affine parameters; those of
-`second_order` are the same in fewer passes.
+torch gets right through a BatchNorm in training mode with trained affine parameters.
 
 Source: B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Literal, TypeVar, final
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 
-from optim_family.curvature.chunked_loss import ChunkLoss
-from optim_family.curvature.double_backward import fast_second_derivatives
+from optim_family.curvature.chunked_loss import ChunkLoss, isolated
+from optim_family.curvature.double_backward import second_derivatives
+from optim_family.curvature.loss_graph import LossGraph, explain_missing_derivative
 from optim_family.curvature.memory import free_bytes, out_of_memory
 from optim_family.operators import SymmetricOperator
 from optim_family.space import flatten, unflatten
@@ -40,6 +41,13 @@ class Hessian(SymmetricOperator):
         mode: keep the graphs, or build them for every product; chosen by `plan` if not given. When memory
             runs out, `mode` becomes `rebuilt`.
         all_reduce: sums a vector [d] over the processes that share the chunks; None for a single process.
+
+    Attributes:
+        graph: what the graph of the first chunk's loss shows; None until it has been built.
+
+    Raises:
+        FloatingPointError: the loss of a chunk is not finite.
+        ValueError: an operation in the loss has no second derivative.
     """
 
     def __init__(
@@ -51,9 +59,11 @@ class Hessian(SymmetricOperator):
     ) -> None:
         self.chunks, self.params = tuple(chunks), tuple(params)
         self.dim = sum(p.numel() for p in self.params)
+        self.dtype = reduce(torch.promote_types, (p.dtype for p in self.params))
         self.mode, self.all_reduce = mode or plan(self.chunks, self.params), all_reduce
         self._graphs: list[list[GradientEdge | None]] | None = None
         self._gradient_sum: Tensor | None = None
+        self.graph: LossGraph | None = None
         if self.mode == "retained":
             self._with_oom_fallback(self._retain)
 
@@ -88,33 +98,63 @@ class Hessian(SymmetricOperator):
 
     def _accumulate_gradient(self, graphs: list[list[GradientEdge | None]] | None = None) -> Tensor:
         """∇L over the chunks here, [d]; its graphs are put into the list, if there is one."""
-        slope = torch.zeros(self.dim, dtype=self.params[0].dtype, device=self.params[0].device)
+        slope = torch.zeros(self.dim, dtype=self.dtype, device=self.params[0].device)
+        losses = []
         for chunk in self.chunks:
-            gradient = self._gradient(chunk)
+            loss, gradient = isolated(chunk, partial(self._gradient, chunk))
+            losses.append(loss)
             slope += flatten(g.detach() for g in gradient)
             if graphs is not None:
                 graphs.append(_edges(gradient))
+        if self.all_reduce is None:  # another process must not wait for this one
+            require_finite(losses)
         return slope
 
     def _product(self, v: Tensor) -> Tensor:
         vs = unflatten(v, self.params)
-        graphs = self._graphs or (_edges(self._gradient(chunk)) for chunk in self.chunks)
-        return reduce(Tensor.add_, (self._differentiate(graph, vs) for graph in graphs))
+        parts = (
+            isolated(chunk, partial(self._chunk_product, index, vs))
+            for index, chunk in enumerate(self.chunks)
+        )
+        return reduce(Tensor.add_, parts)
 
-    def _gradient(self, chunk: ChunkLoss) -> tuple[Tensor, ...]:
-        with fast_second_derivatives():  # around the backward as well: checkpointed parts run again there
-            return torch.autograd.grad(chunk(), self.params, create_graph=True, materialize_grads=True)
+    def _gradient(self, chunk: ChunkLoss) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """L_c and ∇L_c with its graph."""
+        # Around the backward as well: checkpointed parts run again there.
+        with second_derivatives(), explain_missing_derivative():
+            loss = chunk()
+            if self.graph is None:
+                self.graph = LossGraph.of(loss)
+                self.unit_roundoff = self.graph.unit_roundoff
+            return loss.detach(), torch.autograd.grad(
+                loss, self.params, create_graph=True, materialize_grads=True
+            )
 
-    def _differentiate(self, gradient: list[GradientEdge | None], vs: Sequence[Tensor]) -> Tensor:
-        pairs = [(g, v) for g, v in zip(gradient, vs, strict=True) if g is not None]
+    def _chunk_product(self, index: int, vs: Sequence[Tensor]) -> Tensor:
+        """∇²L_c v, [d]."""
+        graphs, chunk = self._graphs, self.chunks[index]
+        edges = graphs[index] if graphs is not None else _edges(self._gradient(chunk)[1])
+        pairs = [(g, v) for g, v in zip(edges, vs, strict=True) if g is not None]
         if not pairs:
             return torch.zeros(self.dim, dtype=vs[0].dtype, device=vs[0].device)
         outputs, seeds = zip(*pairs, strict=True)
-        retain = self._graphs is not None
-        with fast_second_derivatives():
+        with second_derivatives(), explain_missing_derivative():
             return flatten(
-                torch.autograd.grad(outputs, self.params, seeds, retain_graph=retain, materialize_grads=True)
+                torch.autograd.grad(
+                    outputs, self.params, seeds, retain_graph=graphs is not None, materialize_grads=True
+                )
             )
+
+
+def require_finite(losses: Sequence[Tensor]) -> None:
+    """Refuse losses of chunks, scalars, that are not finite.
+
+    Raises:
+        FloatingPointError: names the first one.
+    """
+    for index, value in enumerate(torch.stack([loss.double() for loss in losses]).tolist()):
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss of chunk {index} is {value}: there is no sharpness here.")
 
 
 def _edges(gradient: Sequence[Tensor]) -> list[GradientEdge | None]:
@@ -136,7 +176,10 @@ def graph_bytes(chunk: ChunkLoss, params: Sequence[Tensor]) -> int:
         sizes[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t.detach()  # keeping the tensor itself would make a reference cycle
 
-    with fast_second_derivatives(), saved_tensors_hooks(pack, lambda t: t):
-        torch.autograd.grad(chunk(), tuple(params), create_graph=True, materialize_grads=True)
+    def build() -> None:
+        with second_derivatives(), explain_missing_derivative(), saved_tensors_hooks(pack, lambda t: t):
+            torch.autograd.grad(chunk(), tuple(params), create_graph=True, materialize_grads=True)
+
+    isolated(chunk, build)
     weights = {p.untyped_storage().data_ptr() for p in params}
     return sum(size for pointer, size in sizes.items() if pointer not in weights)

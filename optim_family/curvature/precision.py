@@ -6,10 +6,25 @@ from typing import Any
 
 import torch
 
+from optim_family.curvature.shared_context import SharedContext
+
 
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Float32 products are float32 inside, whatever the user allows outside: no TF32, no bfloat16."""
+    with _full_precision:
+        yield
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """The same convolutions every time, on a GPU too."""
+    with _deterministic:
+        yield
+
+
+@contextmanager
+def _ieee() -> Iterator[None]:
     backends: Any = torch.backends
     switches = [
         backends.cuda.matmul,
@@ -29,8 +44,7 @@ def full_precision() -> Iterator[None]:
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """The same convolutions every time, on a GPU too."""
+def _same_kernels() -> Iterator[None]:
     cudnn: Any = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = True, False
@@ -38,3 +52,6 @@ def deterministic() -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
+
+
+_full_precision, _deterministic = SharedContext(_ieee), SharedContext(_same_kernels)

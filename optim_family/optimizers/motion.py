@@ -68,6 +68,8 @@ class MomentumUpdate:
             linear = 1 - s + beta - self.lr * decay * (a + b)
             constant = beta * (1 - s - self.lr * decay * a)
             z = (linear + math.sqrt(max(linear**2 - 4 * constant, 0.0))) / 2
+        if not z + beta:  # the decay takes the weight away in one step: the limit
+            return (1 - s) / (self.lr * (a + b)) - decay
         return (z + 1 - s) * (z + beta) / (self.lr * (a * (z + beta) + b * z)) - decay
 
 

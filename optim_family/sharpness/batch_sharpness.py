@@ -27,7 +27,7 @@ from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry
 from optim_family.sharpness.probe import view_operator, view_threshold
 from optim_family.sharpness.views import VIEWS, View, view_by_name
-from optim_family.space import flatten
+from optim_family.space import flatten, inner, norm
 
 
 @final
@@ -98,7 +98,7 @@ def batch_sharpness(
         found = [_quotient(view, batch, params, weights, geometry, all_reduce) for batch in batches]
     if not found:
         raise ValueError("there is nothing to measure on: `batches` gave no mini-batch.")
-    scale = float(weights @ weights) if view.spherical else 1.0  # the first synchronisation
+    scale = float(norm(weights)) ** 2 if view.spherical else 1.0  # the first synchronisation
     quotients = (scale * torch.stack(found).double()).tolist()
     if bad := [i for i, q in enumerate(quotients) if not math.isfinite(q)]:
         raise FloatingPointError(
@@ -113,7 +113,7 @@ def batch_sharpness(
         standard_error=spread,
         confidence=confidence,
         threshold=None if threshold is None else scale * threshold,
-        ratio=None if threshold is None else mean / (scale * threshold),
+        ratio=mean / (scale * threshold) if threshold else None,
         quotients=tuple(quotients),
         products=n,
         seconds=time.perf_counter() - begin,
@@ -138,4 +138,5 @@ def _quotient(
     g = all_reduce(g) if all_reduce else g
     for factor in reversed(operator.factors):  # ∇ at the preconditioned weights is A₁ ⋯ Aₙ ∇L
         g = factor @ g
-    return g @ (operator @ g) / (g @ g)
+    g = g / norm(g)  # first, for squares of a small gradient vanish
+    return inner(g[None], operator @ g)[0]

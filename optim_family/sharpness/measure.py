@@ -1,30 +1,42 @@
 """Measure any torch model once, and change nothing about it."""
 
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from optim_family.curvature.chunked_loss import ChunkLoss, chunk_losses
+from optim_family.curvature.chunked_loss import chunk_losses
+from optim_family.curvature.example_counts import Count
 from optim_family.curvature.hessian import Hessian, Mode
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry
 from optim_family.optimizers.external.inferred_geometry import geometry_of
 from optim_family.sharpness.probe import ProbeSet, Reading
-from optim_family.space import ParameterSpace
+from optim_family.sharpness.self_check import Check, check_once
+from optim_family.space import ParameterSpace, norm, unflatten
+
+# Gradients in `.grad` that point along those of the loss and are so much longer have been scaled.
+ALIGNED: Final = 0.3
+SCALED: Final = 64.0
 
 
 def measure(
     model: nn.Module,
     loss_fn: Callable[[Any, Any], Tensor],
-    chunks: Iterable[tuple[Any, Any]],
+    chunks: Iterable[Any],
     optimizer: torch.optim.Optimizer | None = None,
     *,
     views: Sequence[str] = ("raw", "spherical"),
     rtol: float = 1e-3,
     k: int = 1,
     mode: Mode | None = None,
+    count: Count | None = None,
+    check: Check = "once",
+    seed: int = 0,
 ) -> dict[str, Reading]:
     """Measure any torch model, in its present mode, and change nothing about it.
 
@@ -33,8 +45,9 @@ def measure(
 
     Args:
         model: weights that require a gradient are measured (all that the optimizer has, if one is given).
-        loss_fn: the mean loss of one chunk, a scalar.
-        chunks: pairs (x, y) with len(y) examples each.
+            What DataParallel, DistributedDataParallel or `torch.compile` have wrapped is measured itself.
+        loss_fn: the mean loss of one chunk, a scalar, or an output with a scalar `.loss`.
+        chunks: pairs (x, y), or triples (x, y, n) with n examples.
         optimizer: for thresholds and for the preconditioned views; a FamilyOptimizer, or one of torch's or
             timm's of which the metric is known. Its geometry is that of its next step, with the gradients in
             `.grad`, or those of this loss where there are none.
@@ -42,19 +55,42 @@ def measure(
         rtol: relative error at which a reading stops.
         k: how many of the largest eigenvalues, in `Reading.top`.
         mode: keep the gradient's graph between products or rebuild it; chosen by the free memory if None.
+        count: n of a pair (x, y), where the lengths do not say it.
+        check: whether the operator is the second derivative of the loss, for some ten gradients of the first
+            chunk: `once` for each model and shape, in `full` at every call, or `off`. What it said is in
+            `Reading.check`.
+        seed: of the noise that is mixed into the start of the search.
 
     Returns:
         One reading for each view, by its name.
 
     Raises:
-        ValueError: an unknown view, no chunks, no trained weights, or a view whose metric is not known.
+        ValueError: an unknown view, no chunks, chunks whose examples cannot be counted, no trained weights, a
+            view whose metric is not known, gradients in `.grad` that are scaled, or an operation without a
+            second derivative.
+        UnreliableReading: the operator is not the second derivative of the loss; a ValueError.
+        FloatingPointError: weights, loss or gradient are not finite.
     """
-    panel = ProbeSet(views, rtol=rtol, k=k)
+    panel = ProbeSet(views, rtol=rtol, k=k, seed=seed)
     space = _trained(model, optimizer)
-    losses = chunk_losses(model, loss_fn, chunks)
-    with full_precision(), torch.enable_grad():
-        geometry = _geometry(optimizer, losses, space)
-        return panel(Hessian(losses, space.tensors, mode), space.weights(), geometry)
+    losses = chunk_losses(model, loss_fn, chunks, count)
+    with torch.inference_mode(False), torch.enable_grad(), full_precision():
+        weights = space.weights()
+        if not math.isfinite(float(norm(weights))):
+            raise FloatingPointError(f"the weights of this {type(model).__name__} are not finite.")
+        begin = time.perf_counter()
+        verdict = check_once(losses, space.tensors, check)
+        seconds = time.perf_counter() - begin
+        hessian = Hessian(losses, space.tensors, mode)
+        needed = any(view.preconditioned for view in panel.views)
+        geometry = _geometry(optimizer, hessian, space, needed)
+        readings = panel(hessian, weights, geometry)
+    if not verdict:
+        return readings
+    return {
+        name: replace(reading, check=verdict, seconds=reading.seconds + seconds)
+        for name, reading in readings.items()
+    }
 
 
 def _trained(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> ParameterSpace:
@@ -68,19 +104,39 @@ def _trained(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Param
 
 
 def _geometry(
-    optimizer: torch.optim.Optimizer | None, losses: Sequence[ChunkLoss], space: ParameterSpace
+    optimizer: torch.optim.Optimizer | None, hessian: Hessian, space: ParameterSpace, needed: bool
 ) -> Geometry | None:
     """The geometry of the next step, with this loss's gradient lent to weights that have none."""
     if optimizer is None:
         return None
-    bare = [p for p in space.tensors if p.grad is None]
+    own = unflatten(hessian.gradient(), space.tensors)
+    held = [p.grad for p in space.tensors]
+    problem = _problem_of(held, own)
+    if problem and needed:
+        raise ValueError(problem)
+    lent = [g if p is None or problem else p for p, g in zip(held, own, strict=True)]
     try:
-        if bare:
-            for loss in losses:
-                shares = torch.autograd.grad(loss(), bare, materialize_grads=True)
-                for p, share in zip(bare, shares, strict=True):
-                    p.grad = share if p.grad is None else p.grad + share
+        for p, gradient in zip(space.tensors, lent, strict=True):
+            p.grad = gradient
         return geometry_of(optimizer)
     finally:
-        for p in bare:
-            p.grad = None
+        for p, gradient_before in zip(space.tensors, held, strict=True):
+            p.grad = gradient_before
+
+
+def _problem_of(held: Sequence[Tensor | None], own: Sequence[Tensor]) -> str | None:
+    """Why the gradients in `.grad` cannot be those of a step."""
+    pairs = [(h.to(g.dtype).flatten(), g.flatten()) for h, g in zip(held, own, strict=True) if h is not None]
+    if not pairs:
+        return None
+    taken, g = (torch.cat(parts).double() for parts in zip(*pairs, strict=True))
+    if not taken.isfinite().all():
+        return "the gradients in .grad are not finite: call zero_grad() first."
+    length, own_length = float(norm(taken)), float(norm(g))
+    cosine = float(taken @ g) / (length * own_length or 1.0)
+    if cosine > ALIGNED and cosine * length > SCALED * own_length:
+        return (
+            f"the gradients in .grad are {cosine * length / own_length:.0f} times those of this loss, as a "
+            "GradScaler leaves them: call its unscale_(optimizer) first, or zero_grad()."
+        )
+    return None

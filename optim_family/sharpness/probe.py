@@ -4,6 +4,7 @@ Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of no
 sharpness reduction", NeurIPS 2022.
 """
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -15,7 +16,9 @@ from torch import Tensor
 from optim_family.curvature.lanczos import Eigenpairs, top_eigenpairs
 from optim_family.geometry import Geometry
 from optim_family.operators import CongruenceOperator, SymmetricOperator, TangentProjection
+from optim_family.sharpness.self_check import explain_asymmetry
 from optim_family.sharpness.views import View, view_by_name
+from optim_family.space import norm
 
 # Norm of the noise beside the gradient of norm 1: what is sharp elsewhere must be seen.
 NOISE = 1.0
@@ -30,14 +33,15 @@ class Reading:
         value: λ₁, in units of loss / weight² (raw), loss (spherical, riemannian), 1 / learning rate
             (preconditioned) or weight² / learning rate (spherical-preconditioned).
         threshold: the stability threshold of the same view, or None where it has none.
-        ratio: value / threshold, 1 at the edge of stability.
+        ratio: value / threshold, 1 at the edge of stability; None without a threshold, or where it is zero.
         residual: ‖A v − λ v‖ for the eigenvector found.
         error: of the value at most, if no eigenvalue near the top has been missed; the reading stops on it.
         bound: how far above the value λ₁ can lie, whatever the spectrum, but for a risk of 1 in 1,000.
         products: products with the Hessian that it took.
         seconds: wall time that it took.
         converged: the bound reached the tolerance within the allowed products.
-        top: the k largest eigenvalues, largest first.
+        top: the k largest eigenvalues, multiples counted, largest first.
+        check: what the check of the loss said, where this reading made one.
     """
 
     value: float
@@ -50,12 +54,15 @@ class Reading:
     seconds: float
     converged: bool = True
     top: tuple[float, ...] = ()
+    check: str = ""
 
     def as_record(self) -> dict[str, Any]:
-        """As JSON; `top` only where it says more than `value`."""
+        """As JSON; `top` only where it says more than `value`, `check` where there was one."""
         record = asdict(self)
         if len(self.top) < 2:
             del record["top"]
+        if not self.check:
+            del record["check"]
         return record
 
 
@@ -90,12 +97,12 @@ def view_reading(
     view: View, pairs: Eigenpairs, weights: Tensor, geometry: Geometry | None, seconds: float
 ) -> Reading:
     """The number and its evidence, out of the eigenpairs of `view_operator`."""
-    scale = float(weights @ weights) if view.spherical else 1.0
+    scale = float(norm(weights)) ** 2 if view.spherical else 1.0
     threshold = view_threshold(view, geometry)
     return Reading(
         value=scale * pairs.values[0],
         threshold=None if threshold is None else scale * threshold,
-        ratio=None if threshold is None else pairs.values[0] / threshold,
+        ratio=pairs.values[0] / threshold if threshold else None,
         residual=scale * pairs.residuals[0],
         error=scale * pairs.errors[0],
         bound=scale * pairs.bound,
@@ -150,25 +157,28 @@ class Probe:
         operator = view_operator(self.view, hessian, weights, geometry)
         start, noise = self._start(operator, weights)
         self.count += 1
-        return top_eigenpairs(
-            operator,
-            start,
-            k=min(self.k, operator.dim),
-            rtol=self.rtol,
-            max_products=self.max_products,
-            noise=noise,
-        )
+        with explain_asymmetry():
+            return top_eigenpairs(
+                operator,
+                start,
+                k=min(self.k, operator.dim),
+                rtol=self.rtol,
+                max_products=self.max_products,
+                noise=noise,
+            )
 
     def _start(self, operator: SymmetricOperator, weights: Tensor) -> tuple[Tensor, float]:
         """Where to begin, and the norm of its random part as a share of the whole."""
         generator = torch.Generator(weights.device).manual_seed(self.seed * 1_000_003 + self.count)
         noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=weights.device)
         gradient = operator.gradient()
-        slope = 0.0 if gradient is None else float(torch.linalg.vector_norm(gradient))
-        if gradient is None or not 0 < slope < float("inf"):
+        slope = 0.0 if gradient is None else float(norm(gradient))
+        if not math.isfinite(slope):
+            raise FloatingPointError("the gradient is not finite: there is no sharpness here.")
+        if gradient is None or not slope:
             return noise, 1.0
-        start = gradient / slope + noise * (NOISE / float(torch.linalg.vector_norm(noise)))
-        return start, min(1.0, NOISE / float(torch.linalg.vector_norm(start)))
+        start = gradient / slope + noise * (NOISE / float(norm(noise)))
+        return start, min(1.0, NOISE / float(norm(start)))
 
     def state_dict(self) -> dict[str, Any]:
         """What the next reading depends on."""

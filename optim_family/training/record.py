@@ -23,6 +23,8 @@ def training_record(
 ) -> dict[str, Any]:
     """One line of metrics.jsonl, with the effective learning rate ℓ = η / ((1 − ηλ) ρ²).
 
+    ℓ is null where the weights are zero, or the decay takes all of them away in a step.
+
     Args:
         step: optimizer steps taken.
         tau: τ = Σ ηλ over them.
@@ -39,6 +41,7 @@ def training_record(
         test_sets: loss on the test set, and loss and accuracy on each further one, by field name.
         hvp: mode of the Hessian-vector products, `retained` or `rebuilt`.
     """
+    shrunk = (1 - lr * weight_decay) * weight_norm**2
     return {
         "step": step,
         "tau": tau,
@@ -49,7 +52,7 @@ def training_record(
         **(test_sets or {}),
         "weight_norm": weight_norm,
         "gradient_norm": gradient_norm,
-        "effective_lr": lr / ((1 - lr * weight_decay) * weight_norm**2),
+        "effective_lr": lr / shrunk if shrunk else None,
         "lr": lr,
         **({"hvp": hvp} if hvp else {}),
         "views": views,

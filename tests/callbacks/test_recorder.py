@@ -289,7 +289,12 @@ def other(parameters):
         (1, None, {}, "the optimizer must be one of torch's kind; got NoneType"),
         (1, other(()), {}, "SGD trains no weight of Sequential"),
         (1, torch.optim.SGD([torch.zeros(3)], lr=0.1), {}, "SGD trains no weight of Sequential"),
-        (2, nn.CrossEntropyLoss(reduction="none"), {}, r"mean loss of a chunk, one number; got \[12\]"),
+        (
+            2,
+            nn.CrossEntropyLoss(reduction="none"),
+            {},
+            r"mean loss of a chunk, one number with a graph; got shape \[12\]",
+        ),
         (3, [], {}, r"`chunks` gave no \(x, y\) pair"),
         (3, [torch.randn(20, 6)], {}, r"each chunk must be a pair \(x, y\); got Tensor"),
         (3, [(torch.randn(0, 6), torch.randint(0, 3, (0,)))], {}, "the chunks hold no examples"),

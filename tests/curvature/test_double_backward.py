@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optim_family.curvature import conv2d
-from optim_family.curvature.double_backward import fast_second_derivatives
+from optim_family.curvature.double_backward import second_derivatives
 
 
 def derivatives(loss: Tensor, flat: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,7 @@ def test_hessian_is_that_of_primitives_in_every_argument(shape: tuple[int, ...],
         scale, shift = flat[size : size + channels], flat[size + channels :]
         pair = {"trained": (scale, shift), "frozen": (gamma, beta), "absent": (None, None)}[affine]
         if ours:
-            with fast_second_derivatives():
+            with second_derivatives():
                 y = functional.batch_norm(flat[:size].view(shape), None, None, *pair, training=True, eps=1e-3)
         else:
             y = primitive(flat[:size].view(shape), *pair, 1e-3)
@@ -54,7 +54,7 @@ def test_value_and_gradient_are_bitwise_those_of_torch() -> None:
     x.requires_grad_()
     layer = nn.BatchNorm2d(3)
     plain = layer(x)
-    with fast_second_derivatives():
+    with second_derivatives():
         ours = layer(x)
     assert torch.equal(ours, plain)
     (want,) = torch.autograd.grad(plain, x, u)
@@ -65,7 +65,7 @@ def test_value_and_gradient_are_bitwise_those_of_torch() -> None:
 def test_running_statistics_are_moved_in_training_and_used_in_evaluation_as_by_torch() -> None:
     ours, plain, x = nn.BatchNorm1d(3), nn.BatchNorm1d(3), torch.randn(8, 3)
     plain(x)
-    with fast_second_derivatives():
+    with second_derivatives():
         ours(x)
         assert torch.equal(ours.eval()(x), plain.eval()(x))
     assert all(map(torch.equal, ours.buffers(), plain.buffers()))
@@ -74,7 +74,7 @@ def test_running_statistics_are_moved_in_training_and_used_in_evaluation_as_by_t
 def test_a_unit_that_is_constant_has_finite_second_derivatives() -> None:
     x = torch.ones(8, 2, requires_grad=True)
     gamma = torch.ones(2)
-    with fast_second_derivatives():
+    with second_derivatives():
         y = functional.batch_norm(x, None, None, gamma, None, True, eps=torch.finfo(torch.float32).tiny)
     (dx,) = torch.autograd.grad((y * torch.randn(8, 2)).sum(), x, create_graph=True)
     (again,) = torch.autograd.grad(dx, x, torch.randn(8, 2) * 1e-3)
@@ -123,7 +123,7 @@ def test_convolution_is_that_of_torch_with_two_derivatives(
 
     flat = torch.cat([p.flatten() for p in parts]).requires_grad_()
     want = found(flat)
-    with fast_second_derivatives():
+    with second_derivatives():
         got = found(flat)
     for ours, original in zip(got, want, strict=True):
         torch.testing.assert_close(ours, original, rtol=1e-10, atol=1e-10)
@@ -132,14 +132,14 @@ def test_convolution_is_that_of_torch_with_two_derivatives(
 @pytest.mark.parametrize("channels", [1, 2])
 def test_the_channels_are_last_on_a_cpu(channels: int) -> None:
     x, w = torch.randn(2, channels, 5, 5), torch.randn(3, channels, 3, 3, requires_grad=True)
-    with fast_second_derivatives():
+    with second_derivatives():
         assert functional.conv2d(x, w).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_convolution_without_a_bias_of_a_linear_loss_has_a_hessian_in_weights_and_input_only() -> None:
     """The gradient of y is constant there, and what does not depend on the weights has no graph."""
     x, w = torch.randn(1, 2, 4, 4, requires_grad=True), torch.randn(3, 2, 3, 3, requires_grad=True)
-    with fast_second_derivatives():
+    with second_derivatives():
         loss = functional.conv2d(x, w).sum()
         dx, dw = torch.autograd.grad(loss, (x, w), create_graph=True)
         (mixed,) = torch.autograd.grad(dx.sum(), w)
@@ -151,7 +151,7 @@ def test_a_convolution_inside_vmap_and_under_autocast_is_left_to_torch() -> None
     x, w = torch.randn(4, 1, 2, 5, 5), torch.randn(4, 3, 2, 3, 3)
     v = w[0].clone().requires_grad_()
     want = torch.stack([functional.conv2d(a, b) for a, b in zip(x, w, strict=True)])
-    with fast_second_derivatives():
+    with second_derivatives():
         got = torch.func.vmap(functional.conv2d)(x, w)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             low = functional.conv2d(x[0], v)
@@ -162,7 +162,7 @@ def test_a_convolution_inside_vmap_and_under_autocast_is_left_to_torch() -> None
 
 def test_the_functions_of_torch_are_put_back_also_after_an_error() -> None:
     before = functional.batch_norm, functional.conv2d
-    with pytest.raises(RuntimeError), fast_second_derivatives():
+    with pytest.raises(RuntimeError), second_derivatives():
         assert functional.conv2d is not before[1]
         functional.conv2d(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3))  # the kernel is larger
     assert (functional.batch_norm, functional.conv2d) == before

@@ -303,10 +303,16 @@ def test_the_size_of_the_gradient_does_not_matter(size: float) -> None:
     assert other.value == pytest.approx(one.value, rel=1e-12) and other.products == one.products
 
 
-@pytest.mark.parametrize("entry", [0.0, float("nan"), float("inf")])
-def test_a_gradient_without_direction_is_no_start(entry: float) -> None:
-    gradient = torch.full((D,), entry, dtype=torch.float64)
+def test_a_gradient_of_zero_is_no_start() -> None:
+    gradient = torch.zeros(D, dtype=torch.float64)
     assert untimed(Probe("raw")(Sloping(Matrix(H), gradient), W)) == untimed(Probe("raw")(Matrix(H), W))
+
+
+@pytest.mark.parametrize("entry", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_refused(entry: float) -> None:
+    gradient = torch.full((D,), entry, dtype=torch.float64)
+    with pytest.raises(FloatingPointError, match="the gradient is not finite"):
+        Probe("raw")(Sloping(Matrix(H), gradient), W)
 
 
 @pytest.mark.parametrize("name", ["raw", "riemannian", "preconditioned"])

@@ -1,0 +1,145 @@
+"""How many examples each chunk has, which is its weight in the loss.
+
+The mean loss over all chunks is Σ (n_c/n) L_c. Batches do not say n_c in one way: labels may come time
+first, as lists, or with tokens that the loss leaves out. Where these lead to different weights, the caller
+must choose.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+Pair = tuple[Any, Any]
+Count = Callable[[Any, Any], float]
+
+# The label that torch's losses leave out unless they are told otherwise.
+IGNORED: Final = -100
+CHOOSE: Final = "give each chunk as (x, y, n), or count=, a function of (x, y) that returns n"
+
+
+def pairs_and_counts(
+    chunks: Sequence[Any], loss_fn: Callable[..., Any], count: Count | None
+) -> tuple[list[Pair], list[float]]:
+    """The pairs (x, y), and n_c for each of them.
+
+    Args:
+        chunks: pairs (x, y), or triples (x, y, n).
+        loss_fn: one that says that it sums is refused where there are several chunks.
+        count: n_c of a pair.
+
+    Raises:
+        ValueError: a chunk is neither, the counts are not plain, or a loss that sums.
+    """
+    pairs = [_pair(chunk, index) for index, chunk in enumerate(chunks)]
+    if not pairs:
+        raise ValueError("there is nothing to measure on: `chunks` gave no (x, y) pair.")
+    stated = [float(chunk[2]) for chunk in chunks if len(chunk) == 3]
+    if stated and len(stated) < len(pairs):
+        raise ValueError(
+            f"{len(stated)} of {len(pairs)} chunks say how many examples they have: all or none."
+        )
+    counts = stated or ([float(count(x, y)) for x, y in pairs] if count else _inferred(pairs))
+    if not (sum(counts) > 0 and min(counts) >= 0):
+        raise ValueError(
+            f"there is nothing to measure on: the chunks hold no examples (counts {_list(counts)})."
+        )
+    if len(pairs) > 1 and "sum" in (getattr(loss_fn, "reduction", None), _keyword(loss_fn)):
+        raise ValueError("loss_fn sums over the examples; several chunks need their mean: reduction='mean'.")
+    return pairs, counts
+
+
+def _pair(chunk: Any, index: int) -> Pair:
+    rule = "`chunks` is a list of pairs (x, y), or of (x, y, n) with n examples"
+    if isinstance(chunk, Mapping):
+        keys = ", ".join(map(str, chunk))
+        raise ValueError(f"{rule}; chunk {index} is a dictionary of {keys}: say which are x and which is y.")
+    if not isinstance(chunk, tuple | list) or isinstance(chunk, PackedSequence):
+        raise ValueError(f"{rule}; got a {type(chunk).__name__}: write [(x, y)].")
+    if len(chunk) == 3 and (isinstance(chunk[2], int | float) and not isinstance(chunk[2], bool)):
+        return chunk[0], chunk[1]
+    if len(chunk) != 2:
+        raise ValueError(f"{rule}; chunk {index} has {len(chunk)} parts.")
+    return chunk[0], chunk[1]
+
+
+def _inferred(pairs: Sequence[Pair]) -> list[float]:
+    """The one reading of the lengths, or the one that agrees with x."""
+    readings = [_readings(x, y) for x, y in pairs]
+    names = [name for name in readings[0] if all(name in reading for reading in readings)]
+    columns = {name: [reading[name] for reading in readings] for name in names}
+    if len(pairs) == 1:  # its weight is 1, unless it is empty
+        return [min([1.0, *readings[0].values()])]
+    if not columns:
+        raise ValueError(f"y has no length, so that the examples cannot be counted: {CHOOSE}.")
+    labels = {name: column for name, column in columns.items() if name != "the length of x"}
+    if len({_shares(column) for column in labels.values()}) == 1:
+        return next(iter(labels.values()))
+    agreeing = [c for name, c in labels.items() if c == columns.get("the length of x") and "list" in name]
+    if len(agreeing) == 1:
+        return agreeing[0]
+    if not labels:
+        return columns["the length of x"]
+    counted = "; ".join(f"{name}: {_list(column)}" for name, column in labels.items())
+    raise ValueError(f"the examples of the chunks can be counted in several ways ({counted}): {CHOOSE}.")
+
+
+def _readings(x: Any, y: Any) -> dict[str, float]:
+    """What n may be, by what it is called."""
+    found: dict[str, float] = {}
+    first = next((t for t in _tensors(x) if t.ndim), None)
+    if first is not None:
+        found["the length of x"] = float(len(first))
+    if isinstance(y, PackedSequence):
+        found["the sequences in y"] = float(y.batch_sizes[0])
+    elif isinstance(y, Tensor):
+        found |= _of_labels(y)
+    elif isinstance(y, Mapping):
+        found |= {
+            f"the length of {key!r}": float(len(t))
+            for key, t in y.items()
+            if isinstance(t, Tensor) and t.ndim
+        }
+    elif isinstance(y, tuple | list) and any(isinstance(part, Tensor) for part in y):
+        found["the length of the list y"] = float(len(y))
+        if isinstance(y[0], Tensor) and y[0].ndim:
+            found["the length of the tensors in the list y"] = float(len(y[0]))
+    elif hasattr(y, "__len__"):
+        found["the length of y"] = float(len(y))
+    return found
+
+
+def _of_labels(y: Tensor) -> dict[str, float]:
+    if not y.ndim:
+        return {}
+    found = {"the length of y": float(len(y))}
+    if y.ndim > 1:
+        found["the numbers in y"] = float(y.numel())
+    if not y.is_floating_point() and not y.is_complex() and bool((ignored := y == IGNORED).any()):
+        found[f"the labels other than {IGNORED}"] = float((~ignored).sum())
+    return found
+
+
+def _tensors(x: Any) -> list[Tensor]:
+    if isinstance(x, Tensor):
+        return [x]
+    if isinstance(x, PackedSequence):
+        return [x.batch_sizes[:1].new_empty(int(x.batch_sizes[0]))]
+    parts = x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple | list) else ()
+    return [t for part in parts for t in _tensors(part)]
+
+
+def _shares(column: Sequence[float]) -> tuple[float, ...]:
+    total = sum(column) or 1.0
+    return tuple(round(n / total, 12) for n in column)
+
+
+def _list(numbers: Sequence[float]) -> str:
+    shown = ", ".join(f"{n:g}" for n in numbers[:6])
+    return shown + ", …" * (len(numbers) > 6)
+
+
+def _keyword(loss_fn: Callable[..., Any]) -> Any:
+    """`reduction` of a functools.partial."""
+    return getattr(loss_fn, "keywords", {}).get("reduction")

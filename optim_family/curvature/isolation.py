@@ -1,0 +1,216 @@
+"""A model's loss, evaluated without a trace: the same function of the weights each time, and nothing changed.
+
+Kept are buffers, the attributes of every module, hooks, and the random streams of torch, numpy and Python.
+"""
+
+import random
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+_thread = threading.local()  # `inside`: an evaluation of this thread is under way
+_locks: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside of DataParallel, DistributedDataParallel and `torch.compile`.
+
+    Raises:
+        ValueError: its loss cannot be differentiated twice in the weights it holds; says what to do.
+    """
+    wrapped: Any = model
+    while wrapped is not None:
+        model = wrapped
+        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        wrapped = model._modules.get("module" if parallel else "_orig_mod")
+    name = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(f"{name} is TorchScript, which is not measured: measure the model before scripting.")
+    if any(kind.__name__ in ("FullyShardedDataParallel", "FSDPModule") for kind in type(model).__mro__):
+        raise ValueError(f"{name} is sharded over processes, which is not measured: gather it in one module.")
+    for parameter_name, p in model.named_parameters():
+        if isinstance(p, nn.parameter.UninitializedParameter):
+            raise ValueError(
+                f"the weight {parameter_name!r} has no shape yet: run the model on a batch first."
+            )
+        if p.is_complex():
+            raise ValueError(
+                f"the weight {parameter_name!r} is complex; a Hessian is of real weights: train its real and "
+                "imaginary parts, joined by torch.complex in the forward pass."
+            )
+        if p.is_inference():
+            raise ValueError(
+                f"the weight {parameter_name!r} was made in inference mode, which has no gradients: make the "
+                "model outside of torch.inference_mode()."
+            )
+    return model
+
+
+@final
+class Isolation:
+    """Evaluates functions of one model, each from the same random streams.
+
+    Remembers the streams at its making, and whether evaluations draw from them. Those that do not run in
+    several threads at a time; one that does runs alone, since torch has one stream for all threads.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.seed = model, torch.initial_seed()
+        self.devices = tuple({p.device for p in model.parameters() if p.device.type == "cuda"})
+        self.streams = RandomStreams.now(self.devices)
+        self.draws = any("Dropout" in type(m).__name__ and m.training for m in model.modules())
+        with _lock:
+            self.lock = _locks.setdefault(model, threading.RLock())
+
+    def run(self, work: Callable[[], T], index: int = 0) -> T:
+        """The result of the work, which is done twice the first time that it turns out to draw.
+
+        Args:
+            work: evaluates the model, and may differentiate what it evaluates.
+            index: each has random streams of its own.
+        """
+        if getattr(_thread, "inside", False):
+            return work()
+        with self.lock, self._surroundings():
+            if not self.draws:
+                with _turns.shared():
+                    before = RandomStreams.now(self.devices)
+                    try:
+                        result = work()
+                    except BaseException:
+                        before.restore()
+                        raise
+                    if before == RandomStreams.now(self.devices):
+                        return result
+            else:
+                before = None
+            with _turns.alone():
+                return self._run_seeded(work, index, before)
+
+    def _run_seeded(self, work: Callable[[], T], index: int, earlier: "RandomStreams | None") -> T:
+        """Alone; afterwards the streams stand where they stood, or earlier if the work moved them."""
+        kept = RandomStreams.now(self.devices)
+        self.streams.restore()
+        torch.default_generator.manual_seed((self.seed + index) % 2**63)
+        for device in self.devices:  # torch.manual_seed would reseed the other devices for good
+            torch.cuda.default_generators[device.index].manual_seed((self.seed + index) % 2**63)
+        begun = RandomStreams.now(self.devices)
+        try:
+            return work()
+        finally:
+            self.draws = self.draws or begun != RandomStreams.now(self.devices)
+            (earlier if earlier and self.draws else kept).restore()
+
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        """Neither autocast nor inference mode, no hook on a gradient, and modules that are put back."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for kind in {"cpu", *(p.device.type for p in self.model.parameters())}:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(_modules_kept(self.model))
+            _thread.inside = True
+            stack.callback(setattr, _thread, "inside", False)
+            yield
+
+
+@contextmanager
+def _modules_kept(model: nn.Module) -> Iterator[None]:
+    """Copies of the buffers and no hooks on gradients inside; each module's attributes are put back."""
+    modules = [(m.__dict__, dict(m.__dict__)) for m in model.modules()]
+    clones: dict[int, Tensor] = {}
+    hooks = [(p._backward_hooks, dict(p._backward_hooks)) for p in model.parameters() if p._backward_hooks]
+    try:
+        for attributes, before in modules:
+            buffers: Mapping[str, Tensor | None] = before["_buffers"]
+            attributes["_buffers"] = {
+                key: None if b is None else clones.setdefault(id(b), b.detach().clone())
+                for key, b in buffers.items()
+            }
+            attributes["_parameters"] = dict(before["_parameters"])
+            attributes["_backward_hooks"], attributes["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
+        for held, _ in hooks:
+            held.clear()
+        yield
+    finally:
+        for held, callbacks in hooks:
+            held.update(callbacks)
+        for attributes, before in modules:
+            for key in attributes.keys() - before.keys():
+                del attributes[key]
+            attributes.update(before)
+
+
+@final
+@dataclass(frozen=True)
+class RandomStreams:
+    """The states of Python's, numpy's and torch's random numbers."""
+
+    python: Any
+    numpy: tuple[Any, ...]
+    numpy_key: bytes
+    torch_states: tuple[tuple["torch.device | None", bytes], ...]
+
+    @classmethod
+    def now(cls, devices: tuple[torch.device, ...] = ()) -> Self:
+        """As they stand, on these devices and the CPU."""
+        name, key, *rest = np.random.get_state()
+        states = [(None, torch.get_rng_state()), *((d, torch.cuda.get_rng_state(d)) for d in devices)]
+        kept = tuple((device, state.numpy().tobytes()) for device, state in states)
+        return cls(random.getstate(), (name, *rest), np.asarray(key).tobytes(), kept)
+
+    def restore(self) -> None:
+        """Put all of them back."""
+        random.setstate(self.python)
+        name, *rest = self.numpy
+        np.random.set_state((name, np.frombuffer(self.numpy_key, dtype=np.uint32), *rest))
+        for device, state in self.torch_states:
+            numbers = torch.frombuffer(bytearray(state), dtype=torch.uint8)
+            torch.set_rng_state(numbers) if device is None else torch.cuda.set_rng_state(numbers, device)
+
+
+@final
+class _Turns:
+    """Many threads at a time, or one alone."""
+
+    def __init__(self) -> None:
+        self.condition, self.sharers, self.taken = threading.Condition(), 0, False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self.condition:
+            self.condition.wait_for(lambda: not self.taken)
+            self.sharers += 1
+        try:
+            yield
+        finally:
+            with self.condition:
+                self.sharers -= 1
+                self.condition.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self.condition:
+            self.condition.wait_for(lambda: not self.taken and not self.sharers)
+            self.taken = True
+        try:
+            yield
+        finally:
+            with self.condition:
+                self.taken = False
+                self.condition.notify_all()
+
+
+_turns = _Turns()
