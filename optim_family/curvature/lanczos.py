@@ -11,8 +11,8 @@ long where a cluster is still being separated. A member that the Krylov space ha
 estimate, by about the width of the cluster. What it could have missed is said by a bound of its own, from
 `lanczos_bound`.
 
-If A is symmetric, and the same in every product, A q_j has components along q_{j−1}, q_j and q_{j+1} only. The
-others, and the difference of the two values of T_{j−1,j}, are computed anyway: they show an A that is not.
+If A is symmetric, and the same in every product, A q_j has components along q_{j−1}, q_j and q_{j+1} only.
+The others and the difference of the two values of T_{j−1,j}, are computed anyway: they show one that is not.
 
 Source: K. Wu, H. Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIAM J.
 Matrix Anal. Appl. 22 (2000); B. Parlett, "The Symmetric Eigenvalue Problem" (1998), chapters 10 and 11.

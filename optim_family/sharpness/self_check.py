@@ -137,7 +137,7 @@ def _compare(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, rounding: fl
         return "not checked: differences of gradients are too noisy"
     raise UnreliableReading(
         f"a product with the Hessian differs by {mismatch:.2g} of its size from a difference of gradients. "
-        f"Likely causes, in order: {CAUSES}. With check='off' the reading is of what autograd takes for the Hessian"
+        f"Likely causes, in order: {CAUSES}. check='off' measures what autograd takes for it"
     )
 
 
@@ -177,8 +177,8 @@ def _require_function(loss: Tensor, again: Tensor, gradient: Tensor, same: Tenso
     if far or abs(float(loss) - float(again)) > 1e3 * eps * abs(float(loss)):
         raise UnreliableReading(
             f"the loss is not a function of the weights: evaluated twice it is {float(loss):.7g} and "
-            f"{float(again):.7g}. Likely causes, in order: random numbers from a generator of your own, state "
-            "that the model or the loss keeps between calls, operations that are not deterministic"
+            f"{float(again):.7g}. Likely causes, in order: random numbers from a generator of your own, "
+            "state that the model or the loss keeps between calls, operations that are not deterministic"
         )
 
 
