@@ -29,14 +29,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: its loss cannot be differentiated twice in the weights it holds; says what to do.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            f"{type(model).__name__} is TorchScript, which is not measured: measure it before scripting."
+        )
     wrapped: Any = model
     while wrapped is not None:
         model = wrapped
         parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
         wrapped = model._modules.get("module" if parallel else "_orig_mod")
     name = type(model).__name__
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError(f"{name} is TorchScript, which is not measured: measure the model before scripting.")
     if any(kind.__name__ in ("FullyShardedDataParallel", "FSDPModule") for kind in type(model).__mro__):
         raise ValueError(f"{name} is sharded over processes, which is not measured: gather it in one module.")
     for parameter_name, p in model.named_parameters():

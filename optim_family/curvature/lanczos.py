@@ -166,7 +166,7 @@ def _search(
             break
         before, last = last, np.append(theta[:k], np.full(max(0, k - len(theta)), -np.inf))
         krylov.restart_if_full(k)
-    if krylov.asymmetry or operator.unit_roundoff > torch.finfo(start.dtype).eps:
+    if krylov.asymmetry or krylov.eps > torch.finfo(torch.float32).eps:
         finished = finished and bool(np.all(errors <= rtol * np.abs(theta[:k])))
     scale = krylov.gain
     return Eigenpairs(

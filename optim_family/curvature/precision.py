@@ -1,7 +1,7 @@
 """Switches of torch that decide what a number is; thrown for a while, then put back."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -11,8 +11,11 @@ from optim_family.curvature.shared_context import SharedContext
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Float32 products are float32 inside, whatever the user allows outside: no TF32, no bfloat16."""
-    with _full_precision:
+    """Float32 products are float32 inside, whatever is allowed outside: no TF32, bfloat16 or autocast."""
+    with _full_precision, ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
 

@@ -93,9 +93,14 @@ def check_loss(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> str:
         )
     if coarse > torch.finfo(torch.float32).eps:
         return f"not checked: computed with a spacing of {coarse:.2g}"
-    if not product.any():
-        return PASSED
-    return _compare(first, params, product / float(norm(product)), eps * float(norm(gradient)))
+    along = product if bool(product.any()) else start
+    verdict = _compare(first, params, along / float(norm(along)), eps * float(norm(gradient)))
+    if verdict != PASSED and graph and graph.once:
+        raise UnreliableReading(
+            f"{graph.once[0]} is marked @once_differentiable, so that terms may be missing: write its "
+            "backward with differentiable operations, and remove the mark"
+        )
+    return verdict
 
 
 @contextmanager

@@ -1,0 +1,568 @@
+"""`measure` on models and losses that mislead a Hessian product: right, or refused, and no trace left."""
+
+import copy
+import random
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_sequence
+from torch.utils.checkpoint import checkpoint
+
+from optim_family import measure
+from optim_family.errors import UnreliableReading
+from optim_family.sharpness.measure import Reading
+
+DOUBLE = torch.float64
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
+
+def raw(model: nn.Module, loss: Callable[..., Any], chunks: Any, **options: Any) -> Reading:
+    return measure(model, loss, chunks, views=("raw",), rtol=1e-6, **options)["raw"]
+
+
+def top_by_differences(loss: Callable[[], Tensor], params: list[Tensor], h: float = 1e-5) -> float:
+    """λ₁ from central differences of gradients, one weight at a time."""
+    rows = []
+    for p in params:
+        for i in range(p.numel()):
+            flat, ends = p.data.view(-1), []
+            kept = float(flat[i])
+            for step in (h, -h):
+                flat[i] = kept + step
+                gradients = torch.autograd.grad(loss(), params, materialize_grads=True)
+                ends.append(torch.cat([g.reshape(-1) for g in gradients]).detach())
+            flat[i] = kept
+            rows.append((ends[0] - ends[1]) / (2 * h))
+    matrix = torch.stack(rows)
+    return float(torch.linalg.eigvalsh((matrix + matrix.T) / 2)[-1])
+
+
+def trained(model: nn.Module) -> list[Tensor]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+# --- right ------------------------------------------------------------------------------------------------
+
+
+class Critic(nn.Module):
+    """Outputs and their derivative in the input, as for a gradient penalty."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.clone().requires_grad_()
+        out = self.net(x)
+        return out, torch.autograd.grad(out.sum(), x, create_graph=True)[0]
+
+
+def penalty(outputs: tuple[Tensor, Tensor], y: Any) -> Tensor:
+    return outputs[0].mean() + 10 * ((outputs[1].flatten(1).norm(dim=1) - 1) ** 2).mean()
+
+
+CRITICS = {
+    "convolution": lambda: nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.Softplus(), nn.Conv2d(2, 1, 3, stride=2), nn.Flatten()
+    ),
+    "batch norm": lambda: nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Softplus(), nn.Flatten(), nn.Linear(18, 1)
+    ),
+    "batch norm without weights": lambda: nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, affine=False), nn.Tanh(), nn.Flatten(), nn.Linear(18, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CRITICS)
+def test_a_derivative_inside_the_loss(kind: str) -> None:
+    """Against the same layers from primitives: torch has no third derivative of batch norm."""
+    torch.manual_seed(0)
+    model, x = Critic(CRITICS[kind]()).double(), draw(4, 1, 5, 5)
+    reading = raw(model, penalty, [(x, torch.zeros(4))])
+
+    def loss() -> Tensor:
+        with torch.enable_grad():
+            return penalty(model(x), None)
+
+    assert reading.check == "passed"
+    assert reading.value == pytest.approx(top_by_differences(loss, trained(model)), rel=1e-5)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant: bool | None) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3, 4).requires_grad_(False)
+        self.inner, self.norm, self.head = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)
+        self.reentrant = reentrant
+
+    def block(self, h: Tensor) -> Tensor:
+        return torch.tanh(self.norm(self.inner(h)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x).requires_grad_()
+        if self.reentrant is None:
+            return self.head(self.block(h))
+        return self.head(checkpoint(self.block, h, use_reentrant=self.reentrant))
+
+
+@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpoints_hide_nothing_and_move_no_statistics(reentrant: bool, mode: Any) -> None:
+    torch.manual_seed(0)
+    plain = Checkpointed(None).double()
+    model = copy.deepcopy(plain)
+    model.reentrant = reentrant
+    before = copy.deepcopy(model.state_dict())
+    chunks = [(draw(6, 3), draw(6, 1, seed=1))]
+    got = raw(model, F.mse_loss, chunks, mode=mode)
+    assert got.value == pytest.approx(raw(plain, F.mse_loss, chunks).value, rel=1e-9)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["hook", "parametrization"])
+def test_weight_norm_has_the_second_derivative_of_its_formula(old: bool) -> None:
+    torch.manual_seed(1)
+    norm = nn.utils.weight_norm if old else nn.utils.parametrizations.weight_norm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = nn.Sequential(norm(nn.Linear(3, 4)), nn.Tanh(), norm(nn.Linear(4, 2))).double()
+    x, y = draw(8, 3), draw(8, 2, seed=1)
+    reading = raw(model, F.mse_loss, [(x, y)])
+    want = top_by_differences(lambda: F.mse_loss(model(x), y), trained(model))
+    assert reading.value == pytest.approx(want, rel=1e-6)
+
+
+def test_hooks_on_gradients_are_left_out_and_stay() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    chunks = [(draw(8, 3), draw(8, 2, seed=1))]
+    want = raw(model, F.mse_loss, chunks).value
+    calls = []
+    for p in model.parameters():
+        p.register_hook(lambda g: calls.append(1) or g.clamp(-0.05, 0.05))
+    model[2].register_full_backward_hook(lambda module, into, out: calls.append(1))
+    assert raw(model, F.mse_loss, chunks).value == want
+    assert not calls
+    F.mse_loss(model(chunks[0][0]), chunks[0][1]).backward()
+    assert len(calls) == 5
+
+
+def test_complex_convolution() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.real, self.imaginary = (nn.Parameter(draw(2, 1, 3, 3, seed=s)) for s in (1, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = F.conv2d(x, torch.complex(self.real, self.imaginary))
+            return torch.view_as_real(out * out.abs()).flatten(1).mean(1, keepdim=True)
+
+    model, x, y = Net(), torch.complex(draw(4, 1, 5, 5), draw(4, 1, 5, 5, seed=3)), draw(4, 1)
+    want = top_by_differences(lambda: F.mse_loss(model(x), y), trained(model))
+    assert raw(model, F.mse_loss, [(x, y)]).value == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        lambda: nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True),
+        lambda: nn.Sequential(nn.Linear(4, 4), nn.Hardsigmoid()),
+        lambda: nn.GRU(4, 4, batch_first=True),
+        lambda: nn.DataParallel(nn.Linear(4, 4)),
+        lambda: nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.GELU()),
+    ],
+    ids=["attention", "hardsigmoid", "gru", "data parallel", "layer norm"],
+)
+def test_layers_and_wrappers(net: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x, y = net().double(), draw(2, 3, 4), draw(2, 3, 4, seed=1)
+
+    def loss(out: Any, target: Tensor) -> Tensor:
+        return F.mse_loss(out[0] if isinstance(out, tuple) else out, target)
+
+    def differentiable() -> Tensor:
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return loss(model(x), y)
+
+    want = top_by_differences(differentiable, trained(model))
+    assert raw(model, loss, [(x, y)]).value == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"sparse": True}, {"max_norm": 1.0}, {"scale_grad_by_freq": True}])
+def test_embeddings_are_dense_and_stay_where_they_are(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(4, 3, **options), nn.Flatten(), nn.Linear(6, 1)).double()
+    plain = nn.Sequential(nn.Embedding(4, 3), nn.Flatten(), nn.Linear(6, 1)).double()
+    x, y = torch.randint(0, 4, (8, 2)), draw(8, 1)
+    before = model[0].weight.detach().clone()
+    got = raw(model, F.mse_loss, [(x, y)]).value
+    assert torch.equal(model[0].weight, before)
+    model(x)  # now the rows are where max_norm has them
+    plain.load_state_dict(model.state_dict())
+    assert got == pytest.approx(raw(plain, F.mse_loss, [(x, y)]).value, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-24, 1e20])
+def test_losses_at_the_ends_of_float32(scale: float) -> None:
+    torch.manual_seed(0)
+    x, y, model = torch.randn(8, 3), torch.randn(8, 1), nn.Linear(3, 1, bias=False)
+    want = float(torch.linalg.eigvalsh(2 * x.double().T @ x.double() / 8)[-1])
+    reading = raw(model, lambda out, target: F.mse_loss(out, target) * scale, [(x, y)])
+    assert reading.value / scale == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e20, 1e-30])
+def test_weights_at_the_ends_of_float32(size: float) -> None:
+    torch.manual_seed(0)
+    x, y, model = torch.randn(8, 3), torch.randn(8, 1), nn.Linear(3, 1, bias=False)
+    model.weight.data.mul_(size)
+    unit = max(size, 1.0)
+    top = float(torch.linalg.eigvalsh(2 * x.double().T @ x.double() / 8)[-1]) / unit**2
+    want = top * float(model.weight.detach().double().square().sum())
+    reading = measure(model, lambda out, target: (out / unit - target).square().mean(), [(x, y)])
+    assert reading["spherical"].value == pytest.approx(want, rel=1e-4)
+
+
+def test_sums_over_thirty_million_terms_in_float32() -> None:
+    from optim_family.space import inner
+
+    q = torch.randn(30_000_000, generator=torch.Generator().manual_seed(0))
+    want = float(q.double() @ q.double())
+    assert float(inner(q[None], q)[0]) == pytest.approx(want, rel=1e-6)
+
+
+def test_exact_multiples_are_listed() -> None:
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(4, 3, bias=False).double(), draw(9, 4), draw(9, 3, seed=1)
+    top = float(torch.linalg.eigvalsh(2 * x.T @ x / 27)[-1])
+    assert raw(model, F.mse_loss, [(x, y)], k=3).top == pytest.approx([top] * 3, rel=1e-5)
+
+
+def test_low_precision_inside_is_in_the_error() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 1))
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = copy.deepcopy(layers).bfloat16()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers(x).float()
+
+    x, y = draw(8, 4).bfloat16(), draw(8, 1).bfloat16()
+    want = raw(layers.double(), F.mse_loss, [(x.double(), y.double())])
+    got = measure(Mixed(), F.mse_loss, [(x, y.float())], views=("raw",))["raw"]
+    assert abs(got.value - want.value) < got.error
+    assert got.error > 1e-3 * got.value and not got.converged
+
+
+def test_surroundings_do_not_matter() -> None:
+    torch.manual_seed(0)
+    model, x, y = (
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)),
+        torch.randn(8, 3),
+        torch.randn(8, 2),
+    )
+    want = raw(model, F.mse_loss, [(x, y)]).value
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert raw(model, F.mse_loss, [(x, y)]).value == want
+    with torch.inference_mode():
+        assert raw(model, F.mse_loss, [(x.clone(), y.clone())]).value == want
+    with torch.no_grad():
+        assert raw(model, F.mse_loss, [(x, y)]).value == want
+    with torch.device("meta"):
+        assert raw(model, F.mse_loss, [(x, y)]).value == want
+    torch.manual_seed(-1)
+    assert raw(model, F.mse_loss, [(x, y)]).value == pytest.approx(want, rel=1e-6)
+
+
+def test_a_graph_that_the_caller_holds_survives() -> None:
+    torch.manual_seed(0)
+    model, x, y = (
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)),
+        torch.randn(8, 3),
+        torch.randn(8, 2),
+    )
+    loss = F.mse_loss(model(x), y)
+    measure(model, F.mse_loss, [(x, y)])
+    loss.backward()
+
+
+# --- randomness and threads ---------------------------------------------------------------------------------
+
+
+class Noisy(nn.Module):
+    def __init__(self, noise: Callable[[], Any]) -> None:
+        super().__init__()
+        self.linear, self.noise = nn.Linear(3, 2), noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x * (0.5 + self.noise()))
+
+
+@pytest.mark.parametrize("source", [lambda: np.random.rand(), random.random, lambda: torch.rand(())])
+def test_global_random_streams_are_held_and_put_back(source: Callable[[], Any]) -> None:
+    torch.manual_seed(0)
+    model, x, y = Noisy(source), torch.randn(6, 3), torch.randn(6, 2)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    values = {raw(model, F.mse_loss, [(x, y)], mode="rebuilt").value for _ in range(3)}
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    assert len(values) == 1
+    assert before[:2] == after[:2] and torch.equal(before[2], after[2])
+
+
+def test_a_generator_of_ones_own_or_a_state_is_refused() -> None:
+    torch.manual_seed(0)
+    x, y, generator = torch.randn(6, 3), torch.randn(6, 2), torch.Generator().manual_seed(0)
+    calls: list[int] = []
+    for noise in (lambda: torch.rand((), generator=generator), lambda: calls.append(1) or len(calls)):
+        with pytest.raises(UnreliableReading, match=r"not a function of the weights.*state that the model"):
+            measure(Noisy(noise), F.mse_loss, [(x, y)])
+
+
+def test_overlapping_measurements_leave_torch_as_it_was() -> None:
+    functions, inside, go = (F.conv2d, F.batch_norm), threading.Event(), threading.Event()
+    x, y = torch.randn(4, 1, 4, 4), torch.randn(4, 1)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 1))
+
+    class First(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            inside.set()
+            go.wait(20)
+            return self.net(x)
+
+    class Second(First):
+        def forward(self, x: Tensor) -> Tensor:
+            go.set()
+            first.join(20)
+            return self.net(x)
+
+    first = threading.Thread(target=lambda: measure(First(), F.mse_loss, [(x, y)], views=("raw",)))
+    first.start()
+    inside.wait(20)
+    measure(Second(), F.mse_loss, [(x, y)], views=("raw",))
+    first.join()
+    assert (F.conv2d, F.batch_norm) == functions
+
+
+def test_four_threads_read_what_one_reads() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(16, 3), torch.randn(16, 2)
+    models = [nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.3), nn.Linear(4, 2)) for _ in range(4)]
+    want = [raw(model, F.mse_loss, [(x, y)]).value for model in models]
+    state, got = torch.get_rng_state(), [0.0] * 4
+
+    def work(i: int) -> None:
+        for _ in range(3):
+            got[i] = raw(models[i], F.mse_loss, [(x, y)]).value
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == want
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- refused ----------------------------------------------------------------------------------------------
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * 3 * ctx.saved_tensors[0] ** 2
+
+
+class Straight(torch.autograd.Function):
+    """tanh, with the derivative of something else."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g
+
+
+class Through(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.linear, self.function = nn.Linear(3, 2).double(), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.linear(x))
+
+
+LINEAR, X, Y = nn.Linear(3, 2).double(), draw(6, 3), draw(6, 2, seed=1)
+NAN = nn.Linear(3, 2).double()
+NAN.weight.data[0, 0] = float("nan")
+COMPLEX = nn.Linear(3, 2, dtype=torch.complex64)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)
+    SCRIPTED = torch.jit.script(nn.Linear(3, 2))
+REFUSED = {
+    "a tensor for a pair": (LINEAR, F.mse_loss, (X, Y), "list of pairs.*write"),
+    "two examples": (LINEAR, F.mse_loss, (X[:2], Y[:2]), "list of pairs.*write"),
+    "a dictionary": (LINEAR, F.mse_loss, [{"image": X, "label": Y}], "a dictionary of image, label"),
+    "three parts": (LINEAR, F.mse_loss, [(X, Y, X)], "has 3 parts"),
+    "a tuple of losses": (LINEAR, lambda o, t: (F.mse_loss(o, t), o), [(X, Y)], "got a tuple"),
+    "a float": (LINEAR, lambda o, t: 1.0, [(X, Y)], "got a float"),
+    "detached": (LINEAR, lambda o, t: F.mse_loss(o, t).detach(), [(X, Y)], "is it detached"),
+    "not finite": (LINEAR, lambda o, t: (o.sum() * 0).log(), [(X, Y)], "loss of chunk 0 is -inf"),
+    "a weight that is NaN": (NAN, F.mse_loss, [(X, Y)], "weights of this Linear are not finite"),
+    "complex weights": (COMPLEX, F.mse_loss, [(X, Y)], "'weight' is complex"),
+    "TorchScript": (SCRIPTED, F.mse_loss, [(X, Y)], "measure it before scripting"),
+    "once differentiable": (Through(Once.apply), F.mse_loss, [(X, Y)], "a backward of its own"),
+    "a backward of its own": (Through(Straight.apply), F.mse_loss, [(X, Y)], "a backward of its own"),
+    "detached inside": (Through(lambda h: h * h.detach()), F.mse_loss, [(X, Y)], "held constant"),
+    "asymmetric": (
+        Through(lambda h: h.register_hook(lambda g: g.flip(1) * g.abs()) and h),
+        F.mse_loss,
+        [(X, Y)],
+        "Likely causes",
+    ),
+    "a sum over examples": (LINEAR, nn.MSELoss(reduction="sum"), [(X[:4], Y[:4]), (X[4:], Y[4:])], "sums"),
+    "a sum written out": (
+        LINEAR,
+        lambda o, t: (o - t).square().sum(),
+        [(X[:4], Y[:4]), (X[4:], Y[4:])],
+        "sums over the examples",
+    ),
+    "embedding bag": (
+        nn.EmbeddingBag(4, 2).double(),
+        F.mse_loss,
+        [(torch.tensor([[0, 1], [2, 3]]), Y[:2])],
+        "EmbeddingBag .*use Embedding",
+    ),
+    "one value per channel": (
+        nn.Sequential(LINEAR, nn.BatchNorm1d(2)),
+        F.mse_loss,
+        [(X[:1], Y[:1])],
+        "1 value",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_measured_is_refused_in_one_line(kind: str) -> None:
+    model, loss, chunks, words = REFUSED[kind]
+    with pytest.raises((ValueError, FloatingPointError), match=words) as refusal:
+        measure(model, loss, chunks)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_check_can_be_left_out() -> None:
+    model = Through(lambda h: h * h.detach())
+    assert measure(model, F.mse_loss, [(X, Y)], check="off")["raw"].check == ""
+
+
+def test_the_check_is_made_once_for_each_model_and_shape() -> None:
+    model = nn.Linear(3, 2).double()
+    said = [measure(model, F.mse_loss, [(X[:n], Y[:n])])["raw"].check for n in (6, 6, 5)]
+    assert said == ["passed", "", "passed"]
+    assert measure(model, F.mse_loss, [(X, Y)], check="full")["raw"].check == "passed"
+
+
+def test_kinks_that_stay_are_said() -> None:
+    model = Through(lambda h: (h - 0.1).abs() * h.relu())
+    assert measure(model, F.mse_loss, [(X, Y)])["raw"].check.startswith(("passed", "not checked: piecewise"))
+
+
+def test_scaled_gradients_are_refused_where_they_matter() -> None:
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(3, 1), torch.randn(9, 3), torch.randn(9, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    want = measure(model, F.mse_loss, [(x, y)], optimizer, views=("raw",))["raw"].value
+    (F.mse_loss(model(x), y) * 65536).backward()
+    with pytest.raises(ValueError, match=r"65536 times those of this loss.*unscale_"):
+        measure(model, F.mse_loss, [(x, y)], optimizer, views=("preconditioned",))
+    for p in model.parameters():
+        p.grad.fill_(float("inf"))
+    assert measure(model, F.mse_loss, [(x, y)], optimizer, views=("raw",))["raw"].value == want
+    assert all(bool(p.grad.isinf().all()) for p in model.parameters())
+
+
+# --- how many examples a chunk has ------------------------------------------------------------------------
+
+
+def per_box(outputs: Tensor, boxes: list[Tensor]) -> Tensor:
+    return torch.stack([((out - box) ** 2).mean() for out, box in zip(outputs, boxes, strict=True)]).mean()
+
+
+def test_lists_of_boxes_count_images() -> None:
+    model = nn.Linear(3, 4).double()
+    boxes = [draw(n, 4, seed=n) for n in (1, 2, 1, 5, 1, 1)]
+    whole = raw(model, per_box, [(X, boxes)]).value
+    assert raw(model, per_box, [(X[:2], boxes[:2]), (X[2:], boxes[2:])]).value == pytest.approx(
+        whole, rel=1e-5
+    )
+
+
+TIMES = draw(5, 7, 3), torch.arange(35).view(5, 7) % 4
+IGNORING = draw(6, 3), torch.tensor([0, -100, -100, 3, 1, 1])
+
+
+def by_time(out: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(out.flatten(0, 1), labels.flatten())
+
+
+@pytest.mark.parametrize(
+    ("loss", "chunks", "counts"),
+    [
+        (by_time, [(TIMES[0][:, :6], TIMES[1][:, :6]), (TIMES[0][:, 6:], TIMES[1][:, 6:])], (6, 1)),
+        (F.cross_entropy, list(zip(IGNORING[0].split(3), IGNORING[1].split(3), strict=True)), (1, 3)),
+    ],
+    ids=["time first", "ignored labels"],
+)
+def test_lengths_that_may_mislead_are_not_guessed(loss: Any, chunks: Any, counts: Any) -> None:
+    model = nn.Linear(3, 4).double()
+    with pytest.raises(ValueError, match=r"counted in several ways .*\(x, y, n\), or count="):
+        raw(model, loss, chunks)
+    x, y = TIMES if loss is by_time else IGNORING
+    whole = raw(model, loss, [(x, y)]).value
+    stated = [(*chunk, n) for chunk, n in zip(chunks, counts, strict=True)]
+    assert raw(model, loss, stated).value == pytest.approx(whole, rel=1e-5)
+    by_label = dict(zip((id(y) for _, y in chunks), counts, strict=True))
+    assert raw(model, loss, chunks, count=lambda x, y: by_label[id(y)]).value == pytest.approx(
+        whole, rel=1e-5
+    )
+
+
+def test_a_packed_sequence_and_no_labels() -> None:
+    class Rnn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(3, 2)
+
+        def forward(self, packed: Any) -> Tensor:
+            return self.gru(packed)[1][0]
+
+    packed = pack_sequence([torch.randn(4, 3), torch.randn(2, 3)])
+    assert measure(Rnn(), F.mse_loss, [(packed, torch.randn(2, 2))])["raw"].converged
+    halves = [(X[:2], None), (X[2:], None)]
+    whole = raw(LINEAR, lambda out, _: out.square().mean(), [(X, None)]).value
+    assert raw(LINEAR, lambda out, _: out.square().mean(), halves).value == pytest.approx(whole, rel=1e-5)
