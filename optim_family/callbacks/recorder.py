@@ -21,15 +21,16 @@ from torch.optim import Optimizer
 
 from optim_family.callbacks import recorder_metadata
 from optim_family.curvature.chunked_loss import ChunkLoss, chunk_losses
-from optim_family.curvature.hessian import Hessian
+from optim_family.curvature.hessian import Hessian, chunk_gradient
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.external import inferred_geometry
 from optim_family.runs.layout import PROVENANCE, STATUS
 from optim_family.runs.store import RunStore
 from optim_family.sharpness.probe import ProbeSet
+from optim_family.sharpness.self_check import check_once
 from optim_family.sharpness.view_selection import RADIAL, RECORDER, select_views
-from optim_family.space import ParameterSpace, inner, norm
+from optim_family.space import ParameterSpace, inner, norm, unflatten
 from optim_family.training.record import training_record
 
 
@@ -143,7 +144,8 @@ class Recorder:
         """A record of the present step, in the fields of those of `run`."""
         weights, readings = self.space.weights(), {}
         if point.geometry:
-            with full_precision(), torch.enable_grad():
+            with torch.inference_mode(False), full_precision(), torch.enable_grad():
+                check_once(point.shares, self.space.tensors)
                 readings = self.panel(Hessian(point.shares, self.space.tensors), weights, point.geometry)
         return training_record(
             step=self.count,
@@ -166,25 +168,24 @@ class Recorder:
 
     def _loss_and_geometry(self) -> LossAndGeometry:
         """The loss and, with its own gradient in the place of the script's, the geometry."""
-        right: list[Tensor] = []
+        right: dict[int, Tensor] = {}  # by chunk: a loss that draws random numbers may be evaluated twice
 
         def counted(outputs: Any, y: Any) -> Tensor:
             logits = getattr(outputs, "logits", outputs)  # the models of transformers answer with more
             labelled = isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point()
             if labelled and isinstance(logits, Tensor) and logits.ndim == 2:
-                right.append(logits.detach().argmax(1) == y)
+                right[id(y)] = logits.detach().argmax(1) == y
             return self.loss_fn(outputs, y)
 
-        params, total, loss = self.space.tensors, [torch.zeros_like(p) for p in self.space.tensors], 0.0
-        with full_precision(), torch.enable_grad():
+        params, loss = self.space.tensors, 0.0
+        with torch.inference_mode(False), full_precision(), torch.enable_grad():
+            total = torch.zeros_like(self.space.weights())
             for share in chunk_losses(self.model, counted, self.chunks):
-                value = share()
-                loss += float(value.detach())
-                gradient = torch.autograd.grad(value, params, materialize_grads=True)
-                total = [a + b for a, b in zip(total, gradient, strict=True)]
-        accuracy = float(torch.cat(right).double().mean()) if right else None
+                value, gradient = chunk_gradient(share, params)
+                loss, total = loss + float(value), total + gradient
+        accuracy = float(torch.cat([*right.values()]).double().mean()) if right else None
         shares = chunk_losses(self.model, self.loss_fn, self.chunks)
-        with _gradients_replaced(params, total):
+        with _gradients_replaced(params, unflatten(total, params)):
             g, w = self.space.gradient(), self.space.weights()
             size, length = float(norm(g)), float(norm(w))
             # At weights of zero no loss is scale-invariant.

@@ -146,6 +146,18 @@ class Hessian(SymmetricOperator):
             )
 
 
+def chunk_gradient(chunk: ChunkLoss, params: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """L_c, a scalar, and ∇L_c [d], without a graph."""
+
+    def work() -> tuple[Tensor, Tensor]:
+        with second_derivatives():
+            loss = chunk()
+            gradient = torch.autograd.grad(loss, tuple(params), materialize_grads=True)
+        return loss.detach(), flatten(gradient)
+
+    return isolated(chunk, work)
+
+
 def require_finite(losses: Sequence[Tensor]) -> None:
     """Refuse losses of chunks, scalars, that are not finite.
 

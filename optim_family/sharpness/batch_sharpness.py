@@ -22,7 +22,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from optim_family.curvature.chunked_loss import ChunkLoss
-from optim_family.curvature.hessian import Hessian
+from optim_family.curvature.hessian import Hessian, chunk_gradient
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry
 from optim_family.sharpness.probe import view_operator, view_threshold
@@ -134,7 +134,7 @@ def _quotient(
     )  # used only once
     g = torch.zeros_like(weights)
     for chunk in batch:
-        g += flatten(torch.autograd.grad(chunk(), tuple(params), materialize_grads=True))
+        g += chunk_gradient(chunk, params)[1]
     g = all_reduce(g) if all_reduce else g
     for factor in reversed(operator.factors):  # ∇ at the preconditioned weights is A₁ ⋯ Aₙ ∇L
         g = factor @ g

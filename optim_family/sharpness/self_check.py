@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optim_family.curvature.chunked_loss import ChunkLoss, ModelLoss, isolated
-from optim_family.curvature.double_backward import replace_functions, second_derivatives
-from optim_family.curvature.hessian import Hessian, require_finite
+from optim_family.curvature.double_backward import replace_functions
+from optim_family.curvature.hessian import Hessian, chunk_gradient, require_finite
 from optim_family.curvature.lanczos import NotSymmetric
 from optim_family.errors import UnreliableReading
 from optim_family.space import flatten, norm, unflatten
@@ -75,7 +75,7 @@ def check_loss(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> str:
         ValueError: an operation in the loss has no second derivative.
     """
     first = chunks[0]
-    (loss, gradient), (again, same) = _gradient(first, params), _gradient(first, params)
+    (loss, gradient), (again, same) = chunk_gradient(first, params), chunk_gradient(first, params)
     require_finite([loss])
     eps = torch.finfo(gradient.dtype).eps
     hessian = Hessian([first], params, "rebuilt")
@@ -151,16 +151,6 @@ def _length(params: Sequence[Tensor]) -> float:
     return float(norm(flatten(p.detach() for p in params))) or 1.0
 
 
-def _gradient(chunk: ChunkLoss, params: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    def work() -> tuple[Tensor, Tensor]:
-        with second_derivatives():
-            loss = chunk()
-            gradient = torch.autograd.grad(loss, params, materialize_grads=True)
-        return loss.detach(), flatten(gradient)
-
-    return isolated(chunk, work)
-
-
 def _difference(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, h: float) -> Tensor:
     """(∇L(w + hv) − ∇L(w − hv)) / 2h, [d], for a v as long as w."""
     held = [p.data for p in params]
@@ -170,7 +160,7 @@ def _difference(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, h: float)
             # Other data rather than data changed in place: graphs that the caller holds stay valid.
             for p, data, part in zip(params, held, unflatten(v, held), strict=True):
                 p.data = data + (step * part).to(data.dtype)
-            ends.append(_gradient(chunk, params)[1])
+            ends.append(chunk_gradient(chunk, params)[1])
     finally:
         for p, data in zip(params, held, strict=True):
             p.data = data

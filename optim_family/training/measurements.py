@@ -16,6 +16,7 @@ from optim_family.operators import HookedOperator
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.midpoint import WeightHistory, moved_to
 from optim_family.sharpness.probe import ProbeSet
+from optim_family.sharpness.self_check import PASSED, check_loss
 from optim_family.sharpness.views import BATCH, MIDPOINT
 from optim_family.training.experiment import Experiment
 
@@ -41,6 +42,7 @@ class Measurements:
     ) -> None:
         self.experiment, self.objective = experiment, experiment.objective
         self.before_product, self.on_message, self.history = before_product, on_message, WeightHistory()
+        self.checked = False
         spec = experiment.spec
         self.probes = ProbeSet(experiment.views, rtol=spec.rtol, seed=spec.seed)
         midpoint_views = experiment.views if spec.midpoint else ()
@@ -58,6 +60,7 @@ class Measurements:
         before = self.state_dict()
         try:
             geometry = self.experiment.geometry()
+            self._check()
             return {
                 **dict.fromkeys(self.experiment.skipped_views),
                 **self._measure(self.probes, geometry),
@@ -67,6 +70,15 @@ class Measurements:
         except BaseException:
             self.load_state_dict(before)
             raise
+
+    def _check(self) -> None:
+        """At the first record: is the operator the second derivative of the loss?"""
+        if not self.checked:
+            chunks = self.objective.process_group.shard(self.objective.chunk_losses())
+            verdict = check_loss(chunks, self.objective.space.tensors)
+            if verdict != PASSED:
+                self.on_message(f"the second derivatives of this network were {verdict}")
+            self.checked = True
 
     def _measure(self, probes: ProbeSet, geometry: Geometry, suffix: str = "") -> Readings:
         hessian, planned = self.objective.hessian(), self.objective.mode
@@ -124,6 +136,7 @@ class Measurements:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state; graphs that did not fit in memory are not retained again."""
+        self.checked = True
         self.probes.load_state_dict(state["panel"])
         self.midpoint_probes.load_state_dict(state["middle"])
         self.history.load_state_dict(state["trail"])

@@ -77,7 +77,8 @@ def test_the_mini_batches_of_a_reading_are_sharded(batch_size):
     def total(own):
         _, other = batches[len(sums) // 2]
         gradient = flatten(torch.autograd.grad(other(), params))
-        sums.append(own + (Hessian([other], params) @ sums[-1] if len(sums) % 2 else gradient))
+        along = sums[-1] / sums[-1].norm() if len(sums) % 2 else None
+        sums.append(own + (gradient if along is None else Hessian([other], params) @ along))
         return sums[-1]
 
     dealt = batch_sharpness(halved.sample_batches(3, 0), halved.space.tensors, all_reduce=total)
