@@ -33,3 +33,7 @@ def test_every_row_of_the_page_names_something_that_exists():
     for name in names:
         module, attribute = name.rsplit(".", 1)
         assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_every_public_name_leads_somewhere():
+    assert all(getattr(optim_family, name) is not None for name in optim_family.__all__)
