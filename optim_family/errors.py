@@ -39,6 +39,8 @@ class PluginError(OptimFamilyError):
 class UnreliableReading(OptimFamilyError, ValueError):
     """A reading that would be wrong, refused."""
 
+    exit_code = 7
+
 
 class Stopped(OptimFamilyError):
     """A signal asked the run to stop; a checkpoint is left behind."""

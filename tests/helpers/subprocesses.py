@@ -13,7 +13,7 @@ from optim_family.operators import HookedOperator
 from optim_family.runs.record_log import RecordLog
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
-from optim_family.training import checkpoint, loop
+from optim_family.training import checkpoint, loop, resume
 from optim_family.training.loop import train
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
@@ -39,7 +39,7 @@ PHASES = {
     "checkpointing": (os, "fsync"),
     "renaming": (os, "replace"),
     "recording": (RecordLog, "append"),
-    "resuming": (loop.Trainer, "restore"),
+    "resuming": (resume.Checkpoints, "load"),
 }
 
 

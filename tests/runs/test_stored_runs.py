@@ -98,7 +98,17 @@ def test_an_interrupted_run_is_resumed_and_ends_with_the_numbers_of_an_uninterru
     stored = len(records("interrupted"))
     assert resumed[:stored] == expected[:stored]
     if arithmetic_fingerprint() == FINGERPRINT:
+        # Training is the same to the bit; a sharpness agrees within its error, for the search has changed.
+        views = [
+            (record.pop("views"), wanted.pop("views"))
+            for record, wanted in zip(resumed, expected, strict=True)
+        ]
         assert resumed == expected
+        for got, wanted in views:
+            assert got.keys() == wanted.keys()
+            for name, reading in wanted.items():
+                error = max(got[name]["error"] + reading["error"], 1e-3 * reading["value"])
+                assert got[name]["value"] == pytest.approx(reading["value"], abs=error)
     else:  # another processor or library rounds differently
         for record, wanted in zip(resumed, expected, strict=True):
             assert record["step"] == wanted["step"]

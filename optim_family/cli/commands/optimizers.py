@@ -68,7 +68,7 @@ def check(output: Output, name: str, seconds: int) -> None:
     results = list(run_checks(name, seconds=seconds))
     records = [asdict(result) | {"as_declared": result.as_declared} for result in results]
     columns = ("check", "verdict", "expected", "measured")
-    rows = [[record[column] for column in columns] for record in records]
+    rows = [[getattr(result, column) for column in columns] for result in results]
     output.result({"name": name, "checks": records}, columns, rows)
     if differing := [result.check for result in results if not result.as_declared]:
         raise named_error(registry.entry(name), f"differs from its declaration: {', '.join(differing)}")
