@@ -1,0 +1,428 @@
+"""Measure one small model of every family, and check each number in another way.
+
+Each model stands in float64, its usual piecewise linear layers smooth, on two or four random examples. At the
+eigenvector v of λ₁ the Rayleigh quotient vᵀ(∇L(w + hv) − ∇L(w − hv)) / 2h takes no second derivative. Parameters, buffers, gradients, modes and random numbers must be the same bits afterwards.
+
+    python results/models/sweep.py                 # every model, each in a process of its own; resumes
+    python results/models/sweep.py timm/resnet18   # one
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RECORDS, TABLE = HERE / "sweep.jsonl", HERE / "README.md"
+LIMIT = 400  # seconds for a model
+SIZES = (32, 64, 96, 128, 160, 224, 256)
+SMALL = (
+    "test_",
+    "atto",
+    "femto",
+    "pico",
+    "nano",
+    "xxt",
+    "xxs",
+    "tiny",
+    "mini",
+    "_xs",
+    "_s0",
+    "_t0",
+    "18",
+    "0",
+)
+
+
+def names() -> list[str]:
+    """All models of the sweep, as source/name."""
+    import timm
+    import torchvision
+
+    smallest = [
+        f"timm/{_smallest(module)}"
+        for module in timm.models.list_modules()
+        if timm.list_models(module=module)
+    ]
+    vision = [
+        f"torchvision/{name}" for name in _one_a_family(torchvision.models.list_models(torchvision.models))
+    ]
+    detectors = torchvision.models.list_models(torchvision.models.detection)
+    return [
+        *smallest,
+        *vision,
+        *(f"detection/{n}" for n in detectors if "mobilenet" in n),
+        *map("torch/{}".format, TORCH),
+        *map("transformers/{}".format, _configurations()),
+    ]
+
+
+def _smallest(module: str) -> str:
+    """The model of a family with the fewest parameters, among those whose name says small."""
+    import timm
+    import torch
+
+    candidates = timm.list_models(module=module)
+    for token in SMALL:
+        if small := [name for name in candidates if token in name]:
+            candidates = small
+            break
+    sizes = {}
+    for name in candidates[:6]:
+        with torch.device("meta"):
+            try:
+                sizes[name] = sum(p.numel() for p in timm.create_model(name).parameters())
+            except Exception:  # some cannot be built without storage
+                sizes[name] = 10**9
+    return min(sizes, key=sizes.__getitem__)
+
+
+def _one_a_family(models: list[str]) -> list[str]:
+    families: dict[str, str] = {}
+    for name in models:
+        family = name.rstrip("0123456789").split("_")[0]
+        families.setdefault(family, name)
+    return [*families.values()]
+
+
+def _configurations() -> list[str]:
+    return [
+        *("bert", "gpt2", "llama", "mistral", "qwen2", "roberta", "distilbert", "albert", "electra", "opt"),
+        *("gpt_neo", "gpt_neox", "bloom", "t5", "bart", "vit", "deit", "convnext", "mamba", "gemma", "phi"),
+        *("whisper", "clip", "swin", "deberta-v2"),
+    ]
+
+
+def measure_one(label: str) -> dict[str, Any]:
+    """One row: the number, the other number, what changed, and the words where it is refused."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    source, _, name = label.partition("/")
+    row: dict[str, Any] = {"model": label}
+    begin = time.perf_counter()
+    try:
+        model, loss_fn, chunk = SOURCES[source](name)
+        row["parameters"] = sum(p.numel() for p in model.parameters())
+        row |= _measured(model.double(), loss_fn, chunk)
+    except Exception as error:
+        row["refused"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return {**row, "seconds": round(time.perf_counter() - begin, 1)}
+
+
+def _measured(model: Any, loss_fn: Callable[..., Any], chunk: Any) -> dict[str, Any]:
+    import torch
+
+    from optim_family import Hessian, Probe, chunk_losses, measure
+    from optim_family.curvature.double_backward import replace_functions
+    from optim_family.curvature.hessian import chunk_gradient
+    from optim_family.sharpness.self_check import SMOOTH
+    from optim_family.space import ParameterSpace, unflatten
+
+    before, streams = _state(model), torch.get_rng_state()
+    with replace_functions(**SMOOTH):
+        reading = measure(model, loss_fn, [chunk], views=("raw",), rtol=1e-5, check="full")["raw"]
+        space, losses = ParameterSpace.of(model), chunk_losses(model, loss_fn, [chunk])
+        hessian = Hessian(losses, space.tensors)
+        v = Probe("raw", rtol=1e-5).eigenpairs(hessian, space.weights(), None).vectors[0]
+        h, held, ends = 1e-6 * float(space.weights().norm()), [p.data for p in space.tensors], []
+        for step in (h, -h):
+            for p, data, part in zip(space.tensors, held, unflatten(v, held), strict=True):
+                p.data = data + step * part
+            ends.append(float(chunk_gradient(losses[0], space.tensors)[1] @ v))
+        for p, data in zip(space.tensors, held, strict=True):
+            p.data = data
+    changed = [key for key, value in _state(model).items() if not torch.equal(value, before[key])]
+    if not torch.equal(torch.get_rng_state(), streams):
+        changed.append("random numbers")
+    return {
+        "value": reading.value,
+        "by differences": (ends[0] - ends[1]) / (2 * h),
+        "check": reading.check,
+        "converged": reading.converged,
+        "products": reading.products,
+        "changed": changed,
+    }
+
+
+def _state(model: Any) -> dict[str, Any]:
+    import torch
+
+    state = {
+        key: value.detach().clone() for key, value in model.state_dict().items() if torch.is_tensor(value)
+    }
+    state |= {f"mode of {key}": torch.tensor(module.training) for key, module in model.named_modules()}
+    return state | {f"gradient of {k}": torch.tensor(p.grad is None) for k, p in model.named_parameters()}
+
+
+# --- where models come from ---------------------------------------------------------------------------------
+
+
+def _from_timm(name: str) -> tuple[Any, Any, Any]:
+    import timm
+    import torch
+
+    settings: dict[str, Any] = {"num_classes": 10}
+    for size in SIZES:
+        for extra in ({"img_size": size}, {}):
+            try:
+                model = timm.create_model(name, **settings, **extra)
+                channels = model.pretrained_cfg["input_size"][0]
+                with torch.no_grad():
+                    model.eval()(torch.zeros(2, channels, size, size))
+            except Exception:
+                continue
+            x = torch.randn(4, channels, size, size, dtype=torch.float64)
+            return model.train(), _classify, (x, torch.arange(4))
+    raise ValueError("no image size from 32 to 256 fits")
+
+
+def _classify(outputs: Any, y: Any) -> Any:
+    from torch.nn import functional
+
+    outputs = getattr(outputs, "logits", outputs)
+    return functional.cross_entropy(outputs[0] if isinstance(outputs, tuple | list) else outputs, y)
+
+
+def _from_torchvision(name: str) -> tuple[Any, Any, Any]:
+    import torch
+    import torchvision
+
+    size = 299 if "inception" in name else 224 if "vit" in name or "maxvit" in name else 64
+    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    model = torchvision.models.get_model(name, num_classes=10, **extra)
+    return model, _classify, (torch.randn(4, 3, size, size, dtype=torch.float64), torch.arange(4))
+
+
+def _from_detection(name: str) -> tuple[Any, Any, Any]:
+    """The head's losses on two images."""
+    import torch
+    import torchvision
+
+    model = torchvision.models.get_model(name, num_classes=3, weights=None, weights_backbone=None)
+    images = [torch.rand(3, 96, 96, dtype=torch.float64) for _ in range(2)]
+    boxes = torch.tensor([[10.0, 10.0, 60.0, 60.0]], dtype=torch.float64)
+    targets = [{"boxes": boxes, "labels": torch.tensor([1])} for _ in range(2)]
+    return model, lambda losses, _: sum(losses.values()), ((images, targets), None)
+
+
+def _from_transformers(name: str) -> tuple[Any, Any, Any]:
+    import torch
+    import transformers
+
+    small = {
+        **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},
+        **{"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 2, "dim": 16, "n_layers": 2, "n_heads": 2},
+        **{"hidden_dim": 24, "d_model": 16, "d_ff": 24, "d_kv": 8, "num_layers": 2, "num_heads": 2},
+        **{
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+        },
+        **{
+            "encoder_ffn_dim": 24,
+            "decoder_ffn_dim": 24,
+            "ffn_dim": 24,
+            "embedding_size": 16,
+            "image_size": 32,
+        },
+        **{
+            "patch_size": 8,
+            "word_embed_proj_dim": 16,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "embed_dim": 16,
+        },
+        **{
+            "attention_types": [[["global", "local"], 1]],
+            "depths": [1, 1, 1, 1],
+            "hidden_sizes": [8, 8, 16, 16],
+        },
+        **{
+            "max_position_embeddings": 64,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "window_size": 2,
+        },
+        **{
+            "decoder_start_token_id": 1,
+            "max_source_positions": 32,
+            "max_target_positions": 32,
+            "num_mel_bins": 8,
+        },
+    }
+    config_class = transformers.CONFIG_MAPPING[name]
+    fields = config_class().to_dict().keys()
+    if name == "clip":
+        return _clip(transformers, small)
+    chosen = {key: value for key, value in small.items() if key in fields}
+    if name == "swin":
+        chosen |= {"embed_dim": 8, "num_heads": [1, 1, 1, 1], "patch_size": 2, "image_size": 32}
+        chosen.pop("hidden_size", None)
+    config = config_class(**chosen)
+    ids = torch.randint(3, 50, (2, 8))
+    if name in ("vit", "deit", "convnext", "swin"):
+        config.num_labels = 4
+        model = transformers.AutoModelForImageClassification.from_config(config)
+        return model, _classify, (torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.arange(2))
+    if name == "whisper":
+        model = transformers.AutoModelForSpeechSeq2Seq.from_config(config)
+        batch = {"input_features": torch.randn(2, 8, 64, dtype=torch.float64), "labels": ids}
+    elif name in ("t5", "bart"):
+        model, batch = (
+            transformers.AutoModelForSeq2SeqLM.from_config(config),
+            {"input_ids": ids, "labels": ids},
+        )
+    elif name in ("bert", "roberta", "distilbert", "albert", "electra", "deberta-v2"):
+        model, batch = (
+            transformers.AutoModelForMaskedLM.from_config(config),
+            {"input_ids": ids, "labels": ids},
+        )
+    else:
+        model, batch = (
+            transformers.AutoModelForCausalLM.from_config(config),
+            {"input_ids": ids, "labels": ids},
+        )
+    return model.train(), lambda out, _: out, (batch, None)
+
+
+def _clip(transformers: Any, small: dict[str, Any]) -> tuple[Any, Any, Any]:
+    import torch
+
+    towers = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    shared = {key: small[key] for key in towers}
+    config = transformers.CLIPConfig(
+        text_config={**shared, "vocab_size": 50, "eos_token_id": 2},
+        vision_config={**shared, "image_size": 32, "patch_size": 8},
+        projection_dim=8,
+    )
+    batch = {
+        "input_ids": torch.randint(3, 50, (2, 8)),
+        "pixel_values": torch.randn(2, 3, 32, 32, dtype=torch.float64),
+        "return_loss": True,
+    }
+    return transformers.CLIPModel(config), lambda out, _: out, (batch, None)
+
+
+def _from_torch(name: str) -> tuple[Any, Any, Any]:
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    model = TORCH[name](nn)
+    x, y = torch.randn(3, 5, 6, dtype=torch.float64), torch.randn(3, 5, 6, dtype=torch.float64)
+
+    def loss(out: Any, target: Any) -> Any:
+        return functional.mse_loss(out[0] if isinstance(out, tuple) else out, target)
+
+    if name in ("transformer", "decoder layer"):
+        return model, loss, ((x, y), y)
+    if name == "attention":
+        return model, loss, ((x, x, x), y)
+    if name == "message passing":
+        return model, loss, ((x[0], torch.randint(0, 5, (2, 12))), y[0])
+    return model, loss, (x, y)
+
+
+def _message_passing(nn: Any) -> Any:
+    """Two rounds of gather, transform, scatter-add over the edges [2, m] of a graph."""
+    import torch
+
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.message, self.update = nn.Linear(12, 6), nn.GRUCell(6, 6)
+
+        def forward(self, x: Any, edges: Any) -> Any:
+            for _ in range(2):
+                sender, receiver = edges
+                messages = torch.tanh(self.message(torch.cat([x[sender], x[receiver]], 1)))
+                x = self.update(torch.zeros_like(x).index_add(0, receiver, messages), x)
+            return x
+
+    return Graph()
+
+
+TORCH: dict[str, Callable[[Any], Any]] = {
+    "rnn": lambda nn: nn.RNN(6, 6, batch_first=True),
+    "gru": lambda nn: nn.GRU(6, 6, 2, batch_first=True),
+    "lstm": lambda nn: nn.LSTM(6, 6, batch_first=True),
+    "bidirectional lstm": lambda nn: nn.LSTM(6, 3, bidirectional=True, batch_first=True),
+    "projected lstm": lambda nn: nn.LSTM(6, 8, proj_size=6, batch_first=True),
+    "encoder layer": lambda nn: nn.TransformerEncoderLayer(6, 2, 8, batch_first=True),
+    "decoder layer": lambda nn: nn.TransformerDecoderLayer(6, 2, 8, batch_first=True),
+    "transformer": lambda nn: nn.Transformer(6, 2, 1, 1, 8, batch_first=True),
+    "attention": lambda nn: nn.MultiheadAttention(6, 2, batch_first=True),
+    "message passing": _message_passing,
+}
+SOURCES: dict[str, Callable[[str], tuple[Any, Any, Any]]] = {
+    "timm": _from_timm,
+    "torchvision": _from_torchvision,
+    "detection": _from_detection,
+    "transformers": _from_transformers,
+    "torch": _from_torch,
+}
+
+
+def write_table() -> None:
+    """README.md from the records."""
+    rows = [json.loads(line) for line in RECORDS.read_text().splitlines()]
+    right = [r for r in rows if "value" in r]
+    refused = [r for r in rows if "refused" in r]
+    off = [abs(r["value"] - r["by differences"]) / abs(r["value"]) for r in right if r["value"]]
+    lines = [
+        "# One small model of every family",
+        "",
+        (__doc__ or "").split("\n\n")[1],
+        "",
+        f"{len(right)} of {len(rows)} models are measured; the two numbers differ by "
+        f"{sorted(off)[len(off) // 2]:.0e} in the median, {max(off):.0e} at most. "
+        f"{sum(bool(r['changed']) for r in right)} left something changed. {len(refused)} are refused.",
+        "",
+        "| model | weights | λ₁ | by differences | check | changed |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['model']} | {r['parameters']:,} | {r['value']:.7g} | {r['by differences']:.7g} "
+        f"| {r['check']} | {', '.join(r['changed']) or '–'} |"
+        for r in right
+    ]
+    lines += ["", "| not measured | why |", "|---|---|"]
+    lines += [f"| {r['model']} | {r['refused'].replace('|', '/')} |" for r in refused]
+    TABLE.write_text("\n".join(lines) + "\n")
+
+
+def main(asked: list[str]) -> None:
+    """All models, or those asked for."""
+    if asked:
+        for label in asked:
+            print(json.dumps(measure_one(label)))
+        return
+    done = (
+        {json.loads(line)["model"] for line in RECORDS.read_text().splitlines()}
+        if RECORDS.exists()
+        else set()
+    )
+    waiting = [label for label in names() if label not in done]
+    for number, label in enumerate(waiting, 1):
+        try:
+            command = [sys.executable, __file__, label]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+            line = result.stdout.strip().splitlines()[-1] if result.stdout.strip() else ""
+            row = json.loads(line) if line else {"model": label, "refused": f"exit code {result.returncode}"}
+        except subprocess.TimeoutExpired:
+            row = {"model": label, "refused": f"more than {LIMIT} s on this machine"}
+        with RECORDS.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{number}/{len(waiting)} {label}: {row.get('refused') or row['check']}", flush=True)
+    write_table()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
