@@ -1,7 +1,8 @@
 """Measure one small model of every family, and check each number in another way.
 
 Each model stands in float64, its usual piecewise linear layers smooth, on two or four random examples. At the
-eigenvector v of λ₁ the Rayleigh quotient vᵀ(∇L(w + hv) − ∇L(w − hv)) / 2h takes no second derivative. Parameters, buffers, gradients, modes and random numbers must be the same bits afterwards.
+eigenvector v of λ₁ the Rayleigh quotient vᵀ(∇L(w + hv) − ∇L(w − hv)) / 2h takes no second derivative.
+Parameters, buffers, gradients, modes and random numbers must be the same bits afterwards.
 
     python results/models/sweep.py                 # every model, each in a process of its own; resumes
     python results/models/sweep.py timm/resnet18   # one
