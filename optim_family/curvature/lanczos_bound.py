@@ -12,7 +12,7 @@ that the search has met, this of those that it may have missed.
 
 Source: J. van Dorsselaer, M. Hochstenbach, H. van der Vorst, "Computing probabilistic bounds for extreme
 eigenvalues of symmetric matrices with the Lanczos method", SIAM J. Matrix Anal. Appl. 22 (2000), with p_m²
-alone; N. Akhiezer, "The Classical ScheduleContext Problem" (1965), chapter 2, for K.
+alone; N. Akhiezer, "The Classical Moment Problem" (1965), chapter 2, for K.
 """
 
 from typing import Final

@@ -1,15 +1,12 @@
-"""Batch normalisation out of primitives is torch's, and right in the third derivative too."""
+"""Third derivatives through batch normalisation are those of differences."""
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from optim_family.data.datasets import Dataset
-from optim_family.theory.third_derivative import primitive_batch_norm, third_derivative
+from optim_family.theory.third_derivative import third_derivative
 from optim_family.training.objective import Objective
-
-EXACT = 1e-11
 
 
 def draw(*shape, seed=0):
@@ -43,40 +40,6 @@ def curvature(at, w, v):
     """vᵀ∇²L(w)v by the core's Hessian."""
     at.space.assign(w)
     return float(v @ (at.hessian() @ v))
-
-
-@pytest.mark.parametrize("shape", [(6, 3), (5, 3, 4, 2)], ids=["vectors", "images"])
-@pytest.mark.parametrize("affine", [True, False])
-def test_it_is_torchs_normalisation_and_its_gradient(shape, affine):
-    x, u = draw(*shape).requires_grad_(), draw(*shape, seed=1)
-    weight, bias = (
-        (draw(3, seed=2).requires_grad_(), draw(3, seed=3).requires_grad_()) if affine else (None, None)
-    )
-    inputs = [t for t in (x, weight, bias) if t is not None]
-
-    def both():
-        y = functional.batch_norm(x, None, None, weight, bias, True, 0.1, 1e-3)
-        return y, *torch.autograd.grad((y * u).sum(), inputs)
-
-    expected = both()
-    with primitive_batch_norm():
-        for ours, original in zip(both(), expected, strict=True):
-            assert torch.allclose(ours, original, rtol=EXACT, atol=EXACT)
-
-
-def test_evaluation_is_left_to_torch():
-    x, mean, var = draw(4, 3), draw(3, seed=1), draw(3, seed=2).square()
-    expected = functional.batch_norm(x, mean, var)
-    with primitive_batch_norm():
-        assert torch.equal(functional.batch_norm(x, mean, var), expected)
-
-
-def test_afterwards_torchs_own_is_back_also_when_something_failed():
-    before = functional.batch_norm
-    with pytest.raises(ZeroDivisionError), primitive_batch_norm():
-        assert functional.batch_norm is not before
-        raise ZeroDivisionError
-    assert functional.batch_norm is before
 
 
 def test_the_third_derivative_is_a_difference_of_second_ones():
