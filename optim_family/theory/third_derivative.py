@@ -1,8 +1,8 @@
 """Third derivatives of a network's loss: ∇(vᵀ∇²L v).
 
 Through torch's own training-mode batch normalisation third derivatives are wrong by some per cent, or raise.
-The core's are right to any order: the derivative of log λ₁ along the weights is −2, as λ₁(H(cw)) = λ₁(H(w))/c²
-demands.
+The core's are right to any order: as λ₁(H(cw)) = λ₁(H(w))/c² demands, the derivative of log λ₁
+along the weights is −2.
 """
 
 import torch
