@@ -44,23 +44,23 @@ class RecorderCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """A step, unless gradients are still being accumulated."""
+        """Record a step, unless gradients are still being accumulated."""
         if self.recorder and trainer.global_step > self.steps:
             self.steps = trainer.global_step
             self.recorder.step(loss=_loss(outputs))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """No more records."""
+        """End the run."""
         if self.recorder:
             self.recorder.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """The run says that it failed."""
+        """End the run with the status `failed`."""
         if self.recorder:
             self.recorder.close("failed")
 
 
 def _loss(outputs: Any) -> float | None:
-    """Of the batch, where the module gives it away."""
+    """The loss of the batch, if the module returns it."""
     loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
     return float(loss) if isinstance(loss, Tensor) else None

@@ -37,9 +37,9 @@ from optim_family.training.record import training_record
 @final
 @dataclass(frozen=True)
 class LossAndGeometry:
-    """The loss over all chunks where the weights are, and the optimizer's geometry with its gradient.
+    """The loss over all chunks at the present weights, and the optimizer's geometry with its gradient.
 
-    There is no geometry where the loss or the gradient is not finite.
+    `geometry` is None if the loss or the gradient is not finite.
     """
 
     loss: float
@@ -54,24 +54,24 @@ class LossAndGeometry:
 class Recorder:
     """Records a run while a script trains it; a context manager, or close it at the end.
 
-    Weights, gradients, buffers and random state stay as they are. Remembers the step, τ = Σ ηλ, the highest
-    reported loss and the probes. After a loss that is not finite it records no more.
+    Weights, gradients, buffers and random state do not change. Remembers the step, τ = Σ ηλ, the highest
+    reported loss and the state of the probes. Stops recording after a loss that is not finite.
 
     Args:
         model: as for `measure`; in its present mode at each record.
         optimizer: any; its geometry is that of a step with the gradient over all chunks.
         loss_fn: the mean loss of one chunk, a scalar.
-        chunks: pairs (x, y), which are kept: the loss is Σ (n_chunk/n) · loss_fn(model(x), y).
-        every: steps between two records; the first is made at once.
-        out: a new folder; the first free one of runs/NAME, runs/NAME-2, … if None.
-        views: which sharpnesses. If None, raw; spherical if ⟨g, w⟩ is nearly 0, as for a scale-invariant
-            loss; preconditioned if there is a metric beyond the identity.
-        rtol: relative error at which a reading stops.
+        chunks: pairs (x, y), kept in memory: the loss is Σ (n_chunk/n) · loss_fn(model(x), y).
+        every: steps between two records; the first is written at once.
+        out: a new folder; if None, the first free one of runs/NAME, runs/NAME-2, …
+        views: names of the views. If None, raw; spherical if ⟨g, w⟩ is nearly 0, as for a scale-invariant
+            loss; preconditioned if the metric is not the identity.
+        rtol: relative error at which a measurement stops.
 
     Raises:
-        UsageError: the folder is taken.
-        ValueError: an argument is not what it is said to be above, no trained weights of the model, or a view
-            whose metric is not known.
+        UsageError: the folder holds a run.
+        ValueError: an argument is invalid, the optimizer trains no weight of the model, or the metric of a
+            view is unknown.
     """
 
     def __init__(
@@ -87,16 +87,19 @@ class Recorder:
         rtol: float = 1e-3,
     ) -> None:
         self.model, self.optimizer, self.loss_fn, self.chunks = model, optimizer, loss_fn, list(chunks)
-        recorder_metadata.check(model, optimizer, self.chunks, every=every, views=views, rtol=rtol)
-        held = (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
-        self.space = ParameterSpace({str(index): p for index, p in enumerate(held)})
+        recorder_metadata.check(model, optimizer, self.chunks, every, views, rtol)
+        trained = (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+        self.space = ParameterSpace({str(index): p for index, p in enumerate(trained)})
         self.every, self.count, self.tau, self.peak = every, 0, 0.0, -math.inf
         self._begin = time.perf_counter()
         path = recorder_metadata.folder(out, recorder_metadata.name(optimizer))
         point = self._loss_and_geometry()
-        self.panel = ProbeSet(views or self._default_views(point), rtol=rtol)
-        first = self._measure(point)  # before anything is written: a wrong view leaves no folder behind
-        views = [view.name for view in self.panel.views]
+        if not views:
+            metric = point.geometry.metric if point.geometry else UnknownMetric(self.space.dim, "no gradient")
+            views = select_views(None, RECORDER, metric, invariant=point.radial < RADIAL).views
+        self.probes = ProbeSet(views, rtol=rtol)
+        first = self._measure(point)  # before anything is written: an invalid view leaves no folder
+        views = [view.name for view in self.probes.views]
         spec = recorder_metadata.spec(model, optimizer, loss_fn, every=every, views=views, rtol=rtol)
         self.store = RunStore.open(path, spec)
         weakref.finalize(self, self.store.close)
@@ -108,11 +111,11 @@ class Recorder:
         """Call after each `optimizer.step()`.
 
         Args:
-            loss: of this step; the record holds the highest since the last one.
-            test_accuracy: a fraction, for the record of this step, if it makes one.
+            loss: of this step; a record holds the highest since the last record.
+            test_accuracy: a fraction, for the record of this step, if there is one.
 
         Raises:
-            ValueError: test_accuracy is no fraction.
+            ValueError: test_accuracy is not a fraction.
         """
         accuracy = None if test_accuracy is None else float(test_accuracy)
         if accuracy is not None and not 0 <= accuracy <= 1:
@@ -124,7 +127,7 @@ class Recorder:
             self._write(self._measure(self._loss_and_geometry()) | {"test_accuracy": accuracy})
 
     def close(self, status: str = "done") -> None:
-        """Nothing more will come; closing twice is harmless."""
+        """End the run; closing twice is harmless."""
         if self.status == "running":
             self._write_status(status)
         self.store.close()
@@ -141,12 +144,12 @@ class Recorder:
         self._write_status("running" if record["views"] else "diverged")
 
     def _measure(self, point: LossAndGeometry) -> dict[str, Any]:
-        """A record of the present step, in the fields of those of `run`."""
+        """A record of the present step, with the fields of `run`."""
         weights, readings = self.space.weights(), {}
         if point.geometry:
             with torch.inference_mode(False), full_precision(), torch.enable_grad():
                 check_once(point.shares, self.space.tensors)
-                readings = self.panel(Hessian(point.shares, self.space.tensors), weights, point.geometry)
+                readings = self.probes(Hessian(point.shares, self.space.tensors), weights, point.geometry)
         return training_record(
             step=self.count,
             tau=self.tau,
@@ -162,28 +165,24 @@ class Recorder:
             elapsed=time.perf_counter() - self._begin,
         )
 
-    def _default_views(self, point: LossAndGeometry) -> tuple[str, ...]:
-        metric = point.geometry.metric if point.geometry else UnknownMetric(self.space.dim, "no gradient")
-        return select_views(None, RECORDER, metric, invariant=point.radial < RADIAL).views
-
     def _loss_and_geometry(self) -> LossAndGeometry:
-        """The loss and, with its own gradient in the place of the script's, the geometry."""
-        right: dict[int, Tensor] = {}  # by chunk: a loss that draws random numbers may be evaluated twice
+        """The loss and the geometry, with the gradient over all chunks instead of the script's."""
+        correct: dict[int, Tensor] = {}  # by chunk: a loss that draws random numbers may be evaluated twice
 
-        def counted(outputs: Any, y: Any) -> Tensor:
-            logits = getattr(outputs, "logits", outputs)  # the models of transformers answer with more
+        def loss_and_accuracy(outputs: Any, y: Any) -> Tensor:
+            logits = getattr(outputs, "logits", outputs)  # models of transformers return a ModelOutput
             labelled = isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point()
             if labelled and isinstance(logits, Tensor) and logits.ndim == 2:
-                right[id(y)] = logits.detach().argmax(1) == y
+                correct[id(y)] = logits.detach().argmax(1) == y
             return self.loss_fn(outputs, y)
 
         params, loss = self.space.tensors, 0.0
         with torch.inference_mode(False), full_precision(), torch.enable_grad():
             total = torch.zeros_like(self.space.weights())
-            for share in chunk_losses(self.model, counted, self.chunks):
+            for share in chunk_losses(self.model, loss_and_accuracy, self.chunks):
                 value, gradient = chunk_gradient(share, params)
                 loss, total = loss + float(value), total + gradient
-        accuracy = float(torch.cat([*right.values()]).double().mean()) if right else None
+        accuracy = float(torch.cat([*correct.values()]).double().mean()) if correct else None
         shares = chunk_losses(self.model, self.loss_fn, self.chunks)
         with _gradients_replaced(params, unflatten(total, params)):
             g, w = self.space.gradient(), self.space.weights()

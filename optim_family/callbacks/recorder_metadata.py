@@ -15,28 +15,18 @@ from optim_family.optimizers.base import OptimizerBase
 from optim_family.optimizers.external.hyperparameters import arguments
 from optim_family.runs.layout import SPEC
 from optim_family.space import ParameterSpace
-from optim_family.training.provenance import make_provenance
+from optim_family.training.record import make_provenance
 from optim_family.training.spec import RunSpec
 
 LIBRARIES: Final = ("optim-family", "torch", "numpy", "scipy")
 
 
 def check(
-    model: nn.Module,
-    optimizer: Optimizer,
-    chunks: Sequence[Any],
-    *,
-    every: int,
-    views: Sequence[str] | None,
-    rtol: float,
+    model: nn.Module, optimizer: Optimizer, chunks: Sequence[Any], every: int, views: Any, rtol: float
 ) -> None:
-    """Check the arguments of a recorder.
-
-    Raises:
-        ValueError: one of them is invalid.
-    """
+    """Raise ValueError if an argument of a recorder is invalid."""
     if not isinstance(optimizer, Optimizer):
-        raise ValueError(f"the optimizer must be one of torch's kind; got {type(optimizer).__name__}.")
+        raise ValueError(f"the optimizer must be a torch.optim.Optimizer; got {type(optimizer).__name__}.")
     own = {id(p) for p in model.parameters() if p.requires_grad}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise ValueError(f"{type(optimizer).__name__} trains no weight of {type(model).__name__}.")
@@ -46,12 +36,9 @@ def check(
         raise ValueError(f"rtol must lie between 0 and 1; got {rtol!r}.")
     if isinstance(views, str):
         raise ValueError(f"views must be a list of names; write [{views!r}].")
-    if wrong := [type(chunk).__name__ for chunk in chunks if not _is_pair(chunk)]:
-        raise ValueError(f"each chunk must be a pair (x, y); got {wrong[0]}.")
-
-
-def _is_pair(chunk: Any) -> bool:
-    return isinstance(chunk, tuple | list) and len(chunk) == 2
+    for chunk in chunks:
+        if not (isinstance(chunk, tuple | list) and len(chunk) == 2):
+            raise ValueError(f"each chunk must be a pair (x, y); got {type(chunk).__name__}.")
 
 
 def spec(
@@ -63,7 +50,7 @@ def spec(
     views: Sequence[str],
     rtol: float,
 ) -> dict[str, Any]:
-    """The fields of a RunSpec, as far as they are known here, as JSON."""
+    """The fields of a RunSpec as JSON; null if unknown."""
     return dict.fromkeys(RunSpec.model_fields) | {
         "optimizer": name(optimizer),
         "hyper": hyper(optimizer),
@@ -77,7 +64,7 @@ def spec(
 
 
 def provenance(optimizer: Optimizer, space: ParameterSpace, examples: Sequence[int]) -> dict[str, Any]:
-    """What the numbers depend on beyond that, as JSON; `examples` counts those of each chunk."""
+    """The content of provenance.json; `examples` holds the number of examples of each chunk."""
     kind = type(optimizer)
     return make_provenance(
         space,
@@ -89,7 +76,7 @@ def provenance(optimizer: Optimizer, space: ParameterSpace, examples: Sequence[i
 
 
 def name(optimizer: Optimizer) -> str:
-    """As `run` has it, `gd` or `torch:AdamW`; else the name of the class."""
+    """The name in `run`, `gd` or `torch:AdamW`; else the name of the class."""
     kind = type(optimizer)
     package = kind.__module__.partition(".")[0]
     registered = {entry.target: entry.name for entry in registry.entries().values()}
@@ -98,7 +85,7 @@ def name(optimizer: Optimizer) -> str:
 
 
 def hyper(optimizer: Optimizer) -> dict[str, Any]:
-    """The hyper-parameters of the first group, a number or a word each."""
+    """The hyper-parameters of the first group, each a number or a string."""
     group, values = optimizer.param_groups[0], dict[str, Any]()
     if isinstance(optimizer, OptimizerBase):
         return {field: group[field] for field in type(optimizer).Hyper.model_fields}
@@ -110,26 +97,25 @@ def hyper(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def rate(optimizer: Optimizer) -> float:
-    """η of the first group, now."""
+    """Present η of the first group."""
     return float(optimizer.param_groups[0]["lr"])
 
 
 def decay(optimizer: Optimizer) -> float:
-    """λ of the first group, now."""
+    """Present λ of the first group."""
     return float(optimizer.param_groups[0].get("weight_decay", 0.0))
 
 
 def folder(out: Path | str | None, title: str) -> Path:
-    """A folder that holds no run: `out`, or the first free one of runs/TITLE, runs/TITLE-2 and so on.
+    """`out`, or the first free folder of runs/TITLE, runs/TITLE-2 and so on.
 
     Raises:
-        UsageError: `out` holds one.
+        UsageError: `out` holds a run.
     """
-    base = Path("runs", title.replace(":", "-"))
-    candidates = (base if n == 1 else base.with_name(f"{base.name}-{n}") for n in itertools.count(1))
-    path = next(path for path in candidates if not path.exists()) if out is None else Path(out)
-    if (path / SPEC).exists():
-        raise UsageError(
-            f"{path} holds a run already; choose another folder, or leave out `out` for a new one"
-        )
-    return path
+    if out is None:
+        base = Path("runs", title.replace(":", "-"))
+        numbered = (base.with_name(f"{base.name}-{n}") for n in itertools.count(2))
+        return next(path for path in itertools.chain([base], numbered) if not path.exists())
+    if (Path(out) / SPEC).exists():
+        raise UsageError(f"{out} holds a run already; choose another folder, or omit `out` for a new one")
+    return Path(out)

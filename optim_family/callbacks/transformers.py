@@ -21,7 +21,7 @@ class RecorderCallback(TrainerCallback):
     """A `Recorder` for the length of a training; remembers it.
 
     Args:
-        batches: as the model takes them, {"input_ids": …, "labels": …, …}; the loss is the model's own.
+        batches: inputs of the model, {"input_ids": …, "labels": …, …}; the loss is the model's own.
         **options: those of `Recorder`: every, out, views, rtol.
 
     Raises:
@@ -44,19 +44,19 @@ class RecorderCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A step of the optimizer."""
+        """Record a step of the optimizer."""
         if self.recorder:
             self.recorder.step()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """No more records."""
+        """End the run."""
         if self.recorder:
             self.recorder.close()
 
 
 def its_own_loss(outputs: Any, labels: Any) -> Tensor:
-    """The loss that the model computes where it is given labels."""
+    """The loss that the model computes if its inputs have labels."""
     loss: Tensor = outputs.loss
     return loss

@@ -13,7 +13,7 @@ from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.record_log import finite
 from optim_family.runs.run import read_run
 from optim_family.theory.demos import SUBJECTS, Demo, network
-from optim_family.training.provenance import library_versions
+from optim_family.training.record import library_versions
 
 
 def run_demo(name: str | None, output: Output) -> Demo:

@@ -38,9 +38,7 @@ class HyperParameters(BaseModel):
 
 
 class OptimizerBase(torch.optim.Optimizer, ABC):
-    """A torch optimizer with one group of hyper-parameters that can describe its own geometry.
-
-    Its state is that of every torch optimizer: one dict a tensor and one group of hyper-parameters.
+    """A torch optimizer with one parameter group that can describe its own geometry.
 
     Args:
         params: the trained tensors, or pairs of name and tensor.
@@ -60,7 +58,7 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
     # Shapes of the tensors that the conformance suite trains.
     test_shapes: ClassVar[Sequence[tuple[int, ...]]] = ((4, 3), (5,))
     tried_on: ClassVar[Sequence[tuple[int, ...]]] = test_shapes  # former name
-    # The usual mini-batch size; None for an optimizer that is meant for the full batch.
+    # The usual mini-batch size; None for the full batch.
     batch_size: ClassVar[int | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -70,12 +68,7 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
         if shapes is not None:
             cls.test_shapes = cls.tried_on = shapes
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        hyper: HyperParameters | None = None,
-        **values: Any,
-    ) -> None:
+    def __init__(self, params: Iterable[Any], hyper: HyperParameters | None = None, **values: Any) -> None:
         if hyper is not None and values:
             raise ValueError(f"give {type(self).__name__} a Hyper object or keywords, not both.")
         super().__init__(params, (hyper or self.Hyper(**values)).model_dump())
@@ -93,9 +86,9 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
         """
 
     def rescaling(self) -> tuple[float, float] | None:
-        """Exponents (a, b): (w, η, λ) → (cw, cᵃη, cᵇλ) leaves the path of w/‖w‖ unchanged.
+        """Exponents (a, b) such that (w, η, λ) → (cw, cᵃη, cᵇλ) leaves the path of w/‖w‖ unchanged.
 
-        On every scale-invariant loss and for every c > 0; None where no exponents do that.
+        This holds for every scale-invariant loss and every c > 0; None if there are no such exponents.
         """
         return None
 
@@ -129,7 +122,7 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
         return flatten(torch.as_tensor(self.state[w][key]).expand_as(w) for w in self.weights)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refuse a second group: a rate that varies over the weights belongs in the metric P."""
+        """Raise ValueError for a second group: a rate that varies over weights belongs in the metric P."""
         if self.param_groups:
             raise ValueError(
                 f"{type(self).__name__} has one learning rate and one decay for all weights, so that its "
@@ -142,7 +135,7 @@ Member = OptimizerBase  # former name
 
 
 class FamilyOptimizer(OptimizerBase, ABC):
-    """An optimizer that moves one tensor at a time, in the lines of `update`."""
+    """An optimizer that moves one tensor at a time, by `update`."""
 
     # Whether `update` reads self.rho and self.gradient_norm, which cost two passes over the weights a step.
     needs_norms: ClassVar[bool] = True
@@ -152,14 +145,16 @@ class FamilyOptimizer(OptimizerBase, ABC):
 
     @abstractmethod
     def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
-        """Move one tensor in place: the algorithm, one line per line of mathematics.
+        """Move one tensor in place: the algorithm, one line of code per line of mathematics.
+
+        Unless `needs_norms` is False, self.rho is the norm of all trained weights before the step, and
+        self.gradient_norm that of all gradients.
 
         Args:
             w: the tensor, any shape.
-            grad: its gradient, the same shape; not to be changed.
+            grad: its gradient, the same shape; must not be changed.
             state: of this tensor; empty before the first step.
-            h: the hyper-parameters in force. Unless the class says `needs_norms = False`, self.rho is the
-                norm of all trained weights before the step, and self.gradient_norm that of all gradients.
+            h: the hyper-parameters in force.
         """
 
     @torch.no_grad()
@@ -177,14 +172,14 @@ class FamilyOptimizer(OptimizerBase, ABC):
 
     @torch.no_grad()
     def next_step_entry(self, entry: Callable[[Tensor, Tensor, State, Values], Tensor]) -> Tensor:
-        """An entry as the next step will use it, over all tensors, [d]; a scalar is repeated.
+        """A state entry as the next step will use it, over all tensors, [d]; a scalar is repeated.
 
         Args:
-            entry: from (w, grad, state, h), as in `update`, to a tensor that expands to w's shape; must
-                not change the state.
+            entry: function of (w, grad, state, h), as in `update`, that returns a tensor which expands to
+                w's shape; must not change the state.
 
         Raises:
-            ValueError: no tensor has a gradient; where only some have none, it is zero.
+            ValueError: no tensor has a gradient; if only some have none, theirs is zero.
         """
         if all(w.grad is None for w in self.weights):
             raise ValueError(
@@ -202,8 +197,7 @@ class FamilyOptimizer(OptimizerBase, ABC):
 
     def _compute_norms(self) -> None:
         """Compute the norms before any tensor moves."""
-        if not self.needs_norms:
-            return
-        gradients = [w.grad for w in self.weights if w.grad is not None]
-        self.rho = torch.nn.utils.get_total_norm([w.detach() for w in self.weights])
-        self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        if self.needs_norms:
+            gradients = [w.grad for w in self.weights if w.grad is not None]
+            self.rho = torch.nn.utils.get_total_norm([w.detach() for w in self.weights])
+            self.gradient_norm = torch.nn.utils.get_total_norm(gradients)

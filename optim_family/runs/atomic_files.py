@@ -17,32 +17,41 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 def replace_atomically(path: Path, data: bytes | str) -> None:
-    """Give a file new contents: after a crash it holds the old contents or the new, never a part.
+    """Replace the contents of a file: after a crash it holds all of the old contents or all of the new.
 
     Raises:
         CorruptError: the file cannot be written; the old contents stay.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    unwritten = memoryview(data.encode() if isinstance(data, str) else data)
     with writing(path):
         try:
-            _write_new(temporary, data.encode() if isinstance(data, str) else data)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            with os.fdopen(descriptor, "wb", buffering=0):
+                while unwritten:
+                    unwritten = unwritten[os.write(descriptor, unwritten) :]
+                os.fsync(descriptor)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_folder(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
-def remove_partial_writes(folder: Path) -> None:
-    """Delete partial writes of killed processes; only for the single writer of `folder`."""
-    for path in folder.glob(".*.tmp"):
+def remove_partial_writes(*folders: Path) -> None:
+    """Delete partial writes of killed processes; only for the single writer of the folders."""
+    for path in (path for folder in folders for path in folder.glob(".*.tmp")):
         if is_partial_write(path.name):
             path.unlink()
 
 
 def is_partial_write(name: str) -> bool:
-    """Whether a file name is that of a partial write of `replace_atomically`."""
+    """Whether `replace_atomically` uses such a name for its temporary file."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
@@ -70,10 +79,10 @@ def seal(value: Mapping[str, Any]) -> str:
 
 
 def unseal(path: Path) -> dict[str, Any]:
-    """The value that `seal` made the text of a file from.
+    """The value that `seal` wrote to a file.
 
     Raises:
-        CorruptError: the text differs from that of `seal`, or has a newer format.
+        CorruptError: the file is damaged, or has a newer format.
     """
     try:
         text = path.read_bytes().decode()
@@ -89,25 +98,6 @@ def unseal(path: Path) -> dict[str, Any]:
     if not intact:
         raise CorruptError(f"{path} is damaged: its contents do not match their SHA-256")
     return value
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        unwritten = memoryview(data)
-        while unwritten:
-            unwritten = unwritten[os.write(descriptor, unwritten) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def diff_specs(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""The numbers of records as columns: as dictionaries a million records take more than a gigabyte."""
+"""The numbers of records as columns; as dictionaries a million records need more than a gigabyte."""
 
 import math
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class Columns:
     """The numbers of records by field; a nested field is `views.spherical.ratio`."""
 
     def __init__(self, blocks: Iterable[Rows]) -> None:
-        """Take blocks of records, which are read once, at the first access, and not kept."""
+        """`blocks` of records are read once, at the first access, and not kept."""
         self._blocks = blocks
         self._columns: dict[str, Array] = {}
 
@@ -35,7 +35,7 @@ class Columns:
         return list(self._parsed[1])
 
     def __getitem__(self, name: str) -> Array:
-        """One field at every record, [count], read-only; NaN where it is absent or no number."""
+        """One field at every record, [count], read-only; NaN if it is missing or not a number."""
         if name not in self._columns:
             count, buffers = self._parsed
             column = np.full(count, np.nan)
@@ -66,26 +66,16 @@ def _numbers(prefix: str, rows: Rows) -> dict[str, Array]:
         if isinstance(values, np.ndarray):
             columns[name] = values
             continue
-        kinds = set(map(type, values))
-        nested = kinds == {dict}
-        columns[name] = (
-            np.full(len(rows), np.nan) if nested else np.fromiter(map(_number, values), np.float64)
-        )
-        if dict in kinds:
-            columns |= _numbers(f"{name}.", values if nested else list(map(_fields, values)))
+        numbers = (value if isinstance(value, int | float) else math.nan for value in values)
+        columns[name] = np.fromiter(numbers, np.float64, len(rows))
+        if dict in set(map(type, values)):
+            nested = [value if isinstance(value, dict) else {} for value in values]
+            columns |= _numbers(f"{name}.", nested)
     return columns
 
 
-def _number(value: Any) -> float:
-    return value if isinstance(value, (int, float)) else math.nan
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _transpose(rows: Rows) -> dict[str, Array | list[Any]]:
-    """The values of each field, as an array if all are numbers; rows nearly always have equal fields."""
+    """The values of each field, as an array if all are numbers; fast if all rows have the same fields."""
     with suppress(KeyError):
         if len(set(map(len, rows))) == 1:
             return {field: _values(rows, field) for field in rows[0]}

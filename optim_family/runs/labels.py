@@ -11,7 +11,7 @@ Spec = Mapping[str, Any]
 
 SYMBOLS = {"weight_decay": "wd", "momentum": "β", "beta1": "β₁", "beta2": "β₂", "eps": "ε"}
 ALWAYS = ("lr", "weight_decay")
-ARM = ("optimizer", "hyper", "batch_size", "schedule")  # what a study compares; the rest is held equal
+ARM = ("optimizer", "hyper", "batch_size", "schedule")  # a study compares these; its other fields are equal
 # The words for a field of a specification, with and without a value.
 SETTING = {
     "model": ("{}", ""),
@@ -25,10 +25,7 @@ SETTING = {
     "seed": ("seed {}", ""),
 }
 # Part of a label only if nothing else distinguishes two runs; `data` with its whole path.
-INCIDENTAL = (
-    *("data", "precision", "device", "steps", "views", "every", "rtol"),
-    *("midpoint", "batch_sharpness", "hvp"),
-)
+INCIDENTAL = "data precision device steps views every rtol midpoint batch_sharpness hvp".split()
 
 
 def label(spec: Spec) -> str:
@@ -50,7 +47,12 @@ def labels(specs: Sequence[Spec], names: Sequence[str] | None = None) -> list[st
     if len(specs) == 1:
         return [label(specs[0])]
     fields = [field for field in SETTING if _differs(_words(spec, field) for spec in specs)]
-    texts = [_text(spec, _distinguishing(spec, specs), fields) for spec in specs]
+    several = _differs(spec["optimizer"] for spec in specs)
+    texts = [
+        _text(spec, _distinguishing(spec, _same_optimizer(spec, specs), first), fields)
+        for spec in specs
+        for first in [_important(spec) if several else ALWAYS]
+    ]
     for field in INCIDENTAL:
         values = [compact(spec.get(field)) for spec in specs]
         if len(set(texts)) < len(texts) and _differs(values):
@@ -78,10 +80,10 @@ def arms(specs: Sequence[Spec]) -> list[str]:
 
 
 def setting(specs: Sequence[Spec]) -> str:
-    """What all runs have in common: `resnet18, digits, all images, full batch, …, moment diagonal`."""
+    """The fields that all runs share: `resnet18, digits, all images, full batch, …, moment diagonal`."""
     first, *others = specs
     fields = [f for f in SETTING if f in first and all(o.get(f) == first[f] for o in others)]
-    # The run of a script, which has no norm, knows neither limit nor batch size.
+    # The limit and batch size of a script's run, which has no norm, are unknown.
     optional = ("ghost_batch",) if first.get("norm") else ("ghost_batch", "limit", "batch_size")
     shared = [
         words for f in fields if (words := _words(first, f)) and (f not in optional or first[f] is not None)
@@ -92,7 +94,7 @@ def setting(specs: Sequence[Spec]) -> str:
 
 
 def compact(value: Any) -> str:
-    """A value in few characters: 1e-05 → 1e-5, 2.0 → 2; numbers to six digits."""
+    """A short text for a value: 1e-05 → 1e-5, 2.0 → 2; six significant digits."""
     if value is None:
         return "unset"
     if isinstance(value, float):
@@ -107,24 +109,20 @@ def _important(spec: Spec) -> list[str]:
     return list(dict.fromkeys([*(h for h in ALWAYS if h in hyper), *others]))
 
 
-def _distinguishing(spec: Spec, specs: Sequence[Spec]) -> list[str]:
-    """What differs between the runs of this optimizer; if there are others, what is important too."""
-    hyper, same = spec["hyper"], _same_optimizer(spec, specs)
-    first = [h for h in ALWAYS if h in hyper] if len(same) == len(specs) else _important(spec)
-    return list(dict.fromkeys([*first, *_differing(hyper, same)]))
+def _distinguishing(spec: Spec, same: Sequence[Spec], first: Sequence[str] = ALWAYS) -> list[str]:
+    """The hyper-parameters `first`, and those that differ between the runs `same` of the optimizer."""
+    hyper = spec["hyper"]
+    differing = (h for h in hyper if _differs(other["hyper"].get(h) for other in same))
+    return list(dict.fromkeys([*(h for h in first if h in hyper), *differing]))
 
 
 def _same_optimizer(spec: Spec, specs: Sequence[Spec]) -> list[Spec]:
     return [other for other in specs if other["optimizer"] == spec["optimizer"]]
 
 
-def _differing(hyper: Mapping[str, Any], specs: Sequence[Spec]) -> list[str]:
-    return [h for h in hyper if _differs(spec["hyper"].get(h) for spec in specs)]
-
-
 def _arm(spec: Spec, specs: Sequence[Spec]) -> str:
     hyper, same = spec["hyper"], _same_optimizer(spec, specs)
-    names = dict.fromkeys([*(h for h in ALWAYS if h in hyper), *_differing(hyper, same)])
+    names = _distinguishing(spec, same)
     words = [hyper[h] if isinstance(hyper[h], str) else _hyper_words(h, hyper[h]) for h in names]
     if spec["batch_size"] is not None or _differs(other["batch_size"] for other in same):
         words.append(_words(spec, "batch_size"))

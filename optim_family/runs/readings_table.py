@@ -1,4 +1,4 @@
-"""The readings of several runs as one table: a row for each record and view."""
+"""The measurements of several runs as one table: a row for each record and view."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def load_runs(path: str | Path) -> "pandas.DataFrame":
-    """Every reading of every run in a folder and below it: one row for each record and view.
+    """Every measurement of every run in a folder and below it: one row for each record and view.
 
     Args:
         path: a run directory, or a folder above run directories.
 
     Returns:
         The columns `run` (its folder) and `status`; the specification, `optimizer`, `model`, … and
-        `hyper.lr`, …; the record, `step`, `tau`, `train_loss`, …; then `view` and its reading, `value`,
-        `threshold`, `ratio`, …, `converged` being 1 or 0. Records and readings are in their own units, and
-        floats but for `step`; NaN where a number was not finite or a view does not apply.
+        `hyper.lr`, …; the record, `step`, `tau`, `train_loss`, …; then `view` and its measurement, `value`,
+        `threshold`, `ratio`, …, `converged` being 1 or 0. Numbers have the units of the record, and are
+        floats except for `step`; NaN if a number is not finite or a view does not apply.
 
     Raises:
         UsageError: there is no run directory.
@@ -32,10 +32,7 @@ def load_runs(path: str | Path) -> "pandas.DataFrame":
 
 
 def frame(runs: Sequence[Run]) -> "pandas.DataFrame":
-    """The table of `load_runs`, of these runs.
-
-    A record without any view, such as the only one of a run that diverged at once, has a row too.
-    """
+    """The table of `load_runs` for these runs; a record without any view has a row too."""
     import pandas
 
     parts = [(run, view) for run in runs if run.columns.count for view in (tuple(views(run)) or (None,))]
@@ -47,7 +44,7 @@ def frame(runs: Sequence[Run]) -> "pandas.DataFrame":
 
 
 def readings(runs: Sequence[Run]) -> "pandas.DataFrame":
-    """One row for each record and view: `run`, the record, `view`, the reading; NaN where there is none."""
+    """One row for each record and view: `run`, the record, `view`, the measurement; NaN if missing."""
     parts = [(run, view) for run in runs for view in views(run)]
     table = _readings(parts)
     table.insert(0, "run", _repeat([run.path.name for run, _ in parts], parts))
@@ -55,31 +52,29 @@ def readings(runs: Sequence[Run]) -> "pandas.DataFrame":
 
 
 def _readings(parts: Sequence[tuple[Run, str | None]]) -> "pandas.DataFrame":
-    """The record, `view` and the reading of these views of runs, below each other."""
+    """The record, `view` and the measurement of these runs and views, one after another."""
     import numpy as np
     import pandas
 
-    def joined(prefix: str, field: str) -> Any:
-        return np.concatenate([[], *(series(run, prefix.format(view) + field) for run, view in parts)])
+    def concatenate(field: str) -> Any:
+        return np.concatenate([[], *(series(run, field.format(view)) for run, view in parts)])
 
+    records = {field: concatenate(field) for field in RECORD_FIELDS}
+    view = {"view": _repeat([view for _, view in parts], parts)}
     return pandas.DataFrame(
-        {
-            **{field: joined("", field) for field in RECORD_FIELDS},
-            "view": _repeat([view for _, view in parts], parts),
-            **{field: joined("{}.", field) for field in READING_FIELDS},
-        }
+        records | view | {field: concatenate(f"{{}}.{field}") for field in READING_FIELDS}
     )
 
 
 def _repeat(values: Sequence[Any], parts: Sequence[tuple[Run, str | None]]) -> Any:
-    """Each value as often as its run has records."""
+    """Each value, repeated for every record of its run."""
     import numpy as np
 
     return np.repeat(np.array(values, dtype=object), [run.columns.count for run, _ in parts])
 
 
 def _run_columns(run: Run) -> dict[str, Any]:
-    """What is the same in every row of a run."""
+    """The columns that are constant over a run."""
     spec = {name: value for name, value in run.spec.items() if name not in ("hyper", "views")}
     hyper = {f"hyper.{name}": value for name, value in run.spec["hyper"].items()}
     return {"run": str(run.path), "status": run.status.get("status"), **spec, **hyper}

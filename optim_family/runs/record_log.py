@@ -1,6 +1,6 @@
 """The log of a run: one record a line, one write a record; it only grows, and any damage is detected.
 
-Every line ends with a check, the CRC-32 of everything before it, which starts at a number of the run's own: a
+Every line ends with a check, the CRC-32 of everything before it, whose start value differs from run to run: a
 flipped bit, a lost line or a line of another log is detected. Only a truncated last line, which a killed
 process leaves, is dropped.
 """
@@ -28,24 +28,19 @@ _BLOCK = 2**16  # bytes of a read: large enough to be fast, small enough for the
 
 @final
 class RecordLog:
-    """The writer of a log: remembers its end, and compares records that are repeated.
-
-    Attributes:
-        count: records in it.
-    """
+    """The writer of a log of `count` records: remembers its end, and compares records that are repeated."""
 
     def __init__(self, path: Path, start: int) -> None:
-        """Open or make `path`; a truncated last line is cut off.
+        """Open or create `path`; a truncated last line is removed.
 
         Args:
             path: the file.
-            start: the number at which the checks start.
+            start: start value of the checks.
 
         Raises:
             CorruptError: the file cannot be written, or is damaged.
         """
-        self.path, self.count, self._size, self._check = path, 0, 0, start
-        self._last = -1
+        self.path, self.count, self._size, self._check, self._last = path, 0, 0, start, -1
         with writing(path), ExitStack() as held:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
             self._descriptor = os.open(path, flags, 0o666)
@@ -62,17 +57,16 @@ class RecordLog:
 
     def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
         """Add a record, or compare it if its step is not new; see `RunStore.append`."""
-        plain: dict[str, Any] = finite(record)
-        if plain["step"] <= self._last:
+        finite_record: dict[str, Any] = finite(record)
+        if finite_record["step"] <= self._last:
             if must_match:
-                self._compare(plain)
+                self._compare(finite_record)
             return False
-        head = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()[:-1]
-        inner = zlib.crc32(head, self._check)
-        ending = _PATTERN % inner
-        self._extend(head + ending)
-        self._check = zlib.crc32(ending, inner)
-        self._last, self.count = plain["step"], self.count + 1
+        head = json.dumps(finite_record, separators=(",", ":"), allow_nan=False).encode()[:-1]
+        line = head + _ending(head, self._check)
+        self._extend(line)
+        self._check = zlib.crc32(line, self._check)
+        self._last, self.count = finite_record["step"], self.count + 1
         return True
 
     def sync(self) -> None:
@@ -109,14 +103,14 @@ class RecordLog:
         if json.dumps(ours, sort_keys=True) != json.dumps(theirs, sort_keys=True):
             fields = "; ".join(diff_specs(theirs, ours)) or "a missing field or the sign of a zero"
             raise CorruptError(
-                f"{self.path} holds another record of step {self._stored['step']} than was now computed "
-                f"({fields}): the run was not continued exactly, perhaps on another machine or with other "
+                f"{self.path} holds another record of step {self._stored['step']} than the run computes now "
+                f"({fields}): the run was not continued exactly, perhaps because of another machine or other "
                 "libraries; repeat it in a new folder"
             )
 
 
 def read_log(path: Path, start: int) -> Iterator[list[dict[str, Any]]]:
-    """Blocks of the records of a log, without their checks, also while it is written; none without a file.
+    """The records of a log in blocks, without their checks, also while it is written; none without a file.
 
     Raises:
         CorruptError: a line is damaged.
@@ -155,7 +149,7 @@ def _verified(path: Path, check: int) -> Iterator[tuple[bytes, int]]:
             if lines:
                 yield lines, after
             if rest:
-                return  # a truncated line is the last one, even if its writer completes it meanwhile
+                return  # a truncated line is the last one, even if its writer completes it now
             number, check = number + lines.count(b"\n"), after
 
 
@@ -170,7 +164,7 @@ def _first_bad(block: bytes, check: int) -> int:
 
 
 def _parsed(lines: bytes, path: Path) -> list[dict[str, Any]]:
-    """The records; orjson reads the same numbers as Python's parser, and is faster."""
+    """The records in some lines; orjson reads the same numbers as Python's parser, and is faster."""
     try:
         records: list[dict[str, Any]] = orjson.loads(b"[" + lines[:-1].replace(b"\n", b",") + b"]")
         kinds = set(map(type, map(itemgetter("step"), records)))
@@ -181,7 +175,7 @@ def _parsed(lines: bytes, path: Path) -> list[dict[str, Any]]:
     except (KeyError, TypeError):
         kinds = set()
     if kinds != {int}:
-        raise CorruptError(f"{path} holds lines that are not records, for they have no step")
+        raise CorruptError(f"{path} holds lines that are not records, since they have no step")
     return records
 
 
@@ -196,7 +190,7 @@ def _is_truncated(line: bytes, check: int) -> bool:
 
 
 def _without_timing(value: Any) -> Any:
-    """What a repeated computation must reproduce."""
+    """The part of a record that a repeated computation must reproduce."""
     if isinstance(value, dict):
         return {key: _without_timing(item) for key, item in value.items() if key not in TIMING_FIELDS}
     return value

@@ -1,6 +1,6 @@
-"""Runs as their directories hold them, also while they are being written."""
+"""Reads run directories, also while they are being written."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds; `columns` are the numbers of its records."""
+    """The contents of a run directory; `columns` are the numbers of its records."""
 
     path: Path
     spec: dict[str, Any]
@@ -34,7 +34,7 @@ class Run:
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """The records of the log, in order, read at the first access."""
+        """The records of the log in order, read at the first access."""
         return self.read()
 
 
@@ -43,23 +43,23 @@ def read_run(path: Path) -> Run:
 
     Raises:
         UsageError: it is not a run directory.
-        CorruptError: something in it is damaged; the message names the file, and the line of the log.
+        CorruptError: a file is damaged; the message names it, and the line of the log.
     """
     from optim_family.runs.columns import Columns
 
     if not (path / SPEC).is_file():
-        raise UsageError(f"{path} is not a run directory, for it has no {SPEC}; name a folder made by `run`")
+        raise UsageError(f"{path} is not a run directory: it has no {SPEC}; give a folder made by `run`")
     spec, provenance = unseal(path / SPEC), unseal_if_any(path / PROVENANCE)
-    status = unseal_if_any(path / STATUS)  # before the log, which may grow meanwhile
-    read = partial(read_log, path / LOG, log_start(path))
-    columns = Columns(read())
+    status = unseal_if_any(path / STATUS)  # before the log, which may grow in between
+    blocks = partial(read_log, path / LOG, log_start(path))
+    columns = Columns(blocks())
     require_records(path, status, columns.count)
-    return Run(path, spec, status, provenance, columns, partial(_first, columns.count, read))
-
-
-def _first(count: int, read: Callable[[], Iterator[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
-    """The first `count` records of a log that may have grown meanwhile."""
-    return list(islice(chain.from_iterable(read()), count))
+    # The log may have grown by the time its records are read.
+    return Run(
+        path,
+        *(spec, status, provenance, columns),
+        read=lambda: list(islice(chain.from_iterable(blocks()), columns.count)),
+    )
 
 
 def find_runs(path: Path) -> list[Path]:
@@ -70,7 +70,7 @@ def find_runs(path: Path) -> list[Path]:
     """
     folders = sorted(file.parent for file in path.rglob(SPEC))
     if not folders:
-        raise UsageError(f"there is no run directory in {path}; name a folder in which `run` has written")
+        raise UsageError(f"there is no run directory in {path}; give a folder in which `run` has written")
     return folders
 
 
@@ -91,7 +91,7 @@ def views(run: Run) -> list[str]:
 
 
 def column(run: Run, name: str) -> list[float]:
-    """One quantity at every record, `train_loss` or `spherical.ratio`; NaN where there is none."""
+    """One quantity at every record, `train_loss` or `spherical.ratio`; NaN where it is missing."""
     values: list[float] = series(run, name).tolist()
     return values
 

@@ -8,7 +8,7 @@ import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -28,8 +28,8 @@ from optim_family.runs.record_log import RecordLog, finite
 _BAD_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL}
 
 
-class Store(ABC):
-    """Where the process that executes a run keeps it; a context manager."""
+class Store(AbstractContextManager["Store"], ABC):
+    """Receives the records and files of a run directory."""
 
     path: Path
 
@@ -46,20 +46,16 @@ class Store(ABC):
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace one JSON file of the directory."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Closing twice is harmless."""
-
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def close(self) -> None:
+        """Release what the store holds; closing twice is harmless."""
 
 
 @final
 class NullStore(Store):
-    """The null object for a process of a run that another process stores: writes nothing."""
+    """Writes nothing: for a process that is not the main process of its run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,15 +67,12 @@ class NullStore(Store):
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         """Do nothing."""
 
-    def close(self) -> None:
-        """Do nothing."""
-
 
 @final
 class RunStore(Store):
     """The single writer of a run directory: holds its lock and appends to its log.
 
-    A context manager; leaving it releases the lock, and so does the death of the process.
+    The lock is released at the end of the context, and when the process dies.
     """
 
     def __init__(self, path: Path, log: RecordLog, held: ExitStack) -> None:
@@ -88,18 +81,18 @@ class RunStore(Store):
 
     @classmethod
     def open(cls, path: Path, spec: Mapping[str, Any]) -> Self:
-        """Become the writer of `path`, which is made if it does not exist.
+        """Become the writer of `path`, which is created if it does not exist.
 
-        A truncated last record and partial writes, which a killed process leaves, are removed.
+        A truncated last record and partial writes of a killed process are removed.
 
         Args:
-            path: a new or empty folder, or the directory of this very run.
+            path: a new or empty folder, or the directory of this run.
             spec: the specification, as JSON.
 
         Raises:
             BusyError: another process is the writer.
-            UsageError: the folder holds something else, or a run with another specification.
-            CorruptError: the folder cannot be written, or what it holds is damaged.
+            UsageError: the folder holds other files, or a run with another specification.
+            CorruptError: the folder cannot be written, or the run is damaged.
         """
         _enter(path)
         if (path / CHECKPOINTS).is_symlink():
@@ -112,15 +105,14 @@ class RunStore(Store):
             log = RecordLog(path / LOG, log_start(path))
             held.callback(log.close)
             require_records(path, unseal_if_any(path / STATUS), log.count)
-            for folder in (path, path / CHECKPOINTS):
-                remove_partial_writes(folder)
+            remove_partial_writes(path, path / CHECKPOINTS)
             return cls(path, log, held.pop_all())
 
     def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
         """Add one record to the log by a single write; NaN and infinities become null.
 
-        A resumed run repeats the records after its checkpoint. These are compared, not written twice: if
-        they are equal in all but the timing, the run was continued exactly.
+        A resumed run repeats the records after its checkpoint. They are compared with the stored ones, and
+        must be equal except for timings.
 
         Args:
             record: JSON, with an integer `step` that grows from record to record.
@@ -137,7 +129,7 @@ class RunStore(Store):
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace one JSON file of the directory, once all records so far are on the disk.
 
-        `status.json` also gets the number of `records`, so that a log that lost its end is detected.
+        `status.json` also holds the number of `records`, so that a log that lost its end is detected.
 
         Raises:
             CorruptError: the file cannot be written.
@@ -147,20 +139,20 @@ class RunStore(Store):
         replace_atomically(self.path / name, seal(finite({**value, **count})))
 
     def close(self) -> None:
-        """Release the lock. Closing twice is harmless."""
+        """Release the lock; closing twice is harmless."""
         self._held.close()
 
 
 def _enter(path: Path) -> None:
-    """Make the folder, or make sure that it is empty or a run."""
+    """Create the folder, or check that it is empty or a run."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         names = {name for name in os.listdir(path) if name != LOCK and not is_partial_write(name)}
     except (ValueError, OSError) as error:
         number, reason = getattr(error, "errno", errno.EINVAL), getattr(error, "strerror", error)
-        kind = UsageError if number in _BAD_PATH else CorruptError
-        line = f"{str(path)!r} cannot be a run directory: {reason}; choose another folder"
-        raise kind(line) from error
+        raise (UsageError if number in _BAD_PATH else CorruptError)(
+            f"{str(path)!r} cannot be a run directory: {reason}; choose another folder"
+        ) from error
     if names and SPEC not in names:
         raise UsageError(f"{path} is neither empty nor a run directory; choose another folder")
 
@@ -183,7 +175,7 @@ def _lock(path: Path) -> int:
 
 
 def _write_or_compare_spec(path: Path, spec: dict[str, Any]) -> None:
-    """Write the specification, or make sure that the stored one is equal."""
+    """Write the specification, or check that the stored one is equal."""
     if not path.exists():
         replace_atomically(path, seal(spec))
     if fields := diff_specs(unseal(path), spec):
@@ -191,7 +183,7 @@ def _write_or_compare_spec(path: Path, spec: dict[str, Any]) -> None:
 
 
 def log_start(path: Path) -> int:
-    """The number at which the checks of the log start, so that another run's log does not match."""
+    """The start value of the CRCs of the log, so that the log of another run does not match."""
     return zlib.crc32((path / SPEC).read_bytes())
 
 

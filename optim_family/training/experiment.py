@@ -20,7 +20,7 @@ from optim_family.sharpness.view_selection import RUN, select_views
 from optim_family.training.lr_scheduler import Scheduler
 from optim_family.training.objective import Objective
 from optim_family.training.process_group import ProcessGroup
-from optim_family.training.provenance import make_provenance
+from optim_family.training.record import make_provenance
 from optim_family.training.spec import MemoryFormat, RunSpec
 
 LIBRARIES = ("optim-family", "torch", "torchvision", "timm", "numpy", "scipy")

@@ -29,19 +29,14 @@ class RunSpec(BaseModel):
         Norm, Field(description="normalisation layers: γ and β frozen, trained, or no layers")
     ] = "frozen-affine"
     data: Annotated[str, Field(description="a data set, npz:PATH or folder:PATH")] = "digits"
-    limit: Annotated[
-        int | None, Field(ge=1, description="training images, a class-balanced subset; all if not given")
-    ] = None
-    loss: Annotated[Loss, Field(description="½‖f − y‖² on one-hot labels, or cross-entropy")] = "mse"
-    batch_size: Annotated[int | None, Field(ge=2, description="mini-batch size; full batch if not given")] = (
+    limit: Annotated[int | None, Field(ge=1, description="training images, class-balanced; default all")] = (
         None
     )
+    loss: Annotated[Loss, Field(description="½‖f − y‖² on one-hot labels, or cross-entropy")] = "mse"
+    batch_size: Annotated[int | None, Field(ge=2, description="mini-batch size; default full batch")] = None
     ghost_batch: Annotated[
         int | None,
-        Field(
-            ge=2,
-            description="examples that share normalisation statistics; divides training set and mini-batch",
-        ),
+        Field(ge=2, description="examples that share normalisation statistics; divides set and mini-batch"),
     ] = None
     steps: Annotated[int, Field(ge=1, description="optimizer steps")] = 100
     # Left out if it is None, so that the keys of runs without a schedule do not change.
@@ -53,25 +48,16 @@ class RunSpec(BaseModel):
         ),
     ] = None
     every: Annotated[int, Field(ge=1, description="steps between two records")] = 20
-    views: Annotated[
-        tuple[ViewName, ...] | None,
-        Field(description="sharpnesses; chosen to fit if not given"),
-    ] = None
-    rtol: Annotated[float, Field(gt=0, lt=1, description="relative error at which a reading stops")] = 1e-3
-    midpoint: Annotated[
-        bool, Field(description="also measure at the midpoint of three successive weights")
-    ] = False
+    views: Annotated[tuple[ViewName, ...] | None, Field(description="views; default those that apply")] = None
+    rtol: Annotated[float, Field(gt=0, lt=1, description="relative error of a measurement")] = 1e-3
+    midpoint: Annotated[bool, Field(description="also measure at the midpoint of three weights")] = False
     batch_sharpness: Annotated[
-        int | None, Field(ge=1, description="also measure so many mini-batches along their own gradients")
+        int | None, Field(ge=1, description="number of mini-batches to measure along their own gradients")
     ] = None
-    hvp: Annotated[
-        Hvp, Field(description="keep the gradient's graph between Hessian products, or rebuild it")
-    ] = "auto"
+    hvp: Annotated[Hvp, Field(description="retain the gradient's graph for products, or rebuild it")] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32, description="seed of weights, subset and mini-batches")] = 0
     device: Annotated[str, Field(description="cpu, cuda or cuda:N")] = "cpu"
-    precision: Annotated[Literal["float32", "float64"], Field(description="of weights and arithmetic")] = (
-        "float32"
-    )
+    precision: Annotated[Literal["float32", "float64"], Field(description="of all numbers")] = "float32"
 
     @property
     def key(self) -> str:

@@ -286,7 +286,7 @@ def other(parameters):
         (None, None, {"rtol": "1e-3"}, "rtol must lie between 0 and 1; got '1e-3'"),
         (None, None, {"rtol": 0}, "rtol must lie between 0 and 1; got 0"),
         (None, None, {"views": "raw"}, r"views must be a list of names; write \['raw'\]"),
-        (1, None, {}, "the optimizer must be one of torch's kind; got NoneType"),
+        (1, None, {}, "the optimizer must be a torch.optim.Optimizer; got NoneType"),
         (1, other(()), {}, "SGD trains no weight of Sequential"),
         (1, torch.optim.SGD([torch.zeros(3)], lr=0.1), {}, "SGD trains no weight of Sequential"),
         (
@@ -332,7 +332,7 @@ def test_without_a_metric_the_raw_sharpness_is_recorded(tmp_path):
 
 def test_a_view_without_its_metric_is_refused_before_the_folder_is_made(tmp_path):
     parts = setup(lambda p: Lion(p))
-    with pytest.raises(ValueError, match="there is no metric: Lion has none, for it follows the sign"):
+    with pytest.raises(ValueError, match="there is no metric: Lion has none, for it uses only the sign"):
         Recorder(
             *parts[:2], nn.functional.cross_entropy, parts[2], out=tmp_path / "a", views=["preconditioned"]
         )

@@ -78,7 +78,7 @@ def test_no_record_is_lost_for_want_of_a_view(tmp_path):
 
 
 def test_a_folder_without_runs_is_no_empty_table(tmp_path):
-    with pytest.raises(UsageError, match=r"there is no run directory in .*; name a folder in which"):
+    with pytest.raises(UsageError, match=r"there is no run directory in .*; give a folder in which"):
         load_runs(tmp_path / "missing")
 
 

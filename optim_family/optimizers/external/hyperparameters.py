@@ -33,16 +33,12 @@ class Argument:
 
     Attributes:
         name: the keyword.
-        fields: names of the fields; several for a tuple.
-        kinds: type of each field.
-        defaults: default of each field; `...` for none.
+        fields: name → (type, default), several for a tuple; `...` for no default.
         is_tuple: whether the argument is a tuple.
     """
 
     name: str
-    fields: tuple[str, ...]
-    kinds: tuple[Any, ...]
-    defaults: tuple[Any, ...]
+    fields: Mapping[str, tuple[Any, Any]]
     is_tuple: bool = False
 
     def value(self, values: Mapping[str, Any]) -> Any:
@@ -53,21 +49,20 @@ class Argument:
 
 def arguments(make: Constructor, bound: Mapping[str, Any]) -> tuple[Argument, ...]:
     """The arguments of a constructor that are hyper-parameters; `bound` replaces defaults."""
-    parameters = list(inspect.signature(make).parameters.values())[1:]
-    result = []
-    for p in parameters:
-        if p.name in _IMPLEMENTATION_OPTIONS or p.name in _ALIASED_OPTIONS:
-            continue
-        default = bound.get(p.name, p.default)
-        if argument := _argument(p.name, p.annotation, default):
-            result.append(argument)
-    return tuple(result)
+    _, *parameters = inspect.signature(make).parameters.values()
+    skipped = _IMPLEMENTATION_OPTIONS | _ALIASED_OPTIONS
+    candidates = (
+        _argument(p.name, p.annotation, bound.get(p.name, p.default))
+        for p in parameters
+        if p.name not in skipped
+    )
+    return tuple(argument for argument in candidates if argument)
 
 
 def hyper_parameters(
     name: str, make: Constructor, known: tuple[Argument, ...], doc: str
 ) -> type[HyperParameters]:
-    """A pydantic model with the fields of all arguments; it is invalid where the constructor raises.
+    """A pydantic model with the fields of all arguments; values that the constructor rejects are invalid.
 
     Args:
         name: of the optimizer, for messages.
@@ -83,7 +78,7 @@ def hyper_parameters(
             raise ValueError(f"{name} refuses: {one_line(error)}") from error
         return self
 
-    definitions = dict(field for argument in known for field in _fields(argument, doc))
+    definitions = dict(field for argument in known for field in _definitions(argument, doc))
     if "weight_decay" not in definitions:
         definitions["weight_decay"] = Annotated[float, Field(ge=0, le=0, description=f"{name} has none")], 0.0
     model: type[HyperParameters] = create_model(
@@ -99,19 +94,18 @@ def hyper_parameters(
 def _argument(name: str, annotation: Any, default: Any) -> Argument | None:
     """None if its values are neither numbers, strings nor tuples of numbers."""
     if name == "lr":
-        return Argument(name, (name,), (float,), (default if isinstance(default, float) else ...,))
+        return Argument(name, {name: (float, default if isinstance(default, float) else ...)})
     if isinstance(default, tuple):
         stem = name if name == "eps" else name.removesuffix("s")
-        fields = tuple(f"{stem}{i}" for i in range(1, len(default) + 1))
         parts = get_args(annotation) or [float] * len(default)
-        kinds = tuple(_type(part, value) for part, value in zip(parts, default, strict=True))
-        return Argument(name, fields, kinds, tuple(map(_value, kinds, default)), is_tuple=True)
-    kind = _type(annotation, default)
-    return None if kind is None else Argument(name, (name,), (kind,), (_value(kind, default),))
+        fields = {f"{stem}{i}": _field(*part) for i, part in enumerate(zip(parts, default, strict=True), 1)}
+        return Argument(name, fields, is_tuple=True)
+    kind, default = _field(annotation, default)
+    return None if kind is None else Argument(name, {name: (kind, default)})
 
 
-def _type(annotation: Any, default: Any) -> Any:
-    """bool, int, float or str, or one of them with None; None for any other type."""
+def _field(annotation: Any, default: Any) -> tuple[Any, Any]:
+    """Type and default: bool, int, float or str, or one of them with None; None for any other type."""
     allowed = get_args(annotation) or (annotation,)
     plain = [kind for kind in allowed if kind in _PLAIN]
     if isinstance(default, bool | str):
@@ -120,27 +114,23 @@ def _type(annotation: Any, default: Any) -> Any:
         kind = int if plain == [int] else float  # 0 may mean 0.0
     else:
         kind = plain[0] if default is None and plain else None
-    return kind | None if kind and types.NoneType in allowed else kind
+    if kind and types.NoneType in allowed:
+        return kind | None, default
+    return kind, float(default) if kind is float else default  # 0 and 0.0 have the same run key
 
 
-def _value(kind: Any, default: Any) -> Any:
-    """0 → 0.0 for a float field, so that 0 and 0.0 have the same run key."""
-    return float(default) if kind is float else default
-
-
-def _fields(argument: Argument, doc: str) -> Iterator[tuple[str, Any]]:
+def _definitions(argument: Argument, doc: str) -> Iterator[tuple[str, Any]]:
     limits: dict[str, Any] = {"lr": {"gt": 0}, "weight_decay": {"ge": 0}}.get(argument.name, {})
     meaning = _meaning(argument.name, doc)
-    for i, (name, kind, default) in enumerate(
-        zip(argument.fields, argument.kinds, argument.defaults, strict=True)
-    ):
-        prefix = f"number {i + 1} of {argument.name}: " if argument.is_tuple else ""
-        tried = [0.9] if name == "momentum" else None  # in addition to 0, in the conformance suite
-        yield name, (Annotated[kind, Field(description=prefix + meaning, examples=tried, **limits)], default)
+    for number, (name, (kind, default)) in enumerate(argument.fields.items(), 1):
+        prefix = f"number {number} of {argument.name}: " if argument.is_tuple else ""
+        examples = [0.9] if name == "momentum" else None  # in addition to 0, in the conformance suite
+        field = Field(description=prefix + meaning, examples=examples, **limits)
+        yield name, (Annotated[kind, field], default)
 
 
 def _meaning(name: str, doc: str) -> str:
-    """The first sentence that the docstring says about an argument."""
+    """The first sentence on an argument in the docstring."""
     match = re.search(rf"^[ ]+{name}\b[^:\n]*:((?:.*\n)(?:[ ]{{12,}}.*\n)*)", doc + "\n", flags=re.MULTILINE)
     text = " ".join(re.sub("`_?", "", match[1]).split()) if match else ""
     return re.split(r"\. | \(default|\.$", text)[0]

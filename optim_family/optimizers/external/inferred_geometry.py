@@ -1,4 +1,4 @@
-"""The geometry of external optimizers: all of torch's with a quadratic form, and some of timm's.
+"""The geometry of external optimizers: those of torch and timm with an update rule.
 
 P comes from the state after the next step, which is taken on a copy: every implementation (fused, foreach,
 capturable) ends in that state. Two approximations. If P is not a multiple of the identity, coupled decay acts
@@ -28,19 +28,17 @@ from optim_family.optimizers.external.update_rules import (
 from optim_family.optimizers.motion import MomentumUpdate
 from optim_family.space import flatten
 
-MAX_STRETCH = (
-    1e20  # how much larger P can be for a tensor whose learning rate is zero beside others that move
-)
-# β₂ = 1 would divide by its bias correction 0; for the next smaller number it is 1 after FAR_STEP steps.
+MAX_STRETCH = 1e20  # bound of T over the smallest T, for a tensor whose learning rate is 0
+# β₂ = 1 would divide by its bias correction 0; with this β₂ the correction is 1 after FAR_STEP steps.
 BETA2_FROZEN, FAR_STEP = 1 - 2.0**-52, 1e18
-LARGE = 1e5  # how much larger P is made where it is a sum or a maximum of squares, to which nothing adds then
+LARGE = 1e5  # factor for a P that is a sum or a maximum, so that new gradients do not change it
 
 
 def geometry_of(optimizer: Optimizer) -> Geometry:
-    """The geometry of any optimizer's next step: the declared one, or else the inferred one.
+    """The geometry of any optimizer's next step, declared by its class or else inferred.
 
     Raises:
-        ValueError: the metric depends on the gradient, and no tensor has one.
+        ValueError: the metric depends on the gradient, and no tensor has a gradient.
     """
     declared = getattr(optimizer, "geometry", None)
     return geometry(optimizer) if declared is None else declared()
@@ -54,7 +52,7 @@ def geometry(optimizer: Optimizer) -> Geometry:
     no decay, and an infinite threshold, which means none.
 
     Raises:
-        ValueError: the metric depends on the gradient, and no tensor has one.
+        ValueError: the metric depends on the gradient, and no tensor has a gradient.
     """
     weights = [w for group in optimizer.param_groups for w in group["params"] if w.requires_grad]
     reason = why_unknown(optimizer)
@@ -78,9 +76,9 @@ def update_rules(optimizer: Optimizer) -> list[MomentumUpdate]:
 
 
 def freeze_metric(optimizer: Optimizer) -> None:
-    """Freeze the averages in a known optimizer's metric, for tests of its threshold.
+    """Freeze the metric of a known optimizer, for tests of its threshold.
 
-    The sum of Adagrad and the maximum of Adamax become so large that gradients do not change them.
+    Averages no longer change; the sum of Adagrad and the maximum of Adamax become very large.
     """
     for group in optimizer.param_groups:
         group.update({key: 1.0 for key in group.keys() & {"alpha", "rho"}})

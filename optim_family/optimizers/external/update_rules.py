@@ -1,8 +1,8 @@
-"""How optimizers of torch and timm move a tensor in their next step, from the state after that step.
+"""The update rules of torch's and timm's optimizers, from the state after the next step.
 
 The bias correction of the momentum is part of the metric P, as in AdamW.
 
-Source: the code of torch.optim and timm.optim, where the papers are named.
+Source: the code of torch.optim and timm.optim, which cites the papers.
 """
 
 import math
@@ -41,14 +41,6 @@ class ParameterStep:
     def count(self) -> float:
         """t, the number of the step: 1 for the first."""
         return float(self.after["step"])
-
-
-def _sgd(t: ParameterStep) -> MomentumUpdate:
-    return MomentumUpdate(1.0, t.group["lr"], **_momentum(t), coupled=t.group["weight_decay"])
-
-
-def _sgdw(t: ParameterStep) -> MomentumUpdate:
-    return MomentumUpdate(1.0, t.group["lr"], **_momentum(t), decoupled=_decoupled(t))
 
 
 def _momentum(t: ParameterStep) -> dict[str, float]:
@@ -103,7 +95,7 @@ def _nadam(t: ParameterStep) -> MomentumUpdate:
 
 
 def _rmsprop(t: ParameterStep) -> MomentumUpdate:
-    """P = √v + ε, where v is the variance if it is centred."""
+    """P = √v + ε; v is the variance if it is centred."""
     return MomentumUpdate(_variance(t).sqrt() + t.group["eps"], t.group["lr"], **_momentum(t), **_decay(t))
 
 
@@ -138,16 +130,14 @@ def _lamb(t: ParameterStep) -> MomentumUpdate:
     trust = 1.0
     if h["weight_decay"] or h["always_adapt"]:
         step = t.after["exp_avg"] / (first * root) + inside * t.w
-        trust = _ratio((1 - h["lr"] * outside) * t.w, step, 1.0 if h["trust_clip"] else math.inf)
+        lengths = (torch.linalg.vector_norm(x) for x in ((1 - h["lr"] * outside) * t.w, step))
+        w_norm, step_norm = map(float, lengths)
+        if w_norm and step_norm:
+            trust = min(w_norm / step_norm, 1.0 if h["trust_clip"] else math.inf)
     clip = max(1.0, t.gradient_norm / h["max_grad_norm"]) if h["max_grad_norm"] else 1.0
     kept = 1 - beta1 if h["grad_averaging"] else 1.0
     metric = root * (first * clip / trust)
     return MomentumUpdate(metric, h["lr"], beta1, 0.0, kept, decoupled=outside + trust * inside)
-
-
-def _ratio(w: Tensor, step: Tensor, most: float) -> float:
-    a, b = (float(torch.linalg.vector_norm(x)) for x in (w, step))
-    return min(a / b, most) if a and b else 1.0
 
 
 def _adam_update(t: ParameterStep, metric: Tensor | float) -> MomentumUpdate:
@@ -175,7 +165,7 @@ def _decoupled(t: ParameterStep) -> float:
 
 # Keys are package and class that defines the step, as text: neither package needs to be imported.
 UPDATE_RULES: Final[Mapping[str, Callable[[ParameterStep], MomentumUpdate]]] = {
-    "torch.SGD": _sgd,
+    "torch.SGD": lambda t: MomentumUpdate(1.0, t.group["lr"], **_momentum(t), **_decay(t)),
     "torch.ASGD": _asgd,
     "torch.Adam": _adam,
     "torch.NAdam": _nadam,
@@ -184,13 +174,13 @@ UPDATE_RULES: Final[Mapping[str, Callable[[ParameterStep], MomentumUpdate]]] = {
     "torch.RMSprop": _rmsprop,
     "torch.Adagrad": _adagrad,
     "torch.Adadelta": _adadelta,
-    "timm.SGDW": _sgdw,
+    "timm.SGDW": lambda t: MomentumUpdate(1.0, t.group["lr"], **_momentum(t), decoupled=_decoupled(t)),
     "timm.RMSpropTF": _rmsprop_tf,
     "timm.Lamb": _lamb,
 }
 
-_SIGNS = "it follows the sign of the gradient, whatever its size: the step has no fixed quadratic form"
-_ORTHOGONAL = "it orthogonalises its momentum, whatever its size: the step has no fixed quadratic form"
+_SIGNS = "it uses only the sign of the gradient: the step has no fixed quadratic form"
+_ORTHOGONAL = "it orthogonalises its momentum: the step has no fixed quadratic form"
 WITHOUT_METRIC: Final[Mapping[str, str]] = {
     "torch.Muon": _ORTHOGONAL,
     "timm.Muon": _ORTHOGONAL,
@@ -210,6 +200,6 @@ EXPECTED_FAILURES: Final[Mapping[str, Mapping[str, str]]] = {
 }
 # Options that change the step into one without an update rule here.
 UNSUPPORTED_SETTINGS: Final[Mapping[str, str]] = {
-    "maximize": "it climbs",
-    "caution": "it leaves out entries whose sign differs from the gradient's, and these change in every step",
+    "maximize": "it maximises the loss",
+    "caution": "it skips entries whose sign differs from the gradient's, and these change in every step",
 }

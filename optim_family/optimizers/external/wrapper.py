@@ -1,4 +1,4 @@
-"""Optimizers of torch and timm behind the interface of the family: `torch:NAME` and `timm:NAME`.
+"""Optimizers of torch and timm with the interface of the family: `torch:NAME` and `timm:NAME`.
 
 Hyper-parameters come from the constructor's signature, the geometry from `inferred_geometry`. Without a known
 geometry, raw and spherical sharpness are measured without a threshold.
@@ -7,6 +7,7 @@ geometry, raw and spherical sharpness are measured without a threshold.
 import copy
 import functools
 import importlib
+import inspect
 import types
 from abc import ABC
 from collections.abc import Callable, Iterable
@@ -19,28 +20,23 @@ from torch.optim import Optimizer
 from optim_family.errors import UsageError, one_line, unknown
 from optim_family.geometry import Geometry
 from optim_family.optimizers.base import HyperParameters, OptimizerBase
-from optim_family.optimizers.external import inferred_geometry
-from optim_family.optimizers.external.hyperparameters import (
-    Argument,
-    Constructor,
-    arguments,
-    hyper_parameters,
-)
+from optim_family.optimizers.external import hyperparameters, inferred_geometry
+from optim_family.optimizers.external.hyperparameters import Argument, Constructor
 
 _MATRICES_ONLY = {"torch:Muon"}
-_DATA = (Tensor, bool, int, float, str, tuple, list, types.NoneType)  # and not torch.bfloat16
-_REFUSED = {
+_DATA = (Tensor, bool, int, float, str, tuple, list, types.NoneType)  # types that a checkpoint can hold
+_UNSUPPORTED = {
     "torch:LBFGS": "it evaluates the loss several times a step; a run evaluates it once",
     "torch:SparseAdam": "it takes sparse gradients only",
 }
 
 
 class ExternalOptimizer(OptimizerBase, ABC):
-    """An external optimizer, which holds the state, with hyper-parameters as one field a number.
+    """A wrapper of an external optimizer, which holds the state; every hyper-parameter is one number.
 
     Raises:
-        pydantic.ValidationError: its constructor refuses a hyper-parameter.
-        UsageError: its constructor refuses the tensors.
+        pydantic.ValidationError: its constructor rejects a hyper-parameter.
+        UsageError: its constructor rejects the tensors.
     """
 
     make: ClassVar[Constructor]
@@ -65,29 +61,29 @@ class ExternalOptimizer(OptimizerBase, ABC):
         return inferred_geometry.geometry(self.wrapped)
 
     def state_dict(self) -> dict[str, Any]:
-        """The values in force and the state of the wrapped optimizer, without options that are no data."""
+        """The hyper-parameters and the wrapped optimizer's state, without what a checkpoint cannot hold."""
         other = self.wrapped.state_dict()
         (group,) = other["param_groups"]
         other["param_groups"] = [{key: value for key, value in group.items() if isinstance(value, _DATA)}]
-        held = {key: value for key, value in self.param_groups[0].items() if key != "params"}
-        return {"values": held, "other": other}
+        values = {key: value for key, value in self.param_groups[0].items() if key != "params"}
+        return {"values": values, "other": other}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the state that `state_dict` returned."""
+        """Load a state of `state_dict`."""
         self.param_groups[0].update(state_dict["values"])
         saved = copy.deepcopy(state_dict["other"])  # the wrapped optimizer must not share these tensors
         saved["param_groups"] = [self.wrapped.defaults | group for group in saved["param_groups"]]
         self.wrapped.load_state_dict(saved)
         for index, memory in saved["state"].items():  # torch casts all state to the dtype of the weights
-            held = self.wrapped.state[self.param_groups[0]["params"][index]]
-            held.update({key: held[key].to(x.dtype) for key, x in memory.items() if isinstance(x, Tensor)})
+            state = self.wrapped.state[self.param_groups[0]["params"][index]]
+            state.update({key: state[key].to(x.dtype) for key, x in memory.items() if isinstance(x, Tensor)})
         self.state = self.wrapped.state
 
     def _arguments(self) -> dict[str, Any]:
         return {argument.name: argument.value(self.values) for argument in self.arguments}
 
     def _set_hyper(self) -> None:
-        """Pass on the values in force, which a scheduler changes here."""
+        """Copy the hyper-parameters, which a scheduler may have changed, to the wrapped optimizer."""
         self.wrapped.param_groups[0].update(self._arguments())
         if self.values.get("freeze_metric"):
             inferred_geometry.freeze_metric(self.wrapped)
@@ -101,16 +97,16 @@ def wrap_external(name: str) -> type[OptimizerBase]:
         UsageError: no optimizer has this name, or it cannot be run here.
     """
     package, _, kind = name.partition(":")
-    if name in _REFUSED:
-        raise UsageError(f"{name} cannot be run: {_REFUSED[name]}")
+    if name in _UNSUPPORTED:
+        raise UsageError(f"{name} cannot be run: {_UNSUPPORTED[name]}")
     constructor, bound = _timm(kind) if package == "timm" else (_torch(kind), {})
-    known = arguments(constructor, bound)
+    known = hyperparameters.arguments(constructor, bound)
 
     @final
     class Wrapped(ExternalOptimizer):
         make = functools.partial(constructor, **bound)
         arguments = known
-        Hyper = hyper_parameters(name, make, known, constructor.__doc__ or "")
+        Hyper = hyperparameters.hyper_parameters(name, make, known, constructor.__doc__ or "")
         freeze = {"freeze_metric": 1.0}
         expected_failures = inferred_geometry.expected_failures(constructor)
         test_shapes = ((4, 3), (5, 1)) if name in _MATRICES_ONLY else OptimizerBase.test_shapes
@@ -125,8 +121,8 @@ def wrap_external(name: str) -> type[OptimizerBase]:
 def _torch(kind: str) -> type[Optimizer]:
     known = {
         name: value
-        for name, value in ((name, getattr(torch.optim, name)) for name in dir(torch.optim))
-        if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
+        for name, value in inspect.getmembers(torch.optim, inspect.isclass)
+        if issubclass(value, Optimizer) and value is not Optimizer
     }
     if kind not in known:
         raise UsageError(unknown("optimizer", f"torch:{kind}", [f"torch:{name}" for name in known]))
@@ -134,7 +130,7 @@ def _torch(kind: str) -> type[Optimizer]:
 
 
 def _timm(kind: str) -> tuple[type[Optimizer], dict[str, Any]]:
-    """The class, and timm's default arguments: those of its registry, and momentum 0.9 if it has momentum."""
+    """The class and timm's defaults: those of its registry, and momentum 0.9 if it has momentum."""
     registry = importlib.import_module("timm.optim")
     if kind not in registry.list_optimizers():
         names = [f"timm:{name}" for name in registry.list_optimizers()]

@@ -481,13 +481,13 @@ class Overrides(Adam):
 UNKNOWN = [
     (lambda w: Muon([w]), "Muon has none, for it orthogonalises its momentum"),
     (lambda w: timm.optim.create_optimizer_v2([w], "muon"), "Muon has none, for it orthogonalises"),
-    (lambda w: Lion([w]), "Lion has none, for it follows the sign"),
-    (lambda w: Rprop([w]), "Rprop has none, for it follows the sign"),
+    (lambda w: Lion([w]), "Lion has none, for it uses only the sign"),
+    (lambda w: Rprop([w]), "Rprop has none, for it uses only the sign"),
     (lambda w: LBFGS([w]), "LBFGS has none, for it evaluates the loss several times"),
     (lambda w: Adafactor([w]), "that of Adafactor has not been declared"),
     (lambda w: Overrides([w]), "that of Overrides has not been declared"),
-    (lambda w: Adam([w], maximize=True), "Adam with maximize has none, for it climbs"),
-    (lambda w: Lamb([w], caution=True), "Lamb with caution has none, for it leaves out"),
+    (lambda w: Adam([w], maximize=True), "Adam with maximize has none, for it maximises the loss"),
+    (lambda w: Lamb([w], caution=True), "Lamb with caution has none, for it skips"),
 ]
 
 
