@@ -41,6 +41,10 @@ ASYMMETRY = 0.01
 # in a metric that stretches it, or where batch normalisation divides by nearly nothing.
 EXPLAINED = 10.0
 
+# The bound, as a share of the value, at which a search may stop: residuals are small long before a start with
+# next to nothing of the first eigenvector meets it. Restarts keep the bound from falling: then so many products.
+LOOSE_BOUND, LOOKED_AROUND = 0.05, 30
+
 Array = NDArray[np.float64]
 
 
@@ -164,7 +168,7 @@ def _search(
             errors += _expected_growth(theta[:k], last[: len(theta)], before[: len(theta)], krylov.rounding)
         converged = _converged(theta[:k], errors, rtol, noise_floor)
         enough = krylov.complete or products >= MIN_PRODUCTS + 2 * k
-        finished = converged and enough and len(theta) >= k
+        finished = converged and enough and len(theta) >= k and krylov.has_looked_around(theta[0], products)
         if finished or products >= max(max_products, k):
             break
         before, last = last, np.append(theta[:k], np.full(max(0, k - len(theta)), -np.inf))
@@ -301,6 +305,12 @@ class _Krylov:
     def complete(self) -> bool:
         """The space is invariant under A: its Ritz values are eigenvalues."""
         return self.filled == self.operator.dim or self.beta <= self.rounding
+
+    def has_looked_around(self, theta: float, products: int) -> bool:
+        """λ₁ exceeds θ by a few per cent at most, whatever the spectrum; or many products have been taken."""
+        if self.complete or products >= LOOKED_AROUND:
+            return True
+        return bool(self.upper_bound() - theta <= LOOSE_BOUND * abs(theta))
 
     def upper_bound(self) -> float:
         """What λ₁ does not exceed; the best is known where the projection ceases to be tridiagonal."""

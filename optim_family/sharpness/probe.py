@@ -20,8 +20,8 @@ from optim_family.sharpness.self_check import explain_asymmetry
 from optim_family.sharpness.views import View, view_by_name
 from optim_family.space import norm
 
-# Norm of the noise beside the gradient of norm 1: what is sharp elsewhere must be seen.
-NOISE = 1.0
+# Norm of the noise, that of the gradient being 1: at the edge the gradient may lack the first eigenvector.
+NOISE = 10.0
 
 
 @final
