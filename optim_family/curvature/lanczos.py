@@ -42,7 +42,7 @@ ASYMMETRY = 0.01
 EXPLAINED = 10.0
 
 # The bound, as a share of the value, at which a search may stop: residuals are small long before a start with
-# next to nothing of the first eigenvector meets it. Restarts keep the bound from falling: then so many products.
+# next to nothing of the first eigenvector meets it. Restarts keep the bound from falling: then so many.
 LOOSE_BOUND, LOOKED_AROUND = 0.05, 30
 
 Array = NDArray[np.float64]
