@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 Pair = tuple[Any, Any]
 Count = Callable[[Any, Any], float]
 
-# The label that torch's losses leave out unless they are told otherwise.
+# The label that torch's losses leave out by default.
 IGNORED: Final = -100
 CHOOSE: Final = "give each chunk as (x, y, n), or count=, a function of (x, y) that returns n"
 

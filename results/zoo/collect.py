@@ -60,7 +60,7 @@ def main(out: Path) -> None:
     rows = [row(label, MEMBERS[label], runs) for label, runs in done.items()]
     with (HERE / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(cells(rows))
-    evidence = {label: [told(run) for run in runs] for label, runs in done.items()}
+    evidence = {label: [evidence_of(run) for run in runs] for label, runs in done.items()}
     (HERE / "provenance.json").write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
     readme = HERE / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
@@ -76,7 +76,7 @@ def measured(folder: Path) -> list[Run]:
     return sorted((r for r in runs if r.status["status"] in FINISHED), key=lambda r: r.spec["seed"])
 
 
-def told(run: Run) -> dict[str, Any]:
+def evidence_of(run: Run) -> dict[str, Any]:
     """What the numbers of a run depend on."""
     return {"spec": run.spec, "provenance": run.provenance, "status": run.status}
 

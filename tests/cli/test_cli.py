@@ -66,7 +66,7 @@ def test_completion_knows_commands_and_options_and_imports_nothing_heavy(words, 
     assert "LOADED []" in answer
 
 
-def test_help_tells_one_sentence_for_every_command(run):
+def test_help_has_one_sentence_for_every_command(run):
     answer = run("--help")
     assert answer.code == 0
     assert all(name in answer.out and summary[:40] in answer.out for name, summary in cli.SUMMARIES.items())
@@ -159,8 +159,8 @@ def test_a_reader_that_goes_away_is_no_error(unbuffered):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
         process.stdout.close()
-        told = process.stderr.read()
-    assert (told, process.returncode) == (b"", 1)
+        stderr = process.stderr.read()
+    assert (stderr, process.returncode) == (b"", 1)
 
 
 @pytest.mark.parametrize("command", ["optimizers", "models", "data"])

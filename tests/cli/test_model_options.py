@@ -35,10 +35,10 @@ BY_NAME = {field.name: field for field in fields(Model)}
         ("views", "--view", "", "raw, round", str, ("raw", "round")),
     ],
 )
-def test_a_field_tells_its_flag_default_range_and_kind(name, flag, default, limits, kind, choices):
+def test_a_field_has_its_flag_default_range_and_kind(name, flag, default, limits, kind, choices):
     field = BY_NAME[name]
-    told = field.flag, field.default, field.range, field.kind, field.choices
-    assert told == (flag, default, limits, kind, choices)
+    properties = field.flag, field.default, field.range, field.kind, field.choices
+    assert properties == (flag, default, limits, kind, choices)
     assert field.meaning == Model.model_fields[name].description
 
 
@@ -67,7 +67,7 @@ def test_a_flag_that_is_taken_carries_the_prefix():
     assert flags == ["--lion-rate", "--count", "--name", "--switch", "--lion-word", "--view"]
 
 
-def told(**values):
+def lines_of_mistakes(**values):
     with pytest.raises(ValidationError) as caught:
         Model.model_validate({"name": "x", **values})
     return list(mistakes(caught.value, BY_NAME.values()))
@@ -85,8 +85,8 @@ def told(**values):
     ],
 )
 def test_a_mistake_names_the_option_the_rule_and_the_value(values, line):
-    assert told(**values) == [line]
+    assert lines_of_mistakes(**values) == [line]
 
 
-def test_all_mistakes_are_told():
-    assert len(told(rate="0", count="1", word="three", views=["x", "y"])) == 5
+def test_all_mistakes_are_reported():
+    assert len(lines_of_mistakes(rate="0", count="1", word="three", views=["x", "y"])) == 5

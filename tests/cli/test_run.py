@@ -30,7 +30,7 @@ def run(capsys):
 
 @pytest.fixture
 def spec(run, tmp_path):
-    """The specification that the arguments resolve to, as --dry-run tells it."""
+    """The specification that the arguments resolve to, as --dry-run prints it."""
 
     def resolve(*args):
         answer = run("--optimizer", "gd", *TINY, "--dry-run", "--json", "--out", tmp_path / "dry", *args)
@@ -155,8 +155,7 @@ def test_the_spectrum_of_a_finished_run_is_that_of_its_last_record(run, tmp_path
     recorded = last.get("record", last)["views"]["spherical-preconditioned"]
     for field in ("value", "threshold", "ratio"):
         assert found["reading"][field] == pytest.approx(recorded[field], rel=1e-3)
-    (told,) = [run(*arguments, "--json", "--trace").out]
-    assert json.loads(told)["runs"]
+    assert json.loads(run(*arguments, "--json", "--trace").out)["runs"]
 
 
 def test_the_spectrum_of_a_diverged_run_is_not_computed(run, tmp_path):
@@ -231,11 +230,11 @@ def test_a_switch_has_two_options(spec, option, value):
 
 def test_help_with_an_optimizer_lists_its_hyper_parameters_with_default_range_and_meaning(run):
     answer = run("--optimizer=rmsprop", "--help")
-    told = " ".join(answer.out.replace("│", " ").split())
+    text = " ".join(answer.out.replace("│", " ").split())
     assert answer.code == 0
-    assert "Hyper-parameters of rmsprop" in told
-    assert "--beta2 FLOAT memory of the second moment β₂ (≥ 0, ≤ 1; default 0.99)" in told
-    assert "--moment [diagonal|scalar]" in told
+    assert "Hyper-parameters of rmsprop" in text
+    assert "--beta2 FLOAT memory of the second moment β₂ (≥ 0, ≤ 1; default 0.99)" in text
+    assert "--moment [diagonal|scalar]" in text
     assert "Hyper-parameters of" not in (plain := run("--help").out)
     assert "run --optimizer rmsprop --help" in " ".join(plain.split())
 
@@ -287,7 +286,7 @@ def test_cuda_asked_for_and_absent_is_a_usage_error(run, tmp_path, monkeypatch):
     assert "cuda" in wrong(run("--optimizer", "gd", "--device", "cuda"))
 
 
-def test_all_mistakes_are_told_at_once(run):
+def test_all_mistakes_are_reported_at_once(run):
     line = wrong(run("--optimizer", "rmsprop", "--lr", "0", "--beta2", "2", "--steps", "x", "--loss", "mae"))
     assert all(f"--{name}: it must" in line for name in ("lr", "beta2", "steps"))
     assert "no loss 'mae'" in line

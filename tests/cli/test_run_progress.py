@@ -68,11 +68,11 @@ def test_lines_are_few_and_the_last_record_is_always_among_them(monkeypatch, cap
     lines.on_end()
     out, err = capsys.readouterr()
     assert out == ""
-    told = err.splitlines()
-    assert told[0] == "title"
-    starts = [line.split("  ")[0] for line in told[1:]]
+    lines_printed = err.splitlines()
+    assert lines_printed[0] == "title"
+    starts = [line.split("  ")[0] for line in lines_printed[1:]]
     assert starts == ["step 0/100", "step 50/100", "said once", "step 95/100"]
-    assert told[2].endswith("spherical ratio 1.50  5 s left")
+    assert lines_printed[2].endswith("spherical ratio 1.50  5 s left")
 
 
 def test_time_left_counts_from_where_a_run_was_resumed(monkeypatch, capsys):
@@ -97,12 +97,12 @@ def test_the_bar_shows_steps_numbers_and_notes(monkeypatch):
     bar.on_record(RECORD)
     bar.on_end()
     shown = terminal.getvalue()
-    told = "said before", "title", "said [once]", "10/20", "loss 0.0123", "spherical ratio 1.50"
-    assert all(text in shown for text in told)
+    texts = "said before", "title", "said [once]", "10/20", "loss 0.0123", "spherical ratio 1.50"
+    assert all(text in shown for text in texts)
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(5, "5 s"), (59, "59 s"), (130, "2 min"), (3599, "60 min"), (7300, "2.0 h")]
 )
-def test_a_duration_is_no_finer_than_it_deserves(seconds, text):
+def test_a_duration_has_the_largest_unit_that_it_fills(seconds, text):
     assert run_progress.duration(seconds) == text

@@ -197,7 +197,7 @@ def test_settings_make_other_runs_beside_the_first(mine, plain_report, tmp_path)
     assert sorted(read_run(path).spec["steps"] for path in folders(tmp_path)) == [4, 6]
 
 
-def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(mine, tmp_path, monkeypatch):
+def test_a_dry_run_prints_time_and_memory_and_writes_nothing(mine, tmp_path, monkeypatch):
     asked = []
 
     def cost(spec):

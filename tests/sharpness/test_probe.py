@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from optim_family.curvature import lanczos
 from optim_family.curvature.chunked_loss import chunk_losses
 from optim_family.curvature.hessian import Hessian
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric
@@ -395,3 +396,28 @@ def test_a_record_is_json_and_names_more_than_one_value_only_where_there_is_more
     assert list(reading.as_record()) == fields
     assert json.loads(json.dumps(reading.as_record()))["value"] == reading.value
     assert len(Probe("raw", k=3)(Matrix(H), W).as_record()["top"]) == 3
+
+
+# --- a gradient that lacks the first eigenvector ------------------------------------------------------------
+
+
+def wrong_readings(seeds: int) -> int:
+    """Converged ones off by more than rtol, where an oscillation passes zero: the gradient has no v₁."""
+    generator = torch.Generator().manual_seed(0)
+    diagonal = torch.rand(10_000, generator=generator, dtype=torch.float64) ** 4 * 0.5
+    diagonal[:5] = torch.tensor([1.0, 0.967, 0.897, 0.878, 0.8])
+    gradient = diagonal * torch.randn(10_000, generator=generator, dtype=torch.float64) / 100
+    gradient[:5] = torch.tensor([0.0, 0.7, 0.4, 0.3, 0.3])
+    operator, weights = Sloping(Diagonal(diagonal), gradient), torch.ones(10_000, dtype=torch.float64)
+    readings = [Probe("raw", seed=seed)(operator, weights) for seed in range(seeds)]
+    return sum(reading.converged and abs(reading.value - 1) > 1e-3 for reading in readings)
+
+
+def test_the_second_eigenvalue_is_not_taken_for_the_first() -> None:
+    assert wrong_readings(40) == 0
+
+
+def test_without_waiting_for_the_bound_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanczos, "LOOSE_BOUND", float("inf"))
+    monkeypatch.setattr(sharpness, "NOISE", 1.0)
+    assert wrong_readings(40) > 10
