@@ -18,12 +18,14 @@ class SymmetricOperator(ABC):
 
     Attributes:
         dim: d.
-        unit_roundoff: relative spacing of the numbers that products are computed with, where it is coarser
-            than that of their own format.
     """
 
     dim: int
-    unit_roundoff: float = 0.0
+
+    @property
+    def unit_roundoff(self) -> float:
+        """Relative spacing of the numbers inside a product, where coarser than that of their format."""
+        return 0.0
 
     @abstractmethod
     def apply(self, v: Tensor) -> Tensor:
@@ -113,13 +115,17 @@ class CongruenceOperator(SymmetricOperator):
 
     def __init__(self, factors: tuple[SymmetricOperator, ...], middle: SymmetricOperator) -> None:
         self.factors, self.middle, self.dim = factors, middle, middle.dim
-        self.unit_roundoff = middle.unit_roundoff
         for factor in factors:
             if factor.dim != middle.dim:
                 raise ValueError(
                     f"the factor {type(factor).__name__} has dimension {factor.dim}, the operator between "
                     f"the factors has {middle.dim}: both must describe the same weights."
                 )
+
+    @property
+    def unit_roundoff(self) -> float:
+        """That of the middle."""
+        return self.middle.unit_roundoff
 
     def apply(self, v: Tensor) -> Tensor:
         """The product A₁ ⋯ Aₙ H Aₙ ⋯ A₁ v."""
@@ -144,7 +150,11 @@ class HookedOperator(SymmetricOperator):
 
     def __init__(self, middle: SymmetricOperator, before: Callable[[], object]) -> None:
         self.middle, self.before, self.dim = middle, before, middle.dim
-        self.unit_roundoff = middle.unit_roundoff
+
+    @property
+    def unit_roundoff(self) -> float:
+        """That of the middle."""
+        return self.middle.unit_roundoff
 
     def apply(self, v: Tensor) -> Tensor:
         """The product of the middle."""

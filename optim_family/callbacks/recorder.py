@@ -167,22 +167,24 @@ class Recorder:
 
     def _loss_and_geometry(self) -> LossAndGeometry:
         """The loss and the geometry, with the gradient over all chunks instead of the script's."""
-        correct: dict[int, Tensor] = {}  # by chunk: a loss that draws random numbers may be evaluated twice
+        correct: list[Tensor] = []
 
         def loss_and_accuracy(outputs: Any, y: Any) -> Tensor:
             logits = getattr(outputs, "logits", outputs)  # models of transformers return a ModelOutput
             labelled = isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point()
             if labelled and isinstance(logits, Tensor) and logits.ndim == 2:
-                correct[id(y)] = logits.detach().argmax(1) == y
+                correct.append(logits.detach().argmax(1) == y)
             return self.loss_fn(outputs, y)
 
         params, loss = self.space.tensors, 0.0
         with torch.inference_mode(False), full_precision(), torch.enable_grad():
             total = torch.zeros_like(self.space.weights())
             for share in chunk_losses(self.model, loss_and_accuracy, self.chunks):
+                chunks_before = len(correct)
                 value, gradient = chunk_gradient(share, params)
+                del correct[chunks_before:-1]  # a loss that draws random numbers may be evaluated twice
                 loss, total = loss + float(value), total + gradient
-        accuracy = float(torch.cat([*correct.values()]).double().mean()) if correct else None
+        accuracy = float(torch.cat(correct).double().mean()) if correct else None
         shares = chunk_losses(self.model, self.loss_fn, self.chunks)
         with _gradients_replaced(params, unflatten(total, params)):
             g, w = self.space.gradient(), self.space.weights()

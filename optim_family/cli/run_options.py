@@ -15,7 +15,7 @@ from optim_family.errors import UsageError
 from optim_family.runs.run import read_run
 from optim_family.training.spec import RunSpec
 
-# Fields whose value is found when the command runs: the help of their options.
+# Fields whose default is computed when the command runs: the help of their options.
 _RESOLVED: Final[dict[str, dict[str, Any]]] = {
     "limit": {
         "default": "100 of digits, all of any other set",

@@ -120,9 +120,11 @@ def _with_graph(ctx: Any, seeds: tuple[Tensor | None, ...]) -> list[Tensor | Non
     inputs = [t for t in wanted if t is not None]
     if not (pairs and inputs):
         return [None] * 3
-    outputs, given = zip(*pairs, strict=True)
-    found = iter(torch.autograd.grad(outputs, inputs, given, create_graph=True, allow_unused=True))
-    return [None if t is None else next(found) for t in wanted]
+    outputs, seeds_of_outputs = zip(*pairs, strict=True)
+    second = iter(
+        torch.autograd.grad(outputs, inputs, seeds_of_outputs, create_graph=True, allow_unused=True)
+    )
+    return [None if t is None else next(second) for t in wanted]
 
 
 def _products(s: Tensor, u: Tensor, mean: Tensor) -> Tensor:

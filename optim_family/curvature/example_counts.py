@@ -87,38 +87,38 @@ def _inferred(pairs: Sequence[Pair]) -> list[float]:
 
 def _readings(x: Any, y: Any) -> dict[str, float]:
     """What n may be, by what it is called."""
-    found: dict[str, float] = {}
+    counts: dict[str, float] = {}
     first = next((t for t in _tensors(x) if t.ndim), None)
     if first is not None:
-        found["the length of x"] = float(len(first))
+        counts["the length of x"] = float(len(first))
     if isinstance(y, PackedSequence):
-        found["the sequences in y"] = float(y.batch_sizes[0])
+        counts["the sequences in y"] = float(y.batch_sizes[0])
     elif isinstance(y, Tensor):
-        found |= _of_labels(y)
+        counts |= _of_labels(y)
     elif isinstance(y, Mapping):
-        found |= {
+        counts |= {
             f"the length of {key!r}": float(len(t))
             for key, t in y.items()
             if isinstance(t, Tensor) and t.ndim
         }
     elif isinstance(y, tuple | list) and any(isinstance(part, Tensor) for part in y):
-        found["the length of the list y"] = float(len(y))
+        counts["the length of the list y"] = float(len(y))
         if isinstance(y[0], Tensor) and y[0].ndim:
-            found["the length of the tensors in the list y"] = float(len(y[0]))
+            counts["the length of the tensors in the list y"] = float(len(y[0]))
     elif hasattr(y, "__len__"):
-        found["the length of y"] = float(len(y))
-    return found
+        counts["the length of y"] = float(len(y))
+    return counts
 
 
 def _of_labels(y: Tensor) -> dict[str, float]:
     if not y.ndim:
         return {}
-    found = {"the length of y": float(len(y))}
+    counts = {"the length of y": float(len(y))}
     if y.ndim > 1:
-        found["the numbers in y"] = float(y.numel())
+        counts["the numbers in y"] = float(y.numel())
     if not y.is_floating_point() and not y.is_complex():
-        found[f"the labels other than {IGNORED}"] = float((y != IGNORED).sum())
-    return found
+        counts[f"the labels other than {IGNORED}"] = float((y != IGNORED).sum())
+    return counts
 
 
 def _tensors(x: Any) -> list[Tensor]:

@@ -67,6 +67,11 @@ class Hessian(SymmetricOperator):
         if self.mode == "retained":
             self._with_oom_fallback(self._retain)
 
+    @property
+    def unit_roundoff(self) -> float:
+        """As the graph of the first chunk shows it; 0 until that has been built."""
+        return self.graph.unit_roundoff if self.graph else 0.0
+
     def apply(self, v: Tensor) -> Tensor:
         """∇²L v, [d] → [d]."""
         product = self._with_oom_fallback(partial(self._product, v))
@@ -125,7 +130,6 @@ class Hessian(SymmetricOperator):
             loss = chunk()
             if self.graph is None:
                 self.graph = LossGraph.of(loss)
-                self.unit_roundoff = self.graph.unit_roundoff
             return loss.detach(), torch.autograd.grad(
                 loss, self.params, create_graph=True, materialize_grads=True
             )

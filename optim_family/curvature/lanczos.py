@@ -118,9 +118,13 @@ class _Lowered(SymmetricOperator):
 
     def __init__(self, operator: SymmetricOperator, pairs: Eigenpairs) -> None:
         self.operator, self.dim, self.vectors = operator, operator.dim, pairs.vectors
-        self.unit_roundoff = operator.unit_roundoff
         size = 2 * max(map(abs, pairs.values))
         self.by = torch.tensor([value + size for value in pairs.values]).to(pairs.vectors)
+
+    @property
+    def unit_roundoff(self) -> float:
+        """That of A."""
+        return self.operator.unit_roundoff
 
     def apply(self, v: Tensor) -> Tensor:
         """(A − Σ (λᵢ + c) vᵢvᵢᵀ) v."""

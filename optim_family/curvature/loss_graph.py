@@ -26,12 +26,6 @@ REPLACEMENTS: Final[dict[str, tuple[str, str]]] = {
     "scaled_dot_product": ("fused attention", "torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"),
     "flex_attention": ("flex_attention", "attention written out"),
     "cudnn_rnn": ("an RNN of cuDNN", "torch.backends.cudnn.flags(enabled=False) around the forward pass"),
-    "fractional_max_pool": ("FractionalMaxPool", "MaxPool"),
-    "max_unpool": ("MaxUnpool", "interpolation"),
-    "rrelu": ("RReLU", "LeakyReLU"),
-    "grid_sampler": ("grid_sample", "bilinear interpolation, written out"),
-    "linalg_lstsq": ("lstsq", "solve on the normal equations"),
-    "fft": ("a Fourier transform", "a convolution"),
 }
 _MISSING: Final = (
     re.compile(r"derivative for '?(?:aten::)?(\w+)'? is not implemented", re.I),
@@ -97,7 +91,7 @@ def explain_missing_derivative() -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:
         if (reason := missing_derivative(str(error))) is None:
             raise
         raise ValueError(reason) from error

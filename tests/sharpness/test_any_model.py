@@ -249,7 +249,8 @@ def test_exact_multiples_are_listed() -> None:
     assert raw(model, F.mse_loss, [(x, y)], k=3).top == pytest.approx([top] * 3, rel=1e-5)
 
 
-def test_low_precision_inside_is_in_the_error() -> None:
+@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
+def test_low_precision_inside_is_in_the_error(mode: Any) -> None:
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 1))
 
@@ -263,7 +264,7 @@ def test_low_precision_inside_is_in_the_error() -> None:
 
     x, y = draw(8, 4).bfloat16(), draw(8, 1).bfloat16()
     want = raw(layers.double(), F.mse_loss, [(x.double(), y.double())])
-    got = measure(Mixed(), F.mse_loss, [(x, y.float())], views=("raw",))["raw"]
+    got = measure(Mixed(), F.mse_loss, [(x, y.float())], views=("raw",), mode=mode)["raw"]
     assert abs(got.value - want.value) < got.error
     assert got.error > 1e-3 * got.value and not got.converged
 
@@ -298,6 +299,7 @@ def test_a_graph_that_the_caller_holds_survives() -> None:
     loss = F.mse_loss(model(x), y)
     measure(model, F.mse_loss, [(x, y)])
     loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
 
 
 # --- randomness and threads ---------------------------------------------------------------------------------
