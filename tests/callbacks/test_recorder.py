@@ -339,3 +339,15 @@ def test_a_view_without_its_metric_is_refused_before_the_folder_is_made(tmp_path
     with pytest.raises(ValueError, match="there is no view 'rough'"):
         Recorder(*parts[:2], nn.functional.cross_entropy, parts[2], out=tmp_path / "a", views=["rough"])
     assert not (tmp_path / "a").exists()
+
+
+def test_chunks_that_share_their_labels_all_count_in_the_accuracy(tmp_path):
+    model, labels = nn.Linear(2, 2, bias=False), torch.tensor([0, 1])
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(2))
+    right, wrong = torch.eye(2), torch.eye(2).flip(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    chunks = [(right, labels), (wrong, labels)]
+    with Recorder(model, optimizer, nn.functional.cross_entropy, chunks, out=tmp_path / "run"):
+        pass
+    assert read_run(tmp_path / "run").records[0]["train_accuracy"] == 0.5
