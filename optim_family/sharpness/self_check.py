@@ -20,7 +20,7 @@ from torch.nn import functional
 from optim_family.curvature.chunked_loss import ChunkLoss, ModelLoss, isolated
 from optim_family.curvature.double_backward import replace_functions
 from optim_family.curvature.hessian import Hessian, chunk_gradient, require_finite
-from optim_family.curvature.lanczos import NotSymmetric
+from optim_family.curvature.krylov import NotSymmetric
 from optim_family.errors import UnreliableReading
 from optim_family.space import flatten, norm, unflatten
 

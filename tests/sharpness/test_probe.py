@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optim_family.curvature import lanczos
+from optim_family.curvature import krylov
 from optim_family.curvature.chunked_loss import chunk_losses
 from optim_family.curvature.hessian import Hessian
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric
@@ -418,6 +418,6 @@ def test_the_second_eigenvalue_is_not_taken_for_the_first() -> None:
 
 
 def test_without_waiting_for_the_bound_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanczos, "LOOSE_BOUND", float("inf"))
+    monkeypatch.setattr(krylov, "LOOSE_BOUND", float("inf"))
     monkeypatch.setattr(sharpness, "NOISE", 1.0)
     assert wrong_readings(40) > 10
