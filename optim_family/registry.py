@@ -2,7 +2,6 @@
 
 import configparser
 import functools
-import importlib
 import inspect
 import sys
 from collections.abc import Iterable, Iterator
@@ -140,16 +139,8 @@ def _registered_object(entry: PluginEntry) -> Any:
         raise PluginError(
             f"{entry.kind} {entry.name!r} is registered by {conflicting}; uninstall one of them"
         )
-    return _import(entry)
-
-
-def _import(entry: PluginEntry) -> Any:
-    module, _, path = entry.target.partition(":")
     with plugin_errors(entry, "cannot be imported"):
-        target: Any = importlib.import_module(module)
-        for part in path.split("."):
-            target = getattr(target, part)
-    return target
+        return EntryPoint(entry.name, entry.target, entry.kind).load()
 
 
 @contextmanager

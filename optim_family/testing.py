@@ -14,36 +14,14 @@ the hyper-parameters, what the real step did, and the likely cause. `optim-famil
 them all.
 """
 
-from optim_family.conformance.behaviour_checks import (
-    check_geometry_changes_nothing,
-    check_geometry_follows_a_schedule,
-    check_is_deterministic,
-    check_one_parameter_group,
-    check_state_can_be_saved,
-    check_state_is_complete,
-)
-from optim_family.conformance.geometry_checks import (
-    check_decay_is_as_declared,
-    check_freeze_holds_the_metric,
-    check_metric_is_that_of_the_step,
-    check_rescaling,
-    check_threshold_is_sharp,
-)
 from optim_family.conformance.suite import CHECKS, EXPECTED, Check
 
-__all__ = [
-    "CHECKS",
-    "EXPECTED",
-    "Check",
-    "check_decay_is_as_declared",
-    "check_freeze_holds_the_metric",
-    "check_geometry_changes_nothing",
-    "check_geometry_follows_a_schedule",
-    "check_is_deterministic",
-    "check_metric_is_that_of_the_step",
-    "check_one_parameter_group",
-    "check_rescaling",
-    "check_state_can_be_saved",
-    "check_state_is_complete",
-    "check_threshold_is_sharp",
-]
+_BY_NAME = {check.__name__: check for check in CHECKS}
+__all__ = ["CHECKS", "EXPECTED", "Check", *_BY_NAME]
+
+
+def __getattr__(name: str) -> Check:
+    """Each check is also a member of this module: `testing.check_threshold_is_sharp`."""
+    if name not in _BY_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _BY_NAME[name]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Self, final, get_args, get_origin
 
@@ -55,9 +56,9 @@ class OptimizerHarness:
         self.set_gradient(torch.ones(self.space.dim, dtype=torch.float64) if gradient is None else gradient)
         return self.optimizer.geometry()
 
-    def warm_up(self, steps: int = WARM_UP, seed: int = 1) -> Self:
+    def warm_up(self, steps: int = WARM_UP) -> Self:
         """Take steps with random gradients, so that the state is one of training."""
-        for gradient in gradients(self.space.dim, steps, seed):
+        for gradient in gradients(self.space.dim, steps, seed=1):
             self.step(gradient)
         return self
 
@@ -96,9 +97,13 @@ def variants(optimizer: type[OptimizerBase], **fixed: float) -> list[dict[str, A
             choices[name] = [False, True]
         else:
             choices[name] = [field.default, *(field.examples or [])]
-    combinations = itertools.product(*choices.values())
-    every = (dict(zip(choices, combination, strict=True)) for combination in combinations)
-    return [values for values in every if _allowed(optimizer, values)]
+    allowed = []
+    for combination in itertools.product(*choices.values()):
+        values = dict(zip(choices, combination, strict=True))
+        with suppress(ValidationError):
+            optimizer.Hyper(**values)
+            allowed.append(values)
+    return allowed
 
 
 def with_decay(optimizer: type[OptimizerBase]) -> list[dict[str, Any]]:
@@ -113,11 +118,3 @@ def with_metric(optimizer: type[OptimizerBase], candidates: list[dict[str, Any]]
     """The variants that declare a metric."""
     metrics = ((v, OptimizerHarness.build(optimizer, v).geometry().metric) for v in candidates)
     return [values for values, metric in metrics if not isinstance(metric, UnknownMetric)]
-
-
-def _allowed(optimizer: type[OptimizerBase], values: dict[str, Any]) -> bool:
-    try:
-        optimizer.Hyper(**values)
-    except ValidationError:
-        return False
-    return True

@@ -71,12 +71,8 @@ def measure(spec: RunSpec) -> Cost:
     from optim_family.training.experiment import build_experiment
 
     images = len(datasets.load(spec.data, limit=spec.limit, seed=spec.seed).y_train)
-    unit = (
-        spec.batch_size or spec.ghost_batch or IMAGES
-    )  # the ghost batch and the mini-batch divide the limit
-    limit = min(images, unit * max(1, IMAGES // unit))
     with full_precision():
-        experiment = build_experiment(spec.model_copy(update={"limit": limit}))
+        experiment = build_experiment(spec.model_copy(update={"limit": _part(spec, images)}))
         objective, hessian = experiment.objective, experiment.objective.hessian()
         direction = torch.randn_like(objective.space.weights())
         start = time.perf_counter() - begin
@@ -106,7 +102,7 @@ def _quotients(experiment: "Experiment") -> float:
 
 
 def _part(spec: RunSpec, images: int) -> int:
-    """Number of images to time: a multiple of the mini-batch or the ghost batch."""
+    """Number of images to time: a multiple of the mini-batch or the ghost batch, which must divide it."""
     unit = spec.batch_size or spec.ghost_batch or IMAGES
     return min(images, unit * max(1, IMAGES // unit))
 
