@@ -179,10 +179,10 @@ def test_no_pickle_is_ever_read(module):
         "joblib",
     }
     for call in (node for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)):
-        given = {word.arg: getattr(word.value, "value", None) for word in call.keywords}
-        assert given.get("allow_pickle", False) is False, f"line {call.lineno}"
+        arguments = {word.arg: getattr(word.value, "value", None) for word in call.keywords}
+        assert arguments.get("allow_pickle", False) is False, f"line {call.lineno}"
         if ast.unparse(call.func) == "torch.load":
-            assert given.get("weights_only") is True, f"line {call.lineno}"
+            assert arguments.get("weights_only") is True, f"line {call.lineno}"
 
 
 @every_module
@@ -199,10 +199,10 @@ def _settled(module: str, node: ast.ClassDef) -> bool:
 
 
 def test_the_open_classes_are_still_there():
-    found = {
+    open_classes = {
         f"{m}.{n.name}" for m, tree in TREES.items() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)
     }
-    assert OPEN_CLASSES.keys() <= found
+    assert OPEN_CLASSES.keys() <= open_classes
 
 
 def test_commands_leave_the_work_to_functions():

@@ -53,8 +53,8 @@ def test_the_wheel_holds_every_module_card_study_and_template_and_nothing_else(w
         for folder in ("models", "studies")
         for path in (ROOT / folder).glob("*.toml")
     }
-    found = (ROOT / "optim_family").rglob("templates/**/*")
-    templates = {str(path.relative_to(ROOT)) for path in found if path.is_file()}
+    paths = (ROOT / "optim_family").rglob("templates/**/*")
+    templates = {str(path.relative_to(ROOT)) for path in paths if path.is_file()}
     assert inside == modules | tables | templates | {"optim_family/py.typed"}
 
 
@@ -75,15 +75,15 @@ def test_an_installed_wheel_lists_its_models_and_optimizers(installed, tmp_path)
 
 
 def test_an_installed_wheel_loads_an_optimizer(installed, tmp_path):
-    told = call(installed / "optim-family", "optimizers", "show", "rmsprop", cwd=tmp_path)
-    assert "scale-invariant" in told
+    output = call(installed / "optim-family", "optimizers", "show", "rmsprop", cwd=tmp_path)
+    assert "scale-invariant" in output
 
 
 def test_a_bare_checkout_finds_models_and_optimizers(tmp_path):
     bare, elsewhere = copy_sources(tmp_path / "bare"), tmp_path / "elsewhere"
     elsewhere.mkdir()
-    told = call(sys.executable, "-c", WHERE, cwd=elsewhere, PYTHONPATH=str(bare))
-    package, models = told.splitlines()
+    output = call(sys.executable, "-c", WHERE, cwd=elsewhere, PYTHONPATH=str(bare))
+    package, models = output.splitlines()
     assert (Path(package).parent, Path(models)) == (bare / "optim_family", bare / "models")
     command = sys.executable, "-m", "optim_family"
     for kind, names in (("models", CARDS), ("optimizers", {"gd", "sgd", "rmsprop", "adamw"})):

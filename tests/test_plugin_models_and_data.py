@@ -50,8 +50,8 @@ def plugin_fixture(tmp_path, monkeypatch):
 def test_a_model_and_a_data_set_are_used_by_their_names(plugin, capsys, tmp_path):
     plugin()
     words = "--optimizer", "gd", "--model", "tiny", "--data", "stripes", "--steps", "2", "--every", "1"
-    told = optim_family(capsys, "run", *words, "--out", tmp_path / "out", "--json")
-    assert told.code == 0, told.err
+    answer = optim_family(capsys, "run", *words, "--out", tmp_path / "out", "--json")
+    assert answer.code == 0, answer.err
     assert datasets.load("stripes").class_names == ("lying", "up")
 
 

@@ -69,8 +69,8 @@ def test_every_member_means_every_one():
 
 @pytest.mark.parametrize("aside", [{"decay": 0.0}, {"norm": BARE}, {"batch_size": 50}, {"status": "stopped"}])
 def test_the_edge_is_not_claimed_of_all_runs(aside):
-    (found,) = evaluate_claims(["edge"], runs := [made(ratio=0.1, **aside)], study_table.run_rows(runs))
-    assert (found.verdict, found.evidence) == ("cannot tell", "no such run is finished")
+    (finding,) = evaluate_claims(["edge"], runs := [made(ratio=0.1, **aside)], study_table.run_rows(runs))
+    assert (finding.verdict, finding.evidence) == ("cannot tell", "no such run is finished")
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_pairs_are_judged_together_and_for_each_optimizer():
         for seed in range(seeds)
         for decay, fall in ((0.01, 3.0), (0.0, 1.0))
     ]
-    found = verdicts("decay-matters", runs)
+    verdict_of = verdicts("decay-matters", runs)
     words = "fall of the sharpness after 100 %"
-    assert next(iter(found.values())) == "cannot tell"  # test accuracies are all the same
-    assert [found[f"{words}; {name}"] for name in ("all optimizers", "gd", "rmsprop")] == [
+    assert next(iter(verdict_of.values())) == "cannot tell"  # test accuracies are all the same
+    assert [verdict_of[f"{words}; {name}"] for name in ("all optimizers", "gd", "rmsprop")] == [
         "holds",
         "holds",
         "cannot tell",
@@ -131,18 +131,18 @@ def test_pairs_are_judged_together_and_for_each_optimizer():
 
 def test_the_evidence_of_pairs_that_never_fit():
     runs = [made(decay=0.01), made(decay=0.0, fits=False)]
-    told = [f.evidence for f in evaluate_claims(["decay-matters"], runs, study_table.run_rows(runs))]
+    evidence = [f.evidence for f in evaluate_claims(["decay-matters"], runs, study_table.run_rows(runs))]
     line = "no number: in none of 1 pairs do both runs have one"
-    assert set(told) == {line, f"sharpness {line}; test accuracy {line}"}
+    assert set(evidence) == {line, f"sharpness {line}; test accuracy {line}"}
 
 
 def test_the_evidence_counts_the_pairs_that_go_the_claimed_way():
     runs = matched_runs(3, (3.0, 0.05), (1.0, 0.0), decay=(0.01, 0.0)) + [
         made(decay=decay, fall=fall, gain=0.0, seed=9) for decay, fall in ((0.01, 1.0), (0.0, 2.0))
     ]
-    told = evaluate_claims(["decay-matters"], runs, study_table.run_rows(runs))[0].evidence
-    assert told.startswith("sharpness by a factor of ") and "test accuracy by +3.8 points (" in told
-    assert told.count(", more in 3 of 4 pairs") == 2
+    evidence = evaluate_claims(["decay-matters"], runs, study_table.run_rows(runs))[0].evidence
+    assert evidence.startswith("sharpness by a factor of ") and "test accuracy by +3.8 points (" in evidence
+    assert evidence.count(", more in 3 of 4 pairs") == 2
 
 
 def test_a_count_of_verdicts():
@@ -168,13 +168,13 @@ def test_smaller_batches_settle_lower(slope, verdict):
         for size, ratio in zip(sizes, ratios, strict=True)
         for seed in range(3)
     ]
-    (found,) = evaluate_claims(["smaller-batch-flatter"], runs, study_table.run_rows(runs))
-    assert found.verdict == verdict
-    assert "batch 10: " in found.evidence and "batch 200: " in found.evidence
+    (finding,) = evaluate_claims(["smaller-batch-flatter"], runs, study_table.run_rows(runs))
+    assert finding.verdict == verdict
+    assert "batch 10: " in finding.evidence and "batch 200: " in finding.evidence
     assert overall("smaller-batch-flatter", runs[:6]) == "cannot tell"
 
 
 def test_every_claim_has_a_verdict_of_any_runs():
     for runs in ([made()], [made(status="diverged")], [made(fits=False, norm=BARE, batch_size=10)]):
-        found = evaluate_claims(CLAIMS, runs, study_table.run_rows(runs))
-        assert list(dict.fromkeys(f.claim for f in found)) == list(CLAIMS)
+        findings = evaluate_claims(CLAIMS, runs, study_table.run_rows(runs))
+        assert list(dict.fromkeys(f.claim for f in findings)) == list(CLAIMS)

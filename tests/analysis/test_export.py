@@ -30,29 +30,29 @@ def held(run):
 
 
 def test_the_points_are_the_finite_numbers_of_the_records(run):
-    found = held(run)
+    points = held(run)
     for record, step in zip(run.records, (0, 10, 20, 30), strict=True):
-        assert ("spherical/ratio", step) not in found  # rmsprop has no threshold in this view
-        assert found["spherical/value", step] == record["views"]["spherical"]["value"]
-        assert found["test_accuracy", step] == record["test_accuracy"]
-    assert ("train_loss", 20) not in found and ("train_loss", 30) in found
-    assert not [name for name, _ in found if name.startswith("riemannian")]
+        assert ("spherical/ratio", step) not in points  # rmsprop has no threshold in this view
+        assert points["spherical/value", step] == record["views"]["spherical"]["value"]
+        assert points["test_accuracy", step] == record["test_accuracy"]
+    assert ("train_loss", 20) not in points and ("train_loss", 30) in points
+    assert not [name for name, _ in points if name.startswith("riemannian")]
     assert [p.seconds for p in export.points(run)] == [r["elapsed"] for r in run.records]
 
 
 def test_what_was_asked_is_flat_and_leaves_out_what_was_left_open(run):
-    told = export.parameters(run)
-    assert told["hyper.lr"] == 0.01 and told["optimizer"] == "rmsprop"
-    assert all(isinstance(value, str | int | float) for value in told.values())
-    assert "hyper" not in told and "limit" not in told
+    parameters = export.parameters(run)
+    assert parameters["hyper.lr"] == 0.01 and parameters["optimizer"] == "rmsprop"
+    assert all(isinstance(value, str | int | float) for value in parameters.values())
+    assert "hyper" not in parameters and "limit" not in parameters
     run.spec["views"] = ["raw", "spherical"]
     assert export.parameters(run)["views"] == "raw+spherical"
 
 
 def test_the_results_are_those_of_the_summary(run):
-    found, summary = export.results(run), run_summary.summary(run)
-    assert found["result/test_accuracy"] == summary["test_accuracy"]
-    assert found["result/spherical/peak"] == summary["views"]["spherical"]["peak"]
+    results, summary = export.results(run), run_summary.summary(run)
+    assert results["result/test_accuracy"] == summary["test_accuracy"]
+    assert results["result/spherical/peak"] == summary["views"]["spherical"]["peak"]
 
 
 def test_tensorboard_reads_the_same_numbers(run, tmp_path):
@@ -113,9 +113,9 @@ def test_wandb_reads_the_same_numbers(run, tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb", reason="the extra [wandb] is not installed")
     logged, init = {}, wandb.init
 
-    def spy(**given):
+    def spy(**arguments):
         """A run of W&B that also tells what it is told."""
-        made = init(**given)
+        made = init(**arguments)
         log = made.log
         made.log = lambda numbers, step: (logged.update({step: numbers}), log(numbers, step=step))
         return made
@@ -128,17 +128,17 @@ def test_wandb_reads_the_same_numbers(run, tmp_path, monkeypatch):
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert file.parent == tmp_path / place
     seconds = {("seconds", record["step"]): record["elapsed"] for record in run.records}
-    told = {(name, step): x for step, numbers in logged.items() for name, x in numbers.items()}
-    assert told == held(run) | seconds
+    points = {(name, step): x for step, numbers in logged.items() for name, x in numbers.items()}
+    assert points == held(run) | seconds
 
 
 def test_parquet_holds_the_table_of_all_runs(run, tmp_path):
     pytest.importorskip("pyarrow")
     runs = [run, make_run(records=3, path="runs/b")]
     (place,) = export.export(runs, "parquet", tmp_path / "new")
-    found = pandas.read_parquet(place)
-    pandas.testing.assert_frame_equal(found, readings_table.frame(runs), check_dtype=False)
-    assert len(found) == 4 * 3 + 3 and found["value"].isna().sum() == 4
+    table = pandas.read_parquet(place)
+    pandas.testing.assert_frame_equal(table, readings_table.frame(runs), check_dtype=False)
+    assert len(table) == 4 * 3 + 3 and table["value"].isna().sum() == 4
 
 
 @pytest.mark.parametrize("to", EVERY)

@@ -9,21 +9,21 @@ from tests.helpers.fake_runs import make_run
 
 
 def test_the_mean_of_differences_and_the_geometric_mean_of_ratios():
-    found = difference([1.0, 2.0, 6.0], [0.0, 0.0, 0.0])
-    assert (found.pairs, found.mean, found.neutral) == (3, pytest.approx(3.0), 0.0)
+    paired = difference([1.0, 2.0, 6.0], [0.0, 0.0, 0.0])
+    assert (paired.pairs, paired.mean, paired.neutral) == (3, pytest.approx(3.0), 0.0)
     ratio = difference([2.0, 8.0], [1.0, 1.0], ratio=True)
     assert (ratio.mean, ratio.neutral) == (pytest.approx(4.0), 1.0)
 
 
 def test_the_interval_of_three_pairs_is_their_range():
     # The smallest of the 27 resamples has weight 1/27 > 2.5 %.
-    found = difference([1.0, 2.0, 4.0], [0.0, 0.0, 0.0])
-    assert (found.low, found.high) == (pytest.approx(1.0), pytest.approx(4.0))
+    paired = difference([1.0, 2.0, 4.0], [0.0, 0.0, 0.0])
+    assert (paired.low, paired.high) == (pytest.approx(1.0), pytest.approx(4.0))
 
 
 def test_fewer_than_three_pairs_have_no_interval_and_no_sign():
-    found = difference([5.0, 6.0], [0.0, 0.0])
-    assert math.isnan(found.low) and found.sign == 0
+    paired = difference([5.0, 6.0], [0.0, 0.0])
+    assert math.isnan(paired.low) and paired.sign == 0
     assert difference([], []).pairs == 0
 
 
@@ -53,8 +53,8 @@ def test_the_interval_is_the_same_every_time():
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     noise, covered = random.Random(1), 0
     for _ in range(80):
-        found = difference([noise.gauss(1, 1) for _ in range(20)], [0.0] * 20)
-        covered += found.low <= 1 <= found.high
+        paired = difference([noise.gauss(1, 1) for _ in range(20)], [0.0] * 20)
+        covered += paired.low <= 1 <= paired.high
     # 95 % of 80 is 76 with a deviation of 2; percentile intervals of 20 numbers are a little short.
     assert 67 <= covered < 80
 
@@ -90,8 +90,8 @@ def test_arms_are_compared_at_equal_settings_and_seeds():
         for arm, group in frame[frame["limit"] == 100].groupby("arm")
     }
     logs = [math.log(ends[table["a"][0]][s] / ends[table["b"][0]][s]) for s in range(3)]
-    found = table.set_index("quantity").loc["sharpness at the end"]
-    assert found["difference"] == pytest.approx(math.exp(sum(logs) / 3))
+    comparison = table.set_index("quantity").loc["sharpness at the end"]
+    assert comparison["difference"] == pytest.approx(math.exp(sum(logs) / 3))
 
 
 def test_a_study_of_one_arm_has_nothing_to_compare():

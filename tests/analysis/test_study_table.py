@@ -7,9 +7,9 @@ from optim_family.runs import readings_table
 from tests.helpers.fake_runs import make_run
 
 
-def falling(slope, *, shrink=0.01, fitted_from=4, records=20, **given):
+def falling(slope, *, shrink=0.01, fitted_from=4, records=20, **options):
     """S = 100 exp(slope · τ) from the first record on, and 100 % training accuracy from one on."""
-    run = make_run(hyper={"lr": 0.1, "weight_decay": shrink / 0.1}, records=records, **given)
+    run = make_run(hyper={"lr": 0.1, "weight_decay": shrink / 0.1}, records=records, **options)
     for i, record in enumerate(run.records):
         record["tau"] = shrink * record["step"]
         record["train_accuracy"] = float(i >= fitted_from)
@@ -25,31 +25,31 @@ def row(run):
 
 @pytest.mark.parametrize("slope", [-2.0, -0.3, 0.0, 1.0])
 def test_the_slope_and_the_fitted_fall_of_an_exponential(slope):
-    found = row(falling(slope))
+    cells = row(falling(slope))
     then, end = 0.01 * 40, 0.01 * 190
-    assert found["sharpness_slope"] == pytest.approx(slope, abs=1e-12)
-    assert found["sharpness_fitted_reduction"] == pytest.approx(math.exp(-slope * (end - then)))
-    assert found["sharpness_reduction"] == pytest.approx(found["sharpness_fitted_reduction"])
-    assert found["sharpness_at_fit"] == pytest.approx(100 * math.exp(slope * then))
-    assert found["sharpness_peak"] == pytest.approx(100 * math.exp(max(0.0, slope * end)))
-    assert found["sharpness_end"] == pytest.approx(100 * math.exp(slope * end))
+    assert cells["sharpness_slope"] == pytest.approx(slope, abs=1e-12)
+    assert cells["sharpness_fitted_reduction"] == pytest.approx(math.exp(-slope * (end - then)))
+    assert cells["sharpness_reduction"] == pytest.approx(cells["sharpness_fitted_reduction"])
+    assert cells["sharpness_at_fit"] == pytest.approx(100 * math.exp(slope * then))
+    assert cells["sharpness_peak"] == pytest.approx(100 * math.exp(max(0.0, slope * end)))
+    assert cells["sharpness_end"] == pytest.approx(100 * math.exp(slope * end))
 
 
 def test_without_weight_decay_there_is_a_fall_but_no_slope():
-    found = row(falling(-1.0, shrink=0.0))
-    assert math.isnan(found["sharpness_slope"])
-    assert found["sharpness_fitted_reduction"] == pytest.approx(math.exp(1.5))
+    cells = row(falling(-1.0, shrink=0.0))
+    assert math.isnan(cells["sharpness_slope"])
+    assert cells["sharpness_fitted_reduction"] == pytest.approx(math.exp(1.5))
 
 
 def test_what_happened_after_the_fit():
-    found = row(falling(-0.3))
-    assert (found["fit_step"], found["fit_tau"]) == (40, pytest.approx(0.4))
-    assert found["test_accuracy_gain"] == pytest.approx(0.15)
-    assert found["ratio_readings"] == 16
+    cells = row(falling(-0.3))
+    assert (cells["fit_step"], cells["fit_tau"]) == (40, pytest.approx(0.4))
+    assert cells["test_accuracy_gain"] == pytest.approx(0.15)
+    assert cells["ratio_readings"] == 16
 
 
 def test_a_run_that_never_fits_has_no_then():
-    found = row(falling(-0.3, fitted_from=99))
+    cells = row(falling(-0.3, fitted_from=99))
     for name in (
         "fit_step",
         "test_accuracy_at_fit",
@@ -57,8 +57,8 @@ def test_a_run_that_never_fits_has_no_then():
         "sharpness_at_fit",
         "sharpness_slope",
     ):
-        assert math.isnan(found[name])
-    assert found["ratio"] > 0
+        assert math.isnan(cells[name])
+    assert cells["ratio"] > 0
 
 
 def test_the_edge_is_reached_where_the_ratio_is_one_for_the_first_time():
@@ -74,8 +74,8 @@ def _never():
 
 
 def test_an_adaptive_optimizer_has_a_metric_of_its_own():
-    found = row(make_run("rmsprop"))
-    assert (found["sharpness_view"], found["own_view"]) == ("spherical", "spherical-preconditioned")
+    cells = row(make_run("rmsprop"))
+    assert (cells["sharpness_view"], cells["own_view"]) == ("spherical", "spherical-preconditioned")
     gd = row(make_run())
     assert gd["own_view"] == "spherical" and gd["own_end"] == gd["sharpness_end"]
 

@@ -64,11 +64,11 @@ def test_transformers_trains_with_the_wrapped_optimizer_and_the_loss_of_the_mode
     model = Labelled().eval()
     inner = torch.optim.SGD(model.parameters(), lr=0.1)
     callback = RecorderCallback([{"x": X, "labels": Y}], every=2, out=tmp_path / "a")
-    given = {"model": model, "optimizer": SimpleNamespace(optimizer=inner)}
-    callback.on_train_begin(None, None, None, **given)
+    trained = {"model": model, "optimizer": SimpleNamespace(optimizer=inner)}
+    callback.on_train_begin(None, None, None, **trained)
     for _ in range(2):
-        callback.on_step_end(None, None, None, **given)
-    callback.on_train_end(None, None, None, **given)
+        callback.on_step_end(None, None, None, **trained)
+    callback.on_train_end(None, None, None, **trained)
     run = read_run(tmp_path / "a")
     assert [record["step"] for record in run.records] == [0, 2] and run.spec["optimizer"] == "torch:SGD"
     assert run.records[0]["train_loss"] == pytest.approx(model(X, Y).loss.item(), rel=1e-6)

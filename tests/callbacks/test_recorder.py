@@ -198,9 +198,9 @@ def test_compare_reads_it(tmp_path, capsys):
         ) as recorder:
             train(model, optimizer, chunks, 8, recorder.step)
         folders.append(tmp_path / name)
-    told = optim_family(capsys, "compare", *folders)
-    assert told.code == 0 and (tmp_path / "comparison.svg").exists()
-    assert "torch:AdamW  lr 0.01, wd 0.1" in told.out and "gd  lr 0.1" in told.out
+    answer = optim_family(capsys, "compare", *folders)
+    assert answer.code == 0 and (tmp_path / "comparison.svg").exists()
+    assert "torch:AdamW  lr 0.01, wd 0.1" in answer.out and "gd  lr 0.1" in answer.out
     assert run_summary.summary(read_run(folders[0]))["status"] == "done"
 
 

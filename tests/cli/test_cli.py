@@ -53,16 +53,16 @@ def test_a_command_that_loads_an_optimizer_imports_torch_so_that_the_test_above_
 
 
 @pytest.mark.parametrize(
-    ("words", "found"), [("optim-family ru", "run"), ("optim-family run --opt", "--optimizer")]
+    ("words", "completion"), [("optim-family ru", "run"), ("optim-family run --opt", "--optimizer")]
 )
-def test_completion_knows_commands_and_options_and_imports_nothing_heavy(words, found):
+def test_completion_knows_commands_and_options_and_imports_nothing_heavy(words, completion):
     environment = {
         "_OPTIM_FAMILY_COMPLETE": "bash_complete",
         "COMP_WORDS": words,
         "COMP_CWORD": str(words.count(" ")),
     }
     answer = python(loaded(None), **environment)
-    assert f"plain,{found}\n" in answer
+    assert f"plain,{completion}\n" in answer
     assert "LOADED []" in answer
 
 

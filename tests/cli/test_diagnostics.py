@@ -15,12 +15,12 @@ def look(monkeypatch, tmp_path):
 
 
 def test_a_sound_machine_has_nothing_broken(look):
-    found = look()
-    assert {finding.subject for finding in found.values() if finding.state == "fail"} == set()
-    assert found["libraries"].text.startswith("torch ")
-    assert found["torchvision"].text == "its operators match torch"
-    assert found["optimizers"].text == "adamw, gd, rmsprop, sgd"
-    assert "digits" in found["data"].text
+    findings = look()
+    assert {finding.subject for finding in findings.values() if finding.state == "fail"} == set()
+    assert findings["libraries"].text.startswith("torch ")
+    assert findings["torchvision"].text == "its operators match torch"
+    assert findings["optimizers"].text == "adamw, gd, rmsprop, sgd"
+    assert "digits" in findings["data"].text
     assert not (torchvision_sets.data_root()).exists()
 
 
@@ -45,9 +45,9 @@ def test_operators_that_do_not_match_torch_are_explained(look, monkeypatch):
 
 def test_a_torch_that_cannot_be_imported_is_a_finding_and_stops_nothing(look, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    found = look()
-    assert found["torch"].state == "fail"
-    assert "models" in found
+    findings = look()
+    assert findings["torch"].state == "fail"
+    assert "models" in findings
 
 
 def test_a_driver_without_a_device_is_suspicious(monkeypatch):
@@ -63,10 +63,10 @@ def test_a_broken_plugin_is_named_with_the_reason_and_the_others_load(look, monk
     monkeypatch.setattr(
         registry, "entries", lambda: known | {"bad": registry.PluginEntry("bad", "x:Y", "z", "1")}
     )
-    found = look()
-    assert found["bad"].state == "fail"
-    assert "optimizer 'bad' of z 1 cannot be imported: ModuleNotFoundError" in found["bad"].text
-    assert found["optimizers"].text == "adamw, gd, rmsprop, sgd"
+    findings = look()
+    assert findings["bad"].state == "fail"
+    assert "optimizer 'bad' of z 1 cannot be imported: ModuleNotFoundError" in findings["bad"].text
+    assert findings["optimizers"].text == "adamw, gd, rmsprop, sgd"
 
 
 def test_no_optimizer_at_all_is_broken(look, monkeypatch):

@@ -21,8 +21,8 @@ def answer(monkeypatch):
     from matplotlib.figure import Figure
 
     record = {"findings": [{"quantity": "S", "predicted": 1.0, "measured": float("nan")}]}
-    shown = Demo("sphere", Figure(), ["quantity", "predicted"], [["S", "1"]], record, film=b"GIF89a")
-    monkeypatch.setitem(flow_work.SUBJECTS, "sphere", lambda: shown)
+    demo = Demo("sphere", Figure(), ["quantity", "predicted"], [["S", "1"]], record, film=b"GIF89a")
+    monkeypatch.setitem(flow_work.SUBJECTS, "sphere", lambda: demo)
 
 
 def wrong(answer):
@@ -33,21 +33,21 @@ def wrong(answer):
 
 def test_it_writes_figure_film_and_numbers_and_says_where(flow, answer, tmp_path):
     out = tmp_path / "new"
-    given = flow("sphere", "--out", out)
-    assert given.code == 0
+    result = flow("sphere", "--out", out)
+    assert result.code == 0
     assert {path.name for path in out.iterdir()} == {
         f"sphere.{kind}" for kind in ("svg", "png", "gif", "json")
     }
-    assert re.search(r"^quantity +predicted$\n^S +1$", given.out, re.MULTILINE)
-    assert f"figure: {out}/sphere.svg  {out}/sphere.png  {out}/sphere.gif" in given.out
+    assert re.search(r"^quantity +predicted$\n^S +1$", result.out, re.MULTILINE)
+    assert f"figure: {out}/sphere.svg  {out}/sphere.png  {out}/sphere.gif" in result.out
     record = json.loads((out / "sphere.json").read_text())
     assert record["findings"] == [{"quantity": "S", "predicted": 1.0, "measured": None}]
     assert record["versions"].keys() >= {"torch", "scipy", "optim-family"} and record["threads"] >= 1
 
 
 def test_as_json_it_is_the_same_record_and_the_paths(flow, answer, tmp_path):
-    given = flow("sphere", "--out", tmp_path, "--json")
-    data = json.loads(given.out)
+    result = flow("sphere", "--out", tmp_path, "--json")
+    data = json.loads(result.out)
     figure = data.pop("figure")
     assert data == json.loads((tmp_path / "sphere.json").read_text())
     assert figure == {kind: f"{tmp_path}/sphere.{kind}" for kind in ("svg", "png", "gif")}
@@ -71,10 +71,10 @@ def test_a_run_is_repeated_and_shown(flow, capsys, tmp_path):
     made = optim_family(capsys, "run", *hyper, *length, "--out", out)
     assert made.code == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    given = flow("--run", out, "--checkpoints", "2", "--removed", "3", "--out", tmp_path)
-    assert given.code == 0, given.err
-    assert re.search(r"^step \d+/200 +loss .* spherical ratio \d", given.err, re.MULTILINE)
-    assert given.out.splitlines()[0].split()[:2] == ["step", "tau"]
+    result = flow("--run", out, "--checkpoints", "2", "--removed", "3", "--out", tmp_path)
+    assert result.code == 0, result.err
+    assert re.search(r"^step \d+/200 +loss .* spherical ratio \d", result.err, re.MULTILINE)
+    assert result.out.splitlines()[0].split()[:2] == ["step", "tau"]
     record = json.loads((tmp_path / "network.json").read_text())
     assert [len(at["q_by_removed"]) for at in record["checkpoints"]] == [3, 3]
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

@@ -26,9 +26,9 @@ def run(capsys):
 @pytest.fixture
 def answered(run):
     def answer(*args):
-        found = run(*TINY, "--json", *args)
-        assert found.code == 0, found.err
-        return json.loads(found.out)
+        command = run(*TINY, "--json", *args)
+        assert command.code == 0, command.err
+        return json.loads(command.out)
 
     return answer
 
@@ -47,7 +47,7 @@ def test_the_readings_are_those_of_the_library_at_the_weights_of_the_file(answer
     model, digits = network(seed=5), datasets.load("digits", limit=40)
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     x = digits.images(digits.x_train, torch.float64)
-    found = answered(
+    record = answered(
         *["--weights", tmp_path / "w.safetensors", "--precision", "float64", "--rtol", "1e-8"],
         *["--ghost-batch", "20", "--view", "raw,spherical,riemannian"],
     )
@@ -55,10 +55,10 @@ def test_the_readings_are_those_of_the_library_at_the_weights_of_the_file(answer
     views = ("raw", "spherical", "riemannian")
     loss = partial(half_squared_error, classes=10)
     for name, reading in measure(model, loss, chunks, views=views, rtol=1e-8).items():
-        assert found["views"][name]["value"] == pytest.approx(reading.value, rel=1e-7)
-        assert found["views"][name]["threshold"] is None
-    assert found["model"]["trained"] == 2 * 64 * 64 and "exactly" in found["model"]["verdict"]
-    assert len(found["weights"]["sha256"]) == 64
+        assert record["views"][name]["value"] == pytest.approx(reading.value, rel=1e-7)
+        assert record["views"][name]["threshold"] is None
+    assert record["model"]["trained"] == 2 * 64 * 64 and "exactly" in record["model"]["verdict"]
+    assert len(record["weights"]["sha256"]) == 64
 
 
 def test_the_checkpoint_of_a_run_reads_as_its_last_record(answered, capsys, tmp_path):
@@ -66,17 +66,17 @@ def test_the_checkpoint_of_a_run_reads_as_its_last_record(answered, capsys, tmp_
     training = ["--optimizer", "gd", "--steps", "3", "--every", "3", "--rtol", "1e-4", "--out", out]
     assert optim_family(capsys, "run", *TINY, *training, "-q").code == 0
     record = read_run(out).records[-1]
-    found = answered("--weights", out / "checkpoints" / "step-00000003.safetensors", "--rtol", "1e-4")
+    measured = answered("--weights", out / "checkpoints" / "step-00000003.safetensors", "--rtol", "1e-4")
     value = record["views"]["spherical"]["value"]
-    assert found["views"]["spherical"]["value"] == pytest.approx(value, rel=1e-3)
+    assert measured["views"]["spherical"]["value"] == pytest.approx(value, rel=1e-3)
     for field in ("train_loss", "train_accuracy", "test_accuracy"):
-        assert found[field] == record[field]
+        assert measured[field] == record[field]
 
 
 def test_k_eigenvalues_are_told_and_the_hessian_multiplies_as_it_was_asked_to(answered):
     modes = {hvp: answered("--k", "3", "--hvp", hvp, "--view", "raw") for hvp in ("retained", "rebuilt")}
-    assert {hvp: found["hvp"] for hvp, found in modes.items()} == {hvp: hvp for hvp in modes}
-    retained, rebuilt = (found["views"]["raw"]["top"] for found in modes.values())
+    assert {hvp: record["hvp"] for hvp, record in modes.items()} == {hvp: hvp for hvp in modes}
+    retained, rebuilt = (record["views"]["raw"]["top"] for record in modes.values())
     assert retained == rebuilt == sorted(retained, reverse=True) and len(retained) == 3
 
 
@@ -99,10 +99,10 @@ def test_a_table_for_people_with_everything_that_was_asked_for(run, tmp_path):
 
 
 def test_layers_without_a_depth_are_the_tensors_and_each_is_less_sharp_than_the_whole(answered):
-    found = answered("--layers", "--trace")["looks"]
-    assert found["layers"] and all("." in name for name in found["layers"])
-    whole = found["reading"]
-    for layer in found["layers"].values():
+    spectrum = answered("--layers", "--trace")["looks"]
+    assert spectrum["layers"] and all("." in name for name in spectrum["layers"])
+    whole = spectrum["reading"]
+    for layer in spectrum["layers"].values():
         assert layer["value"] <= whole["value"] + whole["error"]
 
 

@@ -149,12 +149,12 @@ def test_the_spectrum_of_a_finished_run_is_that_of_its_last_record(run, tmp_path
     assert {path.name for path in (tmp_path / "spectrum").iterdir()} == {
         f"step-00000004.{form}" for form in ("json", "svg", "png")
     }
-    found = json.loads((tmp_path / "spectrum" / "step-00000004.json").read_text())
+    spectrum = json.loads((tmp_path / "spectrum" / "step-00000004.json").read_text())
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
-    assert set(found) == {"step", "hvp", "view", "reading", "trace", "layers"}
+    assert set(spectrum) == {"step", "hvp", "view", "reading", "trace", "layers"}
     recorded = last.get("record", last)["views"]["spherical-preconditioned"]
     for field in ("value", "threshold", "ratio"):
-        assert found["reading"][field] == pytest.approx(recorded[field], rel=1e-3)
+        assert spectrum["reading"][field] == pytest.approx(recorded[field], rel=1e-3)
     assert json.loads(run(*arguments, "--json", "--trace").out)["runs"]
 
 
@@ -185,12 +185,12 @@ def test_compare_draws_several_runs_in_one_figure_and_one_table(run, capsys, tmp
 
 
 def test_the_defaults_are_those_of_the_specification_and_of_the_optimizer(spec):
-    fields, found = RunSpec.model_fields, spec("--device", "cpu")
+    fields, values = RunSpec.model_fields, spec("--device", "cpu")
     for name in ("norm", "data", "loss", "ghost_batch", "rtol", "seed", "device", "precision"):
-        assert found[name] == fields[name].default
-    assert found["hyper"] == registry.load("gd").Hyper().model_dump()
-    assert found["batch_size"] is None
-    assert found["views"] == ["spherical"]
+        assert values[name] == fields[name].default
+    assert values["hyper"] == registry.load("gd").Hyper().model_dump()
+    assert values["batch_size"] is None
+    assert values["views"] == ["spherical"]
 
 
 def test_the_batch_size_is_the_optimizers_unless_it_is_chosen(spec):
@@ -209,12 +209,12 @@ def test_views_are_repeated_or_separated_by_commas(spec):
 
 
 def test_every_hyper_parameter_is_an_option(spec):
-    found = spec(
+    values = spec(
         *["--optimizer", "rmsprop", "--lr", "1e-3", "--beta2", "0.5", "--moment", "scalar"],
         *["--norm", "affine", "--rmsprop-norm", "tensor"],
     )
-    assert found["norm"] == "affine"
-    assert found["hyper"] == registry.load("rmsprop").Hyper().model_dump() | {
+    assert values["norm"] == "affine"
+    assert values["hyper"] == registry.load("rmsprop").Hyper().model_dump() | {
         "lr": 1e-3,
         "beta2": 0.5,
         "moment": "scalar",
@@ -224,8 +224,8 @@ def test_every_hyper_parameter_is_an_option(spec):
 
 @pytest.mark.parametrize(("option", "value"), [("--nesterov", True), ("--no-nesterov", False)])
 def test_a_switch_has_two_options(spec, option, value):
-    found = spec("--optimizer", "sgd", "--batch-size", "full", "--momentum", "0.9", option)
-    assert found["hyper"]["nesterov"] is value
+    values = spec("--optimizer", "sgd", "--batch-size", "full", "--momentum", "0.9", option)
+    assert values["hyper"]["nesterov"] is value
 
 
 def test_help_with_an_optimizer_lists_its_hyper_parameters_with_default_range_and_meaning(run):

@@ -96,9 +96,9 @@ def test_the_bar_shows_steps_numbers_and_notes(monkeypatch):
     bar.on_step(10, 0.5)
     bar.on_record(RECORD)
     bar.on_end()
-    shown = terminal.getvalue()
+    screen = terminal.getvalue()
     texts = "said before", "title", "said [once]", "10/20", "loss 0.0123", "spherical ratio 1.50"
-    assert all(text in shown for text in texts)
+    assert all(text in screen for text in texts)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def mine(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def plain_report(monkeypatch):
     """No figures where nobody looks at them."""
-    monkeypatch.setattr(report, "figures", lambda given: ())
+    monkeypatch.setattr(report, "figures", lambda runs: ())
 
 
 def sketch(runs, title=None, names=None):
@@ -148,10 +148,10 @@ def test_a_run_that_failed_is_named_and_the_rest_is_reported(mine, plain_report,
     monkeypatch.setattr(study_work, "Local", Broken)
     answer = mine("run", "--json")
     assert answer.code == 1 and "the plugin is broken" in answer.err
-    found = json.loads(answer.out)
-    ((path, words),) = found["failed"].items()
+    printed = json.loads(answer.out)
+    ((path, words),) = printed["failed"].items()
     assert "rmsprop" in path and words == "the plugin is broken"
-    assert {finding["claim"] for finding in found["findings"]} == {"edge", "decay-matters"}
+    assert {finding["claim"] for finding in printed["findings"]} == {"edge", "decay-matters"}
 
 
 def test_a_study_of_which_every_run_failed_says_why(mine, monkeypatch):
@@ -175,8 +175,8 @@ def test_status_says_how_far_every_run_is(mine, plain_report):
     assert [line.split("  ")[0] for line in lines if "waiting" in line] == ["gd", "gd"]
     assert re.search(r"^rmsprop .* done +6/6 .* loss ", answer.out, re.MULTILINE)
     assert lines[-1].startswith("mine in runs/mine: 1 of 3 finished")
-    found = json.loads(mine("status", "--json").out)["runs"]
-    assert sorted(run["status"] for run in found) == ["done", "waiting", "waiting"]
+    runs = json.loads(mine("status", "--json").out)["runs"]
+    assert sorted(run["status"] for run in runs) == ["done", "waiting", "waiting"]
 
 
 def test_a_report_of_nothing_is_refused(mine):
@@ -261,14 +261,14 @@ def progress(tmp_path, seeds=3, workers=2):
 
 
 def test_the_table_has_those_first_that_somebody_works_on(tmp_path, monkeypatch):
-    shown = progress(tmp_path, 5)
+    state_table = progress(tmp_path, 5)
     states = ["done", "waiting", "running", "diverged", "failed"]
     monkeypatch.setattr(
         execution,
         "state",
         lambda job: execution.State(job, states[job.spec.seed], 50, {"elapsed": 5, "step": 50}),
     )
-    assert [state.status for state in shown.refresh_states()] == [
+    assert [state.status for state in state_table.refresh_states()] == [
         "running",
         "failed",
         "waiting",
@@ -276,22 +276,31 @@ def test_the_table_has_those_first_that_somebody_works_on(tmp_path, monkeypatch)
         "done",
     ]
     # 0.1 s a step; 50 steps are left of each of three runs, for two workers.
-    assert shown.headline() == "2 of 5 finished, 1 running, 1 failed, 8 s left"
-    assert shown.row(shown.refresh_states()[0])[:4] == ["gd  lr 0.1, seed 2", "running", "50/100", "5 s"]
+    assert state_table.headline() == "2 of 5 finished, 1 running, 1 failed, 8 s left"
+    assert state_table.row(state_table.refresh_states()[0])[:4] == [
+        "gd  lr 0.1, seed 2",
+        "running",
+        "50/100",
+        "5 s",
+    ]
 
 
 def test_a_failure_is_a_line_that_stays(tmp_path, capsys):
-    shown = progress(tmp_path)
-    with study_progress.Display(shown, quiet=True) as display:
+    state_table = progress(tmp_path)
+    with study_progress.Display(state_table, quiet=True) as display:
         display.refresh()
-        display.on_result(JobResult(shown.jobs[0], 4, "in use"))
-        display.on_result(JobResult(shown.jobs[1], 6, ""))
-        display.on_result(JobResult(shown.jobs[2], -9, "killed by SIGKILL"))
+        display.on_result(JobResult(state_table.jobs[0], 4, "in use"))
+        display.on_result(JobResult(state_table.jobs[1], 6, ""))
+        display.on_result(JobResult(state_table.jobs[2], -9, "killed by SIGKILL"))
     assert capsys.readouterr().err.splitlines() == [
         "gd  lr 0.1, seed 1: exit code 6",
         "gd  lr 0.1, seed 2: killed by SIGKILL",
     ]
-    assert [shown.status(state) for state in shown.refresh_states()] == ["failed", "failed", "waiting"]
+    assert [state_table.status(state) for state in state_table.refresh_states()] == [
+        "failed",
+        "failed",
+        "waiting",
+    ]
 
 
 def test_plain_lines_come_now_and_then(tmp_path, capsys, monkeypatch):
@@ -316,10 +325,10 @@ def test_a_terminal_has_a_live_table(tmp_path, monkeypatch):
         lambda stderr: Console(file=screen, force_terminal=True, width=100, height=6),
     )
     monkeypatch.setattr(study_progress, "can_redraw", lambda: True)
-    shown = study_progress.Display(progress(tmp_path, 9), quiet=False)
-    with shown:
-        shown.refresh()
-        shown.log("[red] is only text")
+    display = study_progress.Display(progress(tmp_path, 9), quiet=False)
+    with display:
+        display.refresh()
+        display.log("[red] is only text")
     text = screen.getvalue()
     assert "[red] is only text" in text and "0 of 9 finished" in text
     assert "seed 1" in text and "seed 2" not in text  # what fits

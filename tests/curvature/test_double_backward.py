@@ -114,7 +114,7 @@ def test_convolution_is_that_of_torch_with_two_derivatives(
     w, b = (torch.randn(s, generator=generator, dtype=torch.float64) for s in (shape, shape[:1]))
     parts = {"all": (x, w, b), "weights": (w,), "input": (x,), "bias": (b,)}[trained]
 
-    def found(flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def output_and_derivatives(flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mine = {
             id(p): v.view(p.shape) for p, v in zip(parts, flat.split([p.numel() for p in parts]), strict=True)
         }
@@ -122,9 +122,9 @@ def test_convolution_is_that_of_torch_with_two_derivatives(
         return y, *derivatives((y**3 + y.tanh()).sum(), flat)
 
     flat = torch.cat([p.flatten() for p in parts]).requires_grad_()
-    want = found(flat)
+    want = output_and_derivatives(flat)
     with second_derivatives():
-        got = found(flat)
+        got = output_and_derivatives(flat)
     for ours, original in zip(got, want, strict=True):
         torch.testing.assert_close(ours, original, rtol=1e-10, atol=1e-10)
 

@@ -128,15 +128,15 @@ def searches(k: int, rtol: float, seeds: int) -> Iterator[tuple[float, float, fl
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize("rtol", [1e-3, 1e-6])
 def test_errors_bound_the_true_error_where_the_spectrum_has_gaps(rtol: float, k: int) -> None:
-    found = list(searches(k, rtol, seeds=10))
-    assert all(error <= rtol * abs(value) for _, value, error in found)
-    assert [case for case in found if abs(case[0] - case[1]) > case[2]] == []
+    cases = list(searches(k, rtol, seeds=10))
+    assert all(error <= rtol * abs(value) for _, value, error in cases)
+    assert [case for case in cases if abs(case[0] - case[1]) > case[2]] == []
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_a_loose_tolerance_misses_no_eigenvalue(k: int) -> None:
-    found = searches(k, 0.05, seeds=60)
-    assert [case for case in found if abs(case[0] - case[1]) > 0.05 * case[0]] == []
+    cases = searches(k, 0.05, seeds=60)
+    assert [case for case in cases if abs(case[0] - case[1]) > 0.05 * case[0]] == []
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
@@ -273,5 +273,5 @@ def test_k_must_fit_the_dimension(k: int) -> None:
 
 def test_nothing_is_differentiated_through_a_search() -> None:
     weights = torch.arange(1.0, 6.0, requires_grad=True)
-    found = top_eigenpairs(Trained(weights), weights + 1.0)
-    assert found.values[0] == pytest.approx(5.0) and not found.vectors.requires_grad
+    pairs = top_eigenpairs(Trained(weights), weights + 1.0)
+    assert pairs.values[0] == pytest.approx(5.0) and not pairs.vectors.requires_grad

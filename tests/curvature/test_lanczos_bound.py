@@ -130,14 +130,14 @@ def reading(kind: str, seed: int, **options: Any) -> tuple[float, Eigenpairs]:
     dim = int(10 ** rng.uniform(0, 3.5))
     spectrum = torch.from_numpy(KINDS[kind](rng, dim)).to(dtype)
     normal, start = (torch.from_numpy(rng.standard_normal(dim)).to(dtype) for _ in range(2))
-    found = top_eigenpairs(Reflected(spectrum, normal), start, rtol=1e-3, **options)
-    return float(spectrum.double().max()), found
+    pairs = top_eigenpairs(Reflected(spectrum, normal), start, rtol=1e-3, **options)
+    return float(spectrum.double().max()), pairs
 
 
 def violations(kind: str, **options: Any) -> list[tuple[float, float, float]]:
     """Where the true value lies outside [value − rounding, value + bound]."""
-    found = [reading(kind, seed, **options) for seed in range(SEEDS)]
-    rows = [(true, p.values[0], p.bound) for true, p in found]
+    readings = [reading(kind, seed, **options) for seed in range(SEEDS)]
+    rows = [(true, p.values[0], p.bound) for true, p in readings]
     return [row for row in rows if not -2e-5 * abs(row[0]) <= row[0] - row[1] <= row[2]]
 
 
@@ -158,8 +158,8 @@ def test_without_the_dimension_it_would_be_broken(monkeypatch: pytest.MonkeyPatc
 
 def test_the_estimate_that_readings_stop_on_is_not_such_a_bound() -> None:
     """It speaks of the eigenvalues that were met; in a cluster some were not."""
-    found = [reading("clustered", seed) for seed in range(SEEDS)]
-    assert any(true - pairs.values[0] > pairs.errors[0] for true, pairs in found)
+    readings = [reading("clustered", seed) for seed in range(SEEDS)]
+    assert any(true - pairs.values[0] > pairs.errors[0] for true, pairs in readings)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
@@ -167,9 +167,9 @@ def test_three_million_dimensions(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(3)
     spectrum, normal, start = torch.randn(3, 3_000_000, generator=generator, dtype=dtype)
     spectrum[:3] = torch.tensor([80.0, -200.0, 60.0])
-    found = top_eigenpairs(Reflected(spectrum, normal), start, rtol=1e-4, basis_size=12)
-    assert found.values[0] == pytest.approx(80.0, rel=1e-4)
-    assert 80.0 - found.values[0] <= found.bound < 1.0
+    pairs = top_eigenpairs(Reflected(spectrum, normal), start, rtol=1e-4, basis_size=12)
+    assert pairs.values[0] == pytest.approx(80.0, rel=1e-4)
+    assert 80.0 - pairs.values[0] <= pairs.bound < 1.0
 
 
 def test_a_warm_start_has_a_bound_too() -> None:
@@ -180,10 +180,10 @@ def test_a_warm_start_has_a_bound_too() -> None:
         remembered[order[1]] = 1.0
         probe = Probe("raw", seed=seed)
         probe.load_state_dict({"count": 1, "start": remembered})
-        found = probe(Diagonal(spectrum), torch.ones(500, dtype=torch.float64))
-        assert 0 <= float(spectrum.max()) - found.value <= found.bound
+        reading_of_ones = probe(Diagonal(spectrum), torch.ones(500, dtype=torch.float64))
+        assert 0 <= float(spectrum.max()) - reading_of_ones.value <= reading_of_ones.bound
 
 
 def test_an_invariant_space_leaves_no_room() -> None:
-    found = top_eigenpairs(Diagonal(torch.tensor([3.0, 2.0, 1.0])), torch.ones(3))
-    assert found.bound < 1e-4
+    pairs = top_eigenpairs(Diagonal(torch.tensor([3.0, 2.0, 1.0])), torch.ones(3))
+    assert pairs.bound < 1e-4

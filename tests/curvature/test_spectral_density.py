@@ -29,11 +29,11 @@ def directions(dim: int, samples: int, seed: int) -> Tensor:
 @pytest.mark.parametrize("steps", [1, 3, 6])
 def test_moments_are_exact_up_to_degree_2m_minus_1_and_no_further(steps, seed):
     matrix = rotated([2.0 * 0.9**i * (-1) ** (i % 3) for i in range(30)], seed)
-    found = spectral_density(Matrix(matrix), LIKE, steps=steps, samples=3, seed=seed)
+    density = spectral_density(Matrix(matrix), LIKE, steps=steps, samples=3, seed=seed)
     power = directions(30, 3, seed)
     for k in range(2 * steps + 1):
         exact = (directions(30, 3, seed) * power).sum(1)  #  vᵀAᵏv
-        each = (found.weights * found.nodes**k).sum(1)
+        each = (density.weights * density.nodes**k).sum(1)
         if k < 2 * steps:
             np.testing.assert_allclose(each, exact, rtol=1e-11, atol=1e-12)
         else:
@@ -42,18 +42,18 @@ def test_moments_are_exact_up_to_degree_2m_minus_1_and_no_further(steps, seed):
 
 
 def test_weights_are_real_not_negative_and_have_the_sum_one():
-    found = spectral_density(Matrix(rotated(DISTINCT * 5)), LIKE, steps=6, samples=8)
-    assert found.weights.dtype == found.nodes.dtype == np.float64
-    assert (found.weights >= 0).all()
-    np.testing.assert_allclose(found.weights.sum(1), 1, rtol=0, atol=1e-14)
+    density = spectral_density(Matrix(rotated(DISTINCT * 5)), LIKE, steps=6, samples=8)
+    assert density.weights.dtype == density.nodes.dtype == np.float64
+    assert (density.weights >= 0).all()
+    np.testing.assert_allclose(density.weights.sum(1), 1, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("steps", [8, 20])
 def test_with_as_many_steps_as_eigenvalues_the_nodes_are_the_eigenvalues(steps):
     values, vectors = torch.linalg.eigh(rotated(DISTINCT))
-    found = spectral_density(Matrix(rotated(DISTINCT)), LIKE, steps=steps, samples=2)
-    assert found.nodes.shape == (2, 8) and found.products == 16
-    for nodes, weights, v in zip(found.nodes, found.weights, directions(8, 2, 0), strict=True):
+    density = spectral_density(Matrix(rotated(DISTINCT)), LIKE, steps=steps, samples=2)
+    assert density.nodes.shape == (2, 8) and density.products == 16
+    for nodes, weights, v in zip(density.nodes, density.weights, directions(8, 2, 0), strict=True):
         np.testing.assert_allclose(nodes, values, rtol=0, atol=1e-12)
         np.testing.assert_allclose(weights, (v @ vectors) ** 2, rtol=1e-8, atol=1e-12)
 
@@ -62,28 +62,28 @@ def test_with_as_many_steps_as_eigenvalues_the_nodes_are_the_eigenvalues(steps):
 def test_multiple_eigenvalues_are_one_node_each_and_the_rest_of_the_steps_weighs_nothing(dtype):
     spectrum = [5.0] * 4 + [1.0] * 10 + [-2.0] * 6
     like = torch.empty(0, dtype=dtype)
-    found = spectral_density(Matrix(rotated(spectrum).to(dtype)), like, steps=9, samples=3)
+    density = spectral_density(Matrix(rotated(spectrum).to(dtype)), like, steps=9, samples=3)
     tolerance = 100 * torch.finfo(dtype).eps
-    for nodes, weights in zip(found.nodes, found.weights, strict=True):
+    for nodes, weights in zip(density.nodes, density.weights, strict=True):
         np.testing.assert_allclose(nodes[:3], [-2, 1, 5], rtol=tolerance)
         assert (weights[:3] > 0.01).all() and (weights[3:] == 0).all()
 
 
 @pytest.mark.parametrize("scale", [0.0, 2.0, -1e-30])
 def test_a_multiple_of_the_identity_is_one_node(scale):
-    found = spectral_density(Scalar(9, scale), LIKE, steps=5)
-    np.testing.assert_allclose(found.nodes, scale, rtol=1e-14)
-    assert found.mean(lambda t: t)[0] == pytest.approx(scale)
+    density = spectral_density(Scalar(9, scale), LIKE, steps=5)
+    np.testing.assert_allclose(density.nodes, scale, rtol=1e-14)
+    assert density.mean(lambda t: t)[0] == pytest.approx(scale)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_resolved_eigenvalue_does_not_come_back_as_a_copy_of_itself(dtype):
     diagonal = torch.linspace(0, 1, 400, dtype=dtype)
     diagonal[-2:] = torch.tensor([30.0, 100.0])
-    found = spectral_density(Diagonal(diagonal), torch.empty(0, dtype=dtype), steps=120, samples=1)
+    density = spectral_density(Diagonal(diagonal), torch.empty(0, dtype=dtype), steps=120, samples=1)
     for outlier in (30.0, 100.0):
-        assert (np.abs(found.nodes - outlier) < 1e-3 * outlier).sum() == 1
-    assert (found.nodes > 1.01).sum() == 2
+        assert (np.abs(density.nodes - outlier) < 1e-3 * outlier).sum() == 1
+    assert (density.nodes > 1.01).sum() == 2
 
 
 # --- what the directions see ------------------------------------------------------------------------------
@@ -92,9 +92,9 @@ def test_a_resolved_eigenvalue_does_not_come_back_as_a_copy_of_itself(dtype):
 def test_means_over_the_spectrum_lie_within_their_standard_errors_which_are_those_of_the_sphere():
     """Var vᵀAv = 2 (tr A²/d − (tr A/d)²) / (d + 2) for v uniform on the sphere of ℝᵈ."""
     spectrum = torch.tensor(DISTINCT * 5, dtype=torch.float64)
-    found = spectral_density(Matrix(rotated(DISTINCT * 5)), LIKE, steps=8, samples=400)
+    density = spectral_density(Matrix(rotated(DISTINCT * 5)), LIKE, steps=8, samples=400)
     for f in (lambda t: t, lambda t: t**2, lambda t: np.exp(-t), lambda t: np.abs(t)):
-        value, error = found.mean(f)
+        value, error = density.mean(f)
         a = torch.as_tensor(f(spectrum.numpy()))
         exact_error = (2 * a.var(correction=0) / (len(a) + 2) / 400).sqrt()
         assert abs(value - float(a.mean())) < 4 * error
@@ -115,10 +115,10 @@ def test_the_measure_of_one_vector_has_its_moments(steps):
 
 def test_the_smoothed_density_of_many_directions_is_that_of_the_spectrum():
     spectrum = np.array([*np.linspace(-1, 1, 200), 6.0, 6.5])
-    found = spectral_density(Diagonal(torch.tensor(spectrum)), LIKE, steps=60, samples=60)
+    density = spectral_density(Diagonal(torch.tensor(spectrum)), LIKE, steps=60, samples=60)
     grid = np.linspace(-2, 8, 400)
     exact = np.exp(-0.5 * ((grid[:, None] - spectrum) / 0.2) ** 2).mean(1) / (0.2 * np.sqrt(2 * np.pi))
-    values, errors = found.at(grid, 0.2)
+    values, errors = density.at(grid, 0.2)
     assert (np.abs(values - exact) < 5 * errors + 1e-6).all()
     assert np.abs(values - exact).max() < 0.05 * exact.max()
 
@@ -132,8 +132,8 @@ def test_every_view_has_its_own_spectrum(name):
     half = torch.diag(p**-0.5) if "preconditioned" in name else torch.eye(8, dtype=torch.float64)
     tangent = torch.eye(8, dtype=torch.float64) - (name == "riemannian") * torch.outer(w, w) / (w @ w)
     exact = torch.linalg.eigvalsh(half @ tangent @ matrix @ tangent @ half)
-    found = spectral_density(operator, w, steps=8, samples=1)
-    np.testing.assert_allclose(found.nodes[0], exact, rtol=0, atol=1e-12)
+    density = spectral_density(operator, w, steps=8, samples=1)
+    np.testing.assert_allclose(density.nodes[0], exact, rtol=0, atol=1e-12)
 
 
 # --- conduct ----------------------------------------------------------------------------------------------
@@ -156,8 +156,8 @@ def test_the_users_random_numbers_are_left_alone():
 
 def test_products_are_counted_one_by_one():
     operator = Counting(Matrix(rotated(DISTINCT)))
-    found = spectral_density(operator, LIKE, steps=5, samples=3)
-    assert found.products == operator.count == 15 and found.dim == 8 and found.seconds > 0
+    density = spectral_density(operator, LIKE, steps=5, samples=3)
+    assert density.products == operator.count == 15 and density.dim == 8 and density.seconds > 0
 
 
 def test_numbers_are_read_from_the_device_once_at_the_end():

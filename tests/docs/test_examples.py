@@ -25,8 +25,8 @@ def carried_out(script, tmp_path, steps):
 
 def test_every_script_is_named_here_and_in_the_list():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == SCRIPTS.keys()
-    told = (EXAMPLES / "README.md").read_text(encoding="utf-8")
-    assert all(f"({script}.py)" in told for script in SCRIPTS)
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert all(f"({script}.py)" in readme for script in SCRIPTS)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -34,7 +34,7 @@ def test_a_script_leaves_a_run_in_its_own_metric(script, tmp_path):
     folder, optimizer, needs = SCRIPTS[script]
     if importlib.util.find_spec(needs) is None:
         pytest.skip(f"{needs} is not installed")
-    told = carried_out(script, tmp_path, 100)
+    output = carried_out(script, tmp_path, 100)
     run = read_run(tmp_path / "runs" / folder)
     assert run.status["status"] == "done" and run.status["step"] == 100
     assert run.spec["optimizer"] == optimizer
@@ -47,6 +47,6 @@ def test_a_script_leaves_a_run_in_its_own_metric(script, tmp_path):
             assert own["ratio"] == pytest.approx(own["value"] / own["threshold"])
     assert first["lr"] > 0
     if script == "transformer":
-        all_weights, writers = told.splitlines()[:2]
+        all_weights, writers = output.splitlines()[:2]
         assert "not scale-invariant" in all_weights
         assert writers.startswith("what writes to the stream: exactly scale-invariant")

@@ -48,8 +48,8 @@ def is_complete(jobs, steps):
 def waiting_for(what, process):
     end = time.monotonic() + 300
     while time.monotonic() < end and process.poll() is None:
-        if found := what():
-            return found
+        if value := what():
+            return value
         time.sleep(0.1)
     raise AssertionError(f"it did not begin: {process.communicate()}")
 

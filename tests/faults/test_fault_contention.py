@@ -32,7 +32,7 @@ def test_exactly_one_of_several_processes_runs(tmp_path, held, group):
 def the_writer(folder, processes):
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        if found := [p for p in processes if (folder.parent / f"writer-{p.pid}").exists()]:
-            return found[0]
+        if writers := [p for p in processes if (folder.parent / f"writer-{p.pid}").exists()]:
+            return writers[0]
         time.sleep(0.005)
     raise AssertionError("nobody became the writer")

@@ -37,14 +37,14 @@ def bytes_of(change):
     return make
 
 
-def folder(change, named):
+def folder(change, place):
     def make(root):
         for part in ("train", "test"):
             for label in ("ant", "bee"):
                 (root / "set" / part / label).mkdir(parents=True)
                 (root / "set" / part / label / "0.png").write_bytes(png())
         change(root / "set")
-        return f"folder:{root / 'set'}", named
+        return f"folder:{root / 'set'}", place
 
     return make
 
@@ -101,11 +101,11 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_data_are_refused_before_the_first_step(tmp_path, capsys, held, kind):
-    data, named = KINDS[kind](tmp_path)
+    data, place = KINDS[kind](tmp_path)
     out = tmp_path / "run"
     command = ("run", "--optimizer", "gd", "--model", "bn_mlp", "--steps", 1, "--device", "cpu")
     answer = optim_family(capsys, *command, "--data", data, "--out", out)
     assert answer.code == 5, answer
     [line] = answer.err.splitlines()
-    assert named in line and not out.exists() and not answer.out
+    assert place in line and not out.exists() and not answer.out
     held("corrupt or short data, wrong labels, 0 bytes, links, hostile archives", of=20)

@@ -19,13 +19,13 @@ SPECS = {
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """What the runs come to if nothing disturbs them, and how long they take."""
-    found = {}
+    results = {}
     for name, wanted in SPECS.items():
         folder = tmp_path_factory.mktemp("whole") / name
         process = start(work, wanted.model_dump_json(), str(folder), 60.0)
         assert ended(process) == 0
-        found[name] = result(folder)
-    return found
+        results[name] = result(folder)
+    return results
 
 
 def disturbed(name, folder, dice, number, phases):
@@ -46,10 +46,10 @@ def finish(name, folder):
 
 def is_prefix(folder, records):
     """What lies there now is the beginning of what it should become, whole."""
-    found = (
+    stored = (
         [untimed(record) for record in read_run(folder).records] if (folder / "spec.json").exists() else []
     )
-    return found == records[: len(found)]
+    return stored == records[: len(stored)]
 
 
 def chain_of(name, root, whole, dice, numbers, phases):

@@ -77,6 +77,6 @@ def test_a_process_that_really_has_no_memory_left_says_so(tmp_path):
 def starved(tell, stop, text, folder):
     """Little more than what is taken already, which suffices for the weights and not for the activations."""
     with open("/proc/self/statm") as file:
-        taken = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + 2**28, taken + 2**28))
+        resident = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (resident + 2**28, resident + 2**28))
     work(tell, stop, text, folder, 60.0)

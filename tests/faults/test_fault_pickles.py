@@ -133,7 +133,7 @@ def test_the_source_has_no_way_to_execute_a_pickle():
     for path in Path(package.__file__).parent.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         words = [word for call in ast.walk(tree) if isinstance(call, ast.Call) for word in call.keywords]
-        given = {(word.arg, ast.unparse(word.value)) for word in words}
-        assert not given & {("allow_pickle", "True"), ("weights_only", "False")}, path
+        arguments = {(word.arg, ast.unparse(word.value)) for word in words}
+        assert not arguments & {("allow_pickle", "True"), ("weights_only", "False")}, path
         names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not {name for name in names if name.startswith(("pickle.", "dill.", "joblib."))}, path

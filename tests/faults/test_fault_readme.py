@@ -42,5 +42,5 @@ def test_it_is_carried_out(tmp_path, line):
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    found = find_runs(tmp_path / "runs")
-    assert found and all(read_run(path).status["status"] == "done" for path in found)
+    runs = find_runs(tmp_path / "runs")
+    assert runs and all(read_run(path).status["status"] == "done" for path in runs)

@@ -128,8 +128,8 @@ def note(key, value):
 def test_several_processes_compute_what_one_does(tmp_path, alone, held, processes, precision):
     code, words = ended(start(processes, *fifty_by(precision), "--out", tmp_path / "run"))
     assert code == 0, words
-    found = read_run(tmp_path / "run")
-    assert found.provenance["processes"] == processes and len(found.records) == 6
+    run = read_run(tmp_path / "run")
+    assert run.provenance["processes"] == processes and len(run.records) == 6
     difference = farthest(tmp_path / "run", alone / precision)
     note(f"{processes} processes, {precision}", difference)
     assert difference < AGREES[precision]
@@ -199,8 +199,8 @@ def test_a_process_that_dies_ends_all_and_the_run_goes_on_at_another_size(tmp_pa
 def waiting_for(what):
     end = time.monotonic() + 200
     while time.monotonic() < end:
-        if found := what():
-            return found
+        if value := what():
+            return value
         time.sleep(0.05)
     raise AssertionError("it did not begin")
 
@@ -211,5 +211,5 @@ def has_records(out):
 
 def of(parent):
     """The worker processes of a torchrun, by their numbers."""
-    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(number) for number in found]
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(number) for number in children]

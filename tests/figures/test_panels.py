@@ -166,8 +166,8 @@ def test_midpoint_and_batches_stand_beside_their_view_with_one_threshold(ax):
         [["spherical", "spherical-midpoint", "spherical-batch"]],
     )
     draw_sharpness([ax], sharpness_groups(curves(run)), curves(run))
-    told = ["spherical", "spherical, midpoint", "spherical, batch", "threshold 2/ℓ"]
-    assert legend(ax)[:4] == told
+    labels = ["spherical", "spherical, midpoint", "spherical, batch", "threshold 2/ℓ"]
+    assert legend(ax)[:4] == labels
     assert len([line for line in ax.lines if line.get_linestyle() == ":"]) == 1
 
 
@@ -179,9 +179,9 @@ def test_ratios_at_the_midpoint_and_of_batches_have_curves_and_looks_of_their_ow
         "spherical preconditioned, batch",
     ]
     views = [view for view in run.records[-1]["views"] if view.startswith("spherical")]
-    found = [curve for group in sharpness_groups(curves(run)) for curve in group]
-    assert {curve.view for curve in found} == set(views) and len(views) == 6
-    assert len({curve.color for curve in found}) == len({c.style["marker"] for c in found}) == 6
+    view_curves = [curve for group in sharpness_groups(curves(run)) for curve in group]
+    assert {curve.view for curve in view_curves} == set(views) and len(views) == 6
+    assert len({curve.color for curve in view_curves}) == len({c.style["marker"] for c in view_curves}) == 6
     names = [f"{view}{variant}" for view in VIEWS for variant in VARIANTS]
     looks = [_of_view(curves(run)[0], name).index for name in names]
     assert len(set(looks)) == len(names) == 15 and max(looks) < 280

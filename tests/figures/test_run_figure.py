@@ -117,11 +117,14 @@ def boxes(drawn):
 @pytest.mark.parametrize("kind", RUNS)
 def test_nothing_overlaps_and_nothing_leaves_the_sheet(kind):
     drawn = drawing(kind)
-    found = boxes(drawn)
-    assert all(drawn.bbox.padded(1).fully_contains(*box.min) for box in found)
-    assert all(drawn.bbox.padded(1).fully_contains(*box.max) for box in found)
+    rectangles = boxes(drawn)
+    assert all(drawn.bbox.padded(1).fully_contains(*box.min) for box in rectangles)
+    assert all(drawn.bbox.padded(1).fully_contains(*box.max) for box in rectangles)
     overlapping = [
-        (a, b) for i, a in enumerate(found) for b in found[:i] if a.padded(-1).overlaps(b.padded(-1))
+        (a, b)
+        for i, a in enumerate(rectangles)
+        for b in rectangles[:i]
+        if a.padded(-1).overlaps(b.padded(-1))
     ]
     assert not overlapping
 

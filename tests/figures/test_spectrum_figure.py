@@ -62,7 +62,7 @@ DENSITY, LAYERS, BATCHES = (
 
 
 @pytest.mark.parametrize(
-    ("absent", "shown"),
+    ("absent", "panels"),
     [
         ((), [DENSITY, LAYERS, BATCHES]),
         (("trace",), [DENSITY, LAYERS, BATCHES]),
@@ -71,9 +71,9 @@ DENSITY, LAYERS, BATCHES = (
         (("layers", "batch_sharpness"), [DENSITY]),
     ],
 )
-def test_what_was_measured_is_drawn_each_with_the_sharpness_and_the_threshold(absent, shown):
+def test_what_was_measured_is_drawn_each_with_the_sharpness_and_the_threshold(absent, panels):
     drawn = figure(a_record(*absent))
-    assert titles(drawn) == shown
+    assert titles(drawn) == panels
     assert all({41.0, 50.0} <= set(verticals(ax)) for ax in drawn.axes)
     rest = [] if "batch_sharpness" in absent else ["batch sharpness 32"]
     assert sorted(key(drawn)) == sorted(["λ₁ 41", "threshold 50", *rest])

@@ -59,14 +59,14 @@ def spec(**changes) -> RunSpec:
 def start(target, *args):
     """A process that runs target(tell, stop, *args) and is about to; its exit code is what that returns.
 
-    `process.told` is the end of a pipe on which it tells of moments.
+    `process.notices` is the end of a pipe on which it sends a notice of each moment.
     """
     here, there = SERVER.Pipe(duplex=False)
     process = SERVER.Process(target=_begin, args=(there, target, args))
     process.start()
     atexit.register(process.kill)  # a test that failed leaves it behind, and it minds no SIGTERM
     there.close()
-    process.told = here
+    process.notices = here
     assert here.recv_bytes() == b"about to"
     return process
 
@@ -84,14 +84,14 @@ def _begin(pipe, target, args):
 def ended(process):
     """Wait for its end; the exit code."""
     process.join(120)
-    process.told.close()
+    process.notices.close()
     return process.exitcode
 
 
 def signalled(process, number, pause):
     """Send a signal a moment after the process told of its moment, and wait; whether it came in time."""
     try:
-        process.told.recv_bytes()
+        process.notices.recv_bytes()
     except EOFError:
         return False
     time.sleep(pause)

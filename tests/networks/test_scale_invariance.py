@@ -49,19 +49,19 @@ def test_every_card_keeps_its_promise_to_the_last_bit(name, dtype):
 
 
 def test_trained_affine_parameters_break_invariance_and_the_last_ones_are_named_first():
-    found = verdict("bn_cnn", norm="affine", dtype=torch.float64)
-    assert not found.invariant
-    assert found.breaking[0] == "norm3.weight"
-    assert {"norm1.bias", "norm2.bias"} < set(found.breaking)
+    result = verdict("bn_cnn", norm="affine", dtype=torch.float64)
+    assert not result.invariant
+    assert result.breaking[0] == "norm3.weight"
+    assert {"norm1.bias", "norm2.bias"} < set(result.breaking)
 
 
 def test_without_normalisation_every_tensor_breaks_invariance():
-    found = verdict("resnet20", norm="none")
+    result = verdict("resnet20", norm="none")
     network = build("resnet20", classes=10, channels=1, size=(8, 8), norm="none")
-    assert not found.invariant
-    assert set(found.breaking) == set(trained(network))
-    assert found.summary.startswith("not scale-invariant: loss changes by ")
-    assert found.summary.endswith(", …(+16)")
+    assert not result.invariant
+    assert set(result.breaking) == set(trained(network))
+    assert result.summary.startswith("not scale-invariant: loss changes by ")
+    assert result.summary.endswith(", …(+16)")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -70,41 +70,41 @@ def test_an_ordinary_eps_is_seen_and_blamed_on_the_convolutions(dtype):
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-5
-    found = check(mse(network), trained(network))
-    assert 0 < found.loss_error < 1e-3
-    assert not found.invariant and "conv3.weight" in found.breaking
+    result = check(mse(network), trained(network))
+    assert 0 < result.loss_error < 1e-3
+    assert not result.invariant and "conv3.weight" in result.breaking
 
 
 def test_a_quotient_is_exactly_invariant(pair):
-    found = check(lambda: rayleigh(torch.cat([*pair.values()])), pair)
-    assert found == ScaleInvariance(True, True, 0.0, 0.0)
-    assert found.summary == "exactly scale-invariant (loss equal, gradient half at 2w, bitwise)"
+    result = check(lambda: rayleigh(torch.cat([*pair.values()])), pair)
+    assert result == ScaleInvariance(True, True, 0.0, 0.0)
+    assert result.summary == "exactly scale-invariant (loss equal, gradient half at 2w, bitwise)"
 
 
 def test_only_the_tensor_that_breaks_it_is_named(pair):
-    found = check(lambda: rayleigh(pair["a"]) + pair["b"].square().sum(), pair)
-    assert found.breaking == ("b",)
-    assert found.summary.endswith("; broken by b")
+    result = check(lambda: rayleigh(pair["a"]) + pair["b"].square().sum(), pair)
+    assert result.breaking == ("b",)
+    assert result.summary.endswith("; broken by b")
 
 
 def test_the_errors_are_relative(pair):
-    found = check(lambda: pair["a"].square().sum(), {"a": pair["a"]})
-    assert found.loss_error == pytest.approx(3)  # L(2w) = 4 L(w)
-    assert found.gradient_error == pytest.approx(3)  # 2 g(2w) = 4 g(w)
+    result = check(lambda: pair["a"].square().sum(), {"a": pair["a"]})
+    assert result.loss_error == pytest.approx(3)  # L(2w) = 4 L(w)
+    assert result.gradient_error == pytest.approx(3)  # 2 g(2w) = 4 g(w)
 
 
 def test_a_tensor_of_zeros_cannot_hide(pair):
     zero = {"a": pair["a"], "zero": torch.zeros(5, dtype=torch.float64, requires_grad=True)}
-    found = check(lambda: rayleigh(zero["a"]) + (1 + zero["zero"]).square().sum(), zero)
-    assert found.loss_error == 0 and found.gradient_error > 0
-    assert found.breaking == ("zero",)
+    result = check(lambda: rayleigh(zero["a"]) + (1 + zero["zero"]).square().sum(), zero)
+    assert result.loss_error == 0 and result.gradient_error > 0
+    assert result.breaking == ("zero",)
     assert not zero["zero"].any()
 
 
 def test_a_gradient_that_does_not_halve_is_enough_to_refute(pair):
-    found = check(lambda: rayleigh(pair["a"]) + (pair["a"] - pair["a"].detach()).sum(), {"a": pair["a"]})
-    assert found.loss_error == 0 and not found.invariant
-    assert found.summary.endswith("; no single tensor breaks it")
+    result = check(lambda: rayleigh(pair["a"]) + (pair["a"] - pair["a"].detach()).sum(), {"a": pair["a"]})
+    assert result.loss_error == 0 and not result.invariant
+    assert result.summary.endswith("; no single tensor breaks it")
 
 
 def test_a_tensor_that_the_loss_does_not_use_is_invariant(pair):
@@ -112,8 +112,8 @@ def test_a_tensor_that_the_loss_does_not_use_is_invariant(pair):
 
 
 def test_a_loss_that_is_not_a_number_is_not_invariant(pair):
-    found = check(lambda: pair["a"].sum() * math.nan, {"a": pair["a"]})
-    assert not found.invariant and found.loss_error == math.inf
+    result = check(lambda: pair["a"].sum() * math.nan, {"a": pair["a"]})
+    assert not result.invariant and result.loss_error == math.inf
 
 
 def test_weights_are_restored_to_the_last_bit(pair):

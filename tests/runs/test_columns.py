@@ -17,7 +17,7 @@ NAMES = st.sampled_from("abc")
 ROWS = st.dictionaries(NAMES, VALUES | st.dictionaries(NAMES, VALUES | st.dictionaries(NAMES, VALUES)))
 
 
-def found(row, name):
+def value_at(row, name):
     """What a column has at this record, by going down into it."""
     for field in name.split("."):
         row = row.get(field) if isinstance(row, dict) else None
@@ -37,7 +37,7 @@ def test_columns_are_what_the_records_hold(blocks):
     assert columns.count == len(rows)
     assert set(columns.names) == {name for row in rows for name in fields(row)}
     for name in [*columns.names, "absent", "a.absent"]:
-        assert np.array_equal(columns[name], [found(row, name) for row in rows], equal_nan=True), name
+        assert np.array_equal(columns[name], [value_at(row, name) for row in rows], equal_nan=True), name
 
 
 def test_names_come_in_the_order_of_the_records():

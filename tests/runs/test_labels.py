@@ -66,8 +66,8 @@ def test_runs_that_differ_in_any_field_have_different_labels(change):
 
 def test_all_combinations_of_three_differences_have_different_labels():
     grid = itertools.product(("gd", "rmsprop"), (0, 1), ("digits", "cifar10"), (0.1, 0.2))
-    found = labels([spec(o, {"lr": lr}, seed=s, data=d) for o, s, d, lr in grid])
-    assert len(set(found)) == len(found) == 16
+    texts = labels([spec(o, {"lr": lr}, seed=s, data=d) for o, s, d, lr in grid])
+    assert len(set(texts)) == len(texts) == 16
 
 
 def test_what_is_measured_is_told_only_if_nothing_else_tells_runs_apart():

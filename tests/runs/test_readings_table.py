@@ -83,20 +83,27 @@ def test_a_folder_without_runs_is_no_empty_table(tmp_path):
 
 
 def test_a_summary_tells_the_fit_the_end_and_the_best():
-    told = summary(known())
-    assert (told["fit_step"], told["fit_tau"]) == (20, pytest.approx(20 * 0.01 * 0.05))
-    assert (told["test_accuracy_at_fit"], told["test_accuracy"], told["test_accuracy_best"]) == (
+    quantities = summary(known())
+    assert (quantities["fit_step"], quantities["fit_tau"]) == (20, pytest.approx(20 * 0.01 * 0.05))
+    assert (
+        quantities["test_accuracy_at_fit"],
+        quantities["test_accuracy"],
+        quantities["test_accuracy_best"],
+    ) == (
         0.6,
         0.7,
         0.8,
     )
-    assert (told["status"], told["steps"], told["records"]) == ("done", 40, 5)
-    assert told["label"] == "rmsprop  lr 0.01, wd 0.05, β₂ 0.99"
-    spherical = told["views"]["spherical"]
+    assert (quantities["status"], quantities["steps"], quantities["records"]) == ("done", 40, 5)
+    assert quantities["label"] == "rmsprop  lr 0.01, wd 0.05, β₂ 0.99"
+    spherical = quantities["views"]["spherical"]
     assert (spherical["at_fit"], spherical["peak"], spherical["last"]) == (30, 50, 50)
     assert (spherical["readings"], spherical["products"], spherical["unconverged"]) == (5, 35, 1)
     assert spherical["seconds"] == 2.5
-    assert told["views"]["riemannian"]["readings"] == 0 and told["views"]["riemannian"]["peak"] is None
+    assert (
+        quantities["views"]["riemannian"]["readings"] == 0
+        and quantities["views"]["riemannian"]["peak"] is None
+    )
 
 
 def test_the_ratio_is_the_median_after_the_fit_or_over_the_last_half():
@@ -114,8 +121,8 @@ def test_views_that_share_a_measurement_count_once():
     for record in run.records:
         record["views"]["raw"] = record["views"]["spherical"]
         record["views"]["spherical-preconditioned"] = record["views"]["spherical"]
-    told = summary(run)
-    assert (told["products"], told["seconds"], told["unconverged"]) == (70, 5.0, 2)
+    quantities = summary(run)
+    assert (quantities["products"], quantities["seconds"], quantities["unconverged"]) == (70, 5.0, 2)
 
 
 @pytest.mark.parametrize("records", [0, 1, 2, 30])
@@ -124,9 +131,9 @@ def test_a_summary_of_any_run_is_json(records, optimizer):
     run = make_run(optimizer, records=records)
     if records == 30:
         run.records.append({"step": 300, "tau": math.nan, "train_loss": None, "views": {}})
-    told = summary(run)
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["records"] == len(run.records)
+    quantities = summary(run)
+    assert json.loads(json.dumps(quantities, allow_nan=False)) == quantities
+    assert quantities["records"] == len(run.records)
 
 
 def test_fitted_is_the_first_record_at_100_percent():
@@ -137,24 +144,24 @@ def test_fitted_is_the_first_record_at_100_percent():
 
 def test_one_run_is_a_table_of_quantities():
     headers, rows = summary_rows([known()])
-    told = dict(rows)
+    quantities = dict(rows)
     assert headers == ["run", "rmsprop  lr 0.01, wd 0.05, β₂ 0.99"]
-    assert told["100 % training accuracy at"] == "step 20 (τ 0.01)"
-    assert told["test accuracy, %: then → end (best)"] == "60.0 → 70.0 (80.0)"
-    assert told["spherical: then → end (peak)"] == "30 → 50 (50)"
-    assert told["spherical / threshold: median (quartiles)"] == "1.00 (0.88 to 1.12, n = 3)"
-    assert told["riemannian: then → end (peak)"] == "not applicable"
-    assert told["HVPs"] == "35"
+    assert quantities["100 % training accuracy at"] == "step 20 (τ 0.01)"
+    assert quantities["test accuracy, %: then → end (best)"] == "60.0 → 70.0 (80.0)"
+    assert quantities["spherical: then → end (peak)"] == "30 → 50 (50)"
+    assert quantities["spherical / threshold: median (quartiles)"] == "1.00 (0.88 to 1.12, n = 3)"
+    assert quantities["riemannian: then → end (peak)"] == "not applicable"
+    assert quantities["HVPs"] == "35"
 
 
 def test_several_runs_are_one_column_each():
     runs = [known(), known(fit=False), make_run("gd", records=0, path="runs/b", status="running")]
     headers, rows = summary_rows(runs)
-    told = {name: cells for name, *cells in rows}
+    quantities = {name: cells for name, *cells in rows}
     assert headers == ["run", *run_labels(runs)]
-    assert all(len(cells) == len(runs) for cells in told.values())
-    assert told["riemannian: then → end (peak)"][2] == "–"
-    assert told["100 % training accuracy at"][1:] == ["never", "–"]
+    assert all(len(cells) == len(runs) for cells in quantities.values())
+    assert quantities["riemannian: then → end (peak)"][2] == "–"
+    assert quantities["100 % training accuracy at"][1:] == ["never", "–"]
     assert summary_rows([]) == ([], [])
 
 

@@ -82,20 +82,20 @@ def test_the_store_needs_no_torch():
 
 
 def test_what_was_written_is_read(run):
-    found = read_run(run)
-    assert found.path == run and found.spec == json.loads(json.dumps(SPEC))
-    assert found.status == {"status": "done", "step": 20, "seconds": None, "records": 3}
-    assert found.provenance == {"versions": {"torch": "2"}}
-    assert found.records == [record(step) for step in (0, 10, 20)]
+    stored = read_run(run)
+    assert stored.path == run and stored.spec == json.loads(json.dumps(SPEC))
+    assert stored.status == {"status": "done", "step": 20, "seconds": None, "records": 3}
+    assert stored.provenance == {"versions": {"torch": "2"}}
+    assert stored.records == [record(step) for step in (0, 10, 20)]
 
 
 def test_a_run_can_be_read_before_its_first_record_and_while_it_is_written(tmp_path):
     with RunStore.open(tmp_path, SPEC) as store:
         assert read_run(tmp_path).records == [] and read_run(tmp_path).status == {}
         store.append(record(0))
-        found = read_run(tmp_path)
+        stored = read_run(tmp_path)
         store.append(record(10))
-        assert found.records == [record(0)] and found.columns.count == 1
+        assert stored.records == [record(0)] and stored.columns.count == 1
     (tmp_path / "metrics.jsonl").unlink()
     assert read_run(tmp_path).records == []
 

@@ -50,10 +50,10 @@ def study(tmp_path, monkeypatch):
     """The jobs of `study.toml` by the names of the stored runs, in a copy that may be changed."""
     monkeypatch.chdir(ROOT)  # the model card in the specifications is a relative path
     jobs = execution.jobs(load("tests/stored_runs/study.toml"), tmp_path)
-    named = dict(zip(STATUS, jobs, strict=True))
-    for name, job in named.items():
+    job_of = dict(zip(STATUS, jobs, strict=True))
+    for name, job in job_of.items():
         shutil.copytree(STORED / name, job.out)
-    return named
+    return job_of
 
 
 def test_specification_records_and_status_are_read(study):

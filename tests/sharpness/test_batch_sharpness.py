@@ -68,17 +68,17 @@ def batches_of(model: nn.Module, x: Tensor, y: Tensor, size: int) -> list[Sequen
 
 def test_on_quadratics_it_is_the_mean_of_their_quotients():
     toy = Quadratics(5)
-    found = batch_sharpness([[toy.loss(i)] for i in range(5)], toy.params)
+    sharpness = batch_sharpness([[toy.loss(i)] for i in range(5)], toy.params)
     exact = [toy.quotient(i) for i in range(5)]
-    assert found.quotients == pytest.approx(exact, rel=1e-12)
-    assert found.value == pytest.approx(sum(exact) / 5, rel=1e-12)
+    assert sharpness.quotients == pytest.approx(exact, rel=1e-12)
+    assert sharpness.value == pytest.approx(sum(exact) / 5, rel=1e-12)
 
 
 def test_a_mini_batch_of_several_chunks_is_one_loss():
     toy = Quadratics(4)
     chunks = [[toy.loss(0, 0.5), toy.loss(1, 0.5)], [toy.loss(2, 0.5), toy.loss(3, 0.5)]]
-    found = batch_sharpness(chunks, toy.params)
-    assert found.quotients == pytest.approx([toy.quotient(0, 1), toy.quotient(2, 3)], rel=1e-12)
+    sharpness = batch_sharpness(chunks, toy.params)
+    assert sharpness.quotients == pytest.approx([toy.quotient(0, 1), toy.quotient(2, 3)], rel=1e-12)
 
 
 def test_the_full_batch_alone_is_the_rayleigh_quotient_of_the_gradient_at_most_the_top_eigenvalue():
@@ -87,21 +87,23 @@ def test_the_full_batch_alone_is_the_rayleigh_quotient_of_the_gradient_at_most_t
     losses = chunk_losses(model, F.mse_loss, [(x, y)])
     h = Hessian(losses, space.tensors).dense()
     g = flatten(torch.autograd.grad(losses[0](), space.tensors))
-    found = batch_sharpness([losses], space.tensors)
-    assert found.value == pytest.approx(float(g @ h @ g / (g @ g)), rel=1e-12)
-    assert found.value < float(torch.linalg.eigvalsh(h)[-1])
-    assert found.standard_error is None and found.error is None
+    sharpness = batch_sharpness([losses], space.tensors)
+    assert sharpness.value == pytest.approx(float(g @ h @ g / (g @ g)), rel=1e-12)
+    assert sharpness.value < float(torch.linalg.eigvalsh(h)[-1])
+    assert sharpness.standard_error is None and sharpness.error is None
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
 @pytest.mark.parametrize("n", [2, 3, 12])
 def test_the_interval_is_students(n, confidence):
     toy = Quadratics(n)
-    found = batch_sharpness([[toy.loss(i)] for i in range(n)], toy.params, confidence=confidence)
-    error = scipy.stats.sem(found.quotients)
-    assert found.standard_error == pytest.approx(error, rel=1e-12)
-    exact = scipy.stats.t.interval(confidence, n - 1, loc=found.value, scale=error)
-    assert (found.value - found.error, found.value + found.error) == pytest.approx(exact, rel=1e-9)
+    sharpness = batch_sharpness([[toy.loss(i)] for i in range(n)], toy.params, confidence=confidence)
+    error = scipy.stats.sem(sharpness.quotients)
+    assert sharpness.standard_error == pytest.approx(error, rel=1e-12)
+    exact = scipy.stats.t.interval(confidence, n - 1, loc=sharpness.value, scale=error)
+    assert (sharpness.value - sharpness.error, sharpness.value + sharpness.error) == pytest.approx(
+        exact, rel=1e-9
+    )
 
 
 # --- views ------------------------------------------------------------------------------------------------
@@ -119,21 +121,23 @@ def preconditioned(toy: Quadratics, i: int, half: Tensor) -> float:
 def test_in_a_metric_it_is_the_batch_sharpness_of_the_preconditioned_weights():
     toy, p = Quadratics(3), torch.linspace(0.2, 4.0, D, dtype=torch.float64)
     geometry = Geometry(DiagonalMetric(p), 7.0, Decay(0.0))
-    found = batch_sharpness([[toy.loss(i)] for i in range(3)], toy.params, geometry, view="preconditioned")
+    sharpness = batch_sharpness(
+        [[toy.loss(i)] for i in range(3)], toy.params, geometry, view="preconditioned"
+    )
     exact = [preconditioned(toy, i, torch.diag(p**-0.5)) for i in range(3)]
-    assert found.quotients == pytest.approx(exact, rel=1e-10)
-    assert (found.threshold, found.ratio) == (7.0, pytest.approx(found.value / 7.0))
+    assert sharpness.quotients == pytest.approx(exact, rel=1e-10)
+    assert (sharpness.threshold, sharpness.ratio) == (7.0, pytest.approx(sharpness.value / 7.0))
 
 
 def test_several_factors_act_on_the_gradient_in_their_order():
     toy, p = Quadratics(2), torch.linspace(0.2, 4.0, D, dtype=torch.float64)
     view = View("both", tangent=True, preconditioned=True)
-    found = batch_sharpness(
+    sharpness = batch_sharpness(
         [[toy.loss(0)], [toy.loss(1)]], toy.params, Geometry(DiagonalMetric(p), 1.0, Decay(0.0)), view=view
     )
     half = torch.diag(p**-0.5)
     tangent = torch.eye(D, dtype=torch.float64) - torch.outer(toy.w, toy.w) / (toy.w @ toy.w)
-    for i, quotient in enumerate(found.quotients):
+    for i, quotient in enumerate(sharpness.quotients):
         g = half @ tangent @ (toy.matrices[i] @ toy.w - toy.slopes[i])
         a = half @ tangent @ toy.matrices[i] @ tangent @ half
         assert quotient == pytest.approx(float(g @ a @ g / (g @ g)), rel=1e-10)
@@ -148,16 +152,16 @@ def test_the_spherical_one_is_that_on_the_unit_sphere_and_knows_the_threshold_th
     on_sphere = batch_sharpness(batches_of(model, x, y, 8), space.tensors)
     space.assign(scale * direction)
     geometry = Geometry(ScalarMetric(space.dim), 4.0, Decay(0.0))
-    found = batch_sharpness(batches_of(model, x, y, 8), space.tensors, geometry, view=VIEWS["spherical"])
-    assert found.quotients == pytest.approx(on_sphere.quotients, rel=1e-9)
-    assert found.threshold == pytest.approx(4.0 * scale**2)
-    assert found.ratio == pytest.approx(found.value / found.threshold)
+    sharpness = batch_sharpness(batches_of(model, x, y, 8), space.tensors, geometry, view=VIEWS["spherical"])
+    assert sharpness.quotients == pytest.approx(on_sphere.quotients, rel=1e-9)
+    assert sharpness.threshold == pytest.approx(4.0 * scale**2)
+    assert sharpness.ratio == pytest.approx(sharpness.value / sharpness.threshold)
 
 
 def test_without_a_geometry_there_is_no_threshold_and_no_preconditioned_view():
     toy = Quadratics(2)
-    found = batch_sharpness([[toy.loss(0)], [toy.loss(1)]], toy.params)
-    assert found.threshold is None and found.ratio is None
+    sharpness = batch_sharpness([[toy.loss(0)], [toy.loss(1)]], toy.params)
+    assert sharpness.threshold is None and sharpness.ratio is None
     with pytest.raises(ValueError, match="needs an optimizer with a known metric"):
         batch_sharpness([[toy.loss(0)]], toy.params, view="preconditioned")
 
@@ -167,16 +171,16 @@ def test_without_a_geometry_there_is_no_threshold_and_no_preconditioned_view():
 
 def test_a_batch_costs_one_gradient_and_one_product():
     toy = Quadratics(3)
-    found = batch_sharpness([[toy.loss(i)] for i in range(3)], toy.params)
-    assert found.products == 3
+    sharpness = batch_sharpness([[toy.loss(i)] for i in range(3)], toy.params)
+    assert sharpness.products == 3
     assert toy.asked == 6  # once for the gradient, once for the graph that the product needs
-    assert found.seconds > 0
+    assert sharpness.seconds > 0
 
 
 def test_batches_may_come_one_at_a_time():
     toy = Quadratics(3)
-    found = batch_sharpness(([toy.loss(i)] for i in range(3)), toy.params)
-    assert found.quotients == pytest.approx([toy.quotient(i) for i in range(3)])
+    sharpness = batch_sharpness(([toy.loss(i)] for i in range(3)), toy.params)
+    assert sharpness.quotients == pytest.approx([toy.quotient(i) for i in range(3)])
 
 
 def test_nothing_about_the_model_changes_and_gradients_need_not_be_enabled():
@@ -184,8 +188,8 @@ def test_nothing_about_the_model_changes_and_gradients_need_not_be_enabled():
     before = {name: t.clone() for name, t in model.state_dict().items()}
     batches = batches_of(model, x, y, 8)
     with torch.no_grad():
-        found = batch_sharpness(batches, ParameterSpace.of(model).tensors)
-    assert found.quotients == batch_sharpness(batches, ParameterSpace.of(model).tensors).quotients
+        sharpness = batch_sharpness(batches, ParameterSpace.of(model).tensors)
+    assert sharpness.quotients == batch_sharpness(batches, ParameterSpace.of(model).tensors).quotients
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters()) and model.training
 
@@ -210,7 +214,7 @@ def test_a_confidence_lies_between_0_and_1(confidence):
 
 def test_a_record_is_json_with_all_the_evidence():
     toy = Quadratics(3)
-    found = batch_sharpness([[toy.loss(i)] for i in range(3)], toy.params)
-    record = json.loads(json.dumps(found.as_record()))
-    assert record["quotients"] == list(found.quotients) and record["error"] == found.error > 0
+    sharpness = batch_sharpness([[toy.loss(i)] for i in range(3)], toy.params)
+    record = json.loads(json.dumps(sharpness.as_record()))
+    assert record["quotients"] == list(sharpness.quotients) and record["error"] == sharpness.error > 0
     assert record["confidence"] == 0.95 and record["products"] == 3

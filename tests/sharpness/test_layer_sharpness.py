@@ -34,9 +34,9 @@ def matrix(seed: int = 0) -> Tensor:
     return rotated([9.0, -12.0, 5.0, *(i / 10 for i in range(D - 3))], seed)
 
 
-def tops(whole: Tensor, found: dict[str, list[slice]]) -> dict[str, float]:
+def tops(whole: Tensor, parts_of: dict[str, list[slice]]) -> dict[str, float]:
     """λ₁ of every diagonal block, by dense algebra."""
-    index = {name: torch.cat([torch.arange(D)[part] for part in parts]) for name, parts in found.items()}
+    index = {name: torch.cat([torch.arange(D)[part] for part in parts]) for name, parts in parts_of.items()}
     return {name: float(torch.linalg.eigvalsh(whole[i][:, i])[-1]) for name, i in index.items()}
 
 
@@ -74,17 +74,17 @@ def test_a_layer_without_a_name_is_refused(space, depth):
 @pytest.mark.parametrize("depth", [None, 1, 2])
 @pytest.mark.parametrize("seed", range(3))
 def test_every_layer_has_the_top_eigenvalue_of_its_block_at_most_that_of_the_whole(space, depth, seed):
-    found = layer_sharpness(Matrix(matrix(seed)), space, depth=depth, rtol=1e-9)
+    readings = layer_sharpness(Matrix(matrix(seed)), space, depth=depth, rtol=1e-9)
     exact = tops(matrix(seed), layers(space, depth))
-    assert list(found) == list(exact)
-    assert {name: r.value for name, r in found.items()} == pytest.approx(exact, rel=1e-8)
-    assert all(r.value <= 9.0 + 1e-12 and r.converged for r in found.values())
+    assert list(readings) == list(exact)
+    assert {name: r.value for name, r in readings.items()} == pytest.approx(exact, rel=1e-8)
+    assert all(r.value <= 9.0 + 1e-12 and r.converged for r in readings.values())
 
 
 def test_layers_that_do_not_interact_share_the_top_eigenvalue_out(space):
     blocks = torch.block_diag(*[rotated(torch.arange(1.0, n + 1) * (-1) ** n, n) for n in (6, 2, 6, 4)])
-    found = layer_sharpness(Matrix(blocks), space, rtol=1e-9)
-    assert max(r.value for r in found.values()) == pytest.approx(6.0, rel=1e-9)
+    readings = layer_sharpness(Matrix(blocks), space, rtol=1e-9)
+    assert max(r.value for r in readings.values()) == pytest.approx(6.0, rel=1e-9)
     assert float(torch.linalg.eigvalsh(blocks)[-1]) == pytest.approx(6.0, rel=1e-12)
 
 
@@ -93,10 +93,10 @@ def test_of_a_network_they_are_the_hessians_of_each_tensor_by_itself():
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     losses = chunk_losses(model, nn.functional.mse_loss, [(draw(8, 3), draw(8, 2, seed=1))])
     space = ParameterSpace.of(model)
-    found = layer_sharpness(Hessian(losses, space.tensors), space, rtol=1e-9)
+    readings = layer_sharpness(Hessian(losses, space.tensors), space, rtol=1e-9)
     for name, tensor in zip(space.names, space.tensors, strict=True):
         alone = torch.linalg.eigvalsh(Hessian(losses, [tensor]).dense())
-        assert found[name].value == pytest.approx(float(alone[-1]), rel=1e-8)
+        assert readings[name].value == pytest.approx(float(alone[-1]), rel=1e-8)
 
 
 @pytest.mark.parametrize("name", VIEWS)
@@ -105,25 +105,27 @@ def test_every_view_shares_out_its_own_operator_and_keeps_its_threshold(space, n
     geometry = Geometry(DiagonalMetric(p), 2.0, Decay(0.0))
     whole = view_operator(VIEWS[name], Matrix(matrix()), w, geometry).dense()
     scale = float(w @ w) if VIEWS[name].spherical else 1.0
-    found = layer_sharpness(Matrix(matrix()), space, geometry, view=name, rtol=1e-9)
+    readings = layer_sharpness(Matrix(matrix()), space, geometry, view=name, rtol=1e-9)
     exact = {layer: scale * top for layer, top in tops(whole, layers(space)).items()}
-    assert {layer: r.value for layer, r in found.items()} == pytest.approx(exact, rel=1e-8)
+    assert {layer: r.value for layer, r in readings.items()} == pytest.approx(exact, rel=1e-8)
     reading = ProbeSet([name])(Matrix(matrix()), w, geometry)[name]
-    assert all(r.threshold == reading.threshold and r.value <= reading.value + 1e-9 for r in found.values())
+    assert all(
+        r.threshold == reading.threshold and r.value <= reading.value + 1e-9 for r in readings.values()
+    )
 
 
 def test_ratios_are_to_the_threshold_of_all_weights(space):
     geometry = Geometry(ScalarMetric(D), 3.0, Decay(0.0))
-    found = layer_sharpness(Matrix(matrix()), space, geometry, view=VIEWS["spherical"])
+    readings = layer_sharpness(Matrix(matrix()), space, geometry, view=VIEWS["spherical"])
     rho2 = float(space.weights().square().sum())
-    for reading in found.values():
+    for reading in readings.values():
         assert reading.threshold == pytest.approx(3.0 * rho2)
         assert reading.ratio == pytest.approx(reading.value / reading.threshold)
 
 
 def test_options_reach_the_search(space):
-    found = layer_sharpness(Matrix(matrix()), space, k=2)
-    assert all(len(reading.top) == 2 for reading in found.values())
+    readings = layer_sharpness(Matrix(matrix()), space, k=2)
+    assert all(len(reading.top) == 2 for reading in readings.values())
     assert not any(r.converged for r in layer_sharpness(Matrix(matrix()), space, max_products=1).values())
 
 

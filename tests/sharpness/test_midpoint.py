@@ -35,15 +35,15 @@ def test_a_bend_of_the_path_moves_it_by_half_its_second_difference():
 
 def test_a_trail_keeps_the_last_three_and_is_a_copy():
     w = draw(4)
-    found = trail(w)
-    assert found.midpoint is None
+    points = trail(w)
+    assert points.midpoint is None
     w.mul_(2)  # as an optimizer does
-    found.push(w)
-    assert found.midpoint is None
-    assert torch.equal(found.weights[0], draw(4))
+    points.push(w)
+    assert points.midpoint is None
+    assert torch.equal(points.weights[0], draw(4))
     for seed in (1, 2, 3):
-        found.push(draw(4, seed=seed))
-    assert torch.equal(found.midpoint, midpoint(*(draw(4, seed=seed) for seed in (1, 2, 3))))
+        points.push(draw(4, seed=seed))
+    assert torch.equal(points.midpoint, midpoint(*(draw(4, seed=seed) for seed in (1, 2, 3))))
 
 
 @pytest.mark.parametrize("pushed", range(5))
@@ -68,10 +68,10 @@ def test_in_a_valley_the_iterate_reads_high_and_the_midpoint_reads_its_floor():
         return Probe("raw", rtol=1e-12)(hessian, space.weights()).value
 
     mirrored = torch.tensor([-a, u], dtype=torch.float64)
-    found = trail(mirrored, w, mirrored)
+    points = trail(mirrored, w, mirrored)
     exact = torch.tensor([[1 + u**2, 2 * u * a], [2 * u * a, a**2]], dtype=torch.float64)
     assert reading() == pytest.approx(float(torch.linalg.eigvalsh(exact)[-1]), rel=1e-12)
-    with moved_to(space, found.midpoint):
+    with moved_to(space, points.midpoint):
         assert reading() == pytest.approx(1 + u**2, rel=1e-12)
     assert reading() > 1.1 * (1 + u**2)
 

@@ -290,10 +290,10 @@ def test_a_gradient_in_the_top_space_costs_no_products() -> None:
     diagonal = torch.linspace(0, 1, 2_000, dtype=torch.float64)
     diagonal[:2] = torch.tensor([1.1, 1.05])
     gradient, weights = (diagonal > 1).double(), torch.ones(2_000, dtype=torch.float64)
-    blind, told = (
+    blind, informed = (
         Probe("raw")(o, weights) for o in (Diagonal(diagonal), Sloping(Diagonal(diagonal), gradient))
     )
-    assert told.products <= blind.products and told.value == pytest.approx(1.1, rel=1e-3)
+    assert informed.products <= blind.products and informed.value == pytest.approx(1.1, rel=1e-3)
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])

@@ -55,9 +55,9 @@ def test_all_numbers_of_a_record_are_in_the_unit_of_its_reading(case, view):
     density = SpectralDensity.from_record(record["density"])
     assert top == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-8)
     assert density.nodes.max() == pytest.approx(top, rel=1e-8)  # as many steps as dimensions
-    found = trace(scaled(VIEWS[view], case.hessian, w, case.geometry), w)
-    assert record["trace"]["value"] == pytest.approx(found.value, rel=1e-9)
-    assert abs(found.value - float(dense.trace())) < 5 * found.standard_error
+    estimate = trace(scaled(VIEWS[view], case.hessian, w, case.geometry), w)
+    assert record["trace"]["value"] == pytest.approx(estimate.value, rel=1e-9)
+    assert abs(estimate.value - float(dense.trace())) < 5 * estimate.standard_error
     assert record["layers"]["0.weight"]["value"] == pytest.approx(top, rel=1e-8)  # the only layer
     thresholds = {part["threshold"] for part in (record["reading"], record["layers"]["0.weight"])}
     assert thresholds == {record["batch_sharpness"]["threshold"]}

@@ -41,9 +41,9 @@ def unit_costs(monkeypatch):
     ],
 )
 def test_the_time_is_that_of_steps_readings_and_evaluations(unit_costs, spec, steps, readings, records):
-    found = cost.measure(spec)
-    assert found.seconds == steps + readings * cost.PRODUCTS + records
-    assert found.trained == 8192 and found.mistake == ""
+    measured = cost.measure(spec)
+    assert measured.seconds == steps + readings * cost.PRODUCTS + records
+    assert measured.trained == 8192 and measured.mistake == ""
 
 
 @pytest.mark.parametrize(("optimizer", "hyper", "views"), [("gd", SPEC.hyper, 1), ("rmsprop", RMSPROP, 2)])
@@ -77,8 +77,8 @@ def test_a_part_of_the_data_that_batches_divide(changes, images, part):
 
 
 def test_time_and_memory_are_measured():
-    found = cost.measure(SPEC)
-    assert found.seconds > 0 and found.bytes > 2**20
+    measured = cost.measure(SPEC)
+    assert measured.seconds > 0 and measured.bytes > 2**20
 
 
 def asked(spec, monkeypatch, capsys):
@@ -90,8 +90,8 @@ def asked(spec, monkeypatch, capsys):
 
 def test_the_answer_of_another_process(monkeypatch, capsys):
     code, answer = asked(SPEC, monkeypatch, capsys)
-    found = cost.Cost(**json.loads(answer.out))
-    assert (code, found.trained, found.mistake) == (0, 8192, "") and found.seconds > 0
+    measured = cost.Cost(**json.loads(answer.out))
+    assert (code, measured.trained, measured.mistake) == (0, 8192, "") and measured.seconds > 0
 
 
 def test_a_run_that_cannot_be_is_an_error_here_and_a_mistake_from_another_process(monkeypatch, capsys):

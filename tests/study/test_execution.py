@@ -161,8 +161,8 @@ def test_the_state_of_a_run_tells_its_last_whole_record(todo):
     leave(todo[0], "running", step=7, records=3)
     with (todo[0].out / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step":20,"train_lo')
-    found = execution.state(todo[0])
-    assert (found.step, found.record["step"], found.record["train_loss"]) == (15, 15, 0.5)
+    state = execution.state(todo[0])
+    assert (state.step, state.record["step"], state.record["train_loss"]) == (15, 15, 0.5)
     assert execution.state(todo[1]).record == {} and execution.state(todo[1]).step == 0
 
 

@@ -12,13 +12,13 @@ GRID = {"optimizer": "gd", "model": "bn_mlp"}
 
 
 def runs(grid, shared=None):
-    found = list(expand(shared or {}, grid))
-    assert all(isinstance(run, RunSpec) for run in found), found
-    return found
+    specs = list(expand(shared or {}, grid))
+    assert all(isinstance(run, RunSpec) for run in specs), specs
+    return specs
 
 
 def mistakes(grid, shared=None):
-    return [found.text for found in expand(shared or {}, grid) if isinstance(found, Mistake)]
+    return [item.text for item in expand(shared or {}, grid) if isinstance(item, Mistake)]
 
 
 @settings(deadline=None, max_examples=25)
@@ -28,12 +28,14 @@ def mistakes(grid, shared=None):
     seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True),
 )
 def test_the_runs_are_the_product_of_the_lists(lr, weight_decay, seeds):
-    found = runs(
+    specs = runs(
         {**GRID, "optimizer": ["gd", "adamw"], "lr": lr, "weight_decay": weight_decay, "seeds": seeds}
     )
-    assert len({run.key for run in found}) == len(found) == 2 * math.prod(map(len, (lr, weight_decay, seeds)))
-    told = {(run.optimizer, run.hyper["lr"], run.hyper["weight_decay"], run.seed) for run in found}
-    assert told == {(o, x, y, s) for o in ("gd", "adamw") for x in lr for y in weight_decay for s in seeds}
+    assert len({run.key for run in specs}) == len(specs) == 2 * math.prod(map(len, (lr, weight_decay, seeds)))
+    combinations = {(run.optimizer, run.hyper["lr"], run.hyper["weight_decay"], run.seed) for run in specs}
+    assert combinations == {
+        (o, x, y, s) for o in ("gd", "adamw") for x in lr for y in weight_decay for s in seeds
+    }
 
 
 def test_what_is_left_open_is_as_the_optimizer_has_it():
@@ -101,8 +103,8 @@ def test_every_field_of_a_run_has_a_key():
     ],
 )
 def test_a_mistake_names_the_subject_and_the_nearest_right_name(change, line):
-    (told,) = mistakes({**GRID, **change})
-    assert told.startswith(line)
+    (mistake,) = mistakes({**GRID, **change})
+    assert mistake.startswith(line)
 
 
 def test_what_a_grid_needs_and_has_not():
@@ -113,10 +115,10 @@ def test_what_a_grid_needs_and_has_not():
 
 
 def test_all_mistakes_come_at_once():
-    told = mistakes(
+    lines = mistakes(
         {"optimizer": ["gd", "rmsprop"], "model": "bn", "lr": -1, "beta": 1, "norm": "x", "seeds": []}
     )
     assert (
-        len(told) == 4
+        len(lines) == 4
         and len(mistakes({"optimizer": "gd", "model": "bn", "lr": -1, "bta": 1, "norm": "x"})) == 4
     )

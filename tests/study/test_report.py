@@ -76,11 +76,11 @@ class Checker(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
+        attributes = dict(attrs)
         self.tags.append(tag)
-        self.ids += [given["id"]] if "id" in given else []
+        self.ids += [attributes["id"]] if "id" in attributes else []
         if tag == "a":
-            self.links[given["download"]] = given["href"]
+            self.links[attributes["download"]] = attributes["href"]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -193,8 +193,8 @@ def test_the_markdown_has_a_row_for_each_group(written):
 
 
 def test_provenance_names_every_run(written):
-    found = json.loads((written / "provenance.json").read_text(encoding="utf-8"))
-    assert set(found) == {run.path.name for run in RUNS}
+    provenance = json.loads((written / "provenance.json").read_text(encoding="utf-8"))
+    assert set(provenance) == {run.path.name for run in RUNS}
 
 
 def test_a_cell_is_mean_and_spread_and_says_when_some_are_missing():

@@ -64,12 +64,12 @@ def lines(name, *settings):
 
 
 def test_a_file_becomes_runs(study):
-    found = study()
-    assert (found.name, found.question, found.claims) == ("mine", "Does it fall?", ("edge",))
-    assert len(found.runs) == 2 * 2 * 2 + 2 * 2 * 2
-    assert found.source == STUDY
-    assert {run.limit for run in found.runs} == {200}
-    assert {run.steps for run in found.runs} == {30, 50}
+    parsed = study()
+    assert (parsed.name, parsed.question, parsed.claims) == ("mine", "Does it fall?", ("edge",))
+    assert len(parsed.runs) == 2 * 2 * 2 + 2 * 2 * 2
+    assert parsed.source == STUDY
+    assert {run.limit for run in parsed.runs} == {200}
+    assert {run.steps for run in parsed.runs} == {30, 50}
 
 
 def test_what_two_grids_have_in_common_is_run_once(write):
@@ -110,8 +110,8 @@ def test_all_mistakes_are_told_at_once_with_their_places(write):
     ],
 )
 def test_what_is_no_study(write, text, line):
-    (told,) = lines(write(text))
-    assert line in told
+    (mistake,) = lines(write(text))
+    assert line in mistake
 
 
 def test_files_that_cannot_be_read(write, tmp_path):

@@ -65,14 +65,14 @@ def test_the_path_grows_from_frame_to_frame(film):
 
 def test_a_growing_line_shows_its_past_only():
     points = np.arange(10.0).reshape(5, 2)
-    shown = []
+    abscissae = []
 
     class Line:
         def set_data(self, x, y):
-            shown.append(list(x))
+            abscissae.append(list(x))
 
     for step in (0, 1, 2, 99):
         AnimatedLine(Line(), points, begin=1).show(step)
     AnimatedLine(Line(), points, begin=1, tail=0).show(3)
-    assert shown == [[], [0.0], [0.0, 2.0], [0.0, 2.0, 4.0, 6.0, 8.0], [4.0]]
+    assert abscissae == [[], [0.0], [0.0, 2.0], [0.0, 2.0, 4.0, 6.0, 8.0], [4.0]]
     assert SETTLED > 0

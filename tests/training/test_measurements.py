@@ -59,9 +59,11 @@ def walked(wanted, path):
 def test_a_record_says_how_the_hessian_multiplied_and_the_numbers_do_not_depend_on_it(tmp_path):
     values = {}
     for hvp in ("auto", "retained", "rebuilt"):
-        found = records(spec(hvp=hvp, steps=2), tmp_path / hvp)
-        assert {record["hvp"] for record in found} <= ({hvp} if hvp != "auto" else {"retained", "rebuilt"})
-        values[hvp] = [untimed(record["views"]) for record in found]
+        run_records = records(spec(hvp=hvp, steps=2), tmp_path / hvp)
+        assert {record["hvp"] for record in run_records} <= (
+            {hvp} if hvp != "auto" else {"retained", "rebuilt"}
+        )
+        values[hvp] = [untimed(record["views"]) for record in run_records]
     assert values["auto"] == values["retained"] == values["rebuilt"]
 
 
@@ -77,8 +79,8 @@ def test_graphs_that_do_not_fit_are_given_up_for_good_and_that_is_said_once(tmp_
     notes = Notes()
     with pytest.raises(Stopped):
         train(spec(hvp="retained"), tmp_path / "run", listener=notes, stop=StopAfter(40))
-    found = records(spec(hvp="retained"), tmp_path / "run", listener=notes, resume=True)
-    assert {record["hvp"] for record in found} == {"rebuilt"}
+    run_records = records(spec(hvp="retained"), tmp_path / "run", listener=notes, resume=True)
+    assert {record["hvp"] for record in run_records} == {"rebuilt"}
     assert len(tried) == len([text for text in notes.said if "rebuilt for every product" in text]) == 1
 
 
@@ -87,16 +89,16 @@ def test_graphs_that_do_not_fit_are_given_up_for_good_and_that_is_said_once(tmp_
 )
 def test_the_midpoint_reading_is_that_of_three_successive_weights(tmp_path, every, centres):
     wanted = spec("rmsprop", every=every, steps=7, rtol=1e-7, precision="float64", midpoint=True)
-    experiment, w, found = walked(wanted, tmp_path / "run")
-    assert [r["step"] for r in found if "spherical-midpoint" in r["views"]] == list(centres)
+    experiment, w, run_records = walked(wanted, tmp_path / "run")
+    assert [r["step"] for r in run_records if "spherical-midpoint" in r["views"]] == list(centres)
     for step, centre in centres.items():
-        (record,) = [record for record in found if record["step"] == step]
+        (record,) = [record for record in run_records if record["step"] == step]
         point = (w[centre - 1] + 2 * w[centre] + w[centre + 1]) / 4
         experiment.objective.space.assign(point)
         cold = ProbeSet(["spherical"], rtol=1e-7, seed=9)(experiment.objective.hessian(), point)["spherical"]
         assert record["views"]["spherical-midpoint"]["value"] == pytest.approx(cold.value, rel=1e-6)
         assert record["views"]["spherical-midpoint"]["value"] != record["views"]["spherical"]["value"]
-    assert found[-1]["views"]["spherical-preconditioned-midpoint"]["threshold"] is not None
+    assert run_records[-1]["views"]["spherical-preconditioned-midpoint"]["threshold"] is not None
 
 
 def test_what_is_measured_beside_the_views_changes_nothing_else(tmp_path):
@@ -128,8 +130,8 @@ def test_a_resumed_run_has_the_same_readings_beside_its_views_to_the_last_bit(tm
 
 def test_the_batch_sharpness_is_the_mean_of_the_curvature_along_each_gradient(tmp_path):
     wanted = spec("sgd", batch_size=20, ghost_batch=10, steps=2, precision="float64", batch_sharpness=4)
-    experiment, _, found = walked(wanted, tmp_path / "run")
-    reading, space = found[-1]["views"]["spherical-batch"], experiment.objective.space
+    experiment, _, run_records = walked(wanted, tmp_path / "run")
+    reading, space = run_records[-1]["views"]["spherical-batch"], experiment.objective.space
     quotients = []
     for batch in experiment.objective.sample_batches(4, wanted.seed * 1_000_003 + 2):
         loss = sum(chunk() for chunk in batch)

@@ -252,9 +252,11 @@ def test_further_test_sets_are_evaluated_beside_the_first():
         digits, further_tests={name: (digits.x_test[p], digits.y_test[p]) for name, p in parts.items()}
     )
     network = build.build("bn_mlp", classes=10, channels=1, size=digits.size)
-    found = Objective(network, digits, ghost_batch=20).evaluate()
-    assert set(found.further) == {f"test_{what}_{name}" for what in ("loss", "accuracy") for name in "ab"}
-    for what, whole in (("loss", found.test_loss), ("accuracy", found.test_accuracy)):
-        mean = (found.further[f"test_{what}_a"] + found.further[f"test_{what}_b"]) / 2
+    evaluation = Objective(network, digits, ghost_batch=20).evaluate()
+    assert set(evaluation.further) == {
+        f"test_{what}_{name}" for what in ("loss", "accuracy") for name in "ab"
+    }
+    for what, whole in (("loss", evaluation.test_loss), ("accuracy", evaluation.test_accuracy)):
+        mean = (evaluation.further[f"test_{what}_a"] + evaluation.further[f"test_{what}_b"]) / 2
         assert mean == pytest.approx(whole, rel=1e-6)
-    assert found.test_loss > 0
+    assert evaluation.test_loss > 0

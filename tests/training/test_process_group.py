@@ -48,9 +48,9 @@ def test_a_record_adds_up_what_the_processes_found_in_their_mini_batches():
     experiment = build_experiment(wanted, Fake())
     objective = experiment.objective
     objective.gradient(0)
-    found = Measurements(experiment, lambda: None, pytest.fail)(0)["spherical-batch"]["value"]
+    value = Measurements(experiment, lambda: None, pytest.fail)(0)["spherical-batch"]["value"]
     own = batch_sharpness(objective.sample_batches(3, 0), objective.space.tensors, view="spherical")
-    assert found == pytest.approx(2 * own.value, rel=1e-12)  # ĝᵀHĝ with H the sum of both
+    assert value == pytest.approx(2 * own.value, rel=1e-12)  # ĝᵀHĝ with H the sum of both
 
 
 def test_more_processes_than_ghost_batches_are_refused(tmp_path):

@@ -182,11 +182,11 @@ def warmed(case: Case) -> tuple[Optimizer, ParameterSpace]:
 def growth(case: Case, factor: float) -> float:
     """By what an oscillation at factor · threshold changes, compared with a weight without gradient."""
     optimizer, where = warmed(case)
-    found = look(optimizer, where, torch.zeros(where.dim))
-    root, inverse = (found.metric.power(e).dense() for e in (0.5, -0.5))
+    geometry_now = look(optimizer, where, torch.zeros(where.dim))
+    root, inverse = (geometry_now.metric.power(e).dense() for e in (0.5, -0.5))
     basis = torch.linalg.qr(next(gradients(where.dim**2, 1, seed=2)).view(where.dim, where.dim)).Q
     spectrum = torch.zeros(where.dim, dtype=torch.float64)
-    spectrum[:3] = found.threshold * torch.tensor([factor, 0.1, 0.01])
+    spectrum[:3] = geometry_now.threshold * torch.tensor([factor, 0.1, 0.01])
     hessian = root @ basis @ torch.diag(spectrum) @ basis.T @ root
     where.assign(case.size * inverse @ (basis[:, 0] + 100 * basis[:, 3]))
     sizes = [math.nan]
@@ -271,8 +271,8 @@ def test_lamb_is_at_its_threshold_where_norm_trust_and_clipping_stand_still():
         b = 5 * (drift / inverse) / (drift / inverse).norm()
         for state, part in zip(optimizer.state.values(), unflatten(b, where.tensors), strict=True):
             state["exp_avg"].copy_(part / 5)  # as after many steps along b, clipped to norm 1
-        found = look(optimizer, where, b)
-        root = found.metric.power(0.5).dense().diagonal()
+        geometry_now = look(optimizer, where, b)
+        root = geometry_now.metric.power(0.5).dense().diagonal()
         q = next(gradients(where.dim, 1, seed=5))
         flat = torch.linalg.qr(torch.stack([b / root, root * where.weights(), q], dim=1)).Q
         q = flat[:, 2]  # P^{1/2} q is orthogonal to w, and H P⁻¹ b = 0
@@ -281,7 +281,7 @@ def test_lamb_is_at_its_threshold_where_norm_trust_and_clipping_stand_still():
         for _ in range(SETTLE_STEPS + OSCILLATION):
             x = q @ (root * where.weights())
             sizes.append(abs(float(x)))
-            step(optimizer, where, b + found.threshold * factor * x * root * q)
+            step(optimizer, where, b + geometry_now.threshold * factor * x * root * q)
         grown.append(sizes[-1] / sizes[SETTLE_STEPS])
     assert grown[0] < 1 < grown[1]
 
@@ -393,9 +393,9 @@ def test_groups_with_their_own_learning_rates_are_sharp_too(kind):
             step(optimizer, where, gradient)
         for values in optimizer.param_groups if kind is RMSprop else ():
             values["alpha"] = 1.0
-        found = look(optimizer, where, torch.zeros(where.dim))
-        assert found.threshold == pytest.approx(20.0)
-        root = found.metric.power(0.5).dense().diagonal()
+        geometry_now = look(optimizer, where, torch.zeros(where.dim))
+        assert geometry_now.threshold == pytest.approx(20.0)
+        root = geometry_now.metric.power(0.5).dense().diagonal()
         q = next(gradients(where.dim, 1, seed=8))
         q /= q.norm()
         where.assign(1e-9 * q / root)
@@ -403,16 +403,16 @@ def test_groups_with_their_own_learning_rates_are_sharp_too(kind):
         for _ in range(OSCILLATION):
             x = q @ (root * where.weights())
             sizes.append(abs(float(x)))
-            step(optimizer, where, found.threshold * factor * x * root * q)
+            step(optimizer, where, geometry_now.threshold * factor * x * root * q)
         assert (sizes[-1] > sizes[0]) == (factor > 1)
 
 
 def test_a_group_that_stands_still_does_not_matter():
     where = space()
     optimizer = SGD([{"params": [w], "lr": lr} for w, lr in zip(where.tensors, (0.1, 0.0), strict=True)])
-    found = look(optimizer, where)
-    inverse = found.metric.power(-1).dense().diagonal()
-    assert found.threshold == pytest.approx(20.0)
+    geometry_now = look(optimizer, where)
+    inverse = geometry_now.metric.power(-1).dense().diagonal()
+    assert geometry_now.threshold == pytest.approx(20.0)
     assert (inverse[:12] == 1).all() and float(inverse[12:].max()) < 1e-12
 
 
@@ -452,9 +452,9 @@ def test_parameters_of_modules_keep_their_gradients():
     layer = nn.Linear(3, 2)
     optimizer = Adam(layer.parameters())
     layer(torch.ones(1, 3)).sum().backward()
-    found = geometry(optimizer)
+    geometry_now = geometry(optimizer)
     expected = torch.cat([p.grad.reshape(-1).abs() for p in layer.parameters()]) * (1 - 0.9) + 1e-9
-    assert torch.allclose(found.metric.diagonal, expected)
+    assert torch.allclose(geometry_now.metric.diagonal, expected)
 
 
 def test_an_adaptive_metric_needs_a_gradient_and_a_plain_one_does_not():
@@ -496,13 +496,13 @@ def test_an_unknown_metric_says_why_and_the_plain_views_do_without(make, says):
     w = torch.ones(3, 2, requires_grad=True)
     w.grad = torch.ones(3, 2)
     optimizer = make(w)
-    found = geometry(optimizer)
+    geometry_now = geometry(optimizer)
     assert why_unknown(optimizer).startswith(says)
-    assert isinstance(found.metric, UnknownMetric) and found.metric.dim == 6
+    assert isinstance(geometry_now.metric, UnknownMetric) and geometry_now.metric.dim == 6
     for view in ("raw", "spherical", "riemannian"):
-        assert view_threshold(VIEWS[view], found) is None
+        assert view_threshold(VIEWS[view], geometry_now) is None
     with pytest.raises(ValueError, match=f"there is no metric: {says}.*; measure raw or spherical instead"):
-        view_operator(VIEWS["preconditioned"], found.metric.power(1), torch.ones(6), found)
+        view_operator(VIEWS["preconditioned"], geometry_now.metric.power(1), torch.ones(6), geometry_now)
 
 
 def test_who_inherits_a_step_inherits_its_geometry():

@@ -73,9 +73,9 @@ def test_a_run_that_is_resumed_from_a_checkpoint_goes_on_bit_for_bit(name, tmp_p
 def test_it_can_be_asked_for_its_geometry_and_its_options(name):
     optimizer, weights = start(name)
     walk(optimizer, weights, 2, seed=3)
-    found = optimizer.geometry()
-    assert found.metric.dim == 24
-    assert isinstance(found.metric, UnknownMetric) == math.isinf(found.threshold)
+    geometry = optimizer.geometry()
+    assert geometry.metric.dim == 24
+    assert isinstance(geometry.metric, UnknownMetric) == math.isinf(geometry.threshold)
     flags = [field.flag for field in fields(type(optimizer).Hyper)]
     assert {"--lr", "--weight-decay"} <= set(flags) and len(set(flags)) == len(flags)
 
