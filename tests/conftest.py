@@ -2,8 +2,11 @@
 
 import os
 import sys
+from functools import partial
 
 import pytest
+
+from tests.helpers import shapes_plugin as shapes_plugin_files
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -25,6 +28,13 @@ def broken_plugin(tmp_path, monkeypatch):
 
     yield put
     sys.modules.pop("test_plugin_module", None)
+
+
+@pytest.fixture
+def shapes_plugin(tmp_path, monkeypatch):
+    """Install the distribution `shapes`, which registers the model `tiny` and the data set `stripes`."""
+    yield partial(shapes_plugin_files.install, tmp_path, monkeypatch)
+    sys.modules.pop("shapes", None)
 
 
 @pytest.fixture(autouse=True)

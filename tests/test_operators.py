@@ -13,13 +13,9 @@ from optim_family.operators import (
     SymmetricOperator,
     TangentProjection,
 )
-from tests.helpers.operators_for_tests import Sloping
+from tests.helpers.operators_for_tests import Sloping, draw
 
 D = 7
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def symmetric(seed: int = 1) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 
 from optim_family.cli import flow as flow_work
 from optim_family.theory.demos import Demo
-from tests.helpers.cli_runner import optim_family
+from tests.helpers.cli_runner import optim_family, refusal
 
 
 @pytest.fixture
@@ -23,12 +23,6 @@ def answer(monkeypatch):
     record = {"findings": [{"quantity": "S", "predicted": 1.0, "measured": float("nan")}]}
     demo = Demo("sphere", Figure(), ["quantity", "predicted"], [["S", "1"]], record, film=b"GIF89a")
     monkeypatch.setitem(flow_work.SUBJECTS, "sphere", lambda: demo)
-
-
-def wrong(answer):
-    assert (answer.code, answer.out) == (2, "")
-    assert re.fullmatch(r"optim-family: .*\n", answer.err)
-    return answer.err
 
 
 def test_it_writes_figure_film_and_numbers_and_says_where(flow, answer, tmp_path):
@@ -58,10 +52,10 @@ def test_quiet_it_says_the_answer_only(flow, answer, tmp_path):
 
 
 def test_it_wants_one_thing_and_one_thing_only(flow, tmp_path):
-    assert "name a demo, one of sphere, " in wrong(flow())
-    assert "did you mean 'sphere'?" in wrong(flow("shpere"))
-    assert "not both" in wrong(flow("sphere", "--run", tmp_path))
-    assert "is not a run directory" in wrong(flow("--run", tmp_path))
+    assert "name a demo, one of sphere, " in refusal(flow())
+    assert "did you mean 'sphere'?" in refusal(flow("shpere"))
+    assert "not both" in refusal(flow("sphere", "--run", tmp_path))
+    assert "is not a run directory" in refusal(flow("--run", tmp_path))
 
 
 def test_a_run_is_repeated_and_shown(flow, capsys, tmp_path):

@@ -13,7 +13,7 @@ from optim_family.networks import build
 from optim_family.runs.run import read_run
 from optim_family.sharpness.measure import measure
 from optim_family.training.objective import half_squared_error
-from tests.helpers.cli_runner import optim_family
+from tests.helpers.cli_runner import optim_family, refusal
 
 TINY = ["--model", "bn_mlp", "--limit", "40", "--device", "cpu"]
 
@@ -31,12 +31,6 @@ def answered(run):
         return json.loads(command.out)
 
     return answer
-
-
-def wrong(answer, code):
-    assert (answer.code, answer.out) == (code, "")
-    assert re.fullmatch(r"optim-family: .*\n", answer.err)
-    return answer.err
 
 
 def network(seed=0):
@@ -137,4 +131,4 @@ def test_a_wrong_request_gets_one_line(run, tmp_path, monkeypatch, args, code, l
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("no tensors")
     save_file({"a": torch.ones(1)}, tmp_path / "other")
-    assert line in wrong(run(*TINY, *args), code)
+    assert line in refusal(run(*TINY, *args), code)

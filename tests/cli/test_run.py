@@ -9,7 +9,7 @@ from optim_family import registry
 from optim_family.cli import run_progress
 from optim_family.training.progress import ProgressListener
 from optim_family.training.spec import RunSpec
-from tests.helpers.cli_runner import optim_family
+from tests.helpers.cli_runner import optim_family, refusal
 
 TINY = ["--model", "bn_mlp", "--limit", "20", "--steps", "4", "--every", "2"]
 FILES = {
@@ -41,13 +41,6 @@ def spec(run, tmp_path):
     return resolve
 
 
-def wrong(answer):
-    """The one line that a wrong request gets."""
-    assert (answer.code, answer.out) == (2, "")
-    assert re.fullmatch(r"optim-family: .*\n", answer.err)
-    return answer.err
-
-
 def test_a_run_ends_with_a_table_and_a_figure(run, tmp_path):
     answer = run("--optimizer", "gd", *TINY, "--out", tmp_path)
     assert answer.code == 0
@@ -68,7 +61,7 @@ def test_a_finished_run_is_shown_and_not_computed_again(run, tmp_path):
     assert (tmp_path / "metrics.jsonl").stat().st_mtime_ns == before
     assert json.loads(again.out)["runs"][0]["status"] == "done"
     assert json.loads(again.out)["figure"] == {kind: f"{tmp_path}/figure.{kind}" for kind in ("svg", "png")}
-    assert "steps: 4, not 5" in wrong(run(*arguments, "--steps", "5"))
+    assert "steps: 4, not 5" in refusal(run(*arguments, "--steps", "5"))
 
 
 def test_overlays_chosen_anew_draw_the_figure_of_a_finished_run_again(run, tmp_path):
@@ -82,7 +75,7 @@ def test_overlays_chosen_anew_draw_the_figure_of_a_finished_run_again(run, tmp_p
     assert (tmp_path / "figure.svg").read_bytes() == bare
     run(*arguments, "--overlay", "all")
     assert (tmp_path / "figure.svg").read_bytes() == whole
-    assert "there is no overlay 'edgy'" in wrong(run(*arguments, "--overlay", "edgy"))
+    assert "there is no overlay 'edgy'" in refusal(run(*arguments, "--overlay", "edgy"))
 
 
 def test_runs_go_to_a_folder_of_their_name_and_quiet_ones_say_only_the_answer(run, tmp_path, monkeypatch):
@@ -134,7 +127,7 @@ def test_a_signal_leaves_a_checkpoint_that_resume_continues(run, tmp_path, monke
         answer = run(*arguments)
     assert (answer.code, answer.out) == (code, "")
     assert f"stopped by {signal.Signals(number).name}; a checkpoint is left" in answer.err
-    assert "up to step 3 of 4; add --resume to continue it" in wrong(run(*arguments))
+    assert "up to step 3 of 4; add --resume to continue it" in refusal(run(*arguments))
     answer = run("--resume", "--out", tmp_path / "run")
     assert answer.code == 0
     assert "step 4/4" in answer.err and "step 0/4" not in answer.err
@@ -274,7 +267,7 @@ def test_help_with_an_optimizer_lists_its_hyper_parameters_with_default_range_an
 )
 def test_a_wrong_request_gets_one_line_and_leaves_nothing_behind(run, tmp_path, monkeypatch, args, line):
     monkeypatch.chdir(tmp_path)
-    assert line in wrong(run(*args))
+    assert line in refusal(run(*args))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -283,11 +276,13 @@ def test_cuda_asked_for_and_absent_is_a_usage_error(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.chdir(tmp_path)
-    assert "cuda" in wrong(run("--optimizer", "gd", "--device", "cuda"))
+    assert "cuda" in refusal(run("--optimizer", "gd", "--device", "cuda"))
 
 
 def test_all_mistakes_are_reported_at_once(run):
-    line = wrong(run("--optimizer", "rmsprop", "--lr", "0", "--beta2", "2", "--steps", "x", "--loss", "mae"))
+    line = refusal(
+        run("--optimizer", "rmsprop", "--lr", "0", "--beta2", "2", "--steps", "x", "--loss", "mae")
+    )
     assert all(f"--{name}: it must" in line for name in ("lr", "beta2", "steps"))
     assert "no loss 'mae'" in line
 

@@ -14,6 +14,7 @@ from optim_family.curvature import hessian as module
 from optim_family.curvature.chunked_loss import chunk_losses
 from optim_family.curvature.hessian import Hessian, graph_bytes, plan
 from optim_family.space import ParameterSpace, flatten, unflatten
+from tests.helpers.operators_for_tests import draw
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 N, EXACT = 10, 1e-10
@@ -22,10 +23,6 @@ N, EXACT = 10, 1e-10
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def split(x: Tensor, y: Tensor, *sizes: int) -> list[tuple[Tensor, Tensor]]:

@@ -1,5 +1,5 @@
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -7,25 +7,12 @@ from torch import Tensor
 
 from optim_family.curvature.lanczos import Eigenpairs, top_eigenpairs
 from optim_family.operators import Diagonal, Matrix, Scalar, SymmetricOperator
+from tests.helpers.operators_for_tests import Counting, rotated
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 BULK = [i / 50 for i in range(50)]
 CLUSTER = [10.0, 9.999, 9.99, 9.98, 9.9, *BULK]
 GAPPED = [9.0, -14.0, 7.0, 5.0, 3.0, *BULK]
-
-
-class Counting(SymmetricOperator):
-    """Counts its products; from the given one on they are not finite."""
-
-    def __init__(self, inner: SymmetricOperator, bad: float = float("nan"), bad_from: int = 10**9) -> None:
-        self.inner, self.dim, self.count, self.bad, self.bad_from = inner, inner.dim, 0, bad, bad_from
-
-    def apply(self, v: Tensor) -> Tensor:
-        self.count += 1
-        product = (self.inner @ v).clone()
-        if self.count >= self.bad_from:
-            product[0] = self.bad
-        return product
 
 
 class Trained(SymmetricOperator):
@@ -36,13 +23,6 @@ class Trained(SymmetricOperator):
 
     def apply(self, v: Tensor) -> Tensor:
         return self.weights * v
-
-
-def rotated(spectrum: Sequence[float], seed: int = 0) -> Tensor:
-    """A dense symmetric matrix with this spectrum, in a random basis."""
-    values, generator = torch.tensor(spectrum, dtype=torch.float64), torch.Generator().manual_seed(seed)
-    q = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator, dtype=torch.float64)).Q
-    return (q * values) @ q.T
 
 
 def begin(dim: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
@@ -251,7 +231,7 @@ def test_a_good_start_saves_products() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("bad_from", [1, 4])
 def test_a_product_that_is_not_finite_raises(bad_from: int, bad: float) -> None:
-    operator = Counting(Matrix(rotated(GAPPED)), bad, bad_from)
+    operator = Counting(Matrix(rotated(GAPPED)), bad, range(bad_from, 1000))
     with pytest.raises(FloatingPointError, match="not finite"):
         top_eigenpairs(operator, begin(operator.dim))
     assert operator.count == bad_from + (

@@ -172,7 +172,7 @@ def test_numbers_are_read_from_the_device_once_at_the_end():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("bad_at", [1, 4, 8])
 def test_a_product_that_is_not_finite_raises(bad_at, bad):
-    operator = Counting(Matrix(rotated(DISTINCT)), bad, bad_at)
+    operator = Counting(Matrix(rotated(DISTINCT)), bad, {bad_at})
     with pytest.raises(FloatingPointError, match="not finite"):
         spectral_density(operator, LIKE, steps=4, samples=2)
 

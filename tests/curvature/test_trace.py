@@ -118,7 +118,7 @@ def test_numbers_are_read_from_the_device_at_the_end_only():
 @pytest.mark.parametrize("bad_at", [1, 3, 5, 8])
 def test_a_product_that_is_not_finite_raises(bad_at, bad):
     with pytest.raises(FloatingPointError, match="not finite"):
-        trace(Counting(Matrix(rotated(SIGNED)), bad, bad_at), LIKE, sketch=2, samples=4)
+        trace(Counting(Matrix(rotated(SIGNED)), bad, {bad_at}), LIKE, sketch=2, samples=4)
 
 
 @pytest.mark.parametrize(("sketch", "samples"), [(-1, 5), (3, 1), (3, 0)])

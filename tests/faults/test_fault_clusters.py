@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from uuid import uuid4
 
 import pytest
@@ -14,7 +13,7 @@ from optim_family.runs.run import read_run
 from optim_family.study import execution
 from optim_family.study.spec import load
 from tests.helpers.counts import SHARE
-from tests.helpers.environments import ENVIRONMENT
+from tests.helpers.environments import ENVIRONMENT, wait_until
 
 pytestmark = pytest.mark.skipif(SHARE is None, reason="a minute each: they are part of `make faults`")
 STUDY = """
@@ -45,15 +44,6 @@ def is_complete(jobs, steps):
         assert [record["step"] for record in run.records] == list(range(0, steps + 1, 20))
 
 
-def waiting_for(what, process):
-    end = time.monotonic() + 300
-    while time.monotonic() < end and process.poll() is None:
-        if value := what():
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"it did not begin: {process.communicate()}")
-
-
 def test_a_study_through_submitit_with_a_worker_killed_and_one_preempted(tmp_path, held):
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     jobs = written(tmp_path, 4000, 2)
@@ -66,7 +56,7 @@ def test_a_study_through_submitit_with_a_worker_killed_and_one_preempted(tmp_pat
         "timeout_min=30",
     )
     process = start(tmp_path, command(*options))
-    writers = waiting_for(
+    writers = wait_until(
         lambda: [pid for job in jobs if (pid := writer(job))][1:] and list(map(writer, jobs)), process
     )
     os.kill(writers[0], signal.SIGTERM)
@@ -87,7 +77,7 @@ def test_a_study_on_slurm_with_a_run_preempted_and_one_requeued(tmp_path, held):
     name = f"study-{uuid4().hex}"
     options = ("--launcher", "submitit", "--workers", "2", "--set-launcher", f"name={name}")
     process = start(tmp_path, command(*options))
-    waiting_for(lambda: all(map(writer, jobs)), process)
+    wait_until(lambda: all(map(writer, jobs)), process)
     tasks = said("squeue", "--noheader", "--array", "--format=%i", f"--name={name}").split()
     said("scancel", "--signal=USR2", tasks[0])  # as before the end of the time, and at a preemption
     said("scontrol", "requeue", tasks[1])  # the job is killed, and waits again
@@ -112,7 +102,7 @@ def test_a_study_on_a_ray_cluster_that_loses_a_node(tmp_path, held):
         doomed = cluster.add_node(num_cpus=1)
         jobs = written(tmp_path, 4000, 3)
         process = start(tmp_path, command("--launcher", "ray", "--address", cluster.address))
-        waiting_for(lambda: all(map(writer, jobs[:2])), process)
+        wait_until(lambda: all(map(writer, jobs[:2])), process)
         cluster.remove_node(doomed, allow_graceful=False)
         out, err = process.communicate(timeout=550)
         assert process.returncode == 0, (out, err)
@@ -132,7 +122,7 @@ def test_a_study_on_a_ray_cluster_whose_head_is_lost_and_started_again(tmp_path,
         try:
             process = start(tmp_path, command("--launcher", "ray", "--address", cluster.address))
             if lost:
-                waiting_for(lambda: all(map(writer, jobs)), process)
+                wait_until(lambda: all(map(writer, jobs)), process)
                 cluster.shutdown()
             ended.append((*process.communicate(timeout=280), process.returncode))
         finally:

@@ -12,7 +12,8 @@ from optim_family.runs.store import RunStore
 from optim_family.training import checkpoint, loop
 from optim_family.training.loop import train
 from tests.helpers.counts import tries
-from tests.helpers.subprocesses import result, spec, untimed
+from tests.helpers.subprocesses import result, spec
+from tests.helpers.training_runs import untimed
 
 TRIES = tries(50, 1000)
 LOG_AND_SPEC = ("metrics.jsonl", "spec.json", "status.json")

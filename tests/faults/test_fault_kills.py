@@ -7,12 +7,13 @@ import pytest
 
 from optim_family.runs.run import read_run
 from tests.helpers.counts import tries
-from tests.helpers.subprocesses import PHASES, ended, result, signalled, spec, start, telling, untimed, work
+from tests.helpers.subprocesses import PHASES, ended, result, signalled, spec, start, telling, work
+from tests.helpers.training_runs import untimed
 
 KILLS, STOPS = tries(10, 300), tries(10, 100)
 SPECS = {
     "gd": spec(),
-    "rmsprop": spec(optimizer="rmsprop", hyper={"lr": 0.02, "weight_decay": 0.05}, batch_size=10),
+    "rmsprop": spec("rmsprop", batch_size=10),
 }
 
 

@@ -13,7 +13,7 @@ from optim_family.runs.run import read_run
 from optim_family.training import checkpoint
 from tests.helpers.cli_runner import optim_family
 from tests.helpers.counts import tries
-from tests.helpers.subprocesses import untimed
+from tests.helpers.training_runs import untimed
 
 CALLS = ("open", "write", "fsync", "replace", "ftruncate", "mkdir", "unlink")
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)

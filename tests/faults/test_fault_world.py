@@ -16,7 +16,7 @@ from optim_family.runs.run import read_run
 from optim_family.training import checkpoint
 from optim_family.training.loop import train
 from tests.helpers.counts import SHARE
-from tests.helpers.environments import free_port
+from tests.helpers.environments import free_port, wait_until
 from tests.helpers.training_runs import StopAfter, spec
 
 full = pytest.mark.skipif(SHARE is None, reason="each process takes its time to start: part of `make faults`")
@@ -178,7 +178,7 @@ def test_the_mini_batches_of_a_reading_are_dealt_out(tmp_path, held):
 def test_a_process_that_dies_ends_all_and_the_run_goes_on_at_another_size(tmp_path, held):
     out = tmp_path / "run"
     process = start(3, *RUN, "--rtol", "0.01", "--steps", "100000", "--every", "5", "--out", out)
-    children = waiting_for(lambda: has_records(out) and of(process.pid))
+    children = wait_until(lambda: has_records(out) and of(process.pid), process)
     os.kill(children[-1], 9)
     begin = time.monotonic()
     code, words = ended(process)
@@ -194,15 +194,6 @@ def test_a_process_that_dies_ends_all_and_the_run_goes_on_at_another_size(tmp_pa
     assert read_run(out).provenance["processes"] == 1
     assert checkpoint.load_latest(out / "checkpoints", print)[0] > step
     held("one of several processes killed, all end and resume at another size", of=1)
-
-
-def waiting_for(what):
-    end = time.monotonic() + 200
-    while time.monotonic() < end:
-        if value := what():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("it did not begin")
 
 
 def has_records(out):

@@ -3,7 +3,6 @@ import math
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from optim_family.figures.curves import (
     INTERVALS,
@@ -17,11 +16,6 @@ from optim_family.figures.curves import (
 )
 from optim_family.figures.style import RING
 from tests.helpers.fake_runs import make_run
-
-
-@pytest.fixture
-def ax():
-    return Figure().add_subplot()
 
 
 def test_no_two_of_many_runs_look_alike():

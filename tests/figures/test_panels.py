@@ -15,11 +15,6 @@ from optim_family.sharpness.views import VARIANTS, VIEWS
 from tests.helpers.fake_runs import make_run
 
 
-@pytest.fixture
-def ax():
-    return Figure().add_subplot()
-
-
 def curves(*runs):
     return [Curve(run, f"run {i}", i) for i, run in enumerate(runs)]
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from optim_family.curvature.gauss_quadrature import SpectralDensity
 from optim_family.errors import UsageError
@@ -31,11 +30,6 @@ def a_record(*absent, layers=3, batches=8, threshold=50.0):
         },
     }
     return {name: value for name, value in record.items() if name not in absent}
-
-
-@pytest.fixture
-def ax():
-    return Figure().add_subplot()
 
 
 def titles(drawn):

@@ -1,5 +1,6 @@
 """Run `optim-family` inside the test's process."""
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -21,3 +22,10 @@ def optim_family(capsys, *args) -> Answer:
         main([str(argument) for argument in args])
     out, err = capsys.readouterr()
     return Answer(exited.value.code, out, err)
+
+
+def refusal(answer: Answer, code: int = 2) -> str:
+    """The one line on stderr of a command that was refused with this exit code."""
+    assert (answer.code, answer.out) == (code, "")
+    assert re.fullmatch(r"optim-family: .*\n", answer.err)
+    return answer.err

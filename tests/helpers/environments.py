@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import optim_family
@@ -42,3 +43,13 @@ def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+def wait_until(condition, process):
+    """The value of a condition of the process once it is true."""
+    end = time.monotonic() + 300
+    while time.monotonic() < end and process.poll() is None:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"it did not begin: {process.communicate()}")

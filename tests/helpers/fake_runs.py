@@ -23,6 +23,15 @@ RMSPROP = {
 }
 
 
+def run_spec(
+    optimizer: str = "rmsprop", hyper: dict[str, Any] | None = None, **fields: Any
+) -> dict[str, Any]:
+    """The specification of a run, with these changes of the usual hyper-parameters."""
+    usual = GD if optimizer == "gd" else RMSPROP
+    whole = RunSpec(optimizer=optimizer, hyper=usual | (hyper or {}), **fields)
+    return whole.model_dump(mode="json")
+
+
 def make_run(
     optimizer: str = "gd",
     hyper: dict[str, Any] | None = None,
@@ -36,14 +45,11 @@ def make_run(
     **spec: Any,
 ) -> Run:
     """A run that reaches its edge of stability after a part `edge_at` of its records."""
-    hyper = dict(GD if optimizer == "gd" else RMSPROP) | (hyper or {})
-    whole = RunSpec(
-        optimizer=optimizer, hyper=hyper, steps=max(1, records) * every, every=every, seed=seed, **spec
-    )
+    whole = run_spec(optimizer, hyper, steps=max(1, records) * every, every=every, seed=seed, **spec)
     noise = random.Random(seed)
-    log = [record(i, records, every, optimizer, hyper, edge_at, noise) for i in range(records)]
+    log = [record(i, records, every, optimizer, whole["hyper"], edge_at, noise) for i in range(records)]
     state = {"status": status, "step": log[-1]["step"], "seconds": 12.5} if log else {"status": status}
-    return holding(Run(Path(path), whole.model_dump(mode="json"), state, {}, Columns([]), list), log)
+    return holding(Run(Path(path), whole, state, {}, Columns([]), list), log)
 
 
 def holding(run: Run, records: list[dict[str, Any]]) -> Run:

@@ -1,6 +1,6 @@
-"""Known matrices, operators that count, and a witness of every number that is read from a device."""
+"""Known matrices, operators that count, and a counter of the numbers that are read from a device."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import torch
 from torch import Tensor
@@ -11,6 +11,16 @@ from optim_family.operators import SymmetricOperator
 LIKE = torch.empty(0, dtype=torch.float64)
 
 
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    """Normal random numbers in float64."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def top_eigenvalue(matrix: Tensor) -> float:
+    """λ₁ of a dense symmetric matrix."""
+    return float(torch.linalg.eigvalsh(matrix)[-1])
+
+
 def rotated(spectrum: Iterable[float], seed: int = 0) -> Tensor:
     """A dense symmetric matrix with this spectrum, in a random basis."""
     values, generator = torch.tensor(list(spectrum), dtype=torch.float64), torch.Generator().manual_seed(seed)
@@ -19,15 +29,15 @@ def rotated(spectrum: Iterable[float], seed: int = 0) -> Tensor:
 
 
 class Counting(SymmetricOperator):
-    """Counts its products; one of them may not be finite."""
+    """Counts its products; those with a number in `bad_at` have the entry `bad`."""
 
-    def __init__(self, inner: SymmetricOperator, bad: float = 0.0, bad_at: int = -1) -> None:
+    def __init__(self, inner: SymmetricOperator, bad: float = 0.0, bad_at: Container[int] = ()) -> None:
         self.inner, self.dim, self.count, self.bad, self.bad_at = inner, inner.dim, 0, bad, bad_at
 
     def apply(self, v: Tensor) -> Tensor:
         self.count += 1
         product = (self.inner @ v).clone()
-        if self.count == self.bad_at:
+        if self.count in self.bad_at:
             product[0] = self.bad
         return product
 

@@ -17,7 +17,8 @@ from optim_family.training import checkpoint, loop, resume
 from optim_family.training.loop import train
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
-from tests.helpers import ROOT
+from tests.helpers import ROOT, training_runs
+from tests.helpers.training_runs import untimed
 
 SERVER = multiprocessing.get_context("forkserver")
 IMPORTED = "optim_family.training.loop optim_family.optimizers.gd optim_family.optimizers.rmsprop timm"
@@ -31,7 +32,6 @@ os.environ["PYTHONPATH"] = os.pathsep.join(  # for the server, which finds this 
         os.environ.get("PYTHONPATH", ""),
     ]
 )
-TIMINGS = ("elapsed", "seconds")
 # The call that a phase begins with.
 PHASES = {
     "training": (loop.Trainer, "step"),
@@ -43,17 +43,9 @@ PHASES = {
 }
 
 
-def spec(**changes) -> RunSpec:
-    settings = {
-        "optimizer": "gd",
-        "hyper": {"lr": 0.3, "weight_decay": 1e-2, "momentum": 0.5},
-        "model": "bn_mlp",
-        "limit": 20,
-        "steps": 6,
-        "every": 2,
-        "rtol": 1e-2,
-    }
-    return RunSpec(**(settings | changes))
+def spec(optimizer="gd", **changes) -> RunSpec:
+    """A run that is short enough to be repeated hundreds of times."""
+    return training_runs.spec(optimizer, **({"limit": 20, "steps": 6} | changes))
 
 
 def start(target, *args):
@@ -126,12 +118,6 @@ def hold(tell, stop, folder):
         (Path(folder).parent / f"writer-{os.getpid()}").touch()
         while True:
             time.sleep(10)
-
-
-def untimed(value):
-    if isinstance(value, dict):
-        return {k: untimed(v) for k, v in value.items() if k not in TIMINGS}
-    return value
 
 
 def result(folder):

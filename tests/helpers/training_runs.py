@@ -17,18 +17,20 @@ TIMINGS = ("elapsed", "seconds")
 
 
 def spec(optimizer="gd", **changes):
+    """A run of a few seconds at most, with these changes of its fields."""
     settings = {
         "model": "bn_mlp",
         "limit": 40,
         "steps": 8,
         "every": 2,
-        "hyper": HYPER[optimizer],
+        "hyper": HYPER.get(optimizer, {}),
         "rtol": 1e-2,
     }
     return RunSpec(optimizer=optimizer, **(settings | changes))
 
 
 def untimed(value):
+    """The value without its timings."""
     if isinstance(value, dict):
         return {k: untimed(v) for k, v in value.items() if k not in TIMINGS}
     return value

@@ -13,6 +13,7 @@ from optim_family.networks.build import build
 from optim_family.networks.scale_invariance import check
 from optim_family.resources import folder
 from optim_family.training.evaluation import recomputing_statistics
+from tests.helpers.parameters import trained
 
 SMALL = ["bn_cnn", "bn_mlp", "resnet20", "resnet20_narrow"]
 
@@ -23,10 +24,6 @@ def digits(name, **options):
 
 def images(n=6, channels=1, side=8, dtype=torch.float32):
     return torch.randn(n, channels, side, side, generator=torch.Generator().manual_seed(0)).to(dtype)
-
-
-def trained(network):
-    return {name: p for name, p in network.named_parameters() if p.requires_grad}
 
 
 def norms(network):

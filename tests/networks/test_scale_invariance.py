@@ -10,10 +10,7 @@ from optim_family.errors import UsageError
 from optim_family.networks import cards
 from optim_family.networks.build import build
 from optim_family.networks.scale_invariance import ScaleInvariance, check
-
-
-def trained(network):
-    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+from tests.helpers.parameters import trained
 
 
 def mse(network, channels=1, size=(8, 8)):

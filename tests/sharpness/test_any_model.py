@@ -18,12 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from optim_family import measure
 from optim_family.errors import UnreliableReading
 from optim_family.sharpness.measure import Reading
+from tests.helpers.operators_for_tests import draw
 
 DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
 
 
 def raw(model: nn.Module, loss: Callable[..., Any], chunks: Any, **options: Any) -> Reading:

@@ -13,13 +13,9 @@ from optim_family.geometry import Decay, DiagonalMetric, Geometry, ScalarMetric
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.views import VIEWS, View
 from optim_family.space import ParameterSpace, flatten
-from tests.helpers.operators_for_tests import rotated
+from tests.helpers.operators_for_tests import draw, rotated
 
 D = 6
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 class Quadratics:

@@ -10,7 +10,7 @@ from optim_family.sharpness.layer_sharpness import DiagonalBlock, layer_sharpnes
 from optim_family.sharpness.probe import Probe, ProbeSet, view_operator
 from optim_family.sharpness.views import VIEWS
 from optim_family.space import ParameterSpace
-from tests.helpers.operators_for_tests import Counting, Sloping, rotated
+from tests.helpers.operators_for_tests import Counting, Sloping, draw, rotated
 
 SHAPES = {
     "stem.weight": (2, 3),
@@ -19,10 +19,6 @@ SHAPES = {
     "stage.1.conv.weight": (4,),
 }
 D = 18
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.fixture

@@ -21,13 +21,10 @@ from optim_family.sharpness.measure import measure
 from optim_family.sharpness.probe import Reading
 from optim_family.sharpness.views import VIEWS
 from optim_family.space import ParameterSpace
+from tests.helpers.operators_for_tests import draw, top_eigenvalue
 
 Snapshot = dict[str, Any]
 LOOSE = 0.3
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def mlp() -> nn.Module:
@@ -41,10 +38,6 @@ CHUNKS = [(X[:8], Y[:8]), (X[8:], Y[8:])]
 
 def dense(model: nn.Module) -> Tensor:
     return Hessian(chunk_losses(model, F.mse_loss, [(X, Y)]), ParameterSpace.of(model).tensors).dense()
-
-
-def top(matrix: Tensor) -> float:
-    return float(torch.linalg.eigvalsh(matrix)[-1])
 
 
 # --- measuring changes nothing ----------------------------------------------------------------------------
@@ -243,7 +236,7 @@ def test_the_readings_are_those_of_the_dense_hessian() -> None:
     readings = measure(model, F.mse_loss, CHUNKS, rtol=1e-10, k=3)
     assert list(readings) == ["raw", "spherical"]
     assert readings["raw"].top == pytest.approx(torch.linalg.eigvalsh(matrix).flip(0)[:3].tolist(), rel=1e-8)
-    assert readings["spherical"].value == pytest.approx(float(w @ w) * top(matrix), rel=1e-8)
+    assert readings["spherical"].value == pytest.approx(float(w @ w) * top_eigenvalue(matrix), rel=1e-8)
     assert readings["raw"].threshold is None
 
 
@@ -264,7 +257,7 @@ def test_gradient_descent_gets_its_thresholds() -> None:
     assert readings["raw"].threshold == pytest.approx(threshold, rel=1e-12)
     assert readings["preconditioned"].threshold == pytest.approx(threshold, rel=1e-12)
     assert readings["spherical"].threshold == pytest.approx(threshold * float(w @ w), rel=1e-12)
-    assert readings["raw"].ratio == pytest.approx(top(dense(model)) / threshold, rel=1e-7)
+    assert readings["raw"].ratio == pytest.approx(top_eigenvalue(dense(model)) / threshold, rel=1e-7)
     assert readings["preconditioned"].value == pytest.approx(readings["raw"].value, rel=1e-7)
 
 
@@ -281,7 +274,9 @@ def test_rmsprop_is_measured_in_the_metric_of_its_next_step() -> None:
     half = torch.diag(next_metric(model) ** -0.5)
     optimizer = RMSprop(model.parameters(), lr=0.01, weight_decay=0.5)
     readings = measure(model, F.mse_loss, CHUNKS, optimizer, views=["raw", "preconditioned"], rtol=1e-9)
-    assert readings["preconditioned"].value == pytest.approx(top(half @ dense(model) @ half), rel=1e-7)
+    assert readings["preconditioned"].value == pytest.approx(
+        top_eigenvalue(half @ dense(model) @ half), rel=1e-7
+    )
     assert readings["preconditioned"].threshold == pytest.approx(2 * (1 - 0.005) / 0.01, rel=1e-12)
     assert readings["raw"].threshold is None
     assert all(p.grad is None for p in model.parameters())
@@ -311,7 +306,7 @@ def test_gradients_that_stand_are_those_of_the_next_step() -> None:
     reading = measure(model, F.mse_loss, CHUNKS, optimizer, views=["preconditioned"], rtol=1e-9)[
         "preconditioned"
     ]
-    assert reading.value == pytest.approx(top(half @ dense(model) @ half), rel=1e-7)
+    assert reading.value == pytest.approx(top_eigenvalue(half @ dense(model) @ half), rel=1e-7)
 
 
 def test_an_optimizer_measures_the_weights_that_it_trains_in_its_own_order() -> None:
@@ -320,7 +315,7 @@ def test_an_optimizer_measures_the_weights_that_it_trains_in_its_own_order() -> 
     optimizer = RMSprop(reversed(list(model[2].parameters())), lr=0.01)
     model[0].requires_grad_(False)
     half = torch.diag(next_metric(model) ** -0.5)
-    expected = top(half @ dense(model) @ half)
+    expected = top_eigenvalue(half @ dense(model) @ half)
     model[0].requires_grad_(True)
     reading = measure(model, F.mse_loss, CHUNKS, optimizer, views=["preconditioned"], rtol=1e-9)[
         "preconditioned"
@@ -338,7 +333,7 @@ def test_a_torch_optimizer_has_the_metric_and_the_threshold_of_its_step() -> Non
     reading = measure(model, F.mse_loss, CHUNKS, optimizer, views=["preconditioned"], rtol=1e-9)[
         "preconditioned"
     ]
-    assert reading.value == pytest.approx(top(half @ dense(model) @ half), rel=1e-7)
+    assert reading.value == pytest.approx(top_eigenvalue(half @ dense(model) @ half), rel=1e-7)
     assert reading.threshold == 200.0
     assert not optimizer.state and all(p.grad is None for p in model.parameters())
 
@@ -347,7 +342,7 @@ def test_the_momentum_of_a_torch_optimizer_is_in_its_threshold() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     reading = measure(model, F.mse_loss, CHUNKS, optimizer)["raw"]
-    assert reading.value == pytest.approx(top(dense(model)), rel=1e-3)
+    assert reading.value == pytest.approx(top_eigenvalue(dense(model)), rel=1e-3)
     assert reading.threshold == pytest.approx(38.0)
 
 
@@ -355,7 +350,7 @@ def test_of_an_optimizer_without_a_metric_there_is_the_sharpness_but_no_threshol
     model = mlp()
     optimizer = torch.optim.Adafactor(model.parameters())
     readings = measure(model, F.mse_loss, CHUNKS, optimizer)
-    assert readings["raw"].value == pytest.approx(top(dense(model)), rel=1e-3)
+    assert readings["raw"].value == pytest.approx(top_eigenvalue(dense(model)), rel=1e-3)
     assert {name: reading.threshold for name, reading in readings.items()} == {"raw": None, "spherical": None}
     with pytest.raises(ValueError, match="there is no metric: that of Adafactor has not been declared"):
         measure(model, F.mse_loss, CHUNKS, optimizer, views=["preconditioned"])

@@ -7,10 +7,7 @@ from optim_family.curvature.hessian import Hessian
 from optim_family.sharpness.midpoint import WeightHistory, midpoint, moved_to
 from optim_family.sharpness.probe import Probe
 from optim_family.space import ParameterSpace
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.helpers.operators_for_tests import draw
 
 
 def trail(*weights: Tensor) -> WeightHistory:

@@ -11,18 +11,14 @@ from optim_family.curvature import krylov
 from optim_family.curvature.chunked_loss import chunk_losses
 from optim_family.curvature.hessian import Hessian
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric
-from optim_family.operators import Diagonal, Matrix, SymmetricOperator
+from optim_family.operators import Diagonal, Matrix
 from optim_family.sharpness import probe as sharpness
 from optim_family.sharpness.probe import Probe, ProbeSet, Reading, view_operator
 from optim_family.sharpness.views import VIEWS, View
 from optim_family.space import ParameterSpace, flatten
-from tests.helpers.operators_for_tests import Sloping
+from tests.helpers.operators_for_tests import Counting, Sloping, draw, top_eigenvalue
 
 D, TIGHT = 9, 1e-11
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 H = draw(D, D) + draw(D, D).T
@@ -38,21 +34,8 @@ def geometry(metric: Metric, threshold: float = 20.0) -> Geometry:
     return Geometry(metric, threshold, Decay(0.0))
 
 
-def top(matrix: Tensor) -> float:
-    return float(torch.linalg.eigvalsh(matrix)[-1])
-
-
 def untimed(reading: Reading) -> Reading:
     return dataclasses.replace(reading, seconds=0.0)
-
-
-class Counting(SymmetricOperator):
-    def __init__(self, inner: SymmetricOperator) -> None:
-        self.inner, self.dim, self.count = inner, inner.dim, 0
-
-    def apply(self, v: Tensor) -> Tensor:
-        self.count += 1
-        return self.inner @ v
 
 
 # --- five views against dense algebra ---------------------------------------------------------------------
@@ -75,8 +58,8 @@ def test_there_are_five_views_under_their_own_names() -> None:
 def test_a_view_is_the_top_eigenvalue_of_its_dense_matrix(name: str) -> None:
     reading = Probe(name, rtol=TIGHT)(Matrix(H), W, geometry(DiagonalMetric(P)))
     assert reading.converged
-    assert reading.value == pytest.approx(top(DENSE[name]), rel=1e-9)
-    assert abs(reading.value - top(DENSE[name])) <= reading.error + 1e-13 * reading.value
+    assert reading.value == pytest.approx(top_eigenvalue(DENSE[name]), rel=1e-9)
+    assert abs(reading.value - top_eigenvalue(DENSE[name])) <= reading.error + 1e-13 * reading.value
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -89,8 +72,12 @@ def test_the_top_of_a_view_is_the_top_of_its_dense_spectrum(name: str) -> None:
 def test_a_view_with_all_factors_puts_the_metric_outermost() -> None:
     view = View("all", spherical=True, tangent=True, preconditioned=True)
     reading = Probe(view, rtol=TIGHT)(Matrix(H), W, geometry(DiagonalMetric(P)))
-    assert reading.value == pytest.approx(top(RHO2 * HALF @ TANGENT @ H @ TANGENT @ HALF), rel=1e-9)
-    assert reading.value != pytest.approx(top(RHO2 * TANGENT @ HALF @ H @ HALF @ TANGENT), rel=1e-3)
+    assert reading.value == pytest.approx(
+        top_eigenvalue(RHO2 * HALF @ TANGENT @ H @ TANGENT @ HALF), rel=1e-9
+    )
+    assert reading.value != pytest.approx(
+        top_eigenvalue(RHO2 * TANGENT @ HALF @ H @ HALF @ TANGENT), rel=1e-3
+    )
 
 
 def test_the_most_positive_eigenvalue_is_meant_even_beside_a_larger_negative_one() -> None:
@@ -121,7 +108,7 @@ def test_the_preconditioned_views_have_the_threshold_of_the_optimizer() -> None:
     readings = ProbeSet(DENSE, rtol=TIGHT)(Matrix(H), W, geometry(DiagonalMetric(P), 20.0))
     assert readings["preconditioned"].threshold == 20.0
     assert readings["spherical-preconditioned"].threshold == pytest.approx(20.0 * RHO2, rel=1e-14)
-    assert readings["preconditioned"].ratio == pytest.approx(top(HALF @ H @ HALF) / 20.0, rel=1e-9)
+    assert readings["preconditioned"].ratio == pytest.approx(top_eigenvalue(HALF @ H @ HALF) / 20.0, rel=1e-9)
 
 
 def test_a_view_without_metric_has_no_threshold_under_a_metric_that_is_no_number() -> None:
@@ -133,7 +120,7 @@ def test_a_view_without_metric_has_no_threshold_under_a_metric_that_is_no_number
 def test_without_an_optimizer_there_is_a_value_and_no_threshold() -> None:
     reading = Probe("spherical")(Matrix(H), W)
     assert reading.threshold is None and reading.ratio is None
-    assert reading.value == pytest.approx(top(DENSE["spherical"]), rel=1e-3)
+    assert reading.value == pytest.approx(top_eigenvalue(DENSE["spherical"]), rel=1e-3)
 
 
 @pytest.mark.parametrize("c", [1.0, 0.25, 7.0])
@@ -142,9 +129,9 @@ def test_a_metric_that_is_a_number_scales_the_thresholds_and_leaves_the_ratio(c:
     assert readings["raw"].threshold == pytest.approx(20.0 * c, rel=1e-14)
     assert readings["spherical"].threshold == pytest.approx(20.0 * c * RHO2, rel=1e-14)
     assert readings["preconditioned"].threshold == 20.0
-    assert readings["preconditioned"].value == pytest.approx(top(H) / c, rel=1e-9)
+    assert readings["preconditioned"].value == pytest.approx(top_eigenvalue(H) / c, rel=1e-9)
     for name in ("raw", "spherical", "preconditioned", "spherical-preconditioned"):
-        assert readings[name].ratio == pytest.approx(top(H) / c / 20.0, rel=1e-9)
+        assert readings[name].ratio == pytest.approx(top_eigenvalue(H) / c / 20.0, rel=1e-9)
     for reading in readings.values():
         assert reading.ratio == pytest.approx(reading.value / reading.threshold, rel=1e-12)
 
@@ -212,7 +199,7 @@ def test_the_spherical_sharpness_is_the_sharpness_at_the_direction(
     spherical = Probe("spherical", rtol=1e-10)(Hessian([loss], space.tensors), space.weights()).value
     space.assign(direction)
     hessian = Hessian([loss], space.tensors)
-    assert spherical == pytest.approx(top(hessian.dense()), rel=V3)
+    assert spherical == pytest.approx(top_eigenvalue(hessian.dense()), rel=V3)
     assert spherical == pytest.approx(Probe("raw", rtol=1e-10)(hessian, space.weights()).value, rel=V3)
 
 

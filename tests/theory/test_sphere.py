@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from optim_family.theory.sphere import SETTLED, Camera, Scene
+from optim_family.theory.sphere import SETTLED, Camera
 from optim_family.theory.trajectory import midpoints
 
 CAMERA = Camera(longitude=0.7, elevation=0.4)
-
-
-@pytest.fixture(scope="module")
-def scene():
-    return Scene.make()
 
 
 def test_the_camera_turns_and_does_not_stretch():

@@ -8,13 +8,8 @@ from PIL import Image
 
 from optim_family.figures import style
 from optim_family.theory import sphere_figure
-from optim_family.theory.sphere import SETTLED, Scene
+from optim_family.theory.sphere import SETTLED
 from optim_family.theory.sphere_figure import AnimatedLine
-
-
-@pytest.fixture(scope="module")
-def scene():
-    return Scene.make()
 
 
 @pytest.fixture(scope="module")

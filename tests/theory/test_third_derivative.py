@@ -7,10 +7,7 @@ from torch import nn
 from optim_family.data.datasets import Dataset
 from optim_family.theory.third_derivative import third_derivative
 from optim_family.training.objective import Objective
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.helpers.operators_for_tests import draw
 
 
 def objective():
