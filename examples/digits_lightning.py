@@ -1,4 +1,4 @@
-"""Lightning's loop on digits, with a callback that records it."""
+"""Lightning's training loop on digits, with a callback that records it."""
 
 import sys
 

@@ -1,7 +1,8 @@
-"""The loop of timm's training script, which its wheel leaves out, from timm's own parts.
+"""The loop of timm's training script, and three lines that record it.
 
-Model, optimizer with its parameter groups, loss, scheduler and meters come from timm's factories, in the
-order in which the script calls them. The three lines of the recorder are marked.
+timm's wheel does not contain its training script. This script builds the same loop: model, optimizer with
+parameter groups, loss, scheduler and meters come from timm's factories, in the order of timm's script. The
+numbers 1, 2 and 3 mark the lines of the recorder.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A training loop of one's own on digits, and three lines that record it."""
+"""A plain PyTorch training loop on digits, and three lines that record it."""
 
 import sys
 

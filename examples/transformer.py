@@ -1,8 +1,9 @@
-"""A small transformer with LayerNorm: what is scale-invariant in it, and a run of the Trainer, recorded.
+"""A small transformer with LayerNorm: which weights are scale-invariant, and a recorded run of the Trainer.
 
-Every block reads LayerNorm(x) of a stream x to which embeddings, attention and MLP write. All writers scaled
-together leave LayerNorm(x), and so the loss, as it was: doubling them is exact where eps vanishes. All else
-moves the loss: queries and keys (softmax), the first layer of the MLP (GELU), γ, β and the read-out.
+Every block takes LayerNorm(x) of the residual stream x. Embeddings, attention and MLP add to x. If all
+weights that add to x are scaled by the same factor, LayerNorm(x) and therefore the loss do not change; with a
+vanishing eps this is exact for a factor of 2. All other weights change the loss: queries and keys (softmax),
+the first layer of the MLP (GELU), γ, β and the read-out.
 """
 
 import sys
@@ -54,7 +55,7 @@ batch = {"input_ids": digits.tokens, "labels": digits.labels}
 exact = small(layer_norm_epsilon=torch.finfo(torch.float64).tiny).double()
 everything = dict(exact.named_parameters())
 writers = {name: p for name, p in everything.items() if any(word in name for word in WRITERS)}
-for title, named in (("all weights", everything), ("what writes to the stream", writers)):
+for title, named in (("all weights", everything), ("weights that add to the residual stream", writers)):
     print(f"{title}: {scale_invariance.check(lambda: exact(**batch).loss, named).summary}")
 
 with tempfile.TemporaryDirectory() as folder:

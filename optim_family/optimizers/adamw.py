@@ -1,13 +1,13 @@
 """AdamW: averages of the gradient and of its square, bias-corrected, with decoupled decay.
 
-    m ← β₁ m + (1 − β₁) g          M ← β₁ M + (1 − β₁)     the weight that m has collected
+    m ← β₁ m + (1 − β₁) g          M ← β₁ M + (1 − β₁)     the sum of the weights in m
     v ← β₂ v + (1 − β₂) g²         V ← β₂ V + (1 − β₂)
     P = M (√(v/V) + ε)
     w ← (1 − ηλ) w − η P⁻¹ m
 
-With constant β the collected weights are the usual 1 − β₁ᵗ and 1 − β₂ᵗ; kept as state they stay right
-when a β is scheduled. The threshold is that of averaged momentum with P held still, 38/η at β₁ = 0.9;
-P as it changes lets Adam cycle somewhat below it.
+With constant β the sums M and V are the usual 1 − β₁ᵗ and 1 − β₂ᵗ. They are part of the state, so that they
+stay correct when a schedule changes β. The threshold is that of averaged momentum with frozen P, 38/η at
+β₁ = 0.9. Because P changes, Adam oscillates at a sharpness somewhat below it.
 
 Source: D. Kingma, J. Ba, "Adam" (2015); I. Loshchilov, F. Hutter, "Decoupled weight decay
 regularization" (2019); threshold: J. Cohen et al., "Adaptive gradient methods at the edge of stability"
@@ -44,7 +44,7 @@ class AdamW(FamilyOptimizer):
     needs_norms = False
 
     def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
-        """The five lines above."""
+        """The equations above."""
         p = self._metric(w, grad, state, h)
         m = state["m"] = _average(state.get("m"), grad, h["beta1"])
         state["v"] = _average(state.get("v"), grad.square(), h["beta2"])
@@ -75,7 +75,7 @@ def _average(old: Tensor | None, new: Tensor, beta: float) -> Tensor:
 
 
 def _collected(state: State, h: Values) -> tuple[float, float]:
-    """(M, V) of the next step: the same averages, of ones."""
+    """(M, V) of the next step: the same averages of ones."""
     return _weight(state.get("M"), h["beta1"]), _weight(state.get("V"), h["beta2"])
 
 

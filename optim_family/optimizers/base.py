@@ -1,4 +1,4 @@
-"""The contract of the family: an optimizer that can describe its own geometry."""
+"""Base classes of optimizers that can describe their own geometry."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
@@ -16,10 +16,10 @@ Values = Mapping[str, Any]
 
 
 class HyperParameters(BaseModel):
-    """The hyper-parameters of one optimizer; options, checks and tables are made from the fields.
+    """The hyper-parameters of one optimizer; options, checks and tables are generated from the fields.
 
-    Add fields with their range and meaning. `examples` of a field are values that the conformance suite
-    uses in addition to the default.
+    A subclass adds fields with a default, a range and a meaning. `examples` of a field are values that the
+    conformance suite uses in addition to the default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -42,18 +42,18 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
 
     Args:
         params: the trained tensors, or pairs of name and tensor.
-        hyper: the hyper-parameters as one object; or
+        hyper: the hyper-parameters as one object; None to give them as keywords.
         **values: the hyper-parameters as keywords: `GD(model.parameters(), lr=0.1, weight_decay=5e-4)`.
 
     Raises:
         pydantic.ValidationError: a hyper-parameter is unknown or out of range.
-        ValueError: more than one parameter group, or both ways of giving hyper-parameters.
+        ValueError: more than one parameter group, or hyper-parameters both as an object and as keywords.
     """
 
     Hyper: ClassVar[type[HyperParameters]]
     # Hyper-parameter values that freeze the metric, for the conformance suite.
     freeze: ClassVar[Mapping[str, float]] = {}
-    # Checks of the conformance suite that it fails, each with the reason.
+    # Checks of the conformance suite that the optimizer fails, each with the reason.
     expected_failures: ClassVar[Mapping[str, str]] = {}
     # Shapes of the tensors that the conformance suite trains.
     test_shapes: ClassVar[Sequence[tuple[int, ...]]] = ((4, 3), (5,))
@@ -62,7 +62,7 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
     batch_size: ClassVar[int | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Let a class define `test_shapes` under its former name."""
+        """Allow a subclass to define `test_shapes` under its former name."""
         super().__init_subclass__(**options)
         shapes = vars(cls).get("test_shapes", vars(cls).get("tried_on"))
         if shapes is not None:
@@ -75,14 +75,14 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
 
     @abstractmethod
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step on all tensors that have a gradient; returns what the closure returned, if any."""
+        """Take one step on all tensors that have a gradient; return the value of the closure, if any."""
 
     @abstractmethod
     def geometry(self) -> Geometry:
-        """The geometry of the next step, with the gradients in `.grad`.
+        """The geometry of the next step, which uses the gradients in `.grad`.
 
         Raises:
-            ValueError: the metric depends on the gradient and there is none.
+            ValueError: the metric depends on the gradient, and no tensor has one.
         """
 
     def rescaling(self) -> tuple[float, float] | None:
@@ -94,7 +94,7 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
 
     @property
     def values(self) -> Values:
-        """The hyper-parameters in force: a scheduler changes these, not `defaults`."""
+        """The present hyper-parameters; a scheduler changes these, not `defaults`."""
         return self.param_groups[0]
 
     @property
@@ -108,10 +108,10 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
         return sum(w.numel() for w in self.weights)
 
     def flat(self, key: str) -> Tensor:
-        """One state entry over all tensors, [d]; a scalar entry is repeated.
+        """One state entry of all tensors, concatenated to [d]; a scalar entry is repeated.
 
         Raises:
-            ValueError: the entry does not exist, as before the first step.
+            ValueError: the entry does not exist, for example before the first step.
         """
         missing = [w for w in self.weights if key not in self.state[w]]
         if missing:
@@ -122,7 +122,7 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
         return flatten(torch.as_tensor(self.state[w][key]).expand_as(w) for w in self.weights)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Raise ValueError for a second group: a rate that varies over weights belongs in the metric P."""
+        """Raise ValueError for a second group: learning rates that differ between weights belong in the metric."""
         if self.param_groups:
             raise ValueError(
                 f"{type(self).__name__} has one learning rate and one decay for all weights, so that its "
@@ -137,7 +137,7 @@ Member = OptimizerBase  # former name
 class FamilyOptimizer(OptimizerBase, ABC):
     """An optimizer that moves one tensor at a time, by `update`."""
 
-    # Whether `update` reads self.rho and self.gradient_norm, which cost two passes over the weights a step.
+    # Whether `update` reads self.rho and self.gradient_norm, which cost two passes over the weights per step.
     needs_norms: ClassVar[bool] = True
 
     rho: Tensor
@@ -153,13 +153,13 @@ class FamilyOptimizer(OptimizerBase, ABC):
         Args:
             w: the tensor, any shape.
             grad: its gradient, the same shape; must not be changed.
-            state: of this tensor; empty before the first step.
-            h: the hyper-parameters in force.
+            state: the state of this tensor; empty before the first step.
+            h: the present hyper-parameters.
         """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step on all tensors that have a gradient; returns what the closure returned, if any."""
+        """Take one step on all tensors that have a gradient; return the value of the closure, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -172,14 +172,14 @@ class FamilyOptimizer(OptimizerBase, ABC):
 
     @torch.no_grad()
     def next_step_entry(self, entry: Callable[[Tensor, Tensor, State, Values], Tensor]) -> Tensor:
-        """A state entry as the next step will use it, over all tensors, [d]; a scalar is repeated.
+        """A state entry of all tensors as the next step will use it, [d]; a scalar is repeated.
 
         Args:
-            entry: function of (w, grad, state, h), as in `update`, that returns a tensor which expands to
-                w's shape; must not change the state.
+            entry: function of (w, grad, state, h), as in `update`. It returns a tensor that expands to w's
+                shape, and must not change the state.
 
         Raises:
-            ValueError: no tensor has a gradient; if only some have none, theirs is zero.
+            ValueError: no tensor has a gradient. If only some have none, their gradient counts as zero.
         """
         if all(w.grad is None for w in self.weights):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Gradient descent with weight decay: projected gradient descent on the sphere, in disguise.
+"""Gradient descent with weight decay: on a scale-invariant loss, projected gradient descent on the sphere.
 
     m ← β m + g                    β = 0 by default: m = g
     w ← (1 − ηλ) w − η m

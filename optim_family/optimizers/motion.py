@@ -4,13 +4,13 @@
     m ← β m + g
     w ← (1 − s) w − η P⁻¹ (a g + b m)
 
-Here (a, b) = (1, 0) is plain, (0, 1) heavy ball, (0, 1 − β) an average, (1, β) Nesterov. On curvature h this
-has the characteristic polynomial (z − 1 + s)(z − β) + η (h + λ)(a (z − β) + b z), and an oscillation z = −z₀
-decays as a weight without gradient does, by the factor z₀ a step, at
+(a, b) = (1, 0) is gradient descent, (0, 1) heavy ball, (0, 1 − β) an average, (1, β) Nesterov. At curvature h
+the characteristic polynomial is (z − 1 + s)(z − β) + η (h + λ)(a (z − β) + b z). A weight without gradient
+shrinks by the factor z₀ per step. An oscillation z = −z₀ shrinks at the same rate at the curvature
 
     h = (z₀ + 1 − s)(z₀ + β) / (η (a (z₀ + β) + b z₀)) − λ.
 
-Source: as `optim_family.geometry`, of whose two thresholds this is the common form.
+Source: as in `optim_family.geometry`; this formula generalises its two thresholds.
 """
 
 import math
@@ -32,7 +32,7 @@ class MomentumUpdate:
         gradient_weight: a.
         momentum_weight: b.
         decoupled: s / η, the λ of decoupled decay.
-        coupled: λ; None where the optimizer has no coupled decay at all.
+        coupled: λ; None if the optimizer has no coupled decay.
         fresh: former name of `gradient_weight`.
         remembered: former name of `momentum_weight`.
     """
@@ -48,7 +48,7 @@ class MomentumUpdate:
     remembered: InitVar[float | None] = None
 
     def __post_init__(self, fresh: float | None, remembered: float | None) -> None:
-        """Accept and show the weights under their former names too."""
+        """Accept the weights under their former names, and make them readable under both."""
         for former, name, value in (
             ("fresh", "gradient_weight", fresh),
             ("remembered", "momentum_weight", remembered),
@@ -58,7 +58,7 @@ class MomentumUpdate:
             object.__setattr__(self, former, getattr(self, name))
 
     def threshold(self, pull: float = 1.0) -> float:
-        """The h of the last formula above, where coupled decay reaches the weights as λ · pull."""
+        """The h of the last formula above, with λ · pull instead of λ."""
         if not self.lr:
             return math.inf
         a, b, beta = self.gradient_weight, self.momentum_weight, self.beta
@@ -68,7 +68,7 @@ class MomentumUpdate:
             linear = 1 - s + beta - self.lr * decay * (a + b)
             constant = beta * (1 - s - self.lr * decay * a)
             z = (linear + math.sqrt(max(linear**2 - 4 * constant, 0.0))) / 2
-        if not z + beta:  # the decay takes the weight away in one step: the limit
+        if not z + beta:  # the decay removes the whole weight in one step: take the limit
             return (1 - s) / (self.lr * (a + b)) - decay
         return (z + 1 - s) * (z + beta) / (self.lr * (a * (z + beta) + b * z)) - decay
 

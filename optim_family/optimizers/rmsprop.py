@@ -1,14 +1,14 @@
-"""RMSprop whose preconditioner depends on the direction of the weights only.
+"""RMSprop whose preconditioner depends only on the direction of the weights.
 
     ĝ = ρ g                        the gradient at w/‖w‖, for a scale-invariant loss
     v ← β₂ v + (1 − β₂) ĝ²         v starts at the first ĝ²: no bias to correct
     P = √v + ε
     w ← (1 − ηλ) w − η P⁻¹ g
 
-Plain RMSprop averages g², which grows as the weights shrink, so that weight decay changes the
-preconditioner and the step size at once. Averaging ĝ² makes P a function of the direction: (w, η, λ) →
-(cw, c²η, λ/c²) leaves the path of w/‖w‖ unchanged for every ε, as it does for gradient descent. v includes
-the gradient of the present step; without it, an oscillation would slowly grow instead of decaying.
+Plain RMSprop averages g². On a scale-invariant loss g² grows as the weights shrink, so that weight decay
+changes both the preconditioner and the step size. Averaging ĝ² makes P a function of the direction: then
+(w, η, λ) → (cw, c²η, λ/c²) leaves the path of w/‖w‖ unchanged for every ε, as for gradient descent. v
+includes the gradient of the present step; without it, an oscillation would slowly grow instead of decaying.
 
 Source: T. Hinton, lecture 6e of "Neural networks for machine learning" (2012) for the plain form; K. Lyu,
 Z. Li, S. Arora (NeurIPS 2022) for the scalar form as a schedule of the effective learning rate.
@@ -56,7 +56,7 @@ class RMSprop(FamilyOptimizer):
         w.mul_(1 - h["lr"] * h["weight_decay"]).sub_(grad / (v.sqrt() + h["eps"]), alpha=h["lr"])
 
     def _second_moment(self, w: Tensor, grad: Tensor, state: State, h: Values) -> Tensor:
-        """β₂ v + (1 − β₂) ĝ², of w's shape or a scalar; the first time ĝ²."""
+        """β₂ v + (1 − β₂) ĝ², of w's shape or a scalar; ĝ² at the first step."""
         whole = h["norm"] == "global"
         size = self.gradient_norm if whole else torch.linalg.vector_norm(grad)
         g: Tensor = grad if h["moment"] == "diagonal" else size
@@ -68,7 +68,7 @@ class RMSprop(FamilyOptimizer):
         return v
 
     def geometry(self) -> Geometry:
-        """P = √v + ε with the v of the next step: of one number, or diagonal."""
+        """P = √v + ε with the v of the next step: a multiple of the identity, or diagonal."""
         lr, eps = self.values["lr"], self.values["eps"]
         decay = Decay(lr * self.values["weight_decay"])
         p = self.next_step_entry(self._second_moment).sqrt() + eps
@@ -77,7 +77,7 @@ class RMSprop(FamilyOptimizer):
         return Geometry(metric, momentum_threshold(lr, shrink=decay.shrink), decay)
 
     def rescaling(self) -> tuple[float, float] | None:
-        """As gradient descent with ĝ = ρ g; (w, η, λ) → (cw, cη, λ/c) with ĝ = g, if ε = 0."""
+        """As for gradient descent if ĝ = ρ g; (w, η, λ) → (cw, cη, λ/c) if ĝ = g and ε = 0."""
         if self.values["preconditioning"] == "scale-invariant":
             return 2.0, -2.0
         return (1.0, -1.0) if self.values["eps"] == 0 else None

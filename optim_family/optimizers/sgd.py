@@ -1,12 +1,12 @@
-"""Stochastic gradient descent as torch has it: coupled decay, Polyak's or Nesterov's momentum.
+"""Stochastic gradient descent as in torch: coupled decay, Polyak's or Nesterov's momentum.
 
     g ← g + λ w                    coupled: the decay passes through the momentum
     m ← β m + g
     w ← w − η m                    Polyak
     w ← w − η (g + β m)            Nesterov
 
-On mini-batches the threshold is that of the full batch; sharpness settles below it, the lower the
-smaller the batch.
+The threshold is that of the full batch. With mini-batches the sharpness settles below it; the smaller the
+batch, the lower.
 
 Source: B. Polyak (1964); Y. Nesterov (1983); I. Sutskever et al., "On the importance of initialization
 and momentum in deep learning" (2013).

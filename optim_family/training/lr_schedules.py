@@ -1,15 +1,16 @@
-"""The factors of a schedule, as formulas: η at step t is the η of the run times a factor.
+"""The factors of a learning-rate schedule: η at step t is the η of the run times a factor.
 
     warmup:steps=N          min(1, (t + 1) / N)
     cosine:to=F             F + (1 − F)(1 + cos πt/T) / 2 over the T steps of the run
     step:every=N:by=G       G^⌊t/N⌋
-    effective               as ρ² / (1 + λ ℓ₀ ρ²), which holds ℓ = η / ((1 − ηλ) ρ²) at its first value ℓ₀
+        effective               ∝ ρ² / (1 + λ ℓ₀ ρ²), which keeps ℓ = η / ((1 − ηλ) ρ²) at its first value ℓ₀
     growth:decay=L          (1 − ηL)^(−2t − 1), instead of weight decay L
 
-Every factor follows from the step, the weights and the start of the run, so that a resumed run agrees.
+Every factor depends only on the step and on the present and initial weights, so that a resumed run gets the
+same factors.
 
 Source: growth: Z. Li, S. Arora, "An exponential learning rate schedule for deep learning" (2020). On a scale-
-invariant loss it moves the direction of the weights as weight decay does, exactly so without momentum; the
+invariant loss it moves the direction of the weights as weight decay does; without momentum this is exact. The
 weights grow as (1 − ηL)^(−t), until they overflow.
 """
 
@@ -32,7 +33,7 @@ class ScheduleContext:
     Attributes:
         step: t, 0 for the first.
         steps: T, of the whole run.
-        lr: η of the run, before any factor.
+        lr: η of the run, without any factor.
         weight_decay: λ.
         start: ρ₀, the norm of the weights at the start.
         norm: returns ρ, their present norm.
@@ -108,7 +109,11 @@ class Growth(Schedule):
     decay: Annotated[float, Field(gt=0, description="the weight decay L that it replaces")]
 
     def factor(self, context: ScheduleContext) -> float:
-        """(1 − ηL)^(−2t − 1); a UsageError if there is weight decay as well."""
+        """(1 − ηL)^(−2t − 1).
+
+        Raises:
+            UsageError: the optimizer has weight decay too.
+        """
         if context.weight_decay:
             raise UsageError("growth replaces weight decay; set --weight-decay 0 with it")
         return (1 - context.lr * self.decay) ** (-2 * context.step - 1)

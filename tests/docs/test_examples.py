@@ -49,4 +49,4 @@ def test_a_script_leaves_a_run_in_its_own_metric(script, tmp_path):
     if script == "transformer":
         all_weights, writers = output.splitlines()[:2]
         assert "not scale-invariant" in all_weights
-        assert writers.startswith("what writes to the stream: exactly scale-invariant")
+        assert writers.startswith("weights that add to the residual stream: exactly scale-invariant")

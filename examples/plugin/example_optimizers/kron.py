@@ -1,4 +1,4 @@
-"""Kron: a preconditioner that is a Kronecker product, as Shampoo's.
+"""Kron: a preconditioner that is a Kronecker product, as in Shampoo.
 
     Ĝ = ρ G                        gradient at w/‖w‖ of one tensor, as a matrix [m, n]
     L ← β₂ L + (1 − β₂) Ĝ Ĝᵀ       [m, m]; both start at their first values
@@ -6,9 +6,10 @@
     P = (L + ε)^{1/4} ⊗ (R + ε)^{1/4}
     W ← (1 − ηλ) W − η (L + ε)^{-1/4} G (R + ε)^{-1/4}
 
-P is not diagonal: it turns each tensor into the axes of its own rows and columns. As in the family's RMSprop
-the average is over ĝ = ρ g, so that P depends on the direction of the weights only. A tensor of more than two
-axes is a matrix of its first axis by the rest, a vector a matrix of one column.
+P is not diagonal: it acts along the principal axes of the rows and of the columns of each tensor. As in the
+package's RMSprop the averages are over ĝ = ρ g, so that P depends only on the direction of the weights. A
+tensor with more than two axes is a matrix of its first axis by all others; a vector is a matrix with one
+column.
 
 Source: V. Gupta, T. Koren, Y. Singer, "Shampoo: preconditioned stochastic tensor optimization" (2018).
 """
@@ -37,7 +38,7 @@ class KronHyper(HyperParameters):
 
 @final
 class Power:
-    """A positive definite matrix A, ready for its real powers: A = Q diag(λ) Qᵀ."""
+    """Real powers of a positive definite matrix A = Q diag(λ) Qᵀ."""
 
     def __init__(self, matrix: Tensor, damping: float) -> None:
         values, self.axes = torch.linalg.eigh(matrix)
@@ -50,7 +51,7 @@ class Power:
 
 @final
 class Product(SymmetricOperator):
-    """V ↦ A V B for each tensor, from the pairs (A [m, m], B [n, n])."""
+    """V ↦ A V B for each tensor, with one pair (A [m, m], B [n, n]) a tensor."""
 
     def __init__(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
         self.pairs, self.sizes = pairs, [len(a) * len(b) for a, b in pairs]
@@ -64,14 +65,14 @@ class Product(SymmetricOperator):
 
 @final
 class KroneckerMetric(Metric):
-    """P = L^{1/4} ⊗ R^{1/4} for each tensor, from its (L + ε, R + ε)."""
+    """P = (L + ε)^{1/4} ⊗ (R + ε)^{1/4} for each tensor."""
 
     def __init__(self, factors: list[tuple[Power, Power]]) -> None:
         self.factors = factors
         self.dim = sum(len(left.values) * len(right.values) for left, right in factors)
 
     def power(self, exponent: float) -> SymmetricOperator:
-        """P^exponent: both factors to a quarter of it."""
+        """P^exponent: both factors to a quarter of the exponent."""
         return Product([(left(exponent / 4), right(exponent / 4)) for left, right in self.factors])
 
 

@@ -4,11 +4,11 @@
     w ← (1 − ηλ) w − η sign(c)
     m ← β₂ m + (1 − β₂) g
 
-Every weight moves by η, however large its gradient. On a quadratic ½hw² the sign does not know h: Lion takes
-the same path at every curvature, so that none is too large and there is no threshold. P = diag|c| would write
-the step as P⁻¹c, but it follows c at once: held still it would not be Lion, and as it is it would tell where
-Lion oscillates, not how curved the loss is. So no metric is declared, and the spherical sharpness is measured
-without a threshold.
+Every weight moves by η, whatever its gradient. On a quadratic ½hw² the sign does not depend on h: Lion takes
+the same path for every curvature, so that there is no threshold. With P = diag|c| the step is P⁻¹c, but this
+P changes with c at every step. With a frozen P the update would not be Lion's, and the sharpness in the
+changing P would show where Lion oscillates, not how curved the loss is. The class therefore declares no
+metric, and the spherical sharpness is measured without a threshold.
 
 Source: X. Chen et al., "Symbolic discovery of optimization algorithms" (2023).
 """
@@ -50,11 +50,11 @@ class Lion(FamilyOptimizer):
         state["m"] = h["beta2"] * m + (1 - h["beta2"]) * grad
 
     def geometry(self) -> Geometry:
-        """Only the decay is known."""
+        """The decay; the metric is unknown."""
         reason = "Lion moves every weight by η, whatever its gradient"
         decay = Decay(self.values["lr"] * self.values["weight_decay"])
         return Geometry(UnknownMetric(self.dim, reason), math.inf, decay)
 
     def rescaling(self) -> tuple[float, float]:
-        """(w, η, λ) → (cw, cη, λ/c): signs do not know how large a gradient is."""
+        """(w, η, λ) → (cw, cη, λ/c), since signs do not depend on the size of the gradient."""
         return 1.0, -1.0
