@@ -122,7 +122,7 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
         return flatten(torch.as_tensor(self.state[w][key]).expand_as(w) for w in self.weights)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Raise ValueError for a second group: learning rates that differ between weights belong in the metric."""
+        """Raise ValueError for a second group: rates that differ between weights belong in the metric P."""
         if self.param_groups:
             raise ValueError(
                 f"{type(self).__name__} has one learning rate and one decay for all weights, so that its "
