@@ -21,10 +21,12 @@ from torch.optim import Optimizer
 
 from optim_family.callbacks import recorder_metadata
 from optim_family.curvature.chunked_loss import ChunkLoss, chunk_losses
+from optim_family.curvature.example_counts import Count, pairs_and_counts
 from optim_family.curvature.hessian import Hessian, chunk_gradient
+from optim_family.curvature.isolation import read_chunks
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry, UnknownMetric
-from optim_family.optimizers.external import inferred_geometry
+from optim_family.optimizers.external.inferred_geometry import geometry_of, unwrapped_optimizer, warn_about
 from optim_family.runs.layout import PROVENANCE, STATUS
 from optim_family.runs.store import RunStore
 from optim_family.sharpness.probe import ProbeSet
@@ -61,12 +63,14 @@ class Recorder:
         model: as for `measure`; in its present mode at each record.
         optimizer: any; its geometry is that of a step with the gradient over all chunks.
         loss_fn: the mean loss of one chunk, a scalar.
-        chunks: pairs (x, y), kept in memory: the loss is Σ (n_chunk/n) · loss_fn(model(x), y).
+        chunks: pairs (x, y), or triples (x, y, n) with n examples, kept in memory: the loss is
+            Σ (n_chunk/n) · loss_fn(model(x), y).
         every: steps between two records; the first is written at once.
         out: a new folder; if None, the first free one of runs/NAME, runs/NAME-2, …
         views: names of the views. If None, raw; spherical if ⟨g, w⟩ is nearly 0, as for a scale-invariant
             loss; preconditioned if the metric is not the identity.
         rtol: relative error at which a measurement stops.
+        count: n of a pair (x, y), where the lengths do not say it.
 
     Raises:
         UsageError: the folder holds a run.
@@ -79,15 +83,19 @@ class Recorder:
         model: nn.Module,
         optimizer: Optimizer,
         loss_fn: Callable[[Any, Any], Tensor],
-        chunks: Iterable[tuple[Any, Any]],
+        chunks: Iterable[Any],
         *,
         every: int = 50,
         out: Path | str | None = None,
         views: Sequence[str] | None = None,
         rtol: float = 1e-3,
+        count: Count | None = None,
     ) -> None:
-        self.model, self.optimizer, self.loss_fn, self.chunks = model, optimizer, loss_fn, list(chunks)
-        recorder_metadata.check(model, optimizer, self.chunks, every, views, rtol)
+        self.model, self.optimizer, self.loss_fn = model, unwrapped_optimizer(optimizer), loss_fn
+        optimizer = self.optimizer
+        recorder_metadata.check(model, optimizer, every, views, rtol)
+        pairs, examples = pairs_and_counts(read_chunks(chunks), loss_fn, count)
+        self.chunks = [(x, y, n) for (x, y), n in zip(pairs, examples, strict=True)]
         trained = (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
         self.space = ParameterSpace({str(index): p for index, p in enumerate(trained)})
         self.every, self.count, self.tau, self.peak = every, 0, 0.0, -math.inf
@@ -99,11 +107,12 @@ class Recorder:
             views = select_views(None, RECORDER, metric, invariant=point.radial < RADIAL).views
         self.probes = ProbeSet(views, rtol=rtol)
         first = self._measure(point)  # before anything is written: an invalid view leaves no folder
+        if point.geometry:
+            warn_about(optimizer, point.geometry)
         views = [view.name for view in self.probes.views]
         spec = recorder_metadata.spec(model, optimizer, loss_fn, every=every, views=views, rtol=rtol)
         self.store = RunStore.open(path, spec)
         weakref.finalize(self, self.store.close)
-        examples = [len(y) for _, y in self.chunks]
         self.store.write(PROVENANCE, recorder_metadata.provenance(optimizer, self.space, examples))
         self._write(first)
 
@@ -192,7 +201,7 @@ class Recorder:
             # At weights of zero no loss is scale-invariant.
             radial = abs(float(inner(g[None], w / length)[0])) / (size or 1.0) if length else math.inf
             finite = math.isfinite(loss) and math.isfinite(size)
-            geometry = inferred_geometry.geometry_of(self.optimizer) if finite else None
+            geometry = geometry_of(self.optimizer) if finite else None
             return LossAndGeometry(loss, accuracy, size, radial, shares, geometry)
 
     def _write_status(self, status: str) -> None:

@@ -21,9 +21,7 @@ from optim_family.training.spec import RunSpec
 LIBRARIES: Final = ("optim-family", "torch", "numpy", "scipy")
 
 
-def check(
-    model: nn.Module, optimizer: Optimizer, chunks: Sequence[Any], every: int, views: Any, rtol: float
-) -> None:
+def check(model: nn.Module, optimizer: Optimizer, every: int, views: Any, rtol: float) -> None:
     """Raise ValueError if an argument of a recorder is invalid."""
     if not isinstance(optimizer, Optimizer):
         raise ValueError(f"the optimizer must be a torch.optim.Optimizer; got {type(optimizer).__name__}.")
@@ -36,9 +34,6 @@ def check(
         raise ValueError(f"rtol must lie between 0 and 1; got {rtol!r}.")
     if isinstance(views, str):
         raise ValueError(f"views must be a list of names; write [{views!r}].")
-    for chunk in chunks:
-        if not (isinstance(chunk, tuple | list) and len(chunk) == 2):
-            raise ValueError(f"each chunk must be a pair (x, y); got {type(chunk).__name__}.")
 
 
 def spec(
@@ -63,14 +58,14 @@ def spec(
     }
 
 
-def provenance(optimizer: Optimizer, space: ParameterSpace, examples: Sequence[int]) -> dict[str, Any]:
+def provenance(optimizer: Optimizer, space: ParameterSpace, examples: Sequence[float]) -> dict[str, Any]:
     """The content of provenance.json; `examples` holds the number of examples of each chunk."""
     kind = type(optimizer)
     return make_provenance(
         space,
         libraries=LIBRARIES,
         optimizer={"target": f"{kind.__module__}:{kind.__qualname__}"},
-        data={"train": sum(examples), "chunks": len(examples)},
+        data={"train": round(sum(examples)), "chunks": len(examples)},
         device=str(space.tensors[0].device),
     )
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from optim_family.curvature.example_counts import Count, Pair, pairs_and_counts
-from optim_family.curvature.isolation import Isolation, RandomStreams, unwrapped
+from optim_family.curvature.isolation import Isolation, read_chunks, unwrapped
 
 ChunkLoss = Callable[[], Tensor]
 T = TypeVar("T")
@@ -36,9 +36,7 @@ def chunk_losses(
         ValueError: no chunks, no examples, lengths that do not say how many, or a model that cannot be
             differentiated twice; later, a loss that is not one number with a graph.
     """
-    before = RandomStreams.now()
-    data = [chunks] if isinstance(chunks, Mapping | Tensor) else list(chunks)
-    before.restore()  # a DataLoader draws a number, even without shuffling
+    data = [chunks] if isinstance(chunks, Mapping | Tensor) else read_chunks(chunks)
     pairs, counts = pairs_and_counts(data, loss_fn, count)
     isolation = Isolation(unwrapped(model))
     return [

@@ -69,8 +69,9 @@ def _inferred(pairs: Sequence[Pair]) -> list[float]:
     readings = [_readings(x, y) for x, y in pairs]
     names = [name for name in readings[0] if all(name in reading for reading in readings)]
     columns = {name: [reading[name] for reading in readings] for name in names}
-    if len(pairs) == 1:  # its weight is 1, unless it is empty
-        return [min([1.0, *readings[0].values()])]
+    if len(pairs) == 1:  # its weight is 1 whatever the count, unless it is empty
+        counts = [*readings[0].values()] or [1.0]
+        return [min(counts) and counts[len(counts) > 1]]
     if not columns:
         raise ValueError(f"y has no length, so that the examples cannot be counted: {CHOOSE}.")
     labels = {name: column for name, column in columns.items() if name != "the length of x"}

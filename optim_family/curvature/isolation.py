@@ -3,11 +3,12 @@
 Kept are buffers, the attributes of every module, hooks, and the random streams of torch, numpy and Python.
 """
 
+import contextlib
 import random
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, final
@@ -59,6 +60,22 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
+def read_chunks(chunks: Iterable[T]) -> list[T]:
+    """All chunks; the random streams stay, although a DataLoader draws a number even without shuffling."""
+    if isinstance(chunks, list | tuple):
+        return [*chunks]
+    with contextlib.nullcontext() if _is_inside() else _turns.alone():
+        before = RandomStreams.now()
+        try:
+            return [*chunks]
+        finally:
+            before.restore()
+
+
+def _is_inside() -> bool:
+    return getattr(_thread, "inside", False)
+
+
 @final
 class Isolation:
     """Evaluates functions of one model, each from the same random streams.
@@ -68,9 +85,10 @@ class Isolation:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self.seed = model, torch.initial_seed()
+        self.model = model
         self.devices = tuple({p.device for p in model.parameters() if p.device.type == "cuda"})
-        self.streams = RandomStreams.now(self.devices)
+        with contextlib.nullcontext() if _is_inside() else _turns.shared():
+            self.seed, self.streams = torch.initial_seed(), RandomStreams.now(self.devices)
         self.draws = any("Dropout" in type(m).__name__ and m.training for m in model.modules())
         with _lock:
             self.lock = _locks.setdefault(model, threading.RLock())
@@ -82,7 +100,7 @@ class Isolation:
             work: evaluates the model, and may differentiate what it evaluates.
             index: each has random streams of its own.
         """
-        if getattr(_thread, "inside", False):
+        if _is_inside():
             return work()
         with self.lock, self._surroundings():
             if not self.draws:

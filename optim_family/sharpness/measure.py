@@ -14,7 +14,7 @@ from optim_family.curvature.example_counts import Count
 from optim_family.curvature.hessian import Hessian, Mode
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry
-from optim_family.optimizers.external.inferred_geometry import geometry_of
+from optim_family.optimizers.external.inferred_geometry import geometry_of, warn_about
 from optim_family.sharpness.probe import ProbeSet, Reading
 from optim_family.sharpness.self_check import Check, check_once
 from optim_family.space import ParameterSpace, norm, unflatten
@@ -85,6 +85,8 @@ def measure(
         needed = any(view.preconditioned for view in panel.views)
         geometry = _geometry(optimizer, hessian, space, needed)
         readings = panel(hessian, weights, geometry)
+    if optimizer is not None and geometry is not None:
+        warn_about(optimizer, geometry)
     if not verdict:
         return readings
     return {
@@ -118,10 +120,11 @@ def _geometry(
     try:
         for p, gradient in zip(space.tensors, lent, strict=True):
             p.grad = gradient
-        return geometry_of(optimizer)
+        geometry = geometry_of(optimizer)
     finally:
         for p, gradient_before in zip(space.tensors, held, strict=True):
             p.grad = gradient_before
+    return geometry
 
 
 def _problem_of(held: Sequence[Tensor | None], own: Sequence[Tensor]) -> str | None:

@@ -8,7 +8,10 @@ Parameters, buffers, gradients, modes and random numbers must be the same bits a
     python results/models/sweep.py timm/resnet18   # one
 """
 
+import contextlib
+import itertools
 import json
+import math
 import subprocess
 import sys
 import time
@@ -20,21 +23,13 @@ HERE = Path(__file__).parent
 RECORDS, TABLE = HERE / "sweep.jsonl", HERE / "README.md"
 LIMIT = 400  # seconds for a model
 SIZES = (32, 64, 96, 128, 160, 224, 256)
-SMALL = (
-    "test_",
-    "atto",
-    "femto",
-    "pico",
-    "nano",
-    "xxt",
-    "xxs",
-    "tiny",
-    "mini",
-    "_xs",
-    "_s0",
-    "_t0",
-    "18",
-    "0",
+LARGEST = 30_000_000  # weights; a search keeps 25 vectors of so many numbers
+# Arguments that make a family's smallest model smaller, tried in order.
+REDUCTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"depth": 2, "embed_dim": 192, "num_heads": 3},
+    {"depths": (1, 1, 1, 1)},
+    {"num_features": 128},
 )
 
 
@@ -62,23 +57,21 @@ def names() -> list[str]:
 
 
 def _smallest(module: str) -> str:
-    """The model of a family with the fewest parameters, among those whose name says small."""
+    """The model of a family with the fewest parameters."""
+    import timm
+
+    sizes = {name: _size(name) for name in timm.list_models(module=module)}
+    return min(sizes, key=sizes.__getitem__)
+
+
+def _size(name: str, **settings: Any) -> float:
+    """The number of parameters, counted without storage; infinite where that fails."""
     import timm
     import torch
 
-    candidates = timm.list_models(module=module)
-    for token in SMALL:
-        if small := [name for name in candidates if token in name]:
-            candidates = small
-            break
-    sizes = {}
-    for name in candidates[:6]:
-        with torch.device("meta"):
-            try:
-                sizes[name] = sum(p.numel() for p in timm.create_model(name).parameters())
-            except Exception:  # some cannot be built without storage
-                sizes[name] = 10**9
-    return min(sizes, key=sizes.__getitem__)
+    with torch.device("meta"), contextlib.suppress(Exception):
+        return sum(p.numel() for p in timm.create_model(name, **settings).parameters())
+    return math.inf
 
 
 def _one_a_family(models: list[str]) -> list[str]:
@@ -167,18 +160,22 @@ def _from_timm(name: str) -> tuple[Any, Any, Any]:
     import timm
     import torch
 
-    settings: dict[str, Any] = {"num_classes": 10}
-    for size in SIZES:
-        for extra in ({"img_size": size}, {}):
-            try:
-                model = timm.create_model(name, **settings, **extra)
-                channels = model.pretrained_cfg["input_size"][0]
-                with torch.no_grad():
-                    model.eval()(torch.zeros(2, channels, size, size))
-            except Exception:
-                continue
-            x = torch.randn(4, channels, size, size, dtype=torch.float64)
-            return model.train(), _classify, (x, torch.arange(4))
+    for reduction in REDUCTIONS:
+        settings: dict[str, Any] = {"num_classes": 10, **reduction}
+        if _size(name, **settings) <= LARGEST:
+            break
+    else:
+        raise ValueError(f"more than {LARGEST:,} weights, which this machine's memory does not hold 25 times")
+    for size, sized in itertools.product(SIZES, (True, False)):
+        try:
+            model = timm.create_model(name, **settings, **({"img_size": size} if sized else {}))
+            channels = model.pretrained_cfg["input_size"][0]
+            with torch.no_grad():
+                model.eval()(torch.zeros(2, channels, size, size))
+        except Exception:  # another size
+            continue
+        x = torch.randn(4, channels, size, size, dtype=torch.float64)
+        return model.train(), _classify, (x, torch.arange(4))
     raise ValueError("no image size from 32 to 256 fits")
 
 
@@ -211,85 +208,55 @@ def _from_detection(name: str) -> tuple[Any, Any, Any]:
     return model, lambda losses, _: sum(losses.values()), ((images, targets), None)
 
 
+# Small values of a configuration's fields.
+SMALL: dict[Any, str] = {
+    2: "num_hidden_layers num_attention_heads n_layer n_head n_layers n_heads num_layers num_heads "
+    "encoder_layers decoder_layers encoder_attention_heads decoder_attention_heads num_key_value_heads "
+    "eos_token_id window_size",
+    8: "d_kv patch_size head_dim num_mel_bins",
+    16: "hidden_size n_embd dim d_model embedding_size word_embed_proj_dim embed_dim",
+    24: "intermediate_size hidden_dim d_ff encoder_ffn_dim decoder_ffn_dim ffn_dim",
+    32: "image_size max_source_positions max_target_positions",
+    50: "vocab_size",
+    64: "max_position_embeddings",
+    0: "pad_token_id",
+    1: "bos_token_id decoder_start_token_id",
+}
+IMAGES = ("vit", "deit", "convnext", "swin")
+MASKED = ("bert", "roberta", "distilbert", "albert", "electra", "deberta-v2")
+
+
 def _from_transformers(name: str) -> tuple[Any, Any, Any]:
     import torch
     import transformers
 
-    small = {
-        **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},
-        **{"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 2, "dim": 16, "n_layers": 2, "n_heads": 2},
-        **{"hidden_dim": 24, "d_model": 16, "d_ff": 24, "d_kv": 8, "num_layers": 2, "num_heads": 2},
-        **{
-            "encoder_layers": 2,
-            "decoder_layers": 2,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2,
-        },
-        **{
-            "encoder_ffn_dim": 24,
-            "decoder_ffn_dim": 24,
-            "ffn_dim": 24,
-            "embedding_size": 16,
-            "image_size": 32,
-        },
-        **{
-            "patch_size": 8,
-            "word_embed_proj_dim": 16,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "embed_dim": 16,
-        },
-        **{
-            "attention_types": [[["global", "local"], 1]],
-            "depths": [1, 1, 1, 1],
-            "hidden_sizes": [8, 8, 16, 16],
-        },
-        **{
-            "max_position_embeddings": 64,
-            "pad_token_id": 0,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "window_size": 2,
-        },
-        **{
-            "decoder_start_token_id": 1,
-            "max_source_positions": 32,
-            "max_target_positions": 32,
-            "num_mel_bins": 8,
-        },
-    }
+    small = {field: value for value, fields in SMALL.items() for field in fields.split()}
     config_class = transformers.CONFIG_MAPPING[name]
     fields = config_class().to_dict().keys()
     if name == "clip":
         return _clip(transformers, small)
-    chosen = {key: value for key, value in small.items() if key in fields}
+    values = {key: value for key, value in small.items() if key in fields}
+    if name == "gpt_neo":
+        values["attention_types"] = [[["global", "local"], 1]]
+    if name in ("vit", "deit"):
+        values["image_size"] = 64
+    if name == "convnext":
+        values |= {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16]}
     if name == "swin":
-        chosen |= {"embed_dim": 8, "num_heads": [1, 1, 1, 1], "patch_size": 2, "image_size": 32}
-        chosen.pop("hidden_size", None)
-    config = config_class(**chosen)
-    ids = torch.randint(3, 50, (2, 8))
-    if name in ("vit", "deit", "convnext", "swin"):
+        values |= {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1], "patch_size": 2}
+        del values["hidden_size"]
+    config, ids = config_class(**values), torch.randint(3, 50, (2, 8))
+    if name in IMAGES:
         config.num_labels = 4
         model = transformers.AutoModelForImageClassification.from_config(config)
-        return model, _classify, (torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.arange(2))
+        return model.train(), _classify, (torch.randn(2, 3, 64, 64, dtype=torch.float64), torch.arange(2))
+    batch = {"input_ids": ids, "labels": ids}
     if name == "whisper":
-        model = transformers.AutoModelForSpeechSeq2Seq.from_config(config)
+        kind = "SpeechSeq2Seq"
         batch = {"input_features": torch.randn(2, 8, 64, dtype=torch.float64), "labels": ids}
-    elif name in ("t5", "bart"):
-        model, batch = (
-            transformers.AutoModelForSeq2SeqLM.from_config(config),
-            {"input_ids": ids, "labels": ids},
-        )
-    elif name in ("bert", "roberta", "distilbert", "albert", "electra", "deberta-v2"):
-        model, batch = (
-            transformers.AutoModelForMaskedLM.from_config(config),
-            {"input_ids": ids, "labels": ids},
-        )
     else:
-        model, batch = (
-            transformers.AutoModelForCausalLM.from_config(config),
-            {"input_ids": ids, "labels": ids},
-        )
+        kind = "Seq2SeqLM" if name in ("t5", "bart") else "MaskedLM" if name in MASKED else "CausalLM"
+    model = getattr(transformers, f"AutoModelFor{kind}").from_config(config)
     return model.train(), lambda out, _: out, (batch, None)
 
 
@@ -399,10 +366,10 @@ def write_table() -> None:
     TABLE.write_text("\n".join(lines) + "\n")
 
 
-def main(asked: list[str]) -> None:
-    """All models, or those asked for."""
-    if asked:
-        for label in asked:
+def main(labels: list[str]) -> None:
+    """All models, or some of them."""
+    if labels:
+        for label in labels:
             print(json.dumps(measure_one(label)))
         return
     done = (

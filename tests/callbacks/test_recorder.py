@@ -53,6 +53,7 @@ def everything(model, optimizer):
 # --- the three lines --------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:the readings have no threshold")
 @pytest.mark.parametrize("make", [adamw, lambda p: GD(p, lr=0.1), lambda p: Lion(p, lr=0.01)])
 def test_recording_changes_nothing_about_the_training(make, tmp_path):
     plain = setup(make)
@@ -204,6 +205,7 @@ def test_compare_reads_it(tmp_path, capsys):
     assert run_summary.summary(read_run(folders[0]))["status"] == "done"
 
 
+@pytest.mark.filterwarnings("ignore:the readings have no threshold")
 @pytest.mark.parametrize(
     ("make", "name", "hyper"),
     [
@@ -296,7 +298,7 @@ def other(parameters):
             r"mean loss of a chunk, one number with a graph; got shape \[12\]",
         ),
         (3, [], {}, r"`chunks` gave no \(x, y\) pair"),
-        (3, [torch.randn(20, 6)], {}, r"each chunk must be a pair \(x, y\); got Tensor"),
+        (3, [torch.randn(20, 6)], {}, r"is a list of pairs \(x, y\), or .*; got a Tensor"),
         (3, [(torch.randn(0, 6), torch.randint(0, 3, (0,)))], {}, "the chunks hold no examples"),
     ],
 )
@@ -325,7 +327,8 @@ def test_accuracy_is_a_fraction(tmp_path):
 
 def test_without_a_metric_the_raw_sharpness_is_recorded(tmp_path):
     parts = setup(lambda p: Lion(p))
-    Recorder(*parts[:2], nn.functional.cross_entropy, parts[2], out=tmp_path / "a").close()
+    with pytest.warns(UserWarning, match="no threshold: there is no metric: Lion has none, for it uses only"):
+        Recorder(*parts[:2], nn.functional.cross_entropy, parts[2], out=tmp_path / "a").close()
     (record,) = read_run(tmp_path / "a").records
     assert list(record["views"]) == ["raw"] and record["views"]["raw"]["threshold"] is None
 
@@ -351,3 +354,37 @@ def test_chunks_that_share_their_labels_all_count_in_the_accuracy(tmp_path):
     with Recorder(model, optimizer, nn.functional.cross_entropy, chunks, out=tmp_path / "run"):
         pass
     assert read_run(tmp_path / "run").records[0]["train_accuracy"] == 0.5
+
+
+class AcceleratedOptimizer(torch.optim.Optimizer):
+    """As accelerate's: holds another optimizer, and takes its step."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.step = optimizer.step
+
+    @property
+    def param_groups(self):
+        return self.optimizer.param_groups
+
+
+def test_an_optimizer_that_accelerate_wraps_is_recorded_as_itself(tmp_path):
+    for folder, wrap in (("plain", lambda o: o), ("wrapped", AcceleratedOptimizer)):
+        model, optimizer, chunks = setup(adamw)
+        Recorder(model, wrap(optimizer), nn.functional.cross_entropy, chunks, out=tmp_path / folder).close()
+    plain, wrapped = (read_run(tmp_path / folder) for folder in ("plain", "wrapped"))
+    assert wrapped.spec == plain.spec
+    ratios = [record.records[0]["views"]["preconditioned"]["ratio"] for record in (plain, wrapped)]
+    assert ratios[0] == ratios[1] is not None
+
+
+@pytest.mark.parametrize("triples", [True, False])
+def test_the_weights_of_chunks_can_be_given(triples, tmp_path):
+    model, optimizer, ((x, y), *_) = setup(adamw)
+    model.eval()
+    pairs = [(x[:2], y[:2]), (x[2:8], y[2:8])]
+    chunks = [(x, y, 4) for x, y in pairs] if triples else pairs
+    count = None if triples else (lambda x, y: 4)
+    Recorder(model, optimizer, nn.functional.cross_entropy, chunks, count=count, out=tmp_path / "a").close()
+    losses = [nn.functional.cross_entropy(model(x), y).item() for x, y in pairs]
+    assert read_run(tmp_path / "a").records[0]["train_loss"] == pytest.approx(sum(losses) / 2, rel=1e-6)

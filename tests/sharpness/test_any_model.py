@@ -2,9 +2,10 @@
 
 import copy
 import random
+import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -360,6 +361,16 @@ def test_overlapping_measurements_leave_torch_as_it_was() -> None:
     assert (F.conv2d, F.batch_norm) == functions
 
 
+@pytest.fixture
+def frequent_thread_switches() -> Iterator[None]:
+    """Threads take turns every 10 µs, so that a race shows."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("frequent_thread_switches")
 def test_four_threads_read_what_one_reads() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(16, 3), torch.randn(16, 2)

@@ -10,8 +10,9 @@ which is exact if only learning rates differ.
 import copy
 import inspect
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ MAX_STRETCH = 1e20  # bound of T over the smallest T, for a tensor whose learnin
 # β₂ = 1 would divide by its bias correction 0; with this β₂ the correction is 1 after FAR_STEP steps.
 BETA2_FROZEN, FAR_STEP = 1 - 2.0**-52, 1e18
 LARGE = 1e5  # factor for a P that is a sum or a maximum, so that new gradients do not change it
+# Classes of accelerate and Lightning that take the step of the optimizer in their attribute `optimizer`.
+WRAPPERS: Final = ("AcceleratedOptimizer", "LightningOptimizer")
 
 
 def geometry_of(optimizer: Optimizer) -> Geometry:
@@ -40,8 +43,29 @@ def geometry_of(optimizer: Optimizer) -> Geometry:
     Raises:
         ValueError: the metric depends on the gradient, and no tensor has a gradient.
     """
+    optimizer = unwrapped_optimizer(optimizer)
     declared = getattr(optimizer, "geometry", None)
     return geometry(optimizer) if declared is None else declared()
+
+
+def unwrapped_optimizer(optimizer: Any) -> Optimizer:
+    """The optimizer inside the wrapper of accelerate or Lightning, or the optimizer itself."""
+    while any(kind.__name__ in WRAPPERS for kind in type(optimizer).__mro__):
+        optimizer = optimizer.optimizer
+    return optimizer  # type: ignore[no-any-return]
+
+
+def warn_about(optimizer: Optimizer, geometry: Geometry) -> None:
+    """Warn where readings lack a threshold, or are taken at other weights than those that are evaluated."""
+    if isinstance(geometry.metric, UnknownMetric):
+        reason = geometry.metric.reason
+        warnings.warn(f"the readings have no threshold: there is no metric: {reason}.", stacklevel=3)
+    if any(group.get("train_mode") for group in optimizer.param_groups):
+        warnings.warn(
+            f"{type(optimizer).__name__} is in training mode: the readings are taken at y, where it computes "
+            "gradients. Call its eval() first to measure at the average x, which is evaluated.",
+            stacklevel=3,
+        )
 
 
 @torch.no_grad()
@@ -99,7 +123,7 @@ def why_unknown(optimizer: Optimizer) -> str | None:
     if origin in WITHOUT_METRIC:
         return f"{name} has none, for {WITHOUT_METRIC[origin]}"
     if origin not in UPDATE_RULES:
-        return f"that of {name} has not been declared, as a FamilyOptimizer declares its own"
+        return _why_undeclared(optimizer)
     for setting in UNSUPPORTED_SETTINGS:
         if any(group.get(setting) for group in optimizer.param_groups):
             return f"{name} with {setting} has none, for {UNSUPPORTED_SETTINGS[setting]}"
@@ -119,6 +143,19 @@ def _known_base(optimizer: type[Optimizer]) -> str:
         if name in UPDATE_RULES or name in WITHOUT_METRIC:
             return name if inspect.unwrap(kind.step) is step else ""
     return ""
+
+
+def _why_undeclared(optimizer: Optimizer) -> str:
+    name = type(optimizer).__name__
+    for attribute in ("optimizer", "base_optimizer", "optim"):
+        inside = getattr(optimizer, attribute, None)
+        if isinstance(inside, Optimizer):
+            inner = type(inside).__name__
+            return f"{name} wraps {inner} and may change its step; if it does not, give the {inner} itself"
+    for kind in type(optimizer).__mro__[1:]:
+        if f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}" in UPDATE_RULES:
+            return f"{name} has a step of its own, which may not be that of {kind.__qualname__}"
+    return f"that of {name} has not been declared, as a FamilyOptimizer declares its own"
 
 
 def _step_on_copy(optimizer: Optimizer) -> Iterator[ParameterStep]:

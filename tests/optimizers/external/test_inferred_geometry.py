@@ -32,6 +32,7 @@ from torch.optim import (
     Rprop,
 )
 
+from optim_family import measure
 from optim_family.conformance.harness import gradients
 from optim_family.geometry import (
     Geometry,
@@ -478,6 +479,22 @@ class Overrides(Adam):
         return super().step(closure)
 
 
+class Wraps(Optimizer):
+    """May do anything with the optimizer that it holds, as Lookahead does."""
+
+    def __init__(self, base_optimizer):
+        self.base_optimizer = base_optimizer
+        super().__init__(base_optimizer.param_groups, {})
+
+
+class ScheduleFree(SGD):
+    """As those of schedulefree: a group says whether its weights are y or x."""
+
+    def __init__(self, params):
+        super().__init__(params, lr=0.1)
+        self.param_groups[0]["train_mode"] = True
+
+
 UNKNOWN = [
     (lambda w: Muon([w]), "Muon has none, for it orthogonalises its momentum"),
     (lambda w: timm.optim.create_optimizer_v2([w], "muon"), "Muon has none, for it orthogonalises"),
@@ -485,7 +502,11 @@ UNKNOWN = [
     (lambda w: Rprop([w]), "Rprop has none, for it uses only the sign"),
     (lambda w: LBFGS([w]), "LBFGS has none, for it evaluates the loss several times"),
     (lambda w: Adafactor([w]), "that of Adafactor has not been declared"),
-    (lambda w: Overrides([w]), "that of Overrides has not been declared"),
+    (lambda w: Overrides([w]), "Overrides has a step of its own, which may not be that of Adam"),
+    (
+        lambda w: Wraps(SGD([w])),
+        "Wraps wraps SGD and may change its step; if it does not, give the SGD itself",
+    ),
     (lambda w: Adam([w], maximize=True), "Adam with maximize has none, for it maximises the loss"),
     (lambda w: Lamb([w], caution=True), "Lamb with caution has none, for it skips"),
 ]
@@ -503,6 +524,18 @@ def test_an_unknown_metric_says_why_and_the_plain_views_do_without(make, says):
         assert view_threshold(VIEWS[view], geometry_now) is None
     with pytest.raises(ValueError, match=f"there is no metric: {says}.*; measure raw or spherical instead"):
         view_operator(VIEWS["preconditioned"], geometry_now.metric.power(1), torch.ones(6), geometry_now)
+
+
+def test_measure_warns_of_a_missing_threshold_and_of_the_point_of_a_schedule_free_optimizer():
+    model, chunks = torch.nn.Linear(2, 1), [(torch.ones(3, 2), torch.ones(3, 1))]
+    loss = torch.nn.functional.mse_loss
+    with pytest.warns(UserWarning, match="no threshold: there is no metric: Lion has none"):
+        measure(model, loss, chunks, Lion(model.parameters()), views=("raw",))
+    optimizer = ScheduleFree(model.parameters())
+    with pytest.warns(UserWarning, match="taken at y, where it computes gradients. Call its eval"):
+        assert measure(model, loss, chunks, optimizer, views=("raw",))["raw"].ratio is not None
+    optimizer.param_groups[0]["train_mode"] = False
+    measure(model, loss, chunks, optimizer, views=("raw",))  # a warning would be an error
 
 
 def test_who_inherits_a_step_inherits_its_geometry():
