@@ -25,8 +25,10 @@ def test_the_class_is_loaded_and_the_values_are_validated_once(
     broken_plugin, capsys, tmp_path, monkeypatch, more
 ):
     broken_plugin(broken(GOOD, "\nclass Hyper(HyperParameters):\n", COUNTED))
-    loaded, load = [], registry._import
-    monkeypatch.setattr(registry, "_import", lambda entry: loaded.append(entry.name) or load(entry))
+    loaded, load = [], registry._registered_object
+    monkeypatch.setattr(
+        registry, "_registered_object", lambda entry: loaded.append(entry.name) or load(entry)
+    )
     tiny = "--limit", "20", "--steps", "2", "--every", "1", "--device", "cpu", "--quiet"
     answer = optim_family(
         capsys, "run", "--optimizer", "plain", "--lr", "0.2", *tiny, "--out", tmp_path / "run", *more
