@@ -1,5 +1,5 @@
-# make demo, make test, make faults: each sets itself up in .venv; a second time it installs nothing.
-# Ctrl-C in a demo leaves checkpoints; make demo goes on from there.
+# make demo, make test, make faults: each installs what it needs into .venv, unless it is there already.
+# Ctrl-C in a demo leaves checkpoints; make demo resumes from them.
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.cfg pyproject.toml optim_family/__init__.py
@@ -17,7 +17,7 @@ check: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# FAULTS=0.1: a tenth of the tries.
+# FAULTS=0.1 makes a tenth of the trials.
 FAULTS ?= 1
 faults: .venv/.installed-dev
 	OPTIM_FAMILY_FAULTS=$(FAULTS) $(BIN)/python -m pytest -n 2 tests/faults

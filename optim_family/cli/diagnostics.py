@@ -1,4 +1,4 @@
-"""Checks of this machine and the installation: one result a line, with a hint where something is wrong."""
+"""Checks of this machine and the installation: one result a line, with a hint for each problem."""
 
 import os
 import platform
@@ -38,7 +38,7 @@ def diagnose() -> Iterator[Diagnosis]:
     yield from _torch()
     memory, disk = psutil.virtual_memory().available, shutil.disk_usage(".").free
     yield _enough("memory", memory / 2**30, 2.0, "use a smaller model, --limit or --ghost-batch")
-    yield _enough("disk", disk / 2**30, 1.0, "free some, or give run an --out elsewhere")
+    yield _enough("disk", disk / 2**30, 1.0, "free some, or choose another folder with --out")
     yield from _plugins()
     try:
         yield Diagnosis("models", "ok", str(resources.folder("models")))
@@ -47,7 +47,7 @@ def diagnose() -> Iterator[Diagnosis]:
     present = ", ".join(entry.name for entry in datasets.catalogue() if entry.present)
     yield Diagnosis("data", "ok", f"{present} on this machine", "more with: optim-family data fetch NAME")
     yield _writable("data folder", torchvision_sets.data_root(), "set OPTIM_FAMILY_DATA to a folder of yours")
-    yield _writable("current folder", Path("runs").absolute(), "give run an --out elsewhere")
+    yield _writable("current folder", Path("runs").absolute(), "choose another folder with --out")
 
 
 def _libraries() -> Iterator[Diagnosis]:
@@ -59,7 +59,7 @@ def _libraries() -> Iterator[Diagnosis]:
 
 
 def _torch() -> Iterator[Diagnosis]:
-    """torch, torchvision, whose compiled operators work with one release of torch only, and the devices."""
+    """torch, torchvision (its compiled operators need one release of torch) and the devices."""
     try:
         import torch
     except Exception as error:

@@ -1,4 +1,4 @@
-"""A group of commands whose modules are imported when a command is used, not when it is listed."""
+"""A group of commands whose modules are imported when a command is executed, not when it is listed."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ class CommandGroup(click.RichGroup):
 
     Args:
         package: `command` in the module of a name is the command of that name.
-        summaries: the names of those commands, and what the group's help says of each.
+        summaries: the names of those commands, and the line of each in the group's help.
     """
 
     def __init__(self, *args: Any, package: str = "", summaries: Mapping[str, str] = {}, **kwargs: Any):
@@ -24,11 +24,11 @@ class CommandGroup(click.RichGroup):
         self.package, self.summaries = package, summaries
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names; those with a summary in its order."""
+        """All names; those with a summary come first, in the order of `summaries`."""
         return [*self.summaries, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, or, if its module is still to be imported, its name and its summary."""
+        """The command; before its module is imported, a placeholder with its name and summary."""
         if cmd_name in self.summaries:
             return click.RichCommand(name=cmd_name, help=self.summaries[cmd_name])
         return super().get_command(ctx, cmd_name)
@@ -55,7 +55,7 @@ class CommandGroup(click.RichGroup):
 
 
 def listing(name: str) -> Callable[[Callable[[Output], None]], CommandGroup]:
-    """Make a function a group of commands; without any of them the function is called, and lists."""
+    """Make a function a group of commands; without a subcommand the group calls it, and it prints a list."""
 
     def decorate(function: Callable[[Output], None]) -> CommandGroup:
         @click.pass_context

@@ -20,7 +20,7 @@ FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 
 @final
 class Output:
-    """The output of one command. Remembers its flags, whether the group or the command got them."""
+    """The output of one command. Remembers the output flags, which the group or the command may set."""
 
     def __init__(self) -> None:
         self.json = self.quiet = self.verbose = self.debug = False
@@ -74,7 +74,7 @@ def _flag(*names: str, text: str) -> Decorator:
     )
 
 
-# The options of every command; they set the flags of the `Output`, which the command gets first.
+# The options of every command. They set the flags of the `Output`, which is the command's first argument.
 common: Final[Decorator] = add_options(
     _flag("--json", text="Print one JSON value on stdout; everything else goes to stderr."),
     _flag("-q", "--quiet", text="Print only the result and errors."),

@@ -34,7 +34,7 @@ def run_command(
     `train_options` are arguments of `training.loop.train`. Without `overlays` an existing figure stays.
     """
     if _is_finished(spec, out):
-        output.say(f"{out} holds this run already, finished; nothing is computed again")
+        output.say(f"{out} already holds this run, finished; nothing is computed again")
     elif not _train(spec, out, train_options, output):
         return 0
     run = read_run(out)

@@ -1,4 +1,4 @@
-"""Density, trace and layers: their options, tables and figure."""
+"""The options, tables and figure of density, trace and layers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ from optim_family.errors import UsageError
 _HEADERS: Final = ("sharpness", "error", "upper bound − value", "residual", "HVPs", "seconds", "")
 
 _option = partial(click.option, panel="Spectrum")
-_LAYERS: Final = "Measure each layer: tensors whose names agree in DEPTH parts, or each tensor."
+_LAYERS: Final = (
+    "Measure λ₁ of each layer: tensors whose names share their first DEPTH parts (default: each tensor)."
+)
 
 spectrum_options = add_options(
     _option("--density", is_flag=True, help="Compute the spectral density of the Hessian."),

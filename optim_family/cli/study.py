@@ -21,10 +21,10 @@ from optim_family.study.spec import StudySpec
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
-# Runs that agree in these fields take the same time.
+# Runs with equal values of these fields take the same time.
 _COSTLY: Final = tuple(field for field in RunSpec.model_fields if field not in ("hyper", "seed", "rtol"))
 
-StartLauncher = Callable[[int], Launcher]  # from the number of runs at a time
+StartLauncher = Callable[[int], Launcher]  # of the number of runs at a time
 
 
 def launcher_from_options(
@@ -67,7 +67,7 @@ def study_command(
                 jobs, start_launcher(at_once), stop=stop, on_result=display.on_result, on_poll=display.refresh
             )
     except Stopped as error:
-        raise type(error)("stopped; the running runs wrote checkpoints, the same command resumes") from None
+        raise type(error)("stopped; the runs wrote checkpoints. Repeat the command to resume them") from None
     if len(failed) == len(jobs):
         raise OptimFamilyError(f"all {len(jobs)} runs failed; {failed[0].job.out}: {failed[0].message}")
     write_report(study, folder, folder / "report", output, failed)
@@ -119,8 +119,8 @@ def preview(study: StudySpec, folder: Path, workers: int | None, output: Output)
     output.result(value, headers, [_plan_row(**each) for each in plan])
     if not output.json:
         print(
-            f"\n{len(unfinished)} of {len(plan)} runs to do in {folder}: {at_once} at a time, with {threads} "
-            f"threads each, about {duration(seconds)} and {_gigabytes(memory)} of memory"
+            f"\n{len(unfinished)} of {len(plan)} runs are left in {folder}: {at_once} at a time, "
+            f"with {threads} threads each, about {duration(seconds)} and {_gigabytes(memory)} of memory"
         )
     return UsageError.exit_code if any(each["mistake"] for each in plan) else 0
 
@@ -153,7 +153,7 @@ def _names(runs: Sequence[RunSpec]) -> list[str]:
 
 
 def _workers(study: StudySpec) -> int:
-    """One run a core and a GiB of free memory; one at a time where there is a GPU."""
+    """One run for each core and GiB of free memory; with a GPU, one run at a time."""
     import psutil
     import torch
 

@@ -76,7 +76,7 @@ class Progress:
 
 @final
 class Display:
-    """Shows the progress of a study from time to time; if quiet, failures only. Remembers when it last did.
+    """Shows the progress of a study at intervals; if quiet, only failures. Remembers the time of the last one.
 
     A context manager that shows the final state at its end.
     """

@@ -85,7 +85,7 @@ class RecordLog:
     def _extend(self, line: bytes) -> None:
         with writing(self.path):
             if os.fstat(self._descriptor).st_size != self._size:
-                raise OSError("it has changed under its writer")
+                raise OSError("another program has changed it during the run")
             try:
                 written = os.write(self._descriptor, line)
                 if written < len(line):

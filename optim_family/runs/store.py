@@ -196,6 +196,6 @@ def require_records(path: Path, status: Mapping[str, Any], count: int) -> None:
     """Raise CorruptError if there are fewer records than the status counted."""
     if count < status.get("records", 0):
         raise CorruptError(
-            f"{path / LOG} has lost its end: {count} records where {STATUS} counts {status['records']}; "
+            f"{path / LOG} is truncated: it has {count} records, but {STATUS} counts {status['records']}; "
             "repeat the run in a new folder"
         )

@@ -36,7 +36,9 @@ class RunSpec(BaseModel):
     batch_size: Annotated[int | None, Field(ge=2, description="mini-batch size; default full batch")] = None
     ghost_batch: Annotated[
         int | None,
-        Field(ge=2, description="examples that share normalisation statistics; divides set and mini-batch"),
+        Field(
+            ge=2, description="examples that share normalisation statistics; must divide set and mini-batch"
+        ),
     ] = None
     steps: Annotated[int, Field(ge=1, description="optimizer steps")] = 100
     # Left out if it is None, so that the keys of runs without a schedule do not change.
@@ -48,16 +50,22 @@ class RunSpec(BaseModel):
         ),
     ] = None
     every: Annotated[int, Field(ge=1, description="steps between two records")] = 20
-    views: Annotated[tuple[ViewName, ...] | None, Field(description="views; default those that apply")] = None
+    views: Annotated[
+        tuple[ViewName, ...] | None, Field(description="views to measure; default all that apply")
+    ] = None
     rtol: Annotated[float, Field(gt=0, lt=1, description="relative error of a measurement")] = 1e-3
     midpoint: Annotated[bool, Field(description="also measure at the midpoint of three weights")] = False
     batch_sharpness: Annotated[
         int | None, Field(ge=1, description="number of mini-batches to measure along their own gradients")
     ] = None
-    hvp: Annotated[Hvp, Field(description="retain the gradient's graph for products, or rebuild it")] = "auto"
+    hvp: Annotated[
+        Hvp, Field(description="keep the gradient's graph between Hessian products, or rebuild it")
+    ] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32, description="seed of weights, subset and mini-batches")] = 0
     device: Annotated[str, Field(description="cpu, cuda or cuda:N")] = "cpu"
-    precision: Annotated[Literal["float32", "float64"], Field(description="of all numbers")] = "float32"
+    precision: Annotated[Literal["float32", "float64"], Field(description="floating-point precision")] = (
+        "float32"
+    )
 
     @property
     def key(self) -> str:

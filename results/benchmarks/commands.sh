@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The cost of a measurement, compared with other libraries; an hour on two shared cores, most of it for the others.
+# The cost of a measurement, compared with other libraries; an hour on two shared cores, most of it for the other libraries.
 #   .venv/bin/python -m pip install '.[bench]' && bash results/benchmarks/commands.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The theory, checked and drawn: toys, the sphere, and one real network.
+# Checks and figures of the theory: toys, the sphere, and one real network.
 #   bash results/theory/commands.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export OMP_NUM_THREADS=1 # sums over several threads are rounded otherwise
+export OMP_NUM_THREADS=1 # the rounding of sums depends on the number of threads
 optim=.venv/bin/optim-family
 here=results/theory
 $optim verify --report runs/theory/verify | tee $here/verify.txt

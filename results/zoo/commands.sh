@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The zoo: every optimizer at its best rate of the same grid, on three seeds.
+# The zoo: every optimizer at the best learning rate of the same grid, on three seeds.
 #   bash results/zoo/commands.sh
-# Finished runs are not computed again; after an interruption it resumes.
+# Finished runs are not computed again; an interrupted one resumes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=.venv/bin/python

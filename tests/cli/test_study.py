@@ -121,7 +121,7 @@ def test_interrupted_in_the_middle_and_started_again_it_comes_to_the_same_bytes(
     answer = mine("run", "--out", "parts")
     assert answer.code == 130
     assert answer.err.splitlines()[-1] == (
-        "optim-family: stopped; the running runs wrote checkpoints, the same command resumes"
+        "optim-family: stopped; the runs wrote checkpoints. Repeat the command to resume them"
     )
     assert not (tmp_path / "parts" / "report").exists()
     Here.records_left, Here.begun[:] = -1, []
@@ -207,7 +207,7 @@ def test_a_dry_run_prints_time_and_memory_and_writes_nothing(mine, tmp_path, mon
     monkeypatch.setattr(study_work, "cost", cost)
     answer = mine("run", "--dry-run", "--workers", "2")
     assert answer.code == 0 and not (tmp_path / "runs").exists()
-    assert "3 of 3 runs to do in runs/mine: 2 at a time" in answer.out
+    assert "3 of 3 runs are left in runs/mine: 2 at a time" in answer.out
     assert "about 3 min and 2.0 GiB of memory" in answer.out
     assert len(asked) == 2  # weight decay costs nothing
     assert len(json.loads(mine("run", "--dry-run", "--json").out)["plan"]) == 3

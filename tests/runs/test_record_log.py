@@ -223,7 +223,7 @@ def test_a_line_that_cannot_be_cut_back_is_never_written_onto(tmp_path, monkeypa
         patch.setattr(os, "ftruncate", refuse)
         with pytest.raises(CorruptError, match="only 30"):
             log.append(record(0))
-    with pytest.raises(CorruptError, match="changed under its writer"):
+    with pytest.raises(CorruptError, match="changed it during the run"):
         log.append(record(0))
     assert written(tmp_path / "log", [0]) and read_log(tmp_path / "log", START) == [record(0)]
 

@@ -1,1 +1,1 @@
-"""One click command a file: it declares the options and calls the work."""
+"""One click command in each file. It declares the options and calls the function that does the work."""

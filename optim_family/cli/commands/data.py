@@ -10,7 +10,7 @@ from optim_family.data import datasets
 
 @listing("data")
 def command(output: Output) -> None:
-    """List the data sets that have a name."""
+    """List the named data sets."""
     catalogue = datasets.catalogue()
     headers = ["data", "train + test", "size", "classes", "on this machine", ""]
     output.result([asdict(entry) for entry in catalogue], headers, [_row(entry) for entry in catalogue])
@@ -35,7 +35,7 @@ def _row(entry: datasets.DatasetInfo) -> list[str]:
 
 @command.subcommand("fetch")
 def fetch(output: Output, name: str) -> None:
-    """Download a published data set, once."""
+    """Download a published data set, unless it is on this machine already."""
     folder = str(datasets.fetch(name))
     output.result({"name": name, "folder": folder}, [""], [[folder]])
 

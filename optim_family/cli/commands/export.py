@@ -12,7 +12,7 @@ TARGETS = ("tensorboard", "mlflow", "wandb", "parquet")
 @click.command("export")
 @click.argument("runs", nargs=-1, required=True, type=PATH)
 @click.option(
-    "--to", required=True, type=click.Choice(TARGETS), help="Target; needs the extra of the same name."
+    "--to", required=True, type=click.Choice(TARGETS), help="Target tool; needs the extra of its name."
 )
 @click.option(
     "--out", type=FOLDER, help="Folder for tensorboard and parquet (default: exports/ and the tool's name)."

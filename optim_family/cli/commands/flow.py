@@ -12,7 +12,7 @@ from optim_family.cli.output import FOLDER, PATH, Output, common
 @click.option(
     "--run",
     type=PATH,
-    help="Repeat this run of gradient descent with weight decay, and compare it with the flow past its edge.",
+    help="Repeat this run of gradient descent with weight decay, and compare it with the flow past the edge.",
 )
 @click.option(
     "--checkpoints",
@@ -26,19 +26,19 @@ from optim_family.cli.output import FOLDER, PATH, Output, common
     type=click.IntRange(2),
     default=40,
     show_default=True,
-    help="With --run: number of top eigenvectors that count as directions across the minimisers.",
+    help="With --run: number of top eigenvectors that are not tangent to the minimisers.",
 )
 @click.option(
     "--out",
     type=FOLDER,
     default=Path("."),
-    help="Folder for the figure as .svg and .png, its numbers as .json and a film as .gif (default: here).",
+    help="Folder for the figure (.svg, .png), its numbers (.json) and a film (.gif) (default: this folder).",
 )
 @common
 def command(
     output: Output, demo: str | None, run: Path | None, checkpoints: int, removed: int, out: Path
 ) -> None:
-    """Compare the sharpness-reduction flow with gradient descent: on the sphere, on toys, on a run."""
+    """Compare the sharpness-reduction flow with gradient descent: on the sphere, on toys, or on a run."""
     from optim_family.cli.flow import compare_run, run_demo, write
 
     if run is None:

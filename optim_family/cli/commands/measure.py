@@ -1,4 +1,4 @@
-"""`optim-family measure`: the sharpness of weights that the user brings."""
+"""`optim-family measure`: the sharpness of a model at the user's weights."""
 
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from optim_family.cli.spectrum import SpectrumOptions, spectrum_options
 @click.option(
     "--weights",
     type=PATH,
-    help="A safetensors file with the tensors of the model, or of a checkpoint of `run`; "
-    "the initial weights if not given.",
+    help="A safetensors file with the tensors of the model, or a checkpoint of `run` "
+    "(default: the initial weights).",
 )
 @click.option("--k", type=click.IntRange(1), default=1, help="Number of largest eigenvalues (default 1).")
 @spectrum_options
 @click.option("--out", type=PATH, help="Folder for measurement.json and the figure.")
 @common
 def command(output: Output, /, weights: Path | None, k: int, out: Path | None, **options: Any) -> int:
-    """Measure the sharpness of a model on data, at weights from a file; nothing is trained."""
+    """Measure the sharpness of a model on data, at weights from a file, without training."""
     from optim_family.cli.measure import measure_command
 
     spectrum = SpectrumOptions.from_options(options)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @listing("models")
 def command(output: Output) -> None:
-    """List the model cards; `timm:NAME` takes any backbone of timm, and PATH.toml a card of your own."""
+    """List the model cards. `timm:NAME` is any backbone of timm, PATH.toml a card of your own."""
     summaries = cards.summaries()
     values = [{"name": name, "summary": text} for name, text in summaries.items()]
     output.result(values, ["model", "summary"], list(summaries.items()))
@@ -25,7 +25,7 @@ def command(output: Output) -> None:
 
 @command.subcommand("show")
 def show(output: Output, name: str) -> None:
-    """Show one card in full: where the network comes from, and what is changed in it."""
+    """Show one card in full: the source of the network, and the changes made to it."""
     card = asdict(cards.load(name))
     output.result(card, ["", name], [pair for pair in flat(card) if pair[0] != "name"])
 
@@ -34,9 +34,9 @@ def show(output: Output, name: str) -> None:
 @click.option("--norm", type=click.Choice(get_args(cards.Norm)), default="frozen-affine", show_default=True)
 @click.option("--size", type=click.IntRange(1), help="Side of the images in pixels (default 16, timm: 32).")
 def check(output: Output, name: str, norm: cards.Norm, size: int | None) -> int:
-    """Check whether a model is exactly scale-invariant; exit 1 if its card promises that and it is not.
+    """Check whether a model is exactly scale-invariant; exit 1 if its card says so and it is not.
 
-    The loss must be equal, and the gradient half, when all trained weights are doubled.
+    If all trained weights are doubled, the loss must stay equal and the gradient must halve.
     """
     promised = cards.load(name).expect.invariant if norm == "frozen-affine" else None
     side = size or (32 if name.startswith("timm:") else 16)
@@ -52,8 +52,8 @@ def check(output: Output, name: str, norm: cards.Norm, size: int | None) -> int:
 
 def _promise(name: str, promised: str | None, kept: bool) -> str:
     if promised is None:
-        return f"The card of {name} promises nothing about this."
-    return f"The card of {name} promises {promised} invariance, and {'keeps it' if kept else 'breaks it'}."
+        return f"The card of {name} does not say whether the model is scale-invariant."
+    return f"The card of {name} says {promised} invariance, which {'holds' if kept else 'does not hold'}."
 
 
 def _check(model: str, norm: cards.Norm, side: int, precision: str) -> "ScaleInvariance":

@@ -17,7 +17,7 @@ from optim_family.registry import PluginEntry, named_error
 
 @listing("optimizers")
 def command(output: Output) -> None:
-    """List the installed optimizers; with -v import each and report what is wrong with it."""
+    """List the installed optimizers; with -v import each of them and report errors."""
     names = ("name", "class", "distribution", "version", "remarks")
     table = [
         (entry.name, entry.target, entry.distribution, entry.version, _remarks(entry, output.verbose))
@@ -43,7 +43,7 @@ def _remarks(entry: PluginEntry, import_it: bool) -> str:
 
 @command.subcommand("show")
 def show(output: Output, name: str) -> None:
-    """Show the algorithm of one optimizer, and its hyper-parameters."""
+    """Show the algorithm and the hyper-parameters of one optimizer."""
     optimizer = registry.load(name)
     from optim_family.cli.model_options import fields
 
@@ -61,9 +61,9 @@ def show(output: Output, name: str) -> None:
 @command.subcommand("check")
 @click.option("--seconds", type=click.IntRange(1), default=120, help="Time limit of one check (default 120).")
 def check(output: Output, name: str, seconds: int) -> None:
-    """Compare what an optimizer declares about itself with its real steps, in a separate process.
+    """Compare the declarations of an optimizer with its real steps, in a separate process.
 
-    Exit 6 where they differ.
+    Exit 6 if they differ.
     """
     results = list(run_checks(name, seconds=seconds))
     records = [asdict(result) | {"as_declared": result.as_declared} for result in results]
@@ -75,9 +75,9 @@ def check(output: Output, name: str, seconds: int) -> None:
 
 
 @command.subcommand("new")
-@click.option("--out", type=PATH, help="A new folder (default ./NAME).")
+@click.option("--out", type=PATH, help="Folder of the distribution, new or empty (default ./NAME).")
 def new(output: Output, name: str, out: Path | None) -> None:
-    """Write a distribution that registers an optimizer NAME, with a test, as a start for your own."""
+    """Write a distribution with an optimizer NAME and its test, as a template for your own."""
     if owner := registry.entries().get(name):
         raise UsageError(f"{owner.source} has an optimizer {name!r} already; choose another name")
     files = [str(path) for path in write(name, out or Path(name))]

@@ -1,4 +1,4 @@
-"""`optim-family run`: one optimizer on one model, measured."""
+"""`optim-family run`: train one optimizer on one model, and measure its sharpness."""
 
 from pathlib import Path
 from typing import Any, get_args
@@ -25,9 +25,9 @@ from optim_family.training.spec import MemoryFormat
 @click.option(
     "--memory-format",
     type=click.Choice(get_args(MemoryFormat)),
-    help="Layout of images in memory (default as the run began; else channels-last on a CPU).",
+    help="Layout of images in memory (default: channels-last on a CPU; a resumed run keeps its layout).",
 )
-@click.option("--dry-run", is_flag=True, help="Build everything, print what would be done, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Build everything and print the plan; train and write nothing.")
 @overlay_option
 @spectrum_options
 @common

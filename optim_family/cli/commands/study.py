@@ -23,7 +23,7 @@ def command(output: Output) -> None:
     output.result(values, ["study", "question"], list(studies.items()))
 
 
-# They select the runs of a study and their folder.
+# Options that select the runs of a study and their folder.
 study_options = add_options(
     click.option("--out", type=PATH, help="Folder of the runs (default: runs/STUDY)."),
     click.option(
@@ -90,7 +90,7 @@ def status(output: Output, name: str, **selection: Any) -> None:
 @study_options
 @click.option("--to", type=FOLDER, help="Folder of the report (default: OUT/report).")
 def report(output: Output, name: str, to: Path | None, **selection: Any) -> None:
-    """Evaluate the runs that have begun: one HTML page, tables, figures."""
+    """Write a report on the runs that have begun: one HTML page, tables, figures."""
     from optim_family.cli.study import write_report
 
     study, folder = _study(name, **selection)

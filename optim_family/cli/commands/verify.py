@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from optim_family.theory.verify import Case, CaseResult
 
 
-@click.command("verify", epilog="docs/theory.md has the statements, and how each is checked.")
-@click.option("--only", metavar="NAMES", help="These cases, for example V5,V6; slow ones too.")
-@click.option("--slow", is_flag=True, help="V12 as well: nine runs on real data, some minutes.")
+@click.command("verify", epilog="docs/theory.md has the statements and the method of each check.")
+@click.option("--only", metavar="NAMES", help="Check only these cases, for example V5,V6; slow ones too.")
+@click.option("--slow", is_flag=True, help="Check V12 too: nine runs on real data, some minutes.")
 @click.option(
     "--report",
     type=FOLDER,
-    help="Folder for the figures, for one page with all of them, and for the numbers as verify.json.",
+    help="Folder for the figures, a page with all of them, and the numbers as verify.json.",
 )
 @common
 def command(output: Output, only: str | None, slow: bool, report: Path | None) -> int:
-    """Check the statements of the theory: expected, measured, tolerance; exit 1 if a check fails."""
+    """Check the statements of the theory and print the measured values; exit 1 if a check fails."""
     from optim_family.cli.flow import environment
     from optim_family.theory import page
     from optim_family.theory.cases import select

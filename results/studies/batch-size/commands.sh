@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The study as it ships; about 18 minutes on one core. What is done already is not done again.
+# The packaged study, unchanged; about 18 minutes on one core. Finished runs are not executed again.
 #   bash results/studies/batch-size/commands.sh
 set -euo pipefail
 cd "$(dirname "$0")/../../.."

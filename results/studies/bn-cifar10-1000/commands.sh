@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A slice of bn-cifar10-small: 2,000 steps on 1,000 of the 5,000 exact images in CIFAR.npz; about two hours on one core.
+# Part of bn-cifar10-small: 2,000 steps on 1,000 of the 5,000 exact images in CIFAR.npz; about two hours on one core.
 #   bash results/studies/bn-cifar10-1000/commands.sh [CIFAR.npz]
-# The file holds x_train, y_train, x_test, y_test. What is done already is not done again.
+# The file holds x_train, y_train, x_test, y_test. Finished runs are not executed again.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 mkdir -p runs/data && cp -f "${1:-../shared/data/cifar10-5k.npz}" runs/data/cifar10.npz

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A slice of bn-cifar10-small: bn_cnn alone, gd and rmsprop, 200 of the 5,000 exact images in CIFAR.npz.
+# Part of bn-cifar10-small: only bn_cnn, gd and rmsprop, 200 of the 5,000 exact images in CIFAR.npz.
 #   bash results/studies/bn-cifar10-200/commands.sh [CIFAR.npz]
 # The file holds x_train, y_train, x_test, y_test.
 set -euo pipefail

@@ -1,11 +1,11 @@
-"""CIFAR-10 for runs without a network: 5,000 exact training images, and two test sets, in one npz file.
+"""CIFAR-10 without a download: 5,000 exact training images and two test sets, in one npz file.
 
     python results/studies/case-1-case-2-cifar10/data.py IMAGES.npz JPEGS.tar.xz OUT.npz
 
 x_train, x_test         the first 1,000 images of each training batch, and of the test batch: exact pixels
 x_test_jpeg             all 10,000 test images, from a JPEG copy (median PSNR 30.5 dB), the same labels
 
-The further test set makes a point of accuracy 100 images instead of 10; its records end in `_jpeg`.
+In the further test set one point of accuracy is 100 images instead of 10; its record fields end in `_jpeg`.
 """
 
 import io

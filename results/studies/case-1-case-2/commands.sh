@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gradient descent after it fits: normalised, without decay, without normalisation; three seeds.
+# Gradient descent after 100 % training accuracy: normalised, without decay, without normalisation; three seeds.
 #   bash results/studies/case-1-case-2/commands.sh
 set -euo pipefail
 cd "$(dirname "$0")/../../.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo, as `make demo` runs it; what is done already is not done again.
+# The study that `make demo` runs. Finished runs are not executed again.
 #   bash results/studies/digits/commands.sh
 set -euo pipefail
 cd "$(dirname "$0")/../../.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The same slice with decays two and four times as strong, which does not stay at the edge.
+# The same runs with weight decay two and four times as large; they do not stay at the edge.
 #   bash results/studies/strong-decay/commands.sh [CIFAR.npz]
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
