@@ -152,7 +152,7 @@ def _compare(
 
 def _describe(result: Difference, more: int, pairs: int, quantity: Quantity) -> str:
     if not result.pairs:
-        return f"no number: in none of {pairs} pairs do both runs have one"
+        return f"no number: no pair of {pairs} has one for both runs"
     factor, points = (1, ".3g", "a factor of ", ""), (100, "+.1f", "", " points")
     scale, form, what, unit = factor if quantity.ratio else points
     mean, low, high = (format(scale * x, form) for x in (result.mean, result.low, result.high))

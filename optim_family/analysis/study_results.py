@@ -94,7 +94,7 @@ class StudyResults:
             heading = "Differences: no two arms share a setting, a seed and whether they decay"
         elif not judged:
             fewest = paired_differences.FEWEST
-            heading = f"Differences: none of {len(rows)} is from {fewest} seeds or more, so none is judged"
+            heading = f"Differences: all {len(rows)} have fewer than {fewest} seeds, so none is judged"
         return Table(heading, headers, [_difference(row) for row in rows if judged])
 
 

@@ -76,7 +76,7 @@ class Progress:
 
 @final
 class Display:
-    """Shows the progress of a study at intervals; if quiet, only failures. Remembers the time of the last one.
+    """Shows the progress of a study at intervals; if quiet, only failures. Remembers the last time.
 
     A context manager that shows the final state at its end.
     """

@@ -32,7 +32,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError(
-            f"{type(model).__name__} is TorchScript, which is not measured: measure it before scripting."
+            f"{type(model).__name__} is TorchScript, which cannot be measured: measure it before scripting."
         )
     wrapped: Any = model
     while wrapped is not None:
@@ -41,7 +41,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
         wrapped = model._modules.get("module" if parallel else "_orig_mod")
     name = type(model).__name__
     if any(kind.__name__ in ("FullyShardedDataParallel", "FSDPModule") for kind in type(model).__mro__):
-        raise ValueError(f"{name} is sharded over processes, which is not measured: gather it in one module.")
+        raise ValueError(f"{name} is sharded over processes, so it cannot be measured: gather it first.")
     for parameter_name, p in model.named_parameters():
         if isinstance(p, nn.parameter.UninitializedParameter):
             raise ValueError(

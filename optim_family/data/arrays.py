@@ -174,7 +174,7 @@ def _count_classes(source: str, y_train: npt.NDArray[np.integer[Any]]) -> int:
     needed = set(range(len(labels)))
     if beyond := sorted(labels - needed):
         raise CorruptError(
-            f"{source}: y_train holds the label {beyond[0]} but none that is {min(needed - labels)}; "
+            f"{source}: y_train has the label {beyond[0]} but not {min(needed - labels)}; "
             "labels must be 0 … classes − 1, without a gap"
         )
     if len(labels) < 2:

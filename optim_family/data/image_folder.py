@@ -54,7 +54,7 @@ def folder(path: Path) -> Arrays:
     if train != test:
         label = min(train ^ test)
         has, lacks = _SPLITS if label in train else _SPLITS[::-1]
-        raise CorruptError(f"{path}: {has}/ has a class {label!r} and {lacks}/ has not")
+        raise CorruptError(f"{path}: {has}/ has a class {label!r}, but {lacks}/ does not")
     if len(train) < 2:
         raise CorruptError(f"{path} holds a single class, {min(train)!r}; two are needed")
     return Arrays(*_stack(splits["train"]), *_stack(splits["test"]), tuple(sorted(train)))

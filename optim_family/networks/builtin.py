@@ -130,5 +130,5 @@ def plugin_network(name: str, classes: int, channels: int, size: tuple[int, int]
     with plugin_errors(entry, "cannot be built"):
         built = build(classes, channels, size, **kwargs)
     if not isinstance(built, nn.Module):
-        raise named_error(entry, f"builds no nn.Module, but {type(built).__name__}")
+        raise named_error(entry, f"returns {type(built).__name__}, not an nn.Module")
     return built

@@ -40,7 +40,7 @@ def load_weights(model: nn.Module, path: Path, name: str) -> str:
     try:
         tensors = _network_tensors(safetensors.torch.load(data))
     except _MALFORMED as error:
-        raise CorruptError(f"{path} is no safetensors file, or damaged: {one_line(error)}") from error
+        raise CorruptError(f"{path} is not a safetensors file, or is damaged: {one_line(error)}") from error
     if mistakes := _mistakes(model, tensors):
         raise UsageError(f"{path} does not fit {name}: {'; '.join(mistakes)}")
     if bad := [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:

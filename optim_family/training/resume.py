@@ -99,7 +99,7 @@ class Checkpoints:
                 f"{path} holds this run up to step {state.step} of {spec.steps}; add --resume to continue it"
             )
         if tree["data"] != objective.data.sha256:
-            raise UsageError(f"{path} was begun with other data; use another --out")
+            raise UsageError(f"{path} was started with other data; use another --out")
         objective.model.load_state_dict(tree["model"])
         with plugin_errors(spec.optimizer, "failed in load_state_dict()"):
             self.experiment.optimizer.load_state_dict(tree["optimizer"])

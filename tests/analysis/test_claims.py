@@ -132,7 +132,7 @@ def test_pairs_are_judged_together_and_for_each_optimizer():
 def test_the_evidence_of_pairs_that_never_fit():
     runs = [made(decay=0.01), made(decay=0.0, fits=False)]
     evidence = [f.evidence for f in evaluate_claims(["decay-matters"], runs, study_table.run_rows(runs))]
-    line = "no number: in none of 1 pairs do both runs have one"
+    line = "no number: no pair of 1 has one for both runs"
     assert set(evidence) == {line, f"sharpness {line}; test accuracy {line}"}
 
 

@@ -127,11 +127,11 @@ WRONG = {
     "no test": ({name: None for name in FILES if "test" in name}, r"has no images test/CLASS/\*.png, \*.jpg"),
     "class without test": (
         {name: None for name in FILES if "test/ant" in name},
-        "train/ has a class 'ant' and test/ has not",
+        "train/ has a class 'ant', but test/ does not",
     ),
     "class without training": (
         {"test/bee/0.png": encoded(pixels("b"))},
-        "test/ has a class 'bee' and train/ has not",
+        "test/ has a class 'bee', but train/ does not",
     ),
     "one class": ({name: None for name in FILES if "cat" in name}, "holds a single class, 'ant'"),
     "size": ({"test/ant/0.png": encoded(pixels("b", (5, 7, 3)))}, "test/ant/0.png .*5×7 colour"),

@@ -46,7 +46,7 @@ def test_what_a_model_prints_goes_to_stderr(shapes_plugin, capsys):
     [
         ("import sys", "sys", "cannot be imported: NameError: "),
         ("flat = channels", "sys.exit('no')\n    flat = channels", "cannot be built: SystemExit: no"),
-        ("return nn.Sequential(", "return dict(", "builds no nn.Module, but dict"),
+        ("return nn.Sequential(", "return dict(", "returns dict, not an nn.Module"),
     ],
 )
 def test_a_broken_model_is_an_error_with_its_name(shapes_plugin, old, new, says):

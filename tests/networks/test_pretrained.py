@@ -75,7 +75,7 @@ def test_a_damaged_file_is_said_to_be_damaged(tmp_path):
     path = saved(tmp_path, network().state_dict())
     for name, data in (("text", b"not tensors at all"), ("short", path.read_bytes()[:-4]), ("empty", b"")):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(CorruptError, match=f"{name} is no safetensors file, or damaged"):
+        with pytest.raises(CorruptError, match=f"{name} is not a safetensors file, or is damaged"):
             load_weights(network(), tmp_path / name, "mine")
     bad = network().state_dict()
     bad["0.weight"][0, 0] = torch.nan
