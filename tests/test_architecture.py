@@ -213,3 +213,19 @@ def test_commands_leave_the_work_to_functions():
             made = any(f"{maker}(" in decorators for maker in ("command", "group", "listing"))
             if module.startswith("cli.") and made:
                 assert _length(function) <= 15, f"{module}.{function.name}"
+
+
+# Folders of tests that belong to no single folder of the package.
+ACROSS_ROOMS = {"docs", "faults", "helpers", "stored_runs"}
+
+
+def test_the_tests_have_the_rooms_of_the_package_and_import_only_helpers():
+    tests = ROOT / "tests"
+    folders = {path.relative_to(tests).parts[0] for path in tests.glob("*/*.py")}
+    assert folders - ACROSS_ROOMS <= {room(name).partition(".")[0] for name in TREES}
+    for path in tests.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [f"{node.module}." for _ in node.names] if isinstance(node, ast.ImportFrom) else []
+            inner = [name for name in names if name.startswith("tests.")]
+            assert all(name.startswith("tests.helpers") for name in inner), f"{path} imports {inner}"
