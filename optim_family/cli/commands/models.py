@@ -34,7 +34,7 @@ def show(output: Output, name: str) -> None:
 @click.option("--norm", type=click.Choice(get_args(cards.Norm)), default="frozen-affine", show_default=True)
 @click.option("--size", type=click.IntRange(1), help="Side of the images in pixels (default 16, timm: 32).")
 def check(output: Output, name: str, norm: cards.Norm, size: int | None) -> int:
-    """Check whether a model is exactly scale-invariant; exit 1 if its card says so and it is not.
+    """Check whether a model is exactly scale-invariant; exit 1 if its card requires it and it is not.
 
     If all trained weights are doubled, the loss must stay equal and the gradient must halve.
     """
@@ -52,8 +52,8 @@ def check(output: Output, name: str, norm: cards.Norm, size: int | None) -> int:
 
 def _promise(name: str, promised: str | None, kept: bool) -> str:
     if promised is None:
-        return f"The card of {name} does not say whether the model is scale-invariant."
-    return f"The card of {name} says {promised} invariance, which {'holds' if kept else 'does not hold'}."
+        return f"The card of {name} requires no scale invariance here."
+    return f"The card of {name} requires {promised} invariance, which {'holds' if kept else 'does not hold'}."
 
 
 def _check(model: str, norm: cards.Norm, side: int, precision: str) -> "ScaleInvariance":
