@@ -161,9 +161,9 @@ def test_every_damaged_bit_is_noticed_by_reader_and_writer(run, name):
 def test_a_log_that_lost_its_end_is_noticed(run, lines):
     whole = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (run / "metrics.jsonl").write_bytes(b"".join(whole[:lines]) + whole[lines][:-5])
-    with pytest.raises(CorruptError, match=f"lost its end: {lines} records where status.json counts 3"):
+    with pytest.raises(CorruptError, match=f"is truncated: it has {lines} records, but status.json counts 3"):
         read_run(run)
-    with pytest.raises(CorruptError, match="lost its end"):
+    with pytest.raises(CorruptError, match="is truncated"):
         RunStore.open(run, SPEC)
 
 
