@@ -26,7 +26,7 @@ from optim_family.training.stop_signal import StopSignal
 T = TypeVar("T")
 
 TIMEOUT: Final = timedelta(seconds=50)  # for a process that hangs; a crash is detected at once
-_RESUME_HINT: Final = "the same command with --resume continues"
+_RESUME_HINT: Final = "repeat the command with --resume to continue"
 
 
 class ProcessGroup(ABC):

@@ -46,7 +46,7 @@ class StopSignal:
         if self.signal is not None:
             name = signal.Signals(self.signal).name
             raise self._kind(
-                f"stopped by {name}; a checkpoint is left. Repeat the command with --resume to continue"
+                f"stopped by {name}; a checkpoint is left; repeat the command with --resume to continue"
             )
 
     @property

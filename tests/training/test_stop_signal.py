@@ -24,7 +24,7 @@ def test_a_signal_waits_until_somebody_checks(number, code):
     with StopSignal().install() as stop:
         os.kill(os.getpid(), number)
         assert stop.signal == number
-        with pytest.raises(Stopped, match=rf"stopped by {number.name}; .* --resume continues") as caught:
+        with pytest.raises(Stopped, match=rf"stopped by {number.name}; .* --resume to continue") as caught:
             stop.check()
     assert caught.value.exit_code == code
 
