@@ -32,6 +32,8 @@ QUARTERS: Final = 8
 # Two steps that agree so far may judge; a product that differs by so much more, or so much, is refused.
 AGREE, MARGIN = 0.02, 20.0
 DIFFER: Final = {torch.float64: 1e-4, torch.float32: 0.02}
+# A loss of fewer units of rounding than this is 1 − p of probabilities p, which hardly holds a digit.
+NEXT_TO_NOTHING: Final = 1e3
 PASSED: Final = "passed"
 
 CAUSES: Final = (
@@ -94,7 +96,7 @@ def check_loss(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> str:
     if coarse > torch.finfo(torch.float32).eps:
         return f"not checked: computed with a spacing of {coarse:.2g}"
     along = product if bool(product.any()) else start
-    verdict = _compare(first, params, along / float(norm(along)), eps * float(norm(gradient)))
+    verdict = _compare(first, params, along / float(norm(along)), eps * float(norm(gradient)), float(loss))
     if verdict != PASSED and graph and graph.once:
         raise UnreliableReading(
             f"{graph.once[0]} is marked @once_differentiable, so that terms may be missing: write its "
@@ -116,7 +118,7 @@ def explain_asymmetry() -> Iterator[None]:
         raise UnreliableReading(f"{error}. Likely causes, in order: {CAUSES}; or randomness in it") from error
 
 
-def _compare(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, rounding: float) -> str:
+def _compare(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, rounding: float, loss: float) -> str:
     """Differences of gradients, each right to the rounding, along the unit vector v against the product."""
     with replace_functions(**SMOOTH):
         hessian, length = Hessian([chunk], params, "rebuilt"), _length(params)
@@ -140,6 +142,8 @@ def _compare(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, rounding: fl
         return f"not checked: piecewise linear ({', '.join(kinks) or 'max_norm'})"
     if not spread < AGREE:
         return "not checked: differences of gradients are too noisy"
+    if abs(loss) < NEXT_TO_NOTHING * torch.finfo(v.dtype).eps:
+        return f"not checked: a loss of {loss:.2g} is close to the rounding of {v.dtype}"
     raise UnreliableReading(
         f"a product with the Hessian differs by {mismatch:.2g} of its size from a difference of gradients. "
         f"Likely causes, in order: {CAUSES}. check='off' measures what autograd takes for it"

@@ -391,6 +391,25 @@ def test_four_threads_read_what_one_reads() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_loss_next_to_the_rounding_of_its_dtype_is_not_checked_rather_than_blamed() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3, bias=False))
+    x, y = torch.randn(32, 6), torch.randint(0, 3, (32,))
+    optimizer = torch.optim.LBFGS(model.parameters())
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        return loss.detach()
+
+    for _ in range(3):
+        loss = float(optimizer.step(closure))
+    assert loss < 1e-6
+    reading = measure(model, F.cross_entropy, [(x, y)], views=("raw",), check="full")["raw"]
+    assert reading.check.startswith(f"not checked: a loss of {loss:.2g} is close to the rounding")
+
+
 # --- refused ----------------------------------------------------------------------------------------------
 
 
