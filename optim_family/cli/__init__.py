@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from typing import Final, NoReturn, final
 
 import rich_click as click
@@ -44,6 +45,9 @@ def group() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 failed, 2 usage, 3 diverged, …; see `optim_family.errors`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by some batch systems: work in silence
+            setattr(sys, name, Path(os.devnull).open("w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # η in a terminal that has no η

@@ -8,6 +8,8 @@ omitted silently. Classes and images are sorted by name, from either source.
 import io
 import lzma
 import tarfile
+import unicodedata
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from typing import final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from optim_family.data.arrays import Arrays, require_file
 from optim_family.errors import CorruptError, UsageError
@@ -104,7 +106,8 @@ def _place(source: Path, item: _Item) -> tuple[str, str, str] | None:
         return None
     if len(parts) != (2 if is_folder else 3):
         raise CorruptError(f"{source}: {item.path} is in a wrong place; images go to {parts[0]}/CLASS/IMAGE")
-    return parts[0], parts[1], "" if is_folder else parts[2]
+    # One spelling of a letter with an accent, which file systems keep as one character or as two.
+    return parts[0], unicodedata.normalize("NFC", parts[1]), "" if is_folder else parts[2]
 
 
 def _walk(root: Path) -> Iterator[_Item]:
@@ -189,8 +192,15 @@ def _decode(name: str, content: bytes) -> Pixels:
     if not content:
         raise CorruptError(f"{name} is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-            image.load()
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as stored,
+        ):
+            image = ImageOps.exif_transpose(stored)  # upright, as a viewer shows it
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise CorruptError(
+            f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it to the size of the others"
+        ) from error
     except Exception as error:  # a damaged file raises many types in Pillow
         raise CorruptError(f"{name} is not a whole PNG or JPEG image") from error
     if image.mode not in _MODES:

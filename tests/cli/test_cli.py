@@ -163,6 +163,13 @@ def test_a_reader_that_goes_away_is_no_error(unbuffered):
     assert (stderr, process.returncode) == (b"", 1)
 
 
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_with_a_closed_stdout_a_command_works_in_silence(closed):
+    command = f"{sys.executable} -m optim_family models {closed}"
+    result = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and "optim-family:" not in result.stderr
+
+
 @pytest.mark.parametrize("command", ["optimizers", "models", "data"])
 def test_json_is_all_that_stdout_gets_wherever_the_flag_stands(run, command):
     answer = run(command, "--json")

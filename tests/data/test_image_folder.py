@@ -293,3 +293,29 @@ def test_a_file_that_is_not_a_tar_file_is_named(tmp_path, content, message):
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(CorruptError, match=f"a.zip {message}"):
         folder(tmp_path / "a.zip")
+
+
+def test_an_image_that_a_camera_turned_is_read_upright(tmp_path):
+    turned = Image.new("RGB", (8, 8))
+    turned.paste((255, 0, 0), (0, 0, 8, 2))
+    exif = turned.getexif()
+    exif[0x0112] = 3  # upside down
+    turned.save(tmp_path / "turned.jpg", exif=exif, quality=100)
+    content = (tmp_path / "turned.jpg").read_bytes()
+    files = {f"{split}/{label}/0.jpg": content for split in ("train", "test") for label in "ab"}
+    red = folder(make_folder(tmp_path / "a", files)).x_train[0][0]
+    assert red[-1].min() > 250 and red[0].max() < 5
+
+
+def test_an_image_with_too_many_pixels_is_named_as_that(tmp_path):
+    files = contents() | {"train/ant/9.png": encoded(Image.new("1", (10_000, 10_000)))}
+    with pytest.raises(CorruptError, match=r"train/ant/9.png has more than 89,478,485 pixels; scale it"):
+        folder(make_folder(tmp_path / "a", files))
+
+
+def test_two_encodings_of_one_name_are_one_class(tmp_path):
+    image = contents()["train/ant/0.png"]
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    files = {"train/tea/0.png": image, "test/tea/0.png": image}
+    files |= {f"train/{composed}/0.png": image, f"test/{decomposed}/0.png": image}
+    assert folder(make_folder(tmp_path / "a", files)).class_names == (composed, "tea")
