@@ -38,7 +38,7 @@ def chunk_losses(
     """
     data = [chunks] if isinstance(chunks, Mapping | Tensor) else read_chunks(chunks)
     pairs, counts = pairs_and_counts(data, loss_fn, count)
-    isolation = Isolation(unwrapped(model))
+    isolation = Isolation(unwrapped(model), loss_fn)
     return [
         ModelLoss(isolation, loss_fn, _usable(pair), counts[index] / sum(counts), index)
         for index, pair in enumerate(pairs)

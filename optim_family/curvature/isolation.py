@@ -4,11 +4,13 @@ Kept are buffers, the attributes of every module, hooks, and the random streams 
 """
 
 import contextlib
+import functools
+import inspect
 import random
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, final
@@ -84,12 +86,13 @@ class Isolation:
     several threads at a time; one that does runs alone, since torch has one stream for all threads.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, loss_fn: Callable[..., Any] | None = None) -> None:
         self.model = model
+        self.modules = all_modules(model, loss_fn)
         self.devices = tuple({p.device for p in model.parameters() if p.device.type == "cuda"})
         with contextlib.nullcontext() if _is_inside() else _turns.shared():
             self.seed, self.streams = torch.initial_seed(), RandomStreams.now(self.devices)
-        self.draws = any("Dropout" in type(m).__name__ and m.training for m in model.modules())
+        self.draws = any("Dropout" in type(m).__name__ and m.training for m in self.modules)
         with _lock:
             self.lock = _locks.setdefault(model, threading.RLock())
 
@@ -140,18 +143,22 @@ class Isolation:
             stack.enter_context(torch.enable_grad())
             for kind in {"cpu", *(p.device.type for p in self.model.parameters())}:
                 stack.enter_context(torch.autocast(kind, enabled=False))
-            stack.enter_context(_modules_kept(self.model))
+            stack.enter_context(_modules_kept(self.modules))
             _thread.inside = True
             stack.callback(setattr, _thread, "inside", False)
             yield
 
 
 @contextmanager
-def _modules_kept(model: nn.Module) -> Iterator[None]:
+def _modules_kept(kept: Sequence[nn.Module]) -> Iterator[None]:
     """Copies of the buffers and no hooks on gradients inside; each module's attributes are put back."""
-    modules = [(m.__dict__, dict(m.__dict__)) for m in model.modules()]
+    modules = [(m.__dict__, dict(m.__dict__)) for m in kept]
+    containers = [
+        (c, c.copy()) for _, before in modules for c in before.values() if type(c) in (list, dict, set)
+    ]
     clones: dict[int, Tensor] = {}
-    hooks = [(p._backward_hooks, dict(p._backward_hooks)) for p in model.parameters() if p._backward_hooks]
+    parameters = {id(p): p for m in kept for p in m.parameters(recurse=False)}.values()
+    hooks = [(p._backward_hooks, dict(p._backward_hooks)) for p in parameters if p._backward_hooks]
     try:
         for attributes, before in modules:
             buffers: Mapping[str, Tensor | None] = before["_buffers"]
@@ -171,6 +178,31 @@ def _modules_kept(model: nn.Module) -> Iterator[None]:
             for key in attributes.keys() - before.keys():
                 del attributes[key]
             attributes.update(before)
+        for container, content in containers:
+            container.clear()
+            container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+def all_modules(model: nn.Module, loss_fn: Callable[..., Any] | None = None) -> list[nn.Module]:
+    """Those of the model, and those to which its modules or the loss refer, as a teacher in a list."""
+    references: list[Any] = [model, loss_fn, getattr(loss_fn, "__self__", None)]
+    if isinstance(loss_fn, functools.partial):
+        references += [loss_fn.func, *loss_fn.args, *loss_fn.keywords.values()]
+    if inspect.isfunction(loss_fn):
+        names = inspect.getclosurevars(loss_fn)
+        references += [*names.nonlocals.values(), *names.globals.values(), *(loss_fn.__defaults__ or ())]
+    modules: dict[int, nn.Module] = {}
+    while references:
+        reference = references.pop()
+        if isinstance(reference, nn.Module) and id(reference) not in modules:
+            for module in reference.modules():
+                modules[id(module)] = module
+                references += [c for c in vars(module).values() if type(c) in (list, tuple, dict)]
+        elif type(reference) in (list, tuple):
+            references += [r for r in reference if isinstance(r, nn.Module)]
+        elif type(reference) is dict:
+            references += [r for r in reference.values() if isinstance(r, nn.Module)]
+    return [*modules.values()]
 
 
 @final

@@ -4,7 +4,7 @@ Each model stands in float64, its usual piecewise linear layers smooth, on two o
 eigenvector v of λ₁ the Rayleigh quotient vᵀ(∇L(w + hv) − ∇L(w − hv)) / 2h takes no second derivative.
 Parameters, buffers, gradients, modes and random numbers must be the same bits afterwards.
 
-    python results/models/sweep.py                 # every model, each in a process of its own; resumes
+    python results/models/sweep.py                 # every model, resumes
     python results/models/sweep.py timm/resnet18   # one
 """
 
@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import json
 import math
-import subprocess
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RECORDS, TABLE = HERE / "sweep.jsonl", HERE / "README.md"
-LIMIT = 400  # seconds for a model
+LIMIT = 150  # seconds for a model
 SIZES = (32, 64, 96, 128, 160, 224, 256)
 LARGEST = 30_000_000  # weights; a search keeps 25 vectors of so many numbers
 SMALL_NAMES = ("test_", "atto", "femto", "pico", "nano", "tiny", "mini", "small", "xxs", "18", "121")
@@ -177,8 +177,8 @@ def _from_timm(name: str) -> tuple[Any, Any, Any]:
                 model.eval()(torch.zeros(2, channels, size, size))
         except Exception:  # another size
             continue
-        x = torch.randn(4, channels, size, size, dtype=torch.float64)
-        return model.train(), _classify, (x, torch.arange(4))
+        x = torch.randn(2, channels, size, size, dtype=torch.float64)
+        return model.train(), _classify, (x, torch.arange(2))
     raise ValueError("no image size from 32 to 256 fits")
 
 
@@ -369,6 +369,20 @@ def write_table() -> None:
     TABLE.write_text("\n".join(lines) + "\n")
 
 
+def _in_a_process(label: str) -> dict[str, Any]:
+    """The row, from a forked process, so that a crash or a slow model costs one row."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(measure_one(label)))
+    process.start()
+    if receiver.poll(LIMIT):
+        with contextlib.suppress(EOFError):
+            return receiver.recv()
+    reason = f"more than {LIMIT} s on this machine" if process.is_alive() else "its process ended"
+    process.kill()
+    return {"model": label, "refused": reason}
+
+
 def main(labels: list[str]) -> None:
     """All models, or some of them."""
     if labels:
@@ -382,13 +396,7 @@ def main(labels: list[str]) -> None:
     )
     waiting = [label for label in names() if label not in done]
     for number, label in enumerate(waiting, 1):
-        try:
-            command = [sys.executable, __file__, label]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-            line = result.stdout.strip().splitlines()[-1] if result.stdout.strip() else ""
-            row = json.loads(line) if line else {"model": label, "refused": f"exit code {result.returncode}"}
-        except subprocess.TimeoutExpired:
-            row = {"model": label, "refused": f"more than {LIMIT} s on this machine"}
+        row = _in_a_process(label)
         with RECORDS.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(f"{number}/{len(waiting)} {label}: {row.get('refused') or row['check']}", flush=True)

@@ -391,6 +391,33 @@ def test_four_threads_read_what_one_reads() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class WithTeacher(nn.Module):
+    """Keeps a network out of its parameters in a list, and what it saw in another."""
+
+    def __init__(self, teacher: nn.Module) -> None:
+        super().__init__()
+        self.student, self.teacher, self.seen = nn.Linear(3, 2), [teacher], list[float]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(float(x.sum()))
+        return self.student(x) - self.teacher[0](x).detach()
+
+
+def test_a_network_in_a_list_or_in_the_loss_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    teacher, other, critic = (nn.BatchNorm1d(n) for n in (3, 2, 2))
+    model = WithTeacher(nn.Sequential(teacher, nn.Linear(3, 2)))
+    before = [m.running_mean.clone() for m in (teacher, other, critic) if m.running_mean is not None]
+
+    def loss(out: Tensor, y: Tensor, third: nn.Module = critic) -> Tensor:
+        return F.mse_loss(other(out), y) + third(out).square().sum()
+
+    measure(model, loss, [(torch.randn(8, 3), torch.randn(8, 2))], views=("raw",))
+    after = [m.running_mean for m in (teacher, other, critic)]
+    assert all(a is not None and torch.equal(a, b) for a, b in zip(after, before, strict=True))
+    assert model.seen == []
+
+
 def test_a_loss_next_to_the_rounding_of_its_dtype_is_not_checked_rather_than_blamed() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3, bias=False))
