@@ -31,7 +31,7 @@ SHAPES = {"a number": "o", "diagonal": "s", "Kronecker": "D", "none": "^"}
 @final
 @dataclass(frozen=True)
 class Row:
-    """What three runs of one member came to; lists have one number for each seed, NaN where there is none."""
+    """Results of three runs of one optimizer; lists have one number for each seed, NaN if it is missing."""
 
     label: str
     kind: str

@@ -1,10 +1,10 @@
-"""Who takes part, and how long: every member meets the same rates, the same decay and the same seeds."""
+"""The optimizers of the zoo: all with the same learning rates to choose from, the same decay and seeds."""
 
 from dataclasses import dataclass, field
 from typing import Any, final
 
 RATES = (3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-SHRINK = 1e-3  # share of the weights that decay removes in a step, where there is decay
+SHRINK = 1e-3  # fraction of the weights that decay removes in a step, if there is decay
 STEPS, EVERY, SEEDS = 600, 50, (0, 1, 2)
 TUNING_STEPS, TUNING_SEED = 200, 3
 SUBJECT = {"model": "bn_cnn", "data": "digits", "limit": 100, "rtol": 1e-2}
@@ -16,12 +16,12 @@ class Member:
     """One row of the table.
 
     Attributes:
-        optimizer: as `run --optimizer` takes it.
-        hyper: what differs from its defaults, apart from rate and decay.
-        lasting: steps for which a gradient lasts in a momentum through which the decay passes, too.
-        decay: none where it would pass through a metric that is not one number.
-        batch: mini-batch size, which is also that of the normalisation statistics.
-        metric: it has one.
+        optimizer: the name for `run --optimizer`.
+        hyper: hyper-parameters that differ from the defaults, except learning rate and decay.
+        lasting: 1 / (1 − β) if the decay passes through a momentum β, else 1.
+        decay: whether there is weight decay; not if it would pass through a metric that is no multiple of I.
+        batch: mini-batch size, also of the normalisation statistics.
+        metric: whether the optimizer has a metric.
     """
 
     optimizer: str
