@@ -138,7 +138,9 @@ def test_a_lost_process_is_a_reason_to_stop_with_a_checkpoint(single, monkeypatc
         real(packed)
 
     monkeypatch.setattr(process_group.dist, "all_reduce", fail)
-    with pytest.raises(Stopped, match=r"has ended or hangs \(Connection closed by peer\); the same"):
+    with pytest.raises(
+        Stopped, match=r"has ended or hangs \(Connection closed by peer\); repeat the command"
+    ):
         train(spec(), tmp_path / "run", process_group=single)
     assert read_run(tmp_path / "run").status["status"] == "stopped"
     assert checkpoint.load_latest(tmp_path / "run" / "checkpoints", print)[0] > 0
