@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from optim_family.figures.html import inline_svg, render
-from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, PALE, STYLE, save
+from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, PALE, applied, save
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.theory.trajectory import Trajectory
 from optim_family.theory.verify import Case, CaseResult, NumericCheck
@@ -38,10 +37,10 @@ def write(results: Sequence[CaseResult], folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for result in results:
-        drawn = figure(result)
-        if drawn is not None:
-            save(drawn, folder, result.case.name)
-        rows.append((result, drawn and inline_svg(drawn, result.case.name)))
+        fig = figure(result)
+        if fig:
+            save(fig, folder, result.case.name)
+        rows.append((result, fig and inline_svg(fig, result.case.name)))
     page = folder / "index.html"
     replace_atomically(page, render("verify.html", rows=rows))
     return page
@@ -51,13 +50,13 @@ def figure(result: CaseResult) -> Figure | None:
     """The figure of a case; None where it raised an error."""
     if result.failure:
         return None
-    with style.context(STYLE, after_reset=True):
-        drawn = Figure(figsize=(7.2, 4.2), layout="constrained")
-        axes = drawn.add_subplot()
-        result.case.draw(axes, result.evidence)
-        axes.set_title(result.case.claim, loc="left", wrap=True)
-        axes.legend()
-    return drawn
+    with applied():
+        fig = Figure(figsize=(7.2, 4.2), layout="constrained")
+        ax = fig.add_subplot()
+        result.case.draw(ax, result.evidence)
+        ax.set_title(result.case.claim, loc="left", wrap=True)
+        ax.legend()
+    return fig
 
 
 def line(index: int) -> dict[str, Any]:
@@ -67,8 +66,7 @@ def line(index: int) -> dict[str, Any]:
 
 def dots(index: int) -> dict[str, Any]:
     """The style of series number `index` of measured points."""
-    marker = MARKERS[index % len(MARKERS)]
-    return {"color": COLOURS[index % len(COLOURS)], "linestyle": "", "marker": marker, "markersize": 4}
+    return line(index) | {"linestyle": "", "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
 
 
 def error_case(
@@ -105,7 +103,8 @@ def edge_case(name: str, observe: Callable[[], Paths], low: float, high: float) 
 
     def checks(paths: Paths) -> Iterator[NumericCheck]:
         for label, path in paths.items():
-            yield NumericCheck(f"{label}: median of the ratio", path.late_ratio, low, high)
+            late = path.ratios[len(path.ratios) // 2 :]
+            yield NumericCheck(f"{label}: median of the ratio", float(late.median()), low, high)
 
     def draw(ax: Axes, paths: Paths) -> None:
         for index, (label, path) in enumerate(paths.items()):

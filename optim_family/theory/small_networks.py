@@ -1,15 +1,15 @@
 """The smallest network with normalisation, and scale-invariant losses."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
-from optim_family.theory.toys import Completion, Regression, Toy
+from optim_family.theory.flow import Loss
+from optim_family.theory.toys import Completion, Regression, Toy, gaussian
 
-Loss = Callable[[Tensor], Tensor]
+EXAMPLES, INPUTS, HIDDEN = 40, 10, 20
 
 
 @final
@@ -32,17 +32,11 @@ class Network:
     trained: bool
 
     @classmethod
-    def make(
-        cls, n: int = 40, inputs: int = 10, hidden: int = 20, *, trained: bool = False, seed: int = 0
-    ) -> "Network":
+    def make(cls, *, trained: bool = False) -> "Network":
         """Gaussian examples, targets and weights, float64."""
-        generator = torch.Generator().manual_seed(seed)
-
-        def draw(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-        x, y, weights = draw(n, inputs), draw(n), draw(hidden, inputs) / inputs**0.5
-        return cls(x, y, weights, draw(hidden) / hidden**0.5, trained)
+        draw = gaussian(seed=0)
+        x, y, weights = draw(EXAMPLES, INPUTS), draw(EXAMPLES), draw(HIDDEN, INPUTS) / INPUTS**0.5
+        return cls(x, y, weights, draw(HIDDEN) / HIDDEN**0.5, trained)
 
     def start(self) -> Tensor:
         """The trained weights at the start, as one vector [d]."""
@@ -58,25 +52,17 @@ class Network:
         return 0.5 * (torch.tanh(normalised) @ readout - self.y).square().mean()
 
 
-def scale_invariant(seed: int = 0) -> dict[str, tuple[Loss, Tensor]]:
+def scale_invariant() -> dict[str, tuple[Loss, Tensor]]:
     """Linear regression, matrix completion and a network, all with BN, each with random weights [d]."""
-    generator = torch.Generator().manual_seed(seed)
+    draw = gaussian(seed=0)
     problems: dict[str, Toy | Network] = {
         "regression": Regression.make(),
         "completion": Completion.make(),
         "network": Network.make(),
     }
-    losses: dict[str, tuple[Loss, Tensor]] = {}
-    for name, problem in problems.items():
-        start = torch.randn(problem.start().shape, generator=generator, dtype=torch.float64)
-        losses[name] = problem.loss, start
-    return losses
+    return {name: (problem.loss, draw(problem.start().shape)) for name, problem in problems.items()}
 
 
 def gradients(loss: Loss, points: Tensor) -> Tensor:
     """∇L at each of some points, [m, d] → [m, d]."""
-    rows = []
-    for point in points:
-        w = point.detach().clone().requires_grad_()
-        rows += torch.autograd.grad(loss(w), w)
-    return torch.stack(rows)
+    return torch.stack([torch.func.grad(loss)(point) for point in points])

@@ -15,7 +15,9 @@ are ours.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -61,23 +63,19 @@ class Regression(Toy):
     @classmethod
     def make(cls, n: int = 6, d: int = 12, *, tan_angle: float = 2.57, seed: int = 0) -> "Regression":
         """Gaussian examples and targets; n < d."""
-        generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(n, d, generator=generator, dtype=torch.float64)
-        y = torch.randn(n, generator=generator, dtype=torch.float64)
+        draw = gaussian(seed)
+        x, y, vector = draw(n, d), draw(n), draw(d)
         x, y = x - x.mean(0), y - y.mean()
-        kernel = torch.randn(d, generator=generator, dtype=torch.float64)
-        kernel = kernel - torch.linalg.pinv(x) @ (x @ kernel)
-        return cls(x, y, unit(kernel), tan_angle)
+        return cls(x, y, unit(vector - torch.linalg.pinv(x) @ (x @ vector)), tan_angle)
 
     def loss(self, w: Tensor) -> Tensor:
         """½ mean (f − y)²; x and y are centred, so that μ = 0 and μ_y = 0."""
-        return _mean_square(_normalised(self.x @ w, self.y) - self.y)
+        return _normalised_loss(self.x @ w, self.y)
 
     def minimiser(self, tan_angle: float) -> Tensor:
         """The interpolator at angle φ to the one of least norm, [d], of norm 1."""
         least = torch.linalg.pinv(self.x) @ self.y
-        w = least + tan_angle * torch.linalg.vector_norm(least) * self.kernel
-        return unit(w)
+        return unit(least + tan_angle * torch.linalg.vector_norm(least) * self.kernel)
 
     def start(self) -> Tensor:
         """The interpolator at angle φ₀."""
@@ -166,16 +164,14 @@ class Completion(Toy):
     @classmethod
     def make(cls, size: int = 5, rank: int = 2, *, seed: int = 0) -> "Completion":
         """A size × size matrix of rank 1, with `rank` observed entries in each row and each column."""
-        generator = torch.Generator().manual_seed(seed)
-        a, b = torch.randn(2, size, generator=generator, dtype=torch.float64)
-        left = torch.randn(size, rank, generator=generator, dtype=torch.float64)
+        draw = gaussian(seed)
+        (a, b), left = draw(2, size), draw(size, rank)
         offset = (torch.arange(size)[None, :] - torch.arange(size)[:, None]) % size
         return cls(torch.outer(a, b), offset < rank, left)
 
     def loss(self, w: Tensor) -> Tensor:
         """½ mean (f − M)² over the observed entries."""
-        target = self._centred(self.matrix)
-        return _mean_square(_normalised(self._centred(self.product(w)), target) - target)
+        return _normalised_loss(self._centred(self.product(w)), self._centred(self.matrix))
 
     def product(self, w: Tensor) -> Tensor:
         """UVᵀ, [(m + k) r] → [m, k]."""
@@ -186,8 +182,7 @@ class Completion(Toy):
         """U = `left`, and the V of least norm that fits every column."""
         columns = zip(self.matrix.T, self.observed.T, strict=True)
         right = torch.stack([torch.linalg.pinv(self.left[o]) @ column[o] for column, o in columns])
-        w = torch.cat([self.left, right]).flatten()
-        return unit(w)
+        return unit(torch.cat([self.left, right]).flatten())
 
     def sharpness(self, minimiser: Tensor) -> float:
         """λ₁ of (σ / ‖P̃‖)² Q K Q: P̃ the centred entries, K their tangent kernel, Q ⊥ 1 and P̃."""
@@ -232,16 +227,18 @@ class Parabolas(Toy):
         return 1 + float(minimiser[1]) ** 2
 
 
+def gaussian(seed: int) -> Callable[..., Tensor]:
+    """A function from a shape to Gaussian numbers, float64; each call continues the same random sequence."""
+    return partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def unit(w: Tensor) -> Tensor:
     """w / ‖w‖ along the last dimension: [..., d] → [..., d]."""
     direction: Tensor = w / torch.linalg.vector_norm(w, dim=-1, keepdim=True)
     return direction
 
 
-def _normalised(outputs: Tensor, reference: Tensor) -> Tensor:
-    """Outputs with mean 0, scaled to the variance of `reference`, which has mean 0 too."""
-    return outputs * torch.sqrt(reference.square().mean() / outputs.square().mean())
-
-
-def _mean_square(residual: Tensor) -> Tensor:
-    return 0.5 * residual.square().mean()
+def _normalised_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """½ mean (f − y)² where f are the outputs scaled to the variance of the targets; both have mean 0."""
+    normalised = outputs * torch.sqrt(targets.square().mean() / outputs.square().mean())
+    return 0.5 * (normalised - targets).square().mean()

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from optim_family import registry
+from optim_family.analysis.predictions import oscillation_variance
 from optim_family.curvature.hessian import Hessian
+from optim_family.sharpness.midpoint import midpoint
 from optim_family.sharpness.probe import Probe
 from optim_family.theory.flow import Loss, MinimizerManifold
 from optim_family.theory.toys import unit
@@ -55,11 +57,6 @@ class Trajectory:
     def effective_lr(self) -> Tensor:
         """ℓ = η / ((1 − ηλ) ρ²), [m]."""
         return self.lr / ((1 - self.eta_lambda) * self.weights.square().sum(1))
-
-    @property
-    def late_ratio(self) -> float:
-        """The median ratio over the second half."""
-        return float(self.ratios[len(self.ratios) // 2 :].median())
 
 
 def run_optimizer(
@@ -138,18 +135,18 @@ def start_at_edge(
         minimiser: θ, [d].
         lr: η.
         weight_decay: λ.
-        amplitude: of the oscillation, in units of the predicted a, a² = 2ηλ/(4 + q).
+        amplitude: of the oscillation, in units of the predicted one.
     """
     point = MinimizerManifold.through(loss, minimiser).at(minimiser)
     eta_lambda = lr * weight_decay
-    a = amplitude * math.sqrt(2 * eta_lambda / (4 + point.q))
+    a = amplitude * math.sqrt(oscillation_variance(eta_lambda, point.q))
     rho = math.sqrt(lr * point.sharpness / (2 * (1 - eta_lambda)))
     return rho * unit(minimiser + a * point.top)
 
 
 def midpoints(points: Tensor) -> Tensor:
     """The path without its oscillation: (θ_{t−1} + 2θ_t + θ_{t+1})/4, [t, d] → [t − 2, d]."""
-    return (points[:-2] + 2 * points[1:-1] + points[2:]) / 4
+    return midpoint(points[:-2], points[1:-1], points[2:])
 
 
 def oscillation(points: Tensor) -> Tensor:
@@ -163,7 +160,7 @@ def hessian_at(loss: Loss, point: Tensor) -> Hessian:
     return Hessian([lambda: loss(w)], [w], "retained")
 
 
-def sharpness_along(loss: Loss, points: Tensor, *, rtol: float = 1e-6) -> Tensor:
-    """ρ² λ₁(∇²L(w)) at each of some points, [m, d] → [m]."""
-    probe = Probe("spherical", rtol=rtol)
+def sharpness_along(loss: Loss, points: Tensor) -> Tensor:
+    """ρ² λ₁(∇²L(w)) at each of some points, to a relative error of 10⁻⁶: [m, d] → [m]."""
+    probe = Probe("spherical", rtol=1e-6)
     return torch.tensor([probe(hessian_at(loss, p), p).value for p in points], dtype=points.dtype)

@@ -10,15 +10,14 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
+from typing import Any, Generic, Self, TypeVar, final
+
+from matplotlib.axes import Axes
+from torch import Tensor
 
 from optim_family.curvature.precision import full_precision
 from optim_family.errors import one_line
 from optim_family.runs.record_log import finite
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from torch import Tensor
 
 E = TypeVar("E")
 
@@ -49,7 +48,7 @@ class NumericCheck:
         return cls(quantity, float(measured), expected - slack, expected + slack, expected)
 
     @classmethod
-    def vanishes(cls, quantity: str, errors: "Tensor | float", *, within: float) -> Self:
+    def vanishes(cls, quantity: str, errors: Tensor | float, *, within: float) -> Self:
         """Demand that an error, or the largest of a tensor of errors, is at most `within`."""
         measured = errors if isinstance(errors, float) else float(errors.abs().max())
         return cls(quantity, measured, -within, within, 0.0)
@@ -84,7 +83,7 @@ class Case(Generic[E]):
     name: str
     observe: Callable[[], E]
     checks: Callable[[E], Iterable[NumericCheck]]
-    draw: Callable[["Axes", E], None]
+    draw: Callable[[Axes, E], None]
 
     @property
     def claim(self) -> str:

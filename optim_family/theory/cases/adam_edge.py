@@ -7,7 +7,8 @@ ratio over the second half of 4000 steps.
 Source: J. Cohen et al., "Adaptive gradient methods at the edge of stability" (2022).
 """
 
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from optim_family.theory.page import Paths, edge_case
 from optim_family.theory.small_networks import Network
@@ -19,11 +20,8 @@ LR, STEPS, EVERY = 1e-2, 4000, 80
 def observe() -> Paths:
     """Run Adam, that is AdamW without decay."""
     network = Network.make(trained=True)
-    hyper: dict[str, Any] = {"lr": LR, "weight_decay": 0.0}
-    path = record_trajectory(
-        network.loss, network.start(), STEPS, "adamw", every=EVERY, measure_ratio=True, **hyper
-    )
-    return {"Adam": path}
+    record = partial(record_trajectory, network.loss, network.start(), STEPS, "adamw")
+    return {"Adam": record(every=EVERY, measure_ratio=True, lr=LR, weight_decay=0.0)}
 
 
 CASE: Final = edge_case("V11", observe, low=0.8, high=1.1)

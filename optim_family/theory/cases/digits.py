@@ -15,6 +15,7 @@ Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of no
 sharpness reduction", NeurIPS 2022, for the statement, on other networks and data; the settings are ours.
 """
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final, final
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
@@ -63,26 +63,23 @@ class RunTail:
     def of(cls, run: Run) -> "RunTail":
         """The tail of a run; empty if training accuracy never reaches 100 %."""
         view = "raw" if run.spec["norm"] == "none" else "spherical"
-        at = first_fit_index(run)
-        begin = run.columns.count if at is None else at
-        values, ratios = (column(run, f"{view}.{field}")[begin:] for field in ("value", "ratio"))
-        return cls(
-            [value / values[0] for value in values],
-            column(run, "test_accuracy")[begin:],
-            median(ratios) if ratios else torch.nan,
-        )
+        begin = first_fit_index(run)
+        fields = f"{view}.value", f"{view}.ratio", "test_accuracy"
+        values, ratios, accuracy = ([] if begin is None else column(run, field)[begin:] for field in fields)
+        return cls([value / values[0] for value in values], accuracy, median(ratios) if ratios else math.nan)
 
     @property
     def late(self) -> tuple[float, float]:
         """Sharpness and accuracy, medians over the last quarter; NaN if the tail is empty."""
-        pairs = self.sharpness, self.accuracy
-        sharpness, accuracy = (median(x[-max(1, len(x) // 4) :]) if x else torch.nan for x in pairs)
-        return sharpness, accuracy
+        if not self.accuracy:
+            return math.nan, math.nan
+        count = max(1, len(self.accuracy) // 4)
+        return median(self.sharpness[-count:]), median(self.accuracy[-count:])
 
     @property
     def gain(self) -> float:
         """Late test accuracy minus that of the first record."""
-        return self.late[1] - self.accuracy[0] if self.accuracy else torch.nan
+        return self.late[1] - self.accuracy[0] if self.accuracy else math.nan
 
 
 TailsBySetting = dict[str, list[RunTail]]
@@ -101,18 +98,9 @@ def run(setting: Mapping[str, Any], seed: int, folder: Path) -> Run:
     """Train once, as `optim-family run` does."""
     from optim_family.training.loop import train  # imports timm, which listing the cases does not need
 
-    hyper = registry.load("gd").Hyper(lr=setting["lr"], weight_decay=setting["weight_decay"])
-    spec = RunSpec(
-        optimizer="gd",
-        hyper=hyper.model_dump(),
-        model="bn_cnn",
-        norm=setting["norm"],
-        data="digits",
-        limit=200,
-        steps=STEPS,
-        every=EVERY,
-        seed=seed,
-    )
+    hyper = registry.load("gd").Hyper(lr=setting["lr"], weight_decay=setting["weight_decay"]).model_dump()
+    problem: dict[str, Any] = {"model": "bn_cnn", "norm": setting["norm"], "data": "digits", "limit": 200}
+    spec = RunSpec(optimizer="gd", hyper=hyper, **problem, steps=STEPS, every=EVERY, seed=seed)
     return read_run(train(spec, folder).path)
 
 
@@ -122,17 +110,16 @@ def checks(tails: TailsBySetting) -> Iterator[NumericCheck]:
         yield NumericCheck(f"{FULL}, seed {seed}: median of S / (2/ℓ)", tail.ratio, LOW, HIGH)
     for name, runs in tails.items():
         for seed, tail in zip(SEEDS, runs, strict=True):
-            bounds = (-torch.inf, FLATTER) if name == FULL else (AS_SHARP, torch.inf)
+            bounds = (-math.inf, FLATTER) if name == FULL else (AS_SHARP, math.inf)
             yield NumericCheck(f"{name}, seed {seed}: sharpness, late / at the fit", tail.late[0], *bounds)
-    for name, bounds in ((FULL, (RISE, torch.inf)), (NO_DECAY, (-torch.inf, RISE))):
+    for name, bounds in ((FULL, (RISE, math.inf)), (NO_DECAY, (-math.inf, RISE))):
         gain = fmean(tail.gain for tail in tails[name])
         yield NumericCheck(f"{name}: gain of test accuracy, mean of the seeds", gain, *bounds)
     for name in (NO_DECAY, NO_NORM):
         pairs = zip(tails[FULL], tails[name], strict=True)
         lead = min(full.late[1] - other.late[1] for full, other in pairs)
-        yield NumericCheck(
-            f"late test accuracy above that with {name}, the least of the seeds", lead, 0.0, torch.inf
-        )
+        quantity = f"late test accuracy above that with {name}, the least of the seeds"
+        yield NumericCheck(quantity, lead, 0.0, math.inf)
 
 
 def draw(ax: Axes, tails: TailsBySetting) -> None:

@@ -28,19 +28,18 @@ def observe() -> Errors:
     loss, start = scale_invariant()["regression"]
     errors: Errors = {}
     for name, optimizer in {"GD": "gd", "RMSprop": "rmsprop"}.items():
-        decayed, grown, plain = (
+        with_decay, with_growth, plain = (
             record_trajectory(loss, start, STEPS, optimizer, schedule=schedule, lr=LR, weight_decay=decay)
             for decay, schedule in ((DECAY, None), (0.0, f"growth:decay={DECAY}"), (0.0, None))
         )
-        norm_ratio = grown.weights.norm(dim=1) / decayed.weights.norm(dim=1)
+        norm_ratio = with_growth.weights.norm(dim=1) / with_decay.weights.norm(dim=1)
         decay = (1 - LR * DECAY) ** torch.arange(STEPS + 1, dtype=norm_ratio.dtype)
-        errors |= {
-            f"{name}: largest ‖θ − θ'‖": (decayed.directions - grown.directions).norm(dim=1),
-            f"{name}: ‖w'‖ (1 − ηλ)^t / ‖w‖ − 1": norm_ratio * decay - 1,
-            f"{name} with neither: largest ‖θ − θ'‖{CONTROL}": (decayed.directions - plain.directions).norm(
-                dim=1
-            ),
-        }
+        distance, control = (
+            (with_decay.directions - other.directions).norm(dim=1) for other in (with_growth, plain)
+        )
+        errors[f"{name}: largest ‖θ − θ'‖"] = distance
+        errors[f"{name}: ‖w'‖ (1 − ηλ)^t / ‖w‖ − 1"] = norm_ratio * decay - 1
+        errors[f"{name} with neither: largest ‖θ − θ'‖{CONTROL}"] = control
     return errors
 
 

@@ -27,7 +27,7 @@ from optim_family.theory.verify import Case, NumericCheck
 
 TAU, TIMES = 2.0, 125
 ETA_LAMBDAS = (3.2e-3, 1.6e-3, 8e-4, 4e-4)
-TOYS: Final = {"linear regression": "regression", "valley on S²": "valley"}
+TOYS = {"linear regression": "regression", "valley on S²": "valley"}
 TOLERANCE = 0.1  # of an exponent
 
 

@@ -18,8 +18,7 @@ sharpness reduction", NeurIPS 2022, for the setting and the flow; the closed for
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, final
+from typing import Final
 
 import torch
 from matplotlib.axes import Axes
@@ -31,64 +30,46 @@ from optim_family.theory.toys import Regression
 from optim_family.theory.trajectory import midpoints, record_trajectory, sharpness_along, start_at_edge
 from optim_family.theory.verify import Case, NumericCheck
 
-LR, WEIGHT_DECAY, TAU, TAN, TOLERANCE = 0.1, 0.002, 4.0, 2.57, 0.01
+LR, WEIGHT_DECAY, TAU, TOLERANCE = 0.1, 0.002, 4.0, 0.01
 EVERY = 250  # steps between two measurements
+CLOSED_FORM, MIDPOINTS = "S_min (1 + tan² φ₀ exp(−2τ))", "gradient descent, at midpoints"
 
 
-@final
-@dataclass(frozen=True)
-class SharpnessDecay:
-    """Sharpness along gradient descent.
-
-    Attributes:
-        tau: ηλt of the measurements, [m].
-        midpoint: S at the midpoints, [m].
-        even: S at the weights, after an even number of steps, [m].
-        odd: S at the weights one step later, [m].
-        expected: the closed form, [m].
-    """
-
-    tau: Tensor
-    midpoint: Tensor
-    even: Tensor
-    odd: Tensor
-    expected: Tensor
-
-
-def observe() -> SharpnessDecay:
-    """Run gradient descent from its edge."""
-    toy = Regression.make(n=6, d=12, tan_angle=TAN)
+def observe() -> tuple[Tensor, dict[str, Tensor]]:
+    """Run gradient descent from its edge; return ηλt, [m], and S there by label, [m] each."""
+    toy = Regression.make()
     start = start_at_edge(toy.loss, toy.start(), lr=LR, weight_decay=WEIGHT_DECAY)
     steps = round(TAU / (LR * WEIGHT_DECAY))
     path = record_trajectory(toy.loss, start, steps + 1, lr=LR, weight_decay=WEIGHT_DECAY)
     at = torch.arange(EVERY, steps + 1, EVERY)
-    return SharpnessDecay(
-        path.tau[at],
-        sharpness_along(toy.loss, midpoints(path.weights)[at - 1]),
-        sharpness_along(toy.loss, path.weights[at]),
-        sharpness_along(toy.loss, path.weights[at + 1]),
-        toy.sharpness_at(path.tau[at]),
-    )
+    return path.tau[at], {
+        CLOSED_FORM: toy.sharpness_at(path.tau[at]),
+        MIDPOINTS: sharpness_along(toy.loss, midpoints(path.weights)[at - 1]),
+        "at the weights, even steps": sharpness_along(toy.loss, path.weights[at]),
+        "at the weights, odd steps": sharpness_along(toy.loss, path.weights[at + 1]),
+    }
 
 
-def checks(decay: SharpnessDecay) -> Iterator[NumericCheck]:
+def checks(evidence: tuple[Tensor, dict[str, Tensor]]) -> Iterator[NumericCheck]:
     """S at three times, and the largest error over all times."""
+    times, sharpness = evidence
+    expected, measured = sharpness[CLOSED_FORM], sharpness[MIDPOINTS]
     for tau in (1.0, 2.0, 4.0):
-        at = int((decay.tau - tau).abs().argmin())
-        expected, measured = float(decay.expected[at]), float(decay.midpoint[at])
-        yield NumericCheck.equal(f"S at τ = {tau:g}", expected, measured, within=TOLERANCE)
-    errors, quantity = decay.midpoint / decay.expected - 1, "S: largest relative error"
-    yield NumericCheck.vanishes(f"{quantity} at {len(decay.tau)} times", errors, within=TOLERANCE)
+        at = int((times - tau).abs().argmin())
+        pair = float(expected[at]), float(measured[at])
+        yield NumericCheck.equal(f"S at τ = {tau:g}", *pair, within=TOLERANCE)
+    quantity = f"S: largest relative error at {len(times)} times"
+    yield NumericCheck.vanishes(quantity, measured / expected - 1, within=TOLERANCE)
 
 
-def draw(ax: Axes, decay: SharpnessDecay) -> None:
+def draw(ax: Axes, evidence: tuple[Tensor, dict[str, Tensor]]) -> None:
     """The closed form, and S at midpoints and at weights."""
-    ax.plot(decay.tau, decay.expected, label="S_min (1 + tan² φ₀ exp(−2τ))", **EXPECTED)
-    ax.plot(decay.tau, decay.midpoint, label="gradient descent, at midpoints", **dots(0))
-    ax.plot(decay.tau, decay.even, label="at the weights, even steps", **line(1))
-    ax.plot(decay.tau, decay.odd, label="at the weights, odd steps", **line(2))
+    times, sharpness = evidence
+    styles = EXPECTED, dots(0), line(1), line(2)
+    for (label, series), style in zip(sharpness.items(), styles, strict=True):
+        ax.plot(times, series, label=label, **style)
     ax.set(xlabel="τ = ηλt", ylabel="spherical sharpness S")
-    log_axis(ax, [decay.expected.tolist()])
+    log_axis(ax, [sharpness[CLOSED_FORM].tolist()])
 
 
 CASE: Final = Case("V5", observe, checks, draw)

@@ -9,8 +9,7 @@ Source: our own calculation.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final
 
 import torch
 from matplotlib.axes import Axes
@@ -25,37 +24,28 @@ LR, BETA2, STEPS, TOLERANCE = 0.01, 0.99, 2500, 1e-3
 CURVATURES = torch.tensor([0.5, 1.0, 7.0, 100.0], dtype=torch.float64)
 
 
-@final
-@dataclass(frozen=True)
-class QuadraticOrbits:
-    """Four quadratics at once: each weight has its own curvature.
+def observe() -> tuple[Tensor, Tensor]:
+    """Run RMSprop from x = 0.8 η on four quadratics at once: each weight has its own curvature.
 
-    Attributes:
-        x: all weights before every step and after the last, [t + 1, 4].
-        ratios: h/P over 2/η at the end, [4].
+    Returns:
+        All weights x before every step and after the last, [t + 1, 4].
+        The ratios of h/P to 2/η at the end, [4].
     """
-
-    x: Tensor
-    ratios: Tensor
-
-
-def observe() -> QuadraticOrbits:
-    """Run RMSprop from x = 0.8 η."""
     w = torch.full_like(CURVATURES, 0.8 * LR).requires_grad_()
     hyper: dict[str, Any] = {"weight_decay": 0.0, "eps": 1e-300, "preconditioning": "raw"}
     optimizer = registry.load("rmsprop")([w], lr=LR, beta2=BETA2, **hyper)
     steps = run_optimizer(lambda w: 0.5 * (CURVATURES * w * w).sum(), w, optimizer, STEPS)
-    x = [w.detach().clone() for _ in steps]
+    x = torch.stack([w.detach().clone() for _ in steps])
     geometry = optimizer.geometry()
-    return QuadraticOrbits(torch.stack(x), geometry.metric.power(-1) @ CURVATURES / geometry.threshold)
+    return x, geometry.metric.power(-1) @ CURVATURES / geometry.threshold
 
 
-def checks(orbits: QuadraticOrbits) -> Iterator[NumericCheck]:
+def checks(evidence: tuple[Tensor, Tensor]) -> Iterator[NumericCheck]:
     """Amplitude, period and ratio, each at the curvature with the largest error."""
-    last, before = orbits.x[-1], orbits.x[-2]
+    (*_, before, last), ratios = evidence
     yield NumericCheck.equal("2|x| / η", 1.0, worst(2 * last.abs() / LR), within=TOLERANCE)
     yield NumericCheck.equal("−x_{t+1} / x_t", 1.0, worst(-last / before), within=TOLERANCE)
-    yield NumericCheck.equal("η h / √v", 2.0, 2 * worst(orbits.ratios), within=TOLERANCE)
+    yield NumericCheck.equal("η h / √v", 2.0, 2 * worst(ratios), within=TOLERANCE)
 
 
 def worst(ratios: Tensor) -> float:
@@ -63,10 +53,11 @@ def worst(ratios: Tensor) -> float:
     return float(ratios[(ratios - 1).abs().argmax()])
 
 
-def draw(ax: Axes, orbits: QuadraticOrbits) -> None:
+def draw(ax: Axes, evidence: tuple[Tensor, Tensor]) -> None:
     """The amplitudes settle at η/2."""
+    x, _ = evidence
     for i, h in enumerate(CURVATURES.tolist()):
-        ax.plot(orbits.x[:, i].abs() / LR, label=f"h = {h:g}", **line(i))
+        ax.plot(x[:, i].abs() / LR, label=f"h = {h:g}", **line(i))
     ax.axhline(0.5, label="η/2", **EXPECTED)
     ax.set(xlabel="step", ylabel="|x| / η", ylim=(0, None))
 

@@ -13,6 +13,8 @@ Source: our own calculation.
 
 from typing import Any, Final
 
+from torch import Tensor
+
 from optim_family.theory.page import CONTROL, Errors, error_case
 from optim_family.theory.small_networks import scale_invariant
 from optim_family.theory.trajectory import record_trajectory
@@ -32,23 +34,18 @@ VARIANTS: Final[dict[str, tuple[str, tuple[float, float], dict[str, Any]]]] = {
 
 def observe() -> Errors:
     """‖θ_t − θ'_t‖ on linear regression with BN, [t + 1], for each optimizer."""
+    return {
+        quantity: (directions(1.0, *variant) - directions(C, *variant)).norm(dim=1)
+        for quantity, variant in VARIANTS.items()
+    }
+
+
+def directions(c: float, optimizer: str, powers: tuple[float, float], options: dict[str, Any]) -> Tensor:
+    """θ_t from weights c times as large, with η and λ times these powers of c, [t + 1, d]."""
     loss, start = scale_invariant()["regression"]
-    errors = {}
-    for quantity, (name, (power_lr, power_decay), options) in VARIANTS.items():
-        first, second = (
-            record_trajectory(
-                loss,
-                c * start,
-                STEPS,
-                name,
-                lr=LR * c**power_lr,
-                weight_decay=WEIGHT_DECAY * c**power_decay,
-                **options,
-            )
-            for c in (1.0, C)
-        )
-        errors[quantity] = (first.directions - second.directions).norm(dim=1)
-    return errors
+    lr, decay = LR * c ** powers[0], WEIGHT_DECAY * c ** powers[1]
+    path = record_trajectory(loss, c * start, STEPS, optimizer, lr=lr, weight_decay=decay, **options)
+    return path.directions
 
 
 CASE: Final = error_case("V4", observe, TOLERANCE, "distance of the two directions", control=1e-3)

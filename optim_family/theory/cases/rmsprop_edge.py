@@ -7,6 +7,7 @@ second half of 4000 steps.
 Source: J. Cohen et al., "Adaptive gradient methods at the edge of stability" (2022).
 """
 
+from functools import partial
 from typing import Any, Final
 
 from optim_family.theory.page import Paths, edge_case
@@ -19,20 +20,9 @@ LR, BETAS, STEPS, EVERY = 1e-3, (0.99, 0.999), 4000, 80
 def observe() -> Paths:
     """Run RMSprop with both β₂."""
     network = Network.make(trained=True)
-    raw: dict[str, Any] = {"lr": LR, "weight_decay": 0.0, "preconditioning": "raw"}
-    return {
-        f"β₂ = {beta:g}": record_trajectory(
-            network.loss,
-            network.start(),
-            STEPS,
-            "rmsprop",
-            every=EVERY,
-            measure_ratio=True,
-            beta2=beta,
-            **raw,
-        )
-        for beta in BETAS
-    }
+    hyper: dict[str, Any] = {"lr": LR, "weight_decay": 0.0, "preconditioning": "raw"}
+    record = partial(record_trajectory, network.loss, network.start(), STEPS, "rmsprop", **hyper)
+    return {f"β₂ = {beta:g}": record(every=EVERY, measure_ratio=True, beta2=beta) for beta in BETAS}
 
 
 CASE: Final = edge_case("V10", observe, low=0.9, high=1.15)

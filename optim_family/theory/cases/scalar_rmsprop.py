@@ -16,8 +16,7 @@ our own calculation.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final
 
 import torch
 from matplotlib.axes import Axes
@@ -34,27 +33,13 @@ LR, BETA, START, TIMES, TOLERANCE = 0.02, 0.9992, 1.5, (1, 2, 3, 4), 0.01
 EVERY = 50  # steps between two records
 
 
-@final
-@dataclass(frozen=True)
-class PathAndFlow:
-    """RMSprop and its flow.
+def observe() -> tuple[Trajectory, Tensor]:
+    """Run RMSprop, and integrate the flow on the loss.
 
-    Attributes:
-        path: of RMSprop; weights (x, u).
-        integrated: u of the flow integrated on the loss, at τ = 0 and the times.
+    Returns:
+        The path of RMSprop, whose weights are (x, u).
+        u of the flow at τ = 0 and at TIMES.
     """
-
-    path: Trajectory
-    integrated: Tensor
-
-    @property
-    def tau(self) -> Tensor:
-        """η²t of the path, [m]."""
-        return LR**2 * self.path.steps
-
-
-def observe() -> PathAndFlow:
-    """Run RMSprop, and integrate the flow."""
     toy, start = Parabolas(START), torch.tensor([LR / 2, START], dtype=torch.float64)
     hyper: dict[str, Any] = {"lr": LR, "beta2": BETA, "weight_decay": 0.0, "eps": 0.0}
     hyper |= {"moment": "scalar", "preconditioning": "raw"}
@@ -62,7 +47,7 @@ def observe() -> PathAndFlow:
     path = record_trajectory(toy.loss, start, steps, "rmsprop", every=EVERY, measure_ratio=True, **hyper)
     tau = torch.tensor([0, *TIMES], dtype=torch.float64)
     integrated = flow.integrate(toy.loss, toy.start(), tau, flow.scalar_rmsprop(LR, BETA))
-    return PathAndFlow(path, integrated.points[:, 1])
+    return path, integrated.points[:, 1]
 
 
 def coupling() -> float:
@@ -79,31 +64,27 @@ def _f(u: float) -> float:
     return 2 * math.log(u) + u**2 + 2 / coupling() * math.log(1 + u**2)
 
 
-def checks(evidence: PathAndFlow) -> Iterator[NumericCheck]:
+def checks(evidence: tuple[Trajectory, Tensor]) -> Iterator[NumericCheck]:
     """u of RMSprop and of the integrated flow, and the ratio, which is 1 throughout."""
+    path, integrated = evidence
     for tau in TIMES:
-        u = evidence.path.weights[int((evidence.tau - tau).abs().argmin()), 1]
+        u = path.weights[int((LR**2 * path.steps - tau).abs().argmin()), 1]
         yield NumericCheck.equal(f"u of RMSprop at τ = {tau}", closed_form(tau), float(u), within=TOLERANCE)
-    last = float(evidence.integrated[-1])
-    yield NumericCheck.equal(
-        f"u of the integrated flow at τ = {TIMES[-1]}", closed_form(TIMES[-1]), last, within=1e-6
-    )
-    ratios = evidence.path.ratios
+    quantity = f"u of the integrated flow at τ = {TIMES[-1]}"
+    yield NumericCheck.equal(quantity, closed_form(TIMES[-1]), float(integrated[-1]), within=1e-6)
+    ratios = path.ratios
     yield NumericCheck.equal("λ₁/√v over 2/η, the mean", 1.0, float(ratios.mean()), within=TOLERANCE)
     yield NumericCheck.vanishes("λ₁/√v over 2/η, farthest from 1", ratios - 1, within=TOLERANCE)
 
 
-def draw(ax: Axes, evidence: PathAndFlow) -> None:
-    """u against τ."""
+def draw(ax: Axes, evidence: tuple[Trajectory, Tensor]) -> None:
+    """u against τ = η²t."""
+    path, integrated = evidence
     tau = torch.linspace(0, TIMES[-1], 100)
     ax.plot(tau, [closed_form(float(t)) for t in tau], label="closed form of the flow", **EXPECTED)
-    ax.plot(evidence.tau[::5], evidence.path.weights[::5, 1], label="scalar RMSprop", **dots(0))
-    ax.plot(
-        (0, *TIMES),
-        evidence.integrated,
-        label="integrated flow",
-        **dots(1) | {"markersize": 9, "mfc": "none"},
-    )
+    ax.plot(LR**2 * path.steps[::5], path.weights[::5, 1], label="scalar RMSprop", **dots(0))
+    ring = dots(1) | {"markersize": 9, "mfc": "none"}
+    ax.plot((0, *TIMES), integrated, label="integrated flow", **ring)
     ax.set(xlabel="τ = η²t", ylabel="u, with λ₁ = 1 + u²")
 
 

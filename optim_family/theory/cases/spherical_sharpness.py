@@ -20,13 +20,15 @@ from torch import Tensor
 
 from optim_family.figures.style import GREY
 from optim_family.sharpness.probe import Probe
+from optim_family.theory.flow import Loss
 from optim_family.theory.page import dots, line
-from optim_family.theory.small_networks import Loss, gradients, scale_invariant
+from optim_family.theory.small_networks import gradients, scale_invariant
 from optim_family.theory.toys import unit
 from optim_family.theory.trajectory import hessian_at
 from optim_family.theory.verify import Case, NumericCheck
 
 NORMS, TOLERANCE = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0), 1e-8
+QUANTITIES = ("ρ² λ₁(H(w)) / λ₁(H(θ)) − 1", "⟨g, w⟩ / ‖g‖‖w‖", "‖Hw + g‖ / ‖g‖")
 
 
 @final
@@ -37,14 +39,12 @@ class ProbeVsDense:
     Attributes:
         probe: ρ² λ₁(H(w)) measured by the probe, [m].
         dense: λ₁(H(θ)) of the dense matrix.
-        along: |⟨g, w⟩| / (‖g‖ ‖w‖), [m].
-        mapped: ‖H w + g‖ / ‖g‖, [m].
+        errors: of QUANTITIES, [3, m].
     """
 
     probe: Tensor
     dense: float
-    along: Tensor
-    mapped: Tensor
+    errors: Tensor
 
 
 def observe() -> dict[str, ProbeVsDense]:
@@ -54,30 +54,25 @@ def observe() -> dict[str, ProbeVsDense]:
 
 def compare(loss: Loss, theta: Tensor) -> ProbeVsDense:
     """Compare at all norms along one direction θ [d]."""
+    points = torch.stack([rho * theta for rho in NORMS])
     values, along, mapped = [], [], []
-    for rho in NORMS:
-        w, hessian = rho * theta, hessian_at(loss, rho * theta)
-        g = gradients(loss, w[None])[0]
+    for rho, w, g in zip(NORMS, points, gradients(loss, points), strict=True):
+        hessian = hessian_at(loss, w)
         values.append(Probe("spherical", rtol=TOLERANCE / 10)(hessian, w).value)
         along.append(abs(g @ w) / (g.norm() * rho))
         mapped.append((hessian @ w + g).norm() / g.norm())
+    probe = torch.tensor(values, dtype=theta.dtype)
     dense = float(torch.linalg.eigvalsh(hessian_at(loss, theta).dense())[-1])
     return ProbeVsDense(
-        torch.tensor(values, dtype=theta.dtype), dense, torch.stack(along), torch.stack(mapped)
+        probe, dense, torch.stack([probe / dense - 1, torch.stack(along), torch.stack(mapped)])
     )
 
 
 def checks(by_loss: dict[str, ProbeVsDense]) -> Iterator[NumericCheck]:
     """The largest errors over all losses and norms."""
-    errors = {
-        "ρ² λ₁(H(w)) / λ₁(H(θ)) − 1": [
-            comparison.probe / comparison.dense - 1 for comparison in by_loss.values()
-        ],
-        "⟨g, w⟩ / ‖g‖‖w‖": [comparison.along for comparison in by_loss.values()],
-        "‖Hw + g‖ / ‖g‖": [comparison.mapped for comparison in by_loss.values()],
-    }
-    for quantity, of_losses in errors.items():
-        yield NumericCheck.vanishes(f"{quantity}, the largest", torch.stack(of_losses), within=TOLERANCE)
+    errors = torch.stack([comparison.errors for comparison in by_loss.values()], dim=1)  #  [3, losses, m]
+    for quantity, error in zip(QUANTITIES, errors, strict=True):
+        yield NumericCheck.vanishes(f"{quantity}, the largest", error, within=TOLERANCE)
 
 
 def draw(ax: Axes, by_loss: dict[str, ProbeVsDense]) -> None:

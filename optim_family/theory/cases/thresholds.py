@@ -28,6 +28,8 @@ from optim_family.theory.page import EXPECTED, line
 from optim_family.theory.trajectory import run_optimizer
 from optim_family.theory.verify import Case, NumericCheck
 
+Growth = tuple[Tensor, float | None]
+
 LR, BETA, TOLERANCE = 0.1, 0.9, 1e-3
 TINY = 1e-40  # a weight whose gradient vanishes next to ε
 SETTLE, STEPS = 300, 200  # until the momentum has settled, and to measure growth over
@@ -56,27 +58,18 @@ ROWS: Final = {
 }
 
 
-@final
-@dataclass(frozen=True)
-class Growth:
-    """Growth of an oscillation.
-
-    Attributes:
-        rates: the logarithm of its growth per step, at FACTORS times the expected threshold, [m].
-        declared: the threshold that the optimizer declares, times η; None if it declares none.
-    """
-
-    rates: Tensor
-    declared: float | None
-
-
 def observe() -> dict[str, Growth]:
     """Run every optimizer on all curvatures at once: each weight has its own."""
-    return {name: grow(row) for name, row in ROWS.items()}
+    return {name: measure_growth(row) for name, row in ROWS.items()}
 
 
-def grow(row: Row) -> Growth:
-    """The rates of one optimizer, relative to the last weight, which has no gradient."""
+def measure_growth(row: Row) -> Growth:
+    """Run one optimizer on all curvatures, and on a last weight without gradient as the reference.
+
+    Returns:
+        The logarithm of the growth of the oscillation per step, at FACTORS times the expected threshold, [m].
+        The threshold that the optimizer declares, times η; None if it declares none.
+    """
     curvature = torch.cat([FACTORS, torch.zeros(1)]) * (row.expected / LR)
     w = torch.full_like(curvature, TINY).requires_grad_()
     make: Any = registry.load(row.optimizer) if isinstance(row.optimizer, str) else row.optimizer
@@ -85,7 +78,7 @@ def grow(row: Row) -> Growth:
     sizes = [w.detach().abs() for _ in steps]
     rates = (sizes[-1] / sizes[SETTLE]).log() / STEPS
     declared = LR * optimizer.geometry().threshold if hasattr(optimizer, "geometry") else None
-    return Growth(rates[:-1] - rates[-1], declared)
+    return rates[:-1] - rates[-1], declared
 
 
 def crossing(rates: Tensor) -> float:
@@ -97,22 +90,20 @@ def crossing(rates: Tensor) -> float:
     return float(FACTORS[i - 1] + share * (FACTORS[i] - FACTORS[i - 1]))
 
 
-def checks(grown: dict[str, Growth]) -> Iterator[NumericCheck]:
+def checks(growths: dict[str, Growth]) -> Iterator[NumericCheck]:
     """The curvature at which each oscillation keeps its size, and the declared threshold."""
-    for name, growth in grown.items():
+    for name, (rates, declared) in growths.items():
         expected = ROWS[name].expected
-        measured = expected * crossing(growth.rates)
+        measured = expected * crossing(rates)
         yield NumericCheck.equal(f"{name}: η h where it stands still", expected, measured, within=TOLERANCE)
-        if growth.declared is not None:
-            yield NumericCheck.equal(
-                f"{name}: η · declared threshold", expected, growth.declared, within=1e-9
-            )
+        if declared is not None:
+            yield NumericCheck.equal(f"{name}: η · declared threshold", expected, declared, within=1e-9)
 
 
-def draw(ax: Axes, grown: dict[str, Growth]) -> None:
+def draw(ax: Axes, growths: dict[str, Growth]) -> None:
     """All rates cross zero at their threshold."""
-    for index, (name, growth) in enumerate(grown.items()):
-        ax.plot(FACTORS, growth.rates.exp(), label=f"{name}: {ROWS[name].expected:.5g}/η", **line(index))
+    for index, (name, (rates, _)) in enumerate(growths.items()):
+        ax.plot(FACTORS, rates.exp(), label=f"{name}: {ROWS[name].expected:.5g}/η", **line(index))
     ax.axhline(1, label="edge of stability", **EXPECTED)
     ax.set(xlabel="curvature / threshold", ylabel="growth of the oscillation per step")
 
