@@ -1,11 +1,10 @@
 """The subjects of `optim-family flow`: a figure, a table, and the numbers behind both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Final, final
 
-import torch
 from matplotlib.figure import Figure
 
 from optim_family.analysis.predictions import modulation_period
@@ -25,6 +24,7 @@ TITLES: Final = {
     "completion": "Matrix completion with BN, 5 × 5 of rank 1, 10 entries seen",
     "valley": "A winding valley on the sphere",
 }
+SYMBOLS: Final = {"sharpness": "S", "variance": "a²", "loss": "mean loss"}
 
 
 @final
@@ -52,37 +52,38 @@ class Demo:
 def sphere() -> Demo:
     """Gradient descent and the flow on a sphere, with a film."""
     scene = Scene.make()
-    expected, measured = float(scene.flow.sharpness[-1]), float(scene.sharpness[-1])
-    rows = [_row("S at the end", expected, measured), _row("ℓS at the end", 2.0, _ratio(scene))]
+    findings = {
+        "S at the end": (scene.flow.sharpness[-1], scene.sharpness[-1]),
+        "ℓS at the end": (2.0, scene.trajectory.effective_lr[-2] * scene.sharpness[-1]),
+    }
     settings = {"lr": scene.trajectory.lr, "shrink": scene.trajectory.eta_lambda, **asdict(scene.toy)}
-    return _demo("sphere", figure(scene), rows, settings, film=film(scene))
+    return _demo("sphere", figure(scene), settings, findings, film=film(scene))
 
 
 def toy(name: str) -> Demo:
     """Gradient descent on a toy compared with the flow."""
     comparison = compare(SETTINGS[name])
     setting = comparison.setting
-    rows = [
-        _row("S at the end", comparison.flow.sharpness[-1], comparison.sharpness[-1]),
-        _row("a² at the end", comparison.expected_variance[-1], comparison.variance[-1]),
-        _row("mean loss at the end", comparison.expected_loss[-1], comparison.loss[-1]),
-        _row("modulation period, steps", modulation_period(setting.eta_lambda), comparison.period),
-    ]
+    findings: dict[str, tuple[Any, Any]] = {
+        f"{SYMBOLS[name]} at the end": (comparison.predicted[name][-1], measured[-1])
+        for name, measured in comparison.measured.items()
+    }
+    findings["modulation period, steps"] = modulation_period(setting.eta_lambda), comparison.period
     settings = {"lr": setting.lr, "shrink": setting.eta_lambda, "end": setting.end}
-    return _demo(name, toy_figure(comparison, TITLES[name]), rows, settings, series=_series(comparison))
+    return _demo(name, toy_figure(comparison, TITLES[name]), settings, findings, series=_series(comparison))
 
 
 def convergence() -> Demo:
     """The distance to the flow against ηλ, over four values."""
     lengths = {name: distances(replace(setting, end=END), ETA_LAMBDAS) for name, setting in SETTINGS.items()}
-    rows = [
-        _row(f"exponent of ηλ, {name}, {points}", order, exponent(ETA_LAMBDAS, pairs[:, column]))
+    findings = {
+        f"exponent of ηλ, {name}, {points}": (order, exponent(ETA_LAMBDAS, column))
         for name, pairs in lengths.items()
-        for column, (points, order) in enumerate(ORDERS.items())
-    ]
+        for (points, order), column in zip(ORDERS.items(), pairs.T, strict=True)
+    }
     series = {name: dict(zip(ORDERS, pairs.T.tolist(), strict=True)) for name, pairs in lengths.items()}
     settings = {"shrinks": list(ETA_LAMBDAS), "end": END}
-    return _demo("convergence", convergence_figure(ETA_LAMBDAS, lengths), rows, settings, series=series)
+    return _demo("convergence", convergence_figure(ETA_LAMBDAS, lengths), settings, findings, series=series)
 
 
 def network(run: Run, drift: RunDrift) -> Demo:
@@ -97,13 +98,8 @@ def network(run: Run, drift: RunDrift) -> Demo:
             for row, at in zip(table, drift.checkpoints, strict=True)
         ],
     }
-    return Demo(
-        "network",
-        network_figure(drift, f"{label(run.spec)}; {shared_setting([run.spec])}"),
-        headers,
-        rows,
-        record,
-    )
+    title = f"{label(run.spec)}; {shared_setting([run.spec])}"
+    return Demo("network", network_figure(drift, title), headers, rows, record)
 
 
 SUBJECTS: Final[dict[str, Callable[[], Demo]]] = {
@@ -113,41 +109,28 @@ SUBJECTS: Final[dict[str, Callable[[], Demo]]] = {
 }
 
 
-def _row(quantity: str, predicted: Any, measured: Any) -> dict[str, Any]:
-    return {"quantity": quantity, "predicted": float(predicted), "measured": float(measured)}
-
-
 def _demo(
     stem: str,
-    drawn: Figure,
-    quantities: Sequence[dict[str, Any]],
+    figure: Figure,
     settings: dict[str, Any],
-    *,
+    findings: Mapping[str, tuple[Any, Any]],
     film: bytes | None = None,
-    **more: Any,
+    **series: Any,
 ) -> Demo:
-    rows = [[row["quantity"], f"{row['predicted']:.5g}", f"{row['measured']:.5g}"] for row in quantities]
-    record = {"settings": settings, "findings": list(quantities), **more}
-    return Demo(stem, drawn, list(quantities[0]), rows, record, film)
-
-
-def _ratio(scene: Scene) -> float:
-    """ℓS at the last midpoint."""
-    return float(scene.trajectory.effective_lr[-2] * scene.sharpness[-1])
+    """A demo whose table and record have the predicted and the measured value of each quantity."""
+    headers = ["quantity", "predicted", "measured"]
+    values = [
+        (quantity, float(predicted), float(measured)) for quantity, (predicted, measured) in findings.items()
+    ]
+    rows = [[quantity, f"{predicted:.5g}", f"{measured:.5g}"] for quantity, predicted, measured in values]
+    record = {"settings": settings, "findings": [dict(zip(headers, row, strict=True)) for row in values]}
+    return Demo(stem, figure, headers, rows, record | series, film)
 
 
 def _series(comparison: Comparison) -> dict[str, list[float]]:
     """The curves in the figure of a toy."""
-    series = {
-        "tau": comparison.flow.tau,
-        "q": comparison.flow.q,
-        "sharpness_flow": comparison.flow.sharpness,
-        "sharpness": comparison.sharpness,
-        "variance_flow": comparison.expected_variance,
-        "variance": comparison.variance,
-        "loss_flow": comparison.expected_loss,
-        "loss": comparison.loss,
-        "distance_iterates": comparison.distance,
-        "distance_midpoints": comparison.middle_distance,
-    }
-    return {name: torch.as_tensor(values).tolist() for name, values in series.items()}
+    series = {"tau": comparison.flow.tau, "q": comparison.flow.q}
+    for name, measured in comparison.measured.items():
+        series |= {f"{name}_flow": comparison.predicted[name], name: measured}
+    series |= {f"distance_{points}": at for points, at in zip(ORDERS, comparison.distances.T, strict=True)}
+    return {name: values.tolist() for name, values in series.items()}

@@ -33,6 +33,7 @@ KERNEL, SIMPLE = 1e-6, 1e-3
 # Distances from Γ, relative to a norm of 1: allowed for a minimiser, and reached by a projection.
 ON_GAMMA, RETRACTED = 1e-7, 1e-11
 NEWTON_STEPS = 30
+STEP_ERROR = 1e-6  # of a step of the solver, relative to a norm of 1
 
 
 @final
@@ -140,11 +141,10 @@ class MinimizerManifold:
     def _flow_point(self, point: Tensor, gradient: Tensor, values: Tensor, vectors: Tensor) -> FlowPoint:
         self._check(gradient, values)
         top, kernel = vectors[:, -1], vectors[:, : -self.codimension]
-        steepest = third_derivative(self.loss, point, top) / values[-1]
-        along = kernel @ (kernel.T @ steepest)
+        tangent = kernel @ (kernel.T @ (third_derivative(self.loss, point, top) / values[-1]))
         if self.spherical:  # λ₁ changes along the radius too, as 1/ρ²
-            along = along - (point @ along) * point
-        return FlowPoint(point, float(values[-1]), top, along, float(along @ along))
+            tangent = tangent - (point @ tangent) * point
+        return FlowPoint(point, float(values[-1]), top, tangent, float(tangent @ tangent))
 
     def _check(self, gradient: Tensor, values: Tensor) -> None:
         if self.codimension == 0:
@@ -180,9 +180,7 @@ class FlowPath:
     q: Tensor
 
 
-def integrate(
-    loss: Loss, start: Tensor, tau: Tensor, equation: FlowEquation = GRADIENT_DESCENT, *, rtol: float = 1e-6
-) -> FlowPath:
+def integrate(loss: Loss, start: Tensor, tau: Tensor, equation: FlowEquation = GRADIENT_DESCENT) -> FlowPath:
     """Integrate the flow from a minimiser, and evaluate it at some times.
 
     Args:
@@ -190,29 +188,29 @@ def integrate(
         start: ζ at the first time, [d], float64.
         tau: increasing times, [m], at least two.
         equation: which flow.
-        rtol: error of a step, relative to a norm of 1.
 
     Raises:
         FlowError: the start is not a minimiser, or λ₁ is not simple there or later.
     """
     gamma = MinimizerManifold.through(loss, start, spherical=equation.spherical)
-    points, refusals = [gamma.at(start)], [""]
+    points, reason = [gamma.at(start)], ""
 
     def field(_: float, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        nonlocal reason
         try:
             return equation.velocity(gamma.project(torch.from_numpy(y))).numpy()
         except FlowError as error:
             if np.isfinite(y).all():
-                refusals.append(f": {error}")
+                reason = f": {error}"
             return np.full_like(y, np.nan)  # the solver rejects the step, and tries a smaller one
 
-    solver = RK45(field, float(tau[0]), start.numpy(), float(tau[-1]), rtol=rtol, atol=rtol)
+    solver = RK45(field, float(tau[0]), start.numpy(), float(tau[-1]), rtol=STEP_ERROR, atol=STEP_ERROR)
     while solver.status == "running":
         if solver.step():
-            raise FlowError(f"the flow stops at τ = {solver.t:.6g}{refusals[-1]}")
-        between = solver.dense_output()
-        due = tau[(tau > solver.t_old) & (tau <= solver.t)]
-        points += [gamma.project(torch.from_numpy(between(float(time)))) for time in due]
+            raise FlowError(f"the flow stops at τ = {solver.t:.6g}{reason}")
+        interpolate = solver.dense_output()
+        times = tau[(tau > solver.t_old) & (tau <= solver.t)]
+        points += [gamma.project(torch.from_numpy(interpolate(float(time)))) for time in times]
         solver.y = gamma.project(torch.from_numpy(solver.y)).point.numpy()
     sharpness, q = torch.tensor([(point.sharpness, point.q) for point in points], dtype=torch.float64).T
     return FlowPath(tau, torch.stack([point.point for point in points]), sharpness, q)

@@ -6,12 +6,13 @@ large an oscillation, and the distance of the path from the flow.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, final
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from optim_family.analysis.predictions import mean_excess_loss, modulation_period, oscillation_variance
@@ -71,41 +72,32 @@ class Comparison:
     Attributes:
         setting: toy, step size and length.
         flow: at the points, [m].
-        sharpness: S at the midpoints, [m].
-        variance: a², [m].
-        loss: its mean, [m].
-        distance: ‖θ − ζ‖ of the iterates, [m].
-        middle_distance: of the midpoints, [m].
+        measured: by name `sharpness` S at the midpoints, `variance` a² and the mean `loss`, [m] each.
+        predicted: the same numbers by the flow, 2ηλ / (4 + q) and S ηλ / (4 + q), [m] each.
+        distances: ‖θ − ζ‖ of iterates and midpoints, [m, 2].
         modulation: log of a² over its prediction from a wide oscillation, at every step, [t].
     """
 
     setting: Setting
     flow: FlowPath
-    sharpness: Tensor
-    variance: Tensor
-    loss: Tensor
-    distance: Tensor
-    middle_distance: Tensor
+    measured: Mapping[str, Tensor]
+    predicted: Mapping[str, Tensor]
+    distances: Tensor
     modulation: Tensor
 
     @property
-    def expected_variance(self) -> Tensor:
-        """2ηλ / (4 + q), [m]."""
-        variance = np.vectorize(oscillation_variance)
-        return torch.from_numpy(variance(self.setting.eta_lambda, self.flow.q))
-
-    @property
-    def expected_loss(self) -> Tensor:
-        """S ηλ / (4 + q), [m]."""
-        loss = np.vectorize(mean_excess_loss)
-        return torch.from_numpy(loss(self.flow.sharpness, self.setting.eta_lambda, self.flow.q))
+    def rises(self) -> list[int]:
+        """The indices of the modulation after which it rises through 0."""
+        indices: list[int] = torch.nonzero((self.modulation[:-1] < 0) & (self.modulation[1:] >= 0))[
+            :, 0
+        ].tolist()
+        return indices
 
     @property
     def period(self) -> float:
-        """Of the modulation, in steps: the mean distance of its rises through 0; NaN for fewer than two."""
+        """Of the modulation, in steps: the mean distance of its rises; NaN for fewer than two."""
         before, after = self.modulation[:-1], self.modulation[1:]
-        rises = ((before < 0) & (after >= 0)).nonzero()[:, 0].tolist()
-        times = [t + float(before[t] / (before[t] - after[t])) for t in rises]
+        times = [t + float(before[t] / (before[t] - after[t])) for t in self.rises]
         return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else math.nan
 
 
@@ -115,16 +107,18 @@ def compare(setting: Setting, points: int = POINTS) -> Comparison:
     path = setting.descend(steps)
     at = _grid(window + 1, steps - window - 1, points)
     flow, middle, lengths = _against_flow(setting, path, at)
-    return Comparison(
-        setting,
-        flow,
-        sharpness_along(setting.toy.loss, middle),
-        _means(oscillation(path.directions).square().sum(1), at - 1, window),
-        _means(path.losses, at, window),
-        lengths[:, 0],
-        lengths[:, 1],
-        _modulation(setting),
-    )
+    measured = {
+        "sharpness": sharpness_along(setting.toy.loss, middle),
+        "variance": _means(oscillation(path.directions).square().sum(1), at - 1, window),
+        "loss": _means(path.losses, at, window),
+    }
+    loss = np.vectorize(mean_excess_loss)(flow.sharpness, setting.eta_lambda, flow.q)
+    predicted = {
+        "sharpness": flow.sharpness,
+        "variance": _predicted_variance(setting, flow.q),
+        "loss": torch.from_numpy(loss),
+    }
+    return Comparison(setting, flow, measured, predicted, lengths, _modulation(setting))
 
 
 def distances(
@@ -173,8 +167,12 @@ def _modulation(setting: Setting) -> Tensor:
     path = setting.descend(steps, WIDE)
     flow = _flow(setting, path.tau[1:-1:10])
     q = np.interp(path.tau[1:-1], flow.tau, flow.q)
-    expected = torch.from_numpy(np.vectorize(oscillation_variance)(setting.eta_lambda, q))
-    return (oscillation(path.directions).square().sum(1) / expected).log()
+    return (oscillation(path.directions).square().sum(1) / _predicted_variance(setting, q)).log()
+
+
+def _predicted_variance(setting: Setting, q: ArrayLike) -> Tensor:
+    """a² = 2ηλ / (4 + q), [m]."""
+    return torch.from_numpy(np.vectorize(oscillation_variance)(setting.eta_lambda, q))
 
 
 def _means(series: Tensor, at: Tensor, window: int) -> Tensor:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -14,82 +13,64 @@ from torch import Tensor
 
 from optim_family.analysis.predictions import mean_excess_loss, modulation_period, sharpness_floor
 from optim_family.figures.curves import plain_ticks
-from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, STYLE
+from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, applied
 from optim_family.theory.flow_comparison import ORDERS, Comparison, exponent
 from optim_family.theory.run_drift import CUTS, RunDrift
 
-MEASURED: Final[dict[str, Any]] = {
-    "color": COLOURS[0],
-    "linestyle": "",
-    "marker": "o",
-    "markersize": 3.5,
-    "label": "gradient descent",
+Style = dict[str, Any]
+
+MEASURED: Final[Style] = {"color": COLOURS[0], "linestyle": "", "marker": "o", "markersize": 3.5}
+PREDICTED: Final[Style] = {"color": COLOURS[1], "linestyle": "", "marker": "s", "mfc": "none"}
+CUT: Final[Style] = {"color": COLOURS[2], "linestyle": "", "marker": "D", "markersize": 4}
+FLOOR: Final[Style] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (5, 2))}
+EXPECTED: Final[Style] = {"color": "black", "linewidth": 1.2}
+# Heading, and formula of the prediction.
+PANELS: Final = {
+    "sharpness": ("Spherical sharpness S", "flow"),
+    "variance": ("Variance of the oscillation a²", "2ηλ / (4 + q)"),
+    "loss": ("Loss, mean over two modulation periods", "S ηλ / (4 + q)"),
 }
-PREDICTED: Final[dict[str, Any]] = {"color": COLOURS[1], "linestyle": "", "marker": "s", "mfc": "none"}
-CUT: Final[dict[str, Any]] = {"color": COLOURS[2], "linestyle": "", "marker": "D", "markersize": 4}
-FLOOR: Final[dict[str, Any]] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (5, 2))}
-EXPECTED: Final[dict[str, Any]] = {"color": "black", "linewidth": 1.2}
 
 
 def toy_figure(comparison: Comparison, title: str) -> Figure:
     """Sharpness, oscillation and loss against τ, and the modulation against steps."""
     setting, flow = comparison.setting, comparison.flow
     title = f"{title}; gradient descent, η = {setting.lr:g}, ηλ = {setting.eta_lambda:g}"
-    with _four_panels(title) as (drawn, axes):
-        for ax, measured, expected, formula, heading in (
-            (axes[0], comparison.sharpness, flow.sharpness, "flow", "Spherical sharpness S"),
-            (
-                axes[1],
-                comparison.variance,
-                comparison.expected_variance,
-                "2ηλ / (4 + q)",
-                "Variance of the oscillation a²",
-            ),
-            (
-                axes[2],
-                comparison.loss,
-                comparison.expected_loss,
-                "S ηλ / (4 + q)",
-                "Loss, mean over two modulation periods",
-            ),
-        ):
+    with _four_panels(title) as (figure, axes):
+        for ax, (name, (heading, formula)) in zip(axes, PANELS.items(), strict=False):
+            measured, predicted = comparison.measured[name], comparison.predicted[name]
             ax.set_title(heading, loc="left")
-            _draw_comparison(ax, flow.tau, measured, expected, formula)
+            ax.plot(flow.tau, measured, label="gradient descent", **MEASURED)
+            ax.plot(flow.tau, predicted, label=formula, **EXPECTED)
+            both = torch.cat([predicted, measured])
+            low, high = float(both.min()), float(both.max())
+            # Wide limits, so that agreement to one per cent looks like it.
+            ax.set(yscale="log", ylim=(low / 1.2, high * 1.2), xlabel="τ = ηλt")
+            plain_ticks(ax, math.log10(1.44 * high / low))
+            ax.legend()
         _draw_modulation(axes[3], comparison)
-    return drawn
+    return figure
 
 
 @contextmanager
 def _four_panels(title: str) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure of four panels, in the style of all figures."""
-    with style.context(STYLE, after_reset=True):
-        drawn = Figure(figsize=(11, 6.6), layout="constrained")
-        drawn.suptitle(title, x=0.01, ha="left", fontweight="bold")
-        yield drawn, list(drawn.subplots(2, 2).flat)
-
-
-def _draw_comparison(ax: Axes, tau: Tensor, measured: Tensor, expected: Tensor, formula: str) -> None:
-    ax.plot(tau, measured, **MEASURED)
-    ax.plot(tau, expected, **EXPECTED, label=formula)
-    both = torch.cat([expected, measured])
-    low, high = float(both.min()), float(both.max())
-    # Wide limits, so that agreement to one per cent looks like it.
-    ax.set(yscale="log", ylim=(low / 1.2, high * 1.2), xlabel="τ = ηλt")
-    plain_ticks(ax, math.log10(1.44 * high / low))
-    ax.legend()
+    with applied():
+        figure = Figure(figsize=(11, 6.6), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        yield figure, list(figure.subplots(2, 2).flat)
 
 
 def _draw_modulation(ax: Axes, comparison: Comparison) -> None:
     """log of a² over its prediction, from too wide an oscillation, and lines at the predicted period."""
-    period, steps = (
-        modulation_period(comparison.setting.eta_lambda),
-        torch.arange(len(comparison.modulation)) + 1,
-    )
+    period = modulation_period(comparison.setting.eta_lambda)
+    steps = range(1, len(comparison.modulation) + 1)
     ax.set_title("Modulation: log a² / expected, from too wide an oscillation", loc="left")
     ax.plot(steps, comparison.modulation, color=COLOURS[0])
     ax.axhline(0, color=GREY, linewidth=0.8)
-    rises = (comparison.modulation[:-1] < 0) & (comparison.modulation[1:] >= 0)
-    first = float(steps[1:][rises][0]) if rises.any() else 0.0
+    first = (
+        comparison.rises[0] + 2 if comparison.rises else 0
+    )  # the step after a² rises through its prediction
     label = f"every π / √(2ηλ) = {period:.1f} steps; measured {comparison.period:.1f}"
     for count in range(int((len(steps) - first) / period) + 1):
         ax.axvline(first + count * period, label=label if not count else None, **EXPECTED, linestyle=":")
@@ -100,13 +81,12 @@ def _draw_modulation(ax: Axes, comparison: Comparison) -> None:
 
 def network_figure(drift: RunDrift, title: str) -> Figure:
     """A run past its edge: S, its slope, the mean loss, and q by its cut-off."""
-    with _four_panels(title) as (drawn, axes):
-        for ax, draw in zip(
-            axes, (_draw_sharpness, _draw_slopes, _draw_mean_loss, _draw_removed), strict=True
-        ):
+    panels = _draw_sharpness, _draw_slopes, _draw_mean_loss, _draw_removed
+    with _four_panels(title) as (figure, axes):
+        for ax, draw in zip(axes, panels, strict=True):
             draw(ax, drift)
             ax.legend(loc="center right" if draw is _draw_slopes else "best")
-    return drawn
+    return figure
 
 
 def _draw_sharpness(ax: Axes, drift: RunDrift) -> None:
@@ -122,31 +102,32 @@ def _draw_sharpness(ax: Axes, drift: RunDrift) -> None:
 
 
 def _draw_slopes(ax: Axes, drift: RunDrift) -> None:
-    rows = _columns(drift)
+    columns = _columns(drift)
     ax.set_title("Slope d log S / dτ", loc="left")
-    measured = {**MEASURED, "label": "measured, ± standard error"}
-    ax.errorbar(rows["tau"], rows["slope_measured"], rows["slope_error"], **measured)
+    slopes = columns["slope_measured"], columns["slope_error"]
+    ax.errorbar(columns["tau"], *slopes, label="measured, ± standard error", **MEASURED)
     label = f"−2q / (4 + q), {len(drift.checkpoints[0].q)} eigenvectors removed"
-    ax.plot(rows["tau"], rows["slope_predicted"], label=label, **PREDICTED)
+    ax.plot(columns["tau"], columns["slope_predicted"], label=label, **PREDICTED)
     label = f"the same, |curvature| below {CUTS[-1]:g} λ₁"
-    ax.plot(rows["tau"], rows["slope_smallest_cut"], label=label, **CUT)
+    ax.plot(columns["tau"], columns["slope_smallest_cut"], label=label, **CUT)
     ax.axhline(-2, label="steepest drift", **FLOOR)
     ax.set(ylim=(-2.3, 0.3), xlabel="τ = ηλt")
 
 
 def _draw_mean_loss(ax: Axes, drift: RunDrift) -> None:
-    rows = _columns(drift)
+    columns = _columns(drift)
     ax.set_title("Mean training loss", loc="left")
-    ax.plot(rows["tau"], rows["loss_measured"], **{**MEASURED, "label": "measured"})
-    ax.plot(rows["tau"], rows["loss_predicted"], label="S ηλ / (4 + q)", **PREDICTED)
+    ax.plot(columns["tau"], columns["loss_measured"], label="measured", **MEASURED)
+    ax.plot(columns["tau"], columns["loss_predicted"], label="S ηλ / (4 + q)", **PREDICTED)
     label = "S ηλ (2 + s) / 8, s the measured slope"
-    ax.plot(rows["tau"], rows["loss_from_slope"], color="black", label=label)
-    largest = [mean_excess_loss(sharpness, drift.eta_lambda) for sharpness in rows["sharpness"]]
-    ax.plot(rows["tau"], largest, label="S ηλ / 4", **FLOOR)
+    ax.plot(columns["tau"], columns["loss_from_slope"], color="black", label=label)
+    largest = [mean_excess_loss(sharpness, drift.eta_lambda) for sharpness in columns["sharpness"]]
+    ax.plot(columns["tau"], largest, label="S ηλ / 4", **FLOOR)
     ax.set(yscale="log", xlabel="τ = ηλt")
 
 
 def _columns(drift: RunDrift) -> dict[str, list[float]]:
+    """`drift.rows()` by column."""
     rows = drift.rows()
     return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -166,13 +147,13 @@ def _draw_removed(ax: Axes, drift: RunDrift) -> None:
 
 def convergence_figure(eta_lambdas: Sequence[float], lengths: Mapping[str, Tensor]) -> Figure:
     """`draw_convergence` as a figure."""
-    with style.context(STYLE, after_reset=True):
-        drawn = Figure(figsize=(8, 5), layout="constrained")
-        ax = drawn.add_subplot()
+    with applied():
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        ax = figure.add_subplot()
         ax.set_title("Largest distance of the path to the flow", loc="left")
         draw_convergence(ax, eta_lambdas, lengths)
         ax.legend()
-    return drawn
+    return figure
 
 
 def draw_convergence(ax: Axes, eta_lambdas: Sequence[float], lengths: Mapping[str, Tensor]) -> None:
@@ -185,17 +166,11 @@ def draw_convergence(ax: Axes, eta_lambdas: Sequence[float], lengths: Mapping[st
     """
     roots = [eta_lambda**0.5 for eta_lambda in eta_lambdas]
     for index, (name, pairs) in enumerate(lengths.items()):
-        colour = COLOURS[index % len(COLOURS)]
-        for hollow, (points, column) in enumerate(zip(ORDERS, pairs.T, strict=True)):
+        style: Style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index], "markersize": 6}
+        faces = style["color"], "white"
+        for points, column, dashes, face in zip(ORDERS, pairs.T, DASHES[:2], faces, strict=True):
             label = f"{name}, {points}: (ηλ)^{exponent(eta_lambdas, column):.2f}"
-            face = "white" if hollow else colour
-            look: dict[str, Any] = {
-                "marker": MARKERS[index],
-                "markersize": 6,
-                "mfc": face,
-                "linestyle": DASHES[hollow],
-            }
-            ax.plot(roots, column, color=colour, label=label, **look)
+            ax.plot(roots, column, label=label, linestyle=dashes, mfc=face, **style)
     ax.set(xscale="log", yscale="log", xlabel="√(ηλ)", ylabel="largest distance to the flow")
     ax.set_xticks(roots, [f"{root:.2g}" for root in roots])
     ax.xaxis.set_minor_formatter(NullFormatter())

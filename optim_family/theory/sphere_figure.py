@@ -7,7 +7,7 @@ from typing import Any, Final, final
 
 import numpy as np
 import torch
-from matplotlib import colormaps, patheffects, style
+from matplotlib import colormaps, patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from optim_family.figures.curves import plain_ticks
-from optim_family.figures.style import COLOURS, GREY, STYLE
+from optim_family.figures.style import COLOURS, GREY, applied
 from optim_family.theory.sphere import SETTLED, Array, Camera, Scene
 
 CAMERA: Final = Camera()
@@ -72,32 +72,30 @@ class AnimatedLine:
 
 def figure(scene: Scene) -> Figure:
     """The sphere, with sharpness and loss against τ on its right."""
-    drawn, lines = _compose(scene)
-    for growing in lines:
-        growing.show(len(scene.trajectory.tau) - 1)
-    return drawn
+    fig, lines = _compose(scene)
+    for line in lines:
+        line.show(len(scene.trajectory.tau) - 1)
+    return fig
 
 
 def film(scene: Scene) -> bytes:
     """The same, one frame a step, as an animated GIF."""
-    drawn, lines = _compose(scene)
-    for growing in lines:
-        growing.line.set_animated(True)
-    canvas: Any = FigureCanvasAgg(drawn)
-    drawn.set_dpi(FILM_DPI)
-    with style.context(STYLE, after_reset=True):
-        canvas.draw()
-        ground = canvas.copy_from_bbox(drawn.bbox)
-        frames = [_frame(canvas, ground, lines, step) for step in range(len(scene.trajectory.tau))]
-    return _gif(frames)
-
-
-def _frame(canvas: Any, ground: Any, lines: Sequence[AnimatedLine], step: int) -> Image.Image:
-    canvas.restore_region(ground)
+    fig, lines = _compose(scene)
     for line in lines:
-        line.show(step)
-        canvas.figure.draw_artist(line.line)
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+        line.line.set_animated(True)
+    canvas: Any = FigureCanvasAgg(fig)
+    fig.set_dpi(FILM_DPI)
+    frames = []
+    with applied():
+        canvas.draw()
+        background = canvas.copy_from_bbox(fig.bbox)
+        for step in range(len(scene.trajectory.tau)):
+            canvas.restore_region(background)
+            for line in lines:
+                line.show(step)
+                fig.draw_artist(line.line)
+            frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
+    return _gif(frames)
 
 
 def _gif(frames: Sequence[Image.Image]) -> bytes:
@@ -115,30 +113,29 @@ def _gif(frames: Sequence[Image.Image]) -> bytes:
 
 def _compose(scene: Scene) -> tuple[Figure, list[AnimatedLine]]:
     """The figure and its animated lines, those on top last."""
-    with style.context(STYLE, after_reset=True):
-        drawn = Figure(figsize=(11, 6.2))
-        drawn.text(0.012, 0.975, HEADING, va="top", fontsize=12, fontweight="bold")
-        drawn.text(0.012, 0.93, KEY, va="top", color=GREY)
-        sphere = drawn.add_axes((0.0, 0.0, 0.555, 0.9))
-        above = drawn.add_axes((0.62, 0.505, 0.36, 0.33))
-        below = drawn.add_axes((0.62, 0.08, 0.36, 0.33), sharex=above)
+    with applied():
+        fig = Figure(figsize=(11, 6.2))
+        fig.text(0.012, 0.975, HEADING, va="top", fontsize=12, fontweight="bold")
+        fig.text(0.012, 0.93, KEY, va="top", color=GREY)
+        sphere = fig.add_axes((0.0, 0.0, 0.555, 0.9))
+        above = fig.add_axes((0.62, 0.505, 0.36, 0.33))
+        below = fig.add_axes((0.62, 0.08, 0.36, 0.33), sharex=above)
         draw_sphere(sphere, scene)
         lines = [*draw_paths(sphere, scene), *draw_sharpness(above, scene), *draw_loss(below, scene)]
-    return drawn, lines
+    return fig, lines
 
 
 def draw_sphere(ax: Axes, scene: Scene) -> None:
     """The sphere, dark where the loss is high, with contours and the valley."""
     points, depth = CAMERA.disc(PIXELS)
-    inside = np.isfinite(depth)
     loss = scene.toy.loss(torch.from_numpy(np.nan_to_num(points, nan=1.0))).numpy()
     image = colormaps["bone_r"](0.02 + 0.5 * np.sqrt(np.minimum(loss / LEVELS[-1], 1)))
     image[..., :3] *= (0.84 + 0.16 * np.nan_to_num(depth))[..., None]
     disc = Circle((0, 0), 1, transform=ax.transData)
     box = (-1, 1, -1, 1)
     ax.imshow(image, extent=box, origin="lower", interpolation="bilinear").set_clip_path(disc)
-    levels = np.where(inside, loss, np.nan)
-    ax.contour(levels, LEVELS, extent=box, colors="#40506a", linewidths=0.5, alpha=0.6)
+    inside = np.where(np.isfinite(depth), loss, np.nan)
+    ax.contour(inside, LEVELS, extent=box, colors="#40506a", linewidths=0.5, alpha=0.6)
     draw_valley(ax, scene).set_clip_path(disc)
     for word, x, y in LABELS:
         ax.text(x, y, word, ha="center", va="center", fontsize=13, fontweight="bold", color=PATH["color"])
@@ -190,9 +187,9 @@ def draw_sharpness(ax: Axes, scene: Scene) -> list[AnimatedLine]:
 def draw_loss(ax: Axes, scene: Scene) -> list[AnimatedLine]:
     """The loss of the path, and its mean as the flow predicts it."""
     path, flow = scene.trajectory, scene.flow
-    expected = _pairs(flow.tau, flow.sharpness * path.eta_lambda / (4 + flow.q))
+    mean = _pairs(flow.tau, flow.sharpness * path.eta_lambda / (4 + flow.q))
     lines = [
-        _animated_line(ax, expected, SETTLED, label="its mean, by the flow: S ηλ / (4 + q)", **FLOW),
+        _animated_line(ax, mean, SETTLED, label="its mean, by the flow: S ηλ / (4 + q)", **FLOW),
         _animated_line(ax, _pairs(path.tau, path.losses), label="gradient descent", **CURVE),
     ]
     ax.set_title("Loss", loc="left")

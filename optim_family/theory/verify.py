@@ -62,7 +62,9 @@ class NumericCheck:
     def demand(self) -> tuple[str, str]:
         """Expected value and tolerance: ("1.3069", "1 %"), ("0", "1e-12") or ("0.9 to 1.15", "")."""
         if self.expected is None:
-            return _range(self.low, self.high), ""
+            if math.isinf(self.low):
+                return f"at most {self.high:g}", ""
+            return f"at least {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}", ""
         slack = self.high - self.expected
         share = slack / abs(self.expected) if self.expected else 0.0
         return f"{self.expected:.5g}", f"{100 * share:.3g} %" if share > 1e-4 else f"{slack:.1g}"
@@ -141,15 +143,15 @@ class CaseResult:
 
 def run_case(case: Case[Any]) -> CaseResult:
     """Run a case; an error becomes its `failure`, so that the other cases still run."""
-    begin, evidence, failure = time.perf_counter(), None, ""
-    checks: tuple[NumericCheck, ...] = ()
+    begin = time.perf_counter()
     try:
         with full_precision():
             evidence = case.observe()
         checks = tuple(case.checks(evidence))
     except Exception as error:
-        evidence, failure = None, f"{type(error).__name__}: {one_line(error)}"
-    return CaseResult(case, checks, time.perf_counter() - begin, evidence, failure)
+        failure = f"{type(error).__name__}: {one_line(error)}"
+        return CaseResult(case, (), time.perf_counter() - begin, failure=failure)
+    return CaseResult(case, checks, time.perf_counter() - begin, evidence)
 
 
 HEADERS = ["case", "claim", "expected", "measured", "tolerance", "", "s"]
@@ -168,9 +170,3 @@ def rows(results: Iterable[CaseResult]) -> list[list[str]]:
             outcome = "holds" if check.holds else "fails"
             table.append(["", check.quantity, expected, f"{check.measured:.5g}", tolerance, outcome, ""])
     return table
-
-
-def _range(low: float, high: float) -> str:
-    if math.isinf(low):
-        return f"at most {high:g}"
-    return f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"

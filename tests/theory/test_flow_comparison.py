@@ -30,15 +30,15 @@ def off(measured, expected):
 
 def test_sharpness_variance_and_loss_are_the_predicted_ones(comparison):
     slack = 2 * math.sqrt(comparison.setting.eta_lambda)
-    assert off(comparison.sharpness, comparison.flow.sharpness) < slack
-    assert off(comparison.variance, comparison.expected_variance) < slack
-    assert off(comparison.loss, comparison.expected_loss) < slack
+    assert comparison.predicted["sharpness"] is comparison.flow.sharpness
+    for name in ("sharpness", "variance", "loss"):
+        assert off(comparison.measured[name], comparison.predicted[name]) < slack
 
 
 def test_half_of_the_prediction_would_not_do(comparison):
     slack = 2 * math.sqrt(comparison.setting.eta_lambda)
-    assert off(comparison.variance, comparison.expected_variance / 2) > 5 * slack
-    assert off(comparison.loss, 2 * comparison.expected_loss) > 5 * slack
+    assert off(comparison.measured["variance"], comparison.predicted["variance"] / 2) > 5 * slack
+    assert off(comparison.measured["loss"], 2 * comparison.predicted["loss"]) > 5 * slack
 
 
 def test_the_modulation_has_its_period(comparison):
@@ -46,9 +46,10 @@ def test_the_modulation_has_its_period(comparison):
 
 
 def test_the_iterates_are_an_amplitude_away_from_the_flow_and_the_midpoints_much_less(comparison):
-    amplitude = comparison.expected_variance.max().sqrt()
-    assert comparison.distance.max() < 1.5 * amplitude
-    assert comparison.middle_distance.max() < 0.5 * amplitude
+    amplitude = comparison.predicted["variance"].max().sqrt()
+    iterates, middles = comparison.distances.T
+    assert iterates.max() < 1.5 * amplitude
+    assert middles.max() < 0.5 * amplitude
 
 
 def test_the_distance_to_the_flow_shrinks_with_the_root_of_the_decay():
@@ -78,6 +79,6 @@ def test_the_period_is_that_of_a_sine():
     t = torch.arange(200, dtype=torch.float64)
     wave = torch.sin(2 * math.pi * t / 33.3 + 1)
     nothing = torch.zeros(1)
-    comparison = Comparison(SETTINGS["valley"], FlowPath(*[nothing] * 4), *[nothing] * 5, modulation=wave)
+    comparison = Comparison(SETTINGS["valley"], FlowPath(*[nothing] * 4), {}, {}, nothing, modulation=wave)
     assert comparison.period == pytest.approx(33.3, rel=1e-3)
     assert math.isnan(replace(comparison, modulation=wave[:20]).period)

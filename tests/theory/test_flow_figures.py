@@ -22,8 +22,9 @@ def falling(rate, noise=0.0):
 def comparison():
     flow = FlowPath(TAU, torch.zeros(9, 3), falling(1.0), falling(2.0))
     wave = torch.cos(2 * torch.pi * torch.arange(400, dtype=torch.float64) / PERIOD)
-    measured = falling(1.0, 0.01), falling(0.5), falling(0.4), falling(0.1), falling(0.1)
-    return Comparison(SETTINGS["valley"], flow, *measured, modulation=wave)
+    measured = {"sharpness": falling(1.0, 0.01), "variance": falling(0.5), "loss": falling(0.4)}
+    predicted = {"sharpness": flow.sharpness, "variance": falling(0.6), "loss": falling(0.3)}
+    return Comparison(SETTINGS["valley"], flow, measured, predicted, torch.zeros(9, 2), modulation=wave)
 
 
 @pytest.fixture
@@ -41,15 +42,11 @@ def lines(ax):
 
 def test_a_toy_is_shown_with_what_was_measured_and_what_was_predicted(comparison):
     axes = flow_figures.toy_figure(comparison, "a toy").axes
-    pairs = [
-        (comparison.sharpness, comparison.flow.sharpness, "flow"),
-        (comparison.variance, comparison.expected_variance, "2ηλ / (4 + q)"),
-        (comparison.loss, comparison.expected_loss, "S ηλ / (4 + q)"),
-    ]
-    for ax, (measured, expected, formula) in zip(axes, pairs, strict=False):
+    formulas = {"sharpness": "flow", "variance": "2ηλ / (4 + q)", "loss": "S ηλ / (4 + q)"}
+    for ax, (name, formula) in zip(axes, formulas.items(), strict=False):
         drawn = lines(ax)
-        assert np.array_equal(drawn["gradient descent"].get_ydata(), measured)
-        assert np.array_equal(drawn[formula].get_ydata(), expected)
+        assert np.array_equal(drawn["gradient descent"].get_ydata(), comparison.measured[name])
+        assert np.array_equal(drawn[formula].get_ydata(), comparison.predicted[name])
 
 
 def test_an_agreement_to_a_per_cent_looks_like_one(comparison):

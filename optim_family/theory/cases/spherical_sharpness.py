@@ -11,8 +11,7 @@ Source: scale invariance, L(cw) = L(w), differentiated once and twice in c.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, final
+from typing import Final
 
 import torch
 from matplotlib.axes import Axes
@@ -27,24 +26,10 @@ from optim_family.theory.toys import unit
 from optim_family.theory.trajectory import hessian_at
 from optim_family.theory.verify import Case, NumericCheck
 
+ProbeVsDense = tuple[Tensor, float, Tensor]
+
 NORMS, TOLERANCE = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0), 1e-8
 QUANTITIES = ("ρ² λ₁(H(w)) / λ₁(H(θ)) − 1", "⟨g, w⟩ / ‖g‖‖w‖", "‖Hw + g‖ / ‖g‖")
-
-
-@final
-@dataclass(frozen=True)
-class ProbeVsDense:
-    """One loss at several norms ρ.
-
-    Attributes:
-        probe: ρ² λ₁(H(w)) measured by the probe, [m].
-        dense: λ₁(H(θ)) of the dense matrix.
-        errors: of QUANTITIES, [3, m].
-    """
-
-    probe: Tensor
-    dense: float
-    errors: Tensor
 
 
 def observe() -> dict[str, ProbeVsDense]:
@@ -53,7 +38,13 @@ def observe() -> dict[str, ProbeVsDense]:
 
 
 def compare(loss: Loss, theta: Tensor) -> ProbeVsDense:
-    """Compare at all norms along one direction θ [d]."""
+    """Compare at all norms along one direction θ [d].
+
+    Returns:
+        ρ² λ₁(H(w)) measured by the probe, [m].
+        λ₁(H(θ)) of the dense matrix.
+        The errors of QUANTITIES, [3, m].
+    """
     points = torch.stack([rho * theta for rho in NORMS])
     values, along, mapped = [], [], []
     for rho, w, g in zip(NORMS, points, gradients(loss, points), strict=True):
@@ -63,14 +54,12 @@ def compare(loss: Loss, theta: Tensor) -> ProbeVsDense:
         mapped.append((hessian @ w + g).norm() / g.norm())
     probe = torch.tensor(values, dtype=theta.dtype)
     dense = float(torch.linalg.eigvalsh(hessian_at(loss, theta).dense())[-1])
-    return ProbeVsDense(
-        probe, dense, torch.stack([probe / dense - 1, torch.stack(along), torch.stack(mapped)])
-    )
+    return probe, dense, torch.stack([probe / dense - 1, torch.stack(along), torch.stack(mapped)])
 
 
 def checks(by_loss: dict[str, ProbeVsDense]) -> Iterator[NumericCheck]:
     """The largest errors over all losses and norms."""
-    errors = torch.stack([comparison.errors for comparison in by_loss.values()], dim=1)  #  [3, losses, m]
+    errors = torch.stack([errors for _, _, errors in by_loss.values()], dim=1)  #  [3, losses, m]
     for quantity, error in zip(QUANTITIES, errors, strict=True):
         yield NumericCheck.vanishes(f"{quantity}, the largest", error, within=TOLERANCE)
 
@@ -78,10 +67,10 @@ def checks(by_loss: dict[str, ProbeVsDense]) -> Iterator[NumericCheck]:
 def draw(ax: Axes, by_loss: dict[str, ProbeVsDense]) -> None:
     """The raw sharpness falls as 1/ρ², the spherical sharpness is constant."""
     rho = torch.tensor(NORMS, dtype=torch.float64)
-    for index, (name, comparison) in enumerate(by_loss.items()):
-        ax.plot(rho, comparison.probe, label=f"{name}: ρ² λ₁(H(w)), by the probe", **dots(index))
-        ax.plot(rho, torch.full_like(rho, comparison.dense), **line(index))
-        ax.plot(rho, comparison.probe / rho**2, alpha=0.35, **line(index))
+    for index, (name, (probe, dense, _)) in enumerate(by_loss.items()):
+        ax.plot(rho, probe, label=f"{name}: ρ² λ₁(H(w)), by the probe", **dots(index))
+        ax.plot(rho, torch.full_like(rho, dense), **line(index))
+        ax.plot(rho, probe / rho**2, alpha=0.35, **line(index))
     ax.plot([], [], color=GREY, label="λ₁(H(θ)), of the dense matrix")
     ax.plot([], [], color=GREY, alpha=0.35, label="λ₁(H(w)), which falls as 1/ρ²")
     ax.set(xscale="log", yscale="log", xlabel="ρ = ‖w‖", ylabel="sharpness")
