@@ -88,10 +88,8 @@ class Comparison:
     @property
     def rises(self) -> list[int]:
         """The indices of the modulation after which it rises through 0."""
-        indices: list[int] = torch.nonzero((self.modulation[:-1] < 0) & (self.modulation[1:] >= 0))[
-            :, 0
-        ].tolist()
-        return indices
+        before, after = self.modulation[:-1].numpy(), self.modulation[1:].numpy()
+        return list(np.flatnonzero((before < 0) & (after >= 0)))
 
     @property
     def period(self) -> float:
@@ -112,12 +110,9 @@ def compare(setting: Setting, points: int = POINTS) -> Comparison:
         "variance": _means(oscillation(path.directions).square().sum(1), at - 1, window),
         "loss": _means(path.losses, at, window),
     }
-    loss = np.vectorize(mean_excess_loss)(flow.sharpness, setting.eta_lambda, flow.q)
-    predicted = {
-        "sharpness": flow.sharpness,
-        "variance": _predicted_variance(setting, flow.q),
-        "loss": torch.from_numpy(loss),
-    }
+    loss = torch.from_numpy(np.vectorize(mean_excess_loss)(flow.sharpness, setting.eta_lambda, flow.q))
+    variance = _predicted_variance(setting, flow.q)
+    predicted = {"sharpness": flow.sharpness, "variance": variance, "loss": loss}
     return Comparison(setting, flow, measured, predicted, lengths, _modulation(setting))
 
 

@@ -9,6 +9,7 @@ assumes that λ₁ is simple; λ₂/λ₁ shows how well that holds.
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Final
 
 import numpy as np
@@ -51,57 +52,53 @@ def follow(
     Raises:
         UsageError: the flow does not describe this run, or it is too short or not repeatable here.
     """
-    with full_precision(), deterministic():
+    listener = listener or ProgressListener()
+    with full_precision(), deterministic(), ExitStack() as stack:
         experiment = build_experiment(RunSpec.model_validate(run.spec))
-        eta_lambda = _eta_lambda(run, experiment)
-        begin, margin, steps = _edge(run), window(eta_lambda) + 1, experiment.spec.steps
-        if steps - begin < 2 * margin + checkpoints:
-            raise UsageError(
-                f"{run.path} ends {steps - begin} steps after it reaches the edge of stability; the slope of "
-                f"log S needs {2 * margin + checkpoints}; make the run longer"
-            )
-        checkpoint_steps = {round(t) for t in np.linspace(begin + margin, steps - margin, checkpoints)}
-        every = max(1, round(modulation_period(eta_lambda) / MEASUREMENTS))
-        sharpness_steps = set(range(begin, steps, every))
-        listener = listener or ProgressListener()
-        listener.on_start(steps, 0)
-        try:
-            return _measure(run, experiment, sharpness_steps, checkpoint_steps, k, listener)
-        finally:
-            listener.on_end()
-
-
-def _measure(
-    run: Run,
-    experiment: Experiment,
-    sharpness_steps: set[int],
-    checkpoint_steps: set[int],
-    k: int,
-    listener: ProgressListener,
-) -> RunDrift:
-    objective = experiment.objective
-    double = build_experiment(experiment.spec.model_copy(update={"precision": "float64"})).objective
-    probe, losses, checkpoints = Probe("spherical", rtol=experiment.spec.rtol), [], []
-    readings: dict[int, Reading] = {}
-    for step, (loss, middle) in enumerate(steps_of(run, experiment)):
-        losses.append(loss)
-        if step in sharpness_steps:
-            with moved_to(objective.space, middle):
-                readings[step] = probe(objective.hessian(), middle, experiment.geometry())
-            views = {"spherical": {"ratio": readings[step].ratio}}
-            listener.on_record({"step": step, "train_loss": loss, "views": views})
-        if step in checkpoint_steps:
-            with moved_to(double.space, middle):
-                checkpoints.append(checkpoint(double, step, k))
-        listener.on_step(step + 1, loss)
+        eta_lambda, objective = _eta_lambda(run, experiment), experiment.objective
+        sharpness_steps, checkpoint_steps = _schedule(run, eta_lambda, checkpoints)
+        double = build_experiment(experiment.spec.model_copy(update={"precision": "float64"})).objective
+        probe, readings = Probe("spherical", rtol=experiment.spec.rtol), dict[int, Reading]()
+        losses, points = [], []
+        listener.on_start(experiment.spec.steps, 0)
+        stack.callback(listener.on_end)
+        for step, (loss, middle) in enumerate(steps_of(run, experiment)):
+            losses.append(loss)
+            if step in sharpness_steps:
+                with moved_to(objective.space, middle):
+                    readings[step] = probe(objective.hessian(), middle, experiment.geometry())
+                views = {"spherical": {"ratio": readings[step].ratio}}
+                listener.on_record({"step": step, "train_loss": loss, "views": views})
+            if step in checkpoint_steps:
+                with moved_to(double.space, middle):
+                    points.append(checkpoint(double, step, k))
+            listener.on_step(step + 1, loss)
     return RunDrift(
-        eta_lambda=_eta_lambda(run, experiment),
+        eta_lambda=eta_lambda,
         steps=torch.tensor(list(readings)),
         sharpness=torch.tensor([reading.value for reading in readings.values()]),
         threshold=torch.tensor([reading.threshold or math.nan for reading in readings.values()]),
         loss=torch.tensor(losses),
-        checkpoints=tuple(checkpoints),
+        checkpoints=tuple(points),
     )
+
+
+def _schedule(run: Run, eta_lambda: float, checkpoints: int) -> tuple[range, set[int]]:
+    """The steps at which S is measured, and those with ∇ log λ₁, from the edge of stability on."""
+    if (index := edge(run)) is None:
+        raise UsageError(
+            f"{run.path} never reaches its edge of stability with 100 % training accuracy, where the flow "
+            "begins; make the run longer"
+        )
+    begin, margin, steps = max(1, int(series(run, "step")[index])), window(eta_lambda) + 1, run.spec["steps"]
+    if steps - begin < 2 * margin + checkpoints:
+        raise UsageError(
+            f"{run.path} ends {steps - begin} steps after it reaches the edge of stability; the slope of "
+            f"log S needs {2 * margin + checkpoints}; make the run longer"
+        )
+    every = max(1, round(modulation_period(eta_lambda) / MEASUREMENTS))
+    checkpoint_steps = {round(t) for t in np.linspace(begin + margin, steps - margin, checkpoints)}
+    return range(begin, steps, every), checkpoint_steps
 
 
 def steps_of(run: Run, experiment: Experiment) -> Iterator[tuple[float, Tensor]]:
@@ -158,13 +155,3 @@ def _eta_lambda(run: Run, experiment: Experiment) -> float:
             f"exactly scale-invariant loss; {run.path} is a run of another kind"
         )
     return eta_lambda
-
-
-def _edge(run: Run) -> int:
-    """The first recorded step at 100 % training accuracy and at or above the threshold."""
-    if (index := edge(run)) is None:
-        raise UsageError(
-            f"{run.path} never reaches its edge of stability with 100 % training accuracy, where the flow "
-            "begins; make the run longer"
-        )
-    return max(1, int(series(run, "step")[index]))

@@ -15,8 +15,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
+from numpy.typing import ArrayLike
 from PIL import Image
-from torch import Tensor
 
 from optim_family.figures.curves import plain_ticks
 from optim_family.figures.style import COLOURS, GREY, applied
@@ -158,24 +158,24 @@ def draw_valley(ax: Axes, scene: Scene) -> LineCollection:
 
 def draw_paths(ax: Axes, scene: Scene) -> list[AnimatedLine]:
     """Gradient descent, and the flow on top."""
-    path = CAMERA.visible(scene.trajectory.directions)
-    ax.plot(*path[0], marker="o", markersize=7, color=PATH["color"])
-    ax.annotate("start", path[0], (0, 9), textcoords="offset points", ha="center", fontsize=11)
+    x, y = CAMERA.visible(scene.trajectory.directions).T
+    flow_x, flow_y = CAMERA.visible(scene.flow.points).T
+    ax.plot(x[0], y[0], marker="o", markersize=7, color=PATH["color"])
+    ax.annotate("start", (x[0], y[0]), (0, 9), textcoords="offset points", ha="center", fontsize=11)
     return [
-        _animated_line(ax, path, **PATH),
-        _animated_line(ax, CAMERA.visible(scene.flow.points), SETTLED, **FLOW),
-        _animated_line(ax, path, tail=0, **ITERATE),
+        _animated_line(ax, x, y, **PATH),
+        _animated_line(ax, flow_x, flow_y, SETTLED, **FLOW),
+        _animated_line(ax, x, y, tail=0, **ITERATE),
     ]
 
 
 def draw_sharpness(ax: Axes, scene: Scene) -> list[AnimatedLine]:
     """S of the flow and of the path, and the threshold 2/ℓ."""
-    tau, flow = scene.trajectory.tau, _pairs(scene.flow.tau, scene.flow.sharpness)
-    threshold = _pairs(tau, 2 / scene.trajectory.effective_lr)
+    path, flow = scene.trajectory, scene.flow
     lines = [
-        _animated_line(ax, flow, SETTLED, label="sharpness-reduction flow", **FLOW),
-        _animated_line(ax, threshold, label="stability threshold 2/ℓ", **THRESHOLD),
-        _animated_line(ax, _pairs(tau[1:-1], scene.sharpness), 1, label="gradient descent", **CURVE),
+        _animated_line(ax, flow.tau, flow.sharpness, SETTLED, label="sharpness-reduction flow", **FLOW),
+        _animated_line(ax, path.tau, 2 / path.effective_lr, label="stability threshold 2/ℓ", **THRESHOLD),
+        _animated_line(ax, path.tau[1:-1], scene.sharpness, 1, label="gradient descent", **CURVE),
     ]
     ax.set_title("Sharpness", loc="left")
     ax.set_yscale("log")
@@ -187,10 +187,10 @@ def draw_sharpness(ax: Axes, scene: Scene) -> list[AnimatedLine]:
 def draw_loss(ax: Axes, scene: Scene) -> list[AnimatedLine]:
     """The loss of the path, and its mean as the flow predicts it."""
     path, flow = scene.trajectory, scene.flow
-    mean = _pairs(flow.tau, flow.sharpness * path.eta_lambda / (4 + flow.q))
+    mean, label = flow.sharpness * path.eta_lambda / (4 + flow.q), "its mean, by the flow: S ηλ / (4 + q)"
     lines = [
-        _animated_line(ax, mean, SETTLED, label="its mean, by the flow: S ηλ / (4 + q)", **FLOW),
-        _animated_line(ax, _pairs(path.tau, path.losses), label="gradient descent", **CURVE),
+        _animated_line(ax, flow.tau, mean, SETTLED, label=label, **FLOW),
+        _animated_line(ax, path.tau, path.losses, label="gradient descent", **CURVE),
     ]
     ax.set_title("Loss", loc="left")
     ax.set(yscale="log", xlabel="τ = ηλt")
@@ -199,11 +199,7 @@ def draw_loss(ax: Axes, scene: Scene) -> list[AnimatedLine]:
 
 
 def _animated_line(
-    ax: Axes, points: Array, begin: int = 0, tail: int | None = None, **style: Any
+    ax: Axes, x: ArrayLike, y: ArrayLike, begin: int = 0, tail: int | None = None, **style: Any
 ) -> AnimatedLine:
-    (line,) = ax.plot(*points.T, **style)
-    return AnimatedLine(line, points, begin, tail)
-
-
-def _pairs(x: Tensor, y: Tensor) -> Array:
-    return torch.stack([x, y], dim=1).numpy()
+    (line,) = ax.plot(x, y, **style)
+    return AnimatedLine(line, np.asarray(line.get_xydata()), begin, tail)
