@@ -1,7 +1,7 @@
 """The cases as figures and as one offline page: each statement, its numbers and its figure."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from optim_family.figures.html import inline_svg, render
 from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, PALE, applied, save
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.theory.trajectory import Trajectory
-from optim_family.theory.verify import Case, CaseResult, NumericCheck
+from optim_family.theory.verify import CaseResult, Checks, Draw, NumericCheck
 
 Errors = dict[str, Tensor]
 Paths = dict[str, Trajectory]
@@ -69,10 +69,8 @@ def dots(index: int) -> dict[str, Any]:
     return line(index) | {"linestyle": "", "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
 
 
-def error_case(
-    name: str, observe: Callable[[], Errors], tolerance: float, title: str, *, control: float = 0.0
-) -> Case[Errors]:
-    """A case of errors by quantity, one a step, up to the last step.
+def error_case(tolerance: float, title: str, *, control: float = 0.0) -> tuple[Checks, Draw]:
+    """The checks and the figure of errors by quantity, one a step, up to the last step.
 
     Each must vanish up to `tolerance`, except a quantity that ends in `CONTROL`: it must exceed `control`.
     """
@@ -92,11 +90,11 @@ def error_case(
         ax.axhline(tolerance, label=f"tolerance {tolerance:g}", **EXPECTED)
         ax.set(xlabel="step", ylabel=title, yscale="log")
 
-    return Case(name, observe, checks, draw)
+    return checks, draw
 
 
-def edge_case(name: str, observe: Callable[[], Paths], low: float, high: float) -> Case[Paths]:
-    """A case of paths by label, whose preconditioned sharpness settles at the threshold.
+def edge_case(low: float, high: float) -> tuple[Checks, Draw]:
+    """The checks and the figure of paths by label, whose preconditioned sharpness settles at the threshold.
 
     The median of their ratio over the second half must lie between `low` and `high`.
     """
@@ -113,4 +111,4 @@ def edge_case(name: str, observe: Callable[[], Paths], low: float, high: float) 
         ax.axhline(1, label="edge of stability", **EXPECTED)
         ax.set(xlabel="step", ylabel="preconditioned sharpness / threshold", ylim=(0, None))
 
-    return Case(name, observe, checks, draw)
+    return checks, draw

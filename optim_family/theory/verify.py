@@ -1,8 +1,8 @@
 """The statements of the theory as cases: a statement, the numbers that it demands, and one figure.
 
 A case is one file of `cases`. Its docstring is the statement: the claim in the first line, the mathematics,
-and a last paragraph `Source: …`. `observe` runs the real optimizers and probes, `checks` compares the
-measured numbers with the demanded ones, and `draw` plots them.
+and a last paragraph `Source: …`. Its functions are `observe`, which runs the real optimizers and probes and
+returns their evidence, `checks`, which compares the measured numbers with the demanded ones, and `draw`.
 """
 
 import inspect
@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar, final
+from typing import Any, Self, final
 
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -18,8 +18,6 @@ from torch import Tensor
 from optim_family.curvature.precision import full_precision
 from optim_family.errors import one_line
 from optim_family.runs.record_log import finite
-
-E = TypeVar("E")
 
 
 @final
@@ -70,9 +68,13 @@ class NumericCheck:
         return f"{self.expected:.5g}", f"{100 * share:.3g} %" if share > 1e-4 else f"{slack:.1g}"
 
 
+Checks = Callable[[Any], Iterable[NumericCheck]]
+Draw = Callable[[Axes, Any], None]
+
+
 @final
 @dataclass(frozen=True)
-class Case(Generic[E]):
+class Case:
     """A statement and its check; the docstring of the module of `observe` is the statement.
 
     Attributes:
@@ -83,9 +85,9 @@ class Case(Generic[E]):
     """
 
     name: str
-    observe: Callable[[], E]
-    checks: Callable[[E], Iterable[NumericCheck]]
-    draw: Callable[[Axes, E], None]
+    observe: Callable[[], Any]
+    checks: Checks
+    draw: Draw
 
     @property
     def claim(self) -> str:
@@ -120,7 +122,7 @@ class CaseResult:
         failure: the error in one line, or "".
     """
 
-    case: Case[Any]
+    case: Case
     checks: tuple[NumericCheck, ...]
     seconds: float
     evidence: Any = None
@@ -141,7 +143,7 @@ class CaseResult:
         return record
 
 
-def run_case(case: Case[Any]) -> CaseResult:
+def run_case(case: Case) -> CaseResult:
     """Run a case; an error becomes its `failure`, so that the other cases still run."""
     begin = time.perf_counter()
     try:

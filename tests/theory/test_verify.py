@@ -7,6 +7,7 @@ Source: nowhere, <here>.
 
 import json
 import math
+from typing import get_type_hints
 
 import pytest
 
@@ -74,6 +75,16 @@ def test_every_case_is_stated(name):
     assert loaded.name == name
     assert 20 < len(loaded.claim) < 110 and "\n" not in loaded.claim
     assert loaded.statement and loaded.source and not loaded.source.startswith("Source")
+
+
+@pytest.mark.parametrize("name", cases.MODULES)
+def test_checks_and_figure_take_the_evidence_of_their_case(name):
+    """mypy cannot see what `load` puts together."""
+    loaded = cases.load(name)
+    evidence = get_type_hints(loaded.observe)["return"]
+    for function in (loaded.checks, loaded.draw):
+        hints = list(get_type_hints(function).items())
+        assert [kind for argument, kind in hints if argument != "return"][-1] == evidence
 
 
 def test_the_statement_of_a_case_is_the_docstring_of_its_module():

@@ -1,7 +1,7 @@
 """`optim-family verify`: the statements of the theory, checked with the real optimizers and probes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
@@ -38,7 +38,7 @@ def command(output: Output, only: str | None, slow: bool, report: Path | None) -
     return 0 if all(result.holds for result in results) else 1
 
 
-def _run(case: "Case[Any]", output: Output) -> "CaseResult":
+def _run(case: "Case", output: Output) -> "CaseResult":
     """Run one case, and print whether it holds."""
     from optim_family.theory.verify import run_case
 

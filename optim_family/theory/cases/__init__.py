@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from optim_family.errors import UsageError, unknown
 from optim_family.theory.verify import Case
@@ -25,7 +25,7 @@ MODULES: Final = {
 SLOW: Final = ("V12",)
 
 
-def load(name: str) -> Case[Any]:
+def load(name: str) -> Case:
     """The case of this name.
 
     Raises:
@@ -33,11 +33,11 @@ def load(name: str) -> Case[Any]:
     """
     if name not in MODULES:
         raise UsageError(unknown("case", name, MODULES))
-    case: Case[Any] = importlib.import_module(f"{__name__}.{MODULES[name]}").CASE
-    return case
+    module = importlib.import_module(f"{__name__}.{MODULES[name]}")
+    return Case(name, module.observe, module.checks, module.draw)
 
 
-def select(only: str | None, slow: bool = False) -> list[Case[Any]]:
+def select(only: str | None, slow: bool = False) -> list[Case]:
     """The cases of a list such as `V5,V6`; without a list all, with the slow ones if `slow`.
 
     Raises:

@@ -8,7 +8,6 @@ Source: J. Cohen et al., "Adaptive gradient methods at the edge of stability" (2
 """
 
 from functools import partial
-from typing import Final
 
 from optim_family.theory.page import Paths, edge_case
 from optim_family.theory.small_networks import Network
@@ -24,4 +23,4 @@ def observe() -> Paths:
     return {"Adam": record(every=EVERY, measure_ratio=True, lr=LR, weight_decay=0.0)}
 
 
-CASE: Final = edge_case("V11", observe, low=0.8, high=1.1)
+checks, draw = edge_case(low=0.8, high=1.1)

@@ -30,7 +30,7 @@ from optim_family import registry
 from optim_family.figures.style import GREY
 from optim_family.runs.run import Run, column, first_fit_index, read_run
 from optim_family.theory.page import dots
-from optim_family.theory.verify import Case, NumericCheck
+from optim_family.theory.verify import NumericCheck
 from optim_family.training.spec import RunSpec
 
 SEEDS, STEPS, EVERY = (0, 1, 2), 3000, 50
@@ -136,6 +136,3 @@ def draw(ax: Axes, tails: TailsBySetting) -> None:
     ax.set(xscale="log", xlabel="sharpness / sharpness at 100 % training accuracy", ylabel="test accuracy")
     ax.set_xticks(ticks := (0.2, 0.3, 0.5, 1.0, 1.5), [f"{tick:g}" for tick in ticks])
     ax.xaxis.set_minor_formatter(NullFormatter())
-
-
-CASE: Final = Case("V12", observe, checks, draw)

@@ -11,8 +11,6 @@ Source: Z. Li, S. Arora, "An exponential learning rate schedule for deep learnin
 for decoupled decay, our own calculation.
 """
 
-from typing import Final
-
 import torch
 
 from optim_family.theory.page import CONTROL, Errors, error_case
@@ -43,4 +41,4 @@ def observe() -> Errors:
     return errors
 
 
-CASE: Final = error_case("V13", observe, TOLERANCE, "distance from the path with decay", control=1e-6)
+checks, draw = error_case(TOLERANCE, "distance from the path with decay", control=1e-6)

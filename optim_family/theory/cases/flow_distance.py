@@ -16,14 +16,13 @@ own observation.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
 
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from optim_family.theory.flow_comparison import ORDERS, SETTINGS, distances, exponent
 from optim_family.theory.flow_figures import draw_convergence
-from optim_family.theory.verify import Case, NumericCheck
+from optim_family.theory.verify import NumericCheck
 
 TAU, TIMES = 2.0, 125
 ETA_LAMBDAS = (3.2e-3, 1.6e-3, 8e-4, 4e-4)
@@ -50,6 +49,3 @@ def checks(lengths: dict[str, Tensor]) -> Iterator[NumericCheck]:
 def draw(ax: Axes, lengths: dict[str, Tensor]) -> None:
     """Distances against √(ηλ), with their exponents."""
     draw_convergence(ax, ETA_LAMBDAS, lengths)
-
-
-CASE: Final = Case("V9", observe, checks, draw)

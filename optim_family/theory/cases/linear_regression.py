@@ -18,7 +18,6 @@ sharpness reduction", NeurIPS 2022, for the setting and the flow; the closed for
 """
 
 from collections.abc import Iterator
-from typing import Final
 
 import torch
 from matplotlib.axes import Axes
@@ -28,7 +27,7 @@ from optim_family.figures.curves import log_axis
 from optim_family.theory.page import EXPECTED, dots, line
 from optim_family.theory.toys import Regression
 from optim_family.theory.trajectory import midpoints, record_trajectory, sharpness_along, start_at_edge
-from optim_family.theory.verify import Case, NumericCheck
+from optim_family.theory.verify import NumericCheck
 
 LR, WEIGHT_DECAY, TAU, TOLERANCE = 0.1, 0.002, 4.0, 0.01
 EVERY = 250  # steps between two measurements
@@ -70,6 +69,3 @@ def draw(ax: Axes, evidence: tuple[Tensor, dict[str, Tensor]]) -> None:
         ax.plot(times, series, label=label, **style)
     ax.set(xlabel="τ = ηλt", ylabel="spherical sharpness S")
     log_axis(ax, [sharpness[CLOSED_FORM].tolist()])
-
-
-CASE: Final = Case("V5", observe, checks, draw)

@@ -9,7 +9,7 @@ Source: our own calculation.
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ from torch import Tensor
 from optim_family import registry
 from optim_family.theory.page import EXPECTED, line
 from optim_family.theory.trajectory import run_optimizer
-from optim_family.theory.verify import Case, NumericCheck
+from optim_family.theory.verify import NumericCheck
 
 LR, BETA2, STEPS, TOLERANCE = 0.01, 0.99, 2500, 1e-3
 CURVATURES = torch.tensor([0.5, 1.0, 7.0, 100.0], dtype=torch.float64)
@@ -60,6 +60,3 @@ def draw(ax: Axes, evidence: tuple[Tensor, Tensor]) -> None:
         ax.plot(x[:, i].abs() / LR, label=f"h = {h:g}", **line(i))
     ax.axhline(0.5, label="η/2", **EXPECTED)
     ax.set(xlabel="step", ylabel="|x| / η", ylim=(0, None))
-
-
-CASE: Final = Case("V8", observe, checks, draw)

@@ -10,8 +10,6 @@ Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of no
 sharpness reduction", NeurIPS 2022.
 """
 
-from typing import Final
-
 from optim_family.theory.page import Errors, error_case
 from optim_family.theory.small_networks import gradients, scale_invariant
 from optim_family.theory.toys import unit
@@ -32,4 +30,4 @@ def observe() -> Errors:
     return errors
 
 
-CASE: Final = error_case("V1", observe, TOLERANCE, "‖θ' − projected step‖")
+checks, draw = error_case(TOLERANCE, "‖θ' − projected step‖")

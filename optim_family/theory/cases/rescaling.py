@@ -48,4 +48,4 @@ def directions(c: float, optimizer: str, powers: tuple[float, float], options: d
     return path.directions
 
 
-CASE: Final = error_case("V4", observe, TOLERANCE, "distance of the two directions", control=1e-3)
+checks, draw = error_case(TOLERANCE, "distance of the two directions", control=1e-3)

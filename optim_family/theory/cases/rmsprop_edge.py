@@ -8,7 +8,7 @@ Source: J. Cohen et al., "Adaptive gradient methods at the edge of stability" (2
 """
 
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from optim_family.theory.page import Paths, edge_case
 from optim_family.theory.small_networks import Network
@@ -25,4 +25,4 @@ def observe() -> Paths:
     return {f"β₂ = {beta:g}": record(every=EVERY, measure_ratio=True, beta2=beta) for beta in BETAS}
 
 
-CASE: Final = edge_case("V10", observe, low=0.9, high=1.15)
+checks, draw = edge_case(low=0.9, high=1.15)

@@ -16,7 +16,7 @@ our own calculation.
 
 import math
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ from optim_family.theory import flow
 from optim_family.theory.page import EXPECTED, dots
 from optim_family.theory.toys import Parabolas
 from optim_family.theory.trajectory import Trajectory, record_trajectory
-from optim_family.theory.verify import Case, NumericCheck
+from optim_family.theory.verify import NumericCheck
 
 LR, BETA, START, TIMES, TOLERANCE = 0.02, 0.9992, 1.5, (1, 2, 3, 4), 0.01
 EVERY = 50  # steps between two records
@@ -86,6 +86,3 @@ def draw(ax: Axes, evidence: tuple[Trajectory, Tensor]) -> None:
     ring = dots(1) | {"markersize": 9, "mfc": "none"}
     ax.plot((0, *TIMES), integrated, label="integrated flow", **ring)
     ax.set(xlabel="τ = η²t", ylabel="u, with λ₁ = 1 + u²")
-
-
-CASE: Final = Case("V6", observe, checks, draw)

@@ -11,7 +11,6 @@ Source: scale invariance, L(cw) = L(w), differentiated once and twice in c.
 """
 
 from collections.abc import Iterator
-from typing import Final
 
 import torch
 from matplotlib.axes import Axes
@@ -24,7 +23,7 @@ from optim_family.theory.page import dots, line
 from optim_family.theory.small_networks import gradients, scale_invariant
 from optim_family.theory.toys import unit
 from optim_family.theory.trajectory import hessian_at
-from optim_family.theory.verify import Case, NumericCheck
+from optim_family.theory.verify import NumericCheck
 
 ProbeVsDense = tuple[Tensor, float, Tensor]
 
@@ -74,6 +73,3 @@ def draw(ax: Axes, by_loss: dict[str, ProbeVsDense]) -> None:
     ax.plot([], [], color=GREY, label="λ₁(H(θ)), of the dense matrix")
     ax.plot([], [], color=GREY, alpha=0.35, label="λ₁(H(w)), which falls as 1/ρ²")
     ax.set(xscale="log", yscale="log", xlabel="ρ = ‖w‖", ylabel="sharpness")
-
-
-CASE: Final = Case("V3", observe, checks, draw)

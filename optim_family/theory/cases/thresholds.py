@@ -26,7 +26,7 @@ from torch import Tensor
 from optim_family import registry
 from optim_family.theory.page import EXPECTED, line
 from optim_family.theory.trajectory import run_optimizer
-from optim_family.theory.verify import Case, NumericCheck
+from optim_family.theory.verify import NumericCheck
 
 Growth = tuple[Tensor, float | None]
 
@@ -106,6 +106,3 @@ def draw(ax: Axes, growths: dict[str, Growth]) -> None:
         ax.plot(FACTORS, rates.exp(), label=f"{name}: {ROWS[name].expected:.5g}/η", **line(index))
     ax.axhline(1, label="edge of stability", **EXPECTED)
     ax.set(xlabel="curvature / threshold", ylabel="growth of the oscillation per step")
-
-
-CASE: Final = Case("V7", observe, checks, draw)
