@@ -1,6 +1,6 @@
 """The subjects of `optim-family flow`: a figure, a table, and the numbers behind both."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Final, final
@@ -16,6 +16,9 @@ from optim_family.theory.flow_figures import convergence_figure, network_figure,
 from optim_family.theory.run_drift import CUTS, RunDrift
 from optim_family.theory.sphere import Scene
 from optim_family.theory.sphere_figure import figure, film
+
+# A quantity, its predicted and its measured value.
+Findings = Sequence[tuple[str, Any, Any]]
 
 # Four values of ηλ, so that √(ηλ) halves three times, and τ at the end.
 ETA_LAMBDAS, END = (4e-3, 1e-3, 2.5e-4, 6.25e-5), 2.0
@@ -52,23 +55,22 @@ class Demo:
 def sphere() -> Demo:
     """Gradient descent and the flow on a sphere, with a film."""
     scene = Scene.make()
-    findings = {
-        "S at the end": (scene.flow.sharpness[-1], scene.sharpness[-1]),
-        "ℓS at the end": (2.0, scene.trajectory.effective_lr[-2] * scene.sharpness[-1]),
-    }
+    findings = [
+        ("S at the end", scene.flow.sharpness[-1], scene.sharpness[-1]),
+        ("ℓS at the end", 2.0, scene.trajectory.effective_lr[-2] * scene.sharpness[-1]),
+    ]
     settings = {"lr": scene.trajectory.lr, "shrink": scene.trajectory.eta_lambda, **asdict(scene.toy)}
-    return _demo("sphere", figure(scene), settings, findings, film=film(scene))
+    return replace(_demo("sphere", figure(scene), settings, findings), film=film(scene))
 
 
 def toy(name: str) -> Demo:
     """Gradient descent on a toy compared with the flow."""
     comparison = compare(SETTINGS[name])
-    setting = comparison.setting
-    findings: dict[str, tuple[Any, Any]] = {
-        f"{SYMBOLS[name]} at the end": (comparison.predicted[name][-1], measured[-1])
-        for name, measured in comparison.measured.items()
-    }
-    findings["modulation period, steps"] = modulation_period(setting.eta_lambda), comparison.period
+    setting, predicted, measured = comparison.setting, comparison.predicted, comparison.measured
+    findings = [
+        *((f"{symbol} at the end", predicted[key][-1], measured[key][-1]) for key, symbol in SYMBOLS.items()),
+        ("modulation period, steps", modulation_period(setting.eta_lambda), comparison.period),
+    ]
     settings = {"lr": setting.lr, "shrink": setting.eta_lambda, "end": setting.end}
     return _demo(name, toy_figure(comparison, TITLES[name]), settings, findings, series=_series(comparison))
 
@@ -76,11 +78,11 @@ def toy(name: str) -> Demo:
 def convergence() -> Demo:
     """The distance to the flow against ηλ, over four values."""
     lengths = {name: distances(replace(setting, end=END), ETA_LAMBDAS) for name, setting in SETTINGS.items()}
-    findings = {
-        f"exponent of ηλ, {name}, {points}": (order, exponent(ETA_LAMBDAS, column))
+    findings = [
+        (f"exponent of ηλ, {name}, {points}", order, exponent(ETA_LAMBDAS, column))
         for name, pairs in lengths.items()
         for (points, order), column in zip(ORDERS.items(), pairs.T, strict=True)
-    }
+    ]
     series = {name: dict(zip(ORDERS, pairs.T.tolist(), strict=True)) for name, pairs in lengths.items()}
     settings = {"shrinks": list(ETA_LAMBDAS), "end": END}
     return _demo("convergence", convergence_figure(ETA_LAMBDAS, lengths), settings, findings, series=series)
@@ -109,22 +111,13 @@ SUBJECTS: Final[dict[str, Callable[[], Demo]]] = {
 }
 
 
-def _demo(
-    stem: str,
-    figure: Figure,
-    settings: dict[str, Any],
-    findings: Mapping[str, tuple[Any, Any]],
-    film: bytes | None = None,
-    **series: Any,
-) -> Demo:
-    """A demo whose table and record have the predicted and the measured value of each quantity."""
+def _demo(stem: str, figure: Figure, settings: dict[str, Any], findings: Findings, **series: Any) -> Demo:
+    """A demo whose table and record are its findings."""
     headers = ["quantity", "predicted", "measured"]
-    values = [
-        (quantity, float(predicted), float(measured)) for quantity, (predicted, measured) in findings.items()
-    ]
+    values = [(quantity, float(predicted), float(measured)) for quantity, predicted, measured in findings]
     rows = [[quantity, f"{predicted:.5g}", f"{measured:.5g}"] for quantity, predicted, measured in values]
     record = {"settings": settings, "findings": [dict(zip(headers, row, strict=True)) for row in values]}
-    return Demo(stem, figure, headers, rows, record | series, film)
+    return Demo(stem, figure, headers, rows, record | series)
 
 
 def _series(comparison: Comparison) -> dict[str, list[float]]:

@@ -17,13 +17,11 @@ from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, applied
 from optim_family.theory.flow_comparison import ORDERS, Comparison, exponent
 from optim_family.theory.run_drift import CUTS, RunDrift
 
-Style = dict[str, Any]
-
-MEASURED: Final[Style] = {"color": COLOURS[0], "linestyle": "", "marker": "o", "markersize": 3.5}
-PREDICTED: Final[Style] = {"color": COLOURS[1], "linestyle": "", "marker": "s", "mfc": "none"}
-CUT: Final[Style] = {"color": COLOURS[2], "linestyle": "", "marker": "D", "markersize": 4}
-FLOOR: Final[Style] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (5, 2))}
-EXPECTED: Final[Style] = {"color": "black", "linewidth": 1.2}
+MEASURED: Final[dict[str, Any]] = {"color": COLOURS[0], "linestyle": "", "marker": "o", "markersize": 3.5}
+PREDICTED: Final[dict[str, Any]] = {"color": COLOURS[1], "linestyle": "", "marker": "s", "mfc": "none"}
+CUT: Final[dict[str, Any]] = {"color": COLOURS[2], "linestyle": "", "marker": "D", "markersize": 4}
+FLOOR: Final[dict[str, Any]] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (5, 2))}
+EXPECTED: Final[dict[str, Any]] = {"color": "black", "linewidth": 1.2}
 # Heading, and formula of the prediction.
 PANELS: Final = {
     "sharpness": ("Spherical sharpness S", "flow"),
@@ -157,20 +155,14 @@ def convergence_figure(eta_lambdas: Sequence[float], lengths: Mapping[str, Tenso
 
 
 def draw_convergence(ax: Axes, eta_lambdas: Sequence[float], lengths: Mapping[str, Tensor]) -> None:
-    """The largest distance to the flow against √(ηλ), of iterates and midpoints, with fitted exponents.
-
-    Args:
-        ax: where to draw.
-        eta_lambdas: ηλ, s values.
-        lengths: for each toy the result of `flow_comparison.distances`, [s, 2].
-    """
+    """Plot the `distances` of toys by name, [s, 2] each, against √(ηλ), with fitted exponents."""
     roots = [eta_lambda**0.5 for eta_lambda in eta_lambdas]
     for index, (name, pairs) in enumerate(lengths.items()):
-        style: Style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index], "markersize": 6}
-        faces = style["color"], "white"
-        for points, column, dashes, face in zip(ORDERS, pairs.T, DASHES[:2], faces, strict=True):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index]
+        for points, column, dashes, face in zip(ORDERS, pairs.T, DASHES[:2], (colour, "white"), strict=True):
             label = f"{name}, {points}: (ηλ)^{exponent(eta_lambdas, column):.2f}"
-            ax.plot(roots, column, label=label, linestyle=dashes, mfc=face, **style)
+            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 6, "mfc": face}
+            ax.plot(roots, column, label=label, linestyle=dashes, **style)
     ax.set(xscale="log", yscale="log", xlabel="√(ηλ)", ylabel="largest distance to the flow")
     ax.set_xticks(roots, [f"{root:.2g}" for root in roots])
     ax.xaxis.set_minor_formatter(NullFormatter())

@@ -9,14 +9,12 @@ from typing import final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from optim_family.figures.curves import Array
 from optim_family.theory.flow import FlowPath, MinimizerManifold, integrate
 from optim_family.theory.toys import Valley, unit
 from optim_family.theory.trajectory import Trajectory, midpoints, record_trajectory, sharpness_along
-
-Array = NDArray[np.float64]
 
 # Steps large enough to see each of them: 1/ηλ steps to a unit of τ.
 LR, WEIGHT_DECAY, STEPS = 0.5, 0.06, 175

@@ -18,9 +18,9 @@ from matplotlib.patches import Circle
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from optim_family.figures.curves import plain_ticks
+from optim_family.figures.curves import Array, plain_ticks
 from optim_family.figures.style import COLOURS, GREY, applied
-from optim_family.theory.sphere import SETTLED, Array, Camera, Scene
+from optim_family.theory.sphere import SETTLED, Camera, Scene
 
 CAMERA: Final = Camera()
 PIXELS: Final = 700
@@ -122,6 +122,11 @@ def _compose(scene: Scene) -> tuple[Figure, list[AnimatedLine]]:
         below = fig.add_axes((0.62, 0.08, 0.36, 0.33), sharex=above)
         draw_sphere(sphere, scene)
         lines = [*draw_paths(sphere, scene), *draw_sharpness(above, scene), *draw_loss(below, scene)]
+        for ax in (above, below):
+            ax.set_yscale("log")
+            ax.legend(loc="upper right")
+        plain_ticks(above, 1.0)
+        below.set_xlabel("τ = ηλt")
     return fig, lines
 
 
@@ -172,30 +177,23 @@ def draw_paths(ax: Axes, scene: Scene) -> list[AnimatedLine]:
 def draw_sharpness(ax: Axes, scene: Scene) -> list[AnimatedLine]:
     """S of the flow and of the path, and the threshold 2/ℓ."""
     path, flow = scene.trajectory, scene.flow
-    lines = [
+    ax.set_title("Sharpness", loc="left")
+    return [
         _animated_line(ax, flow.tau, flow.sharpness, SETTLED, label="sharpness-reduction flow", **FLOW),
         _animated_line(ax, path.tau, 2 / path.effective_lr, label="stability threshold 2/ℓ", **THRESHOLD),
         _animated_line(ax, path.tau[1:-1], scene.sharpness, 1, label="gradient descent", **CURVE),
     ]
-    ax.set_title("Sharpness", loc="left")
-    ax.set_yscale("log")
-    plain_ticks(ax, 1.0)
-    ax.legend(loc="upper right")
-    return lines
 
 
 def draw_loss(ax: Axes, scene: Scene) -> list[AnimatedLine]:
     """The loss of the path, and its mean as the flow predicts it."""
     path, flow = scene.trajectory, scene.flow
     mean, label = flow.sharpness * path.eta_lambda / (4 + flow.q), "its mean, by the flow: S ηλ / (4 + q)"
-    lines = [
+    ax.set_title("Loss", loc="left")
+    return [
         _animated_line(ax, flow.tau, mean, SETTLED, label=label, **FLOW),
         _animated_line(ax, path.tau, path.losses, label="gradient descent", **CURVE),
     ]
-    ax.set_title("Loss", loc="left")
-    ax.set(yscale="log", xlabel="τ = ηλt")
-    ax.legend(loc="upper right")
-    return lines
 
 
 def _animated_line(

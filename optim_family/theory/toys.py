@@ -8,9 +8,8 @@ minimisers along which the sharpness varies.
     Completion   P = UVᵀ on the observed entries,  f = σ (P − mean P) / std P + μ,  L = ½ mean (f − M)²
     Parabolas    L = ½ (1 + u²) x²,  not scale-invariant
 
-Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of normalization layers:
-sharpness reduction", NeurIPS 2022, for linear regression and matrix completion with BN; sizes and data here
-are ours.
+Source: K. Lyu, Z. Li, S. Arora, as in `flow`, for linear regression and matrix completion with BN; sizes and
+data here are ours.
 """
 
 import math
@@ -58,7 +57,7 @@ class Regression(Toy):
     x: Tensor
     y: Tensor
     kernel: Tensor
-    tan_angle: float = 2.57
+    tan_angle: float
 
     @classmethod
     def make(cls, n: int = 6, d: int = 12, *, tan_angle: float = 2.57, seed: int = 0) -> "Regression":

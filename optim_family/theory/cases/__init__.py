@@ -1,7 +1,6 @@
 """The cases, one file each; a file is imported when its case is selected."""
 
 import importlib
-from collections.abc import Iterable
 from typing import Final
 
 from optim_family.errors import UsageError, unknown
@@ -43,7 +42,7 @@ def select(only: str | None, slow: bool = False) -> list[Case]:
     Raises:
         UsageError: there is no such case.
     """
-    names: Iterable[str] = MODULES if slow else [name for name in MODULES if name not in SLOW]
+    names = [name for name in MODULES if slow or name not in SLOW]
     if only is not None:
-        names = dict.fromkeys(name.strip().upper() for name in only.split(","))
+        names = list(dict.fromkeys(name.strip().upper() for name in only.split(",")))
     return [load(name) for name in names]

@@ -11,6 +11,8 @@ Source: Z. Li, S. Arora, "An exponential learning rate schedule for deep learnin
 for decoupled decay, our own calculation.
 """
 
+from functools import partial
+
 import torch
 
 from optim_family.theory.page import CONTROL, Errors, error_case
@@ -26,18 +28,16 @@ def observe() -> Errors:
     loss, start = scale_invariant()["regression"]
     errors: Errors = {}
     for name, optimizer in {"GD": "gd", "RMSprop": "rmsprop"}.items():
-        with_decay, with_growth, plain = (
-            record_trajectory(loss, start, STEPS, optimizer, schedule=schedule, lr=LR, weight_decay=decay)
-            for decay, schedule in ((DECAY, None), (0.0, f"growth:decay={DECAY}"), (0.0, None))
-        )
+        record = partial(record_trajectory, loss, start, STEPS, optimizer, lr=LR)
+        with_decay = record(weight_decay=DECAY)
+        with_growth = record(weight_decay=0.0, schedule=f"growth:decay={DECAY}")
+        plain = record(weight_decay=0.0)
+        theta = with_decay.directions
         norm_ratio = with_growth.weights.norm(dim=1) / with_decay.weights.norm(dim=1)
         decay = (1 - LR * DECAY) ** torch.arange(STEPS + 1, dtype=norm_ratio.dtype)
-        distance, control = (
-            (with_decay.directions - other.directions).norm(dim=1) for other in (with_growth, plain)
-        )
-        errors[f"{name}: largest ‖θ − θ'‖"] = distance
+        errors[f"{name}: largest ‖θ − θ'‖"] = (theta - with_growth.directions).norm(dim=1)
         errors[f"{name}: ‖w'‖ (1 − ηλ)^t / ‖w‖ − 1"] = norm_ratio * decay - 1
-        errors[f"{name} with neither: largest ‖θ − θ'‖{CONTROL}"] = control
+        errors[f"{name} with neither: largest ‖θ − θ'‖{CONTROL}"] = (theta - plain.directions).norm(dim=1)
     return errors
 
 

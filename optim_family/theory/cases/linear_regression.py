@@ -24,12 +24,13 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from optim_family.figures.curves import log_axis
+from optim_family.theory.flow_comparison import Setting
 from optim_family.theory.page import EXPECTED, dots, line
 from optim_family.theory.toys import Regression
-from optim_family.theory.trajectory import midpoints, record_trajectory, sharpness_along, start_at_edge
+from optim_family.theory.trajectory import midpoints, sharpness_along
 from optim_family.theory.verify import NumericCheck
 
-LR, WEIGHT_DECAY, TAU, TOLERANCE = 0.1, 0.002, 4.0, 0.01
+LR, ETA_LAMBDA, TAU, TOLERANCE = 0.1, 2e-4, 4.0, 0.01
 EVERY = 250  # steps between two measurements
 CLOSED_FORM, MIDPOINTS = "S_min (1 + tan² φ₀ exp(−2τ))", "gradient descent, at midpoints"
 
@@ -37,9 +38,8 @@ CLOSED_FORM, MIDPOINTS = "S_min (1 + tan² φ₀ exp(−2τ))", "gradient descen
 def observe() -> tuple[Tensor, dict[str, Tensor]]:
     """Run gradient descent from its edge; return ηλt, [m], and S there by label, [m] each."""
     toy = Regression.make()
-    start = start_at_edge(toy.loss, toy.start(), lr=LR, weight_decay=WEIGHT_DECAY)
-    steps = round(TAU / (LR * WEIGHT_DECAY))
-    path = record_trajectory(toy.loss, start, steps + 1, lr=LR, weight_decay=WEIGHT_DECAY)
+    steps = round(TAU / ETA_LAMBDA)
+    path = Setting(toy, LR, ETA_LAMBDA, TAU).descend(steps + 1)
     at = torch.arange(EVERY, steps + 1, EVERY)
     return path.tau[at], {
         CLOSED_FORM: toy.sharpness_at(path.tau[at]),

@@ -72,9 +72,8 @@ def checks(evidence: tuple[Trajectory, Tensor]) -> Iterator[NumericCheck]:
         yield NumericCheck.equal(f"u of RMSprop at τ = {tau}", closed_form(tau), float(u), within=TOLERANCE)
     quantity = f"u of the integrated flow at τ = {TIMES[-1]}"
     yield NumericCheck.equal(quantity, closed_form(TIMES[-1]), float(integrated[-1]), within=1e-6)
-    ratios = path.ratios
-    yield NumericCheck.equal("λ₁/√v over 2/η, the mean", 1.0, float(ratios.mean()), within=TOLERANCE)
-    yield NumericCheck.vanishes("λ₁/√v over 2/η, farthest from 1", ratios - 1, within=TOLERANCE)
+    yield NumericCheck.equal("λ₁/√v over 2/η, the mean", 1.0, float(path.ratios.mean()), within=TOLERANCE)
+    yield NumericCheck.vanishes("λ₁/√v over 2/η, farthest from 1", path.ratios - 1, within=TOLERANCE)
 
 
 def draw(ax: Axes, evidence: tuple[Trajectory, Tensor]) -> None:
