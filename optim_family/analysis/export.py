@@ -7,9 +7,8 @@ Every tool gets the specification of a run, `hyper.lr`; its records by step and 
 import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final
 
 from optim_family.analysis import run_summary
 from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
@@ -23,23 +22,8 @@ _READING: Final = ("value", "threshold", "ratio", "error", "products")
 _MOST_METRICS: Final = 1000  # in one call of MLflow
 
 
-@final
-@dataclass(frozen=True)
-class MetricPoint:
-    """The finite numbers of a record, by name."""
-
-    step: int
-    seconds: float
-    numbers: Mapping[str, float]
-
-
-@final
-@dataclass(frozen=True)
-class Target:
-    """A tool, and the module that the extra of its name installs."""
-
-    module: str
-    send: Callable[[Sequence[Run], Path, str], list[str]]  # runs, folder, project → where the runs are
+Point = tuple[int, float, Mapping[str, float]]  # step, seconds, and the finite numbers of a record by name
+Send = Callable[[Sequence[Run], Path, str], list[str]]  # runs, folder, project → where the runs are
 
 
 def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -> list[str]:
@@ -59,13 +43,13 @@ def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -
         CorruptError: the folder cannot be written.
         OptimFamilyError: the tool fails.
     """
-    target = TARGETS[to]
-    if importlib.util.find_spec(target.module) is None:
+    module, send = TARGETS[to]
+    if importlib.util.find_spec(module) is None:
         raise UsageError(
-            f"--to {to} needs {target.module}, which is not installed; pip install 'optim-family[{to}]'"
+            f"--to {to} needs {module}, which is not installed; pip install 'optim-family[{to}]'"
         )
     try:
-        return target.send(runs, folder, project)
+        return send(runs, folder, project)
     except OptimFamilyError:
         raise
     except OSError as error:
@@ -82,13 +66,13 @@ def parameters(run: Run) -> dict[str, Any]:
     return {k: "+".join(v) if isinstance(v, list) else v for k, v in flat.items() if v is not None}
 
 
-def points(run: Run) -> Iterator[MetricPoint]:
+def points(run: Run) -> Iterator[Point]:
     """Every record of a run."""
     for record in run.records:
         numbers = {name: record.get(name) for name in _RECORD}
         for view, reading in (record.get("views") or {}).items():
             numbers |= {f"{view}/{name}": (reading or {}).get(name) for name in _READING}
-        yield MetricPoint(record["step"], record["elapsed"], _finite(numbers))
+        yield record["step"], record["elapsed"], _finite(numbers)
 
 
 def results(run: Run) -> dict[str, float]:
@@ -111,9 +95,9 @@ def _tensorboard(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
         raise UsageError(f"{existing[0]} exists already; TensorBoard would mix the two: choose another --out")
     for run, place in zip(runs, places, strict=True):
         with SummaryWriter(str(place)) as writer:
-            for point in points(run):
-                for name, number in point.numbers.items():
-                    writer.add_scalar(name, number, point.step, point.seconds)
+            for step, seconds, numbers in points(run):
+                for name, number in numbers.items():
+                    writer.add_scalar(name, number, step, seconds)
             writer.add_hparams(parameters(run), results(run), run_name=".")
     return list(map(str, places))
 
@@ -137,8 +121,12 @@ def _mlflow(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
         run_id = client.create_run(experiment, run_name=run.path.name).info.run_id
         client.log_batch(run_id, params=[Param(name, str(value)) for name, value in parameters(run).items()])
         last = run.records[-1]["step"] if run.records else 0
-        every = [*points(run), MetricPoint(last, run.status.get("seconds", 0.0), results(run))]
-        metrics = [Metric(k, x, int(1000 * p.seconds), p.step) for p in every for k, x in p.numbers.items()]
+        final: Point = last, run.status.get("seconds", 0.0), results(run)
+        metrics = [
+            Metric(name, number, int(1000 * seconds), step)
+            for step, seconds, numbers in (*points(run), final)
+            for name, number in numbers.items()
+        ]
         for i in range(0, len(metrics), _MOST_METRICS):
             client.log_batch(run_id, metrics=metrics[i : i + _MOST_METRICS])
         client.set_terminated(run_id, "FINISHED" if run.status.get("status") == "done" else "FAILED")
@@ -154,8 +142,8 @@ def _wandb(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
     for run in runs:
         options = {"project": project, "name": run.path.name, "config": parameters(run)}
         with wandb.init(**options, settings=quiet) as tracked:
-            for point in points(run):
-                tracked.log({**point.numbers, "seconds": point.seconds}, step=point.step)
+            for step, seconds, numbers in points(run):
+                tracked.log({**numbers, "seconds": seconds}, step=step)
             tracked.summary.update(results(run))
             addresses.append(tracked.url or str(Path(tracked.dir).parent))
     return addresses
@@ -169,9 +157,10 @@ def _parquet(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
     return [str(path)]
 
 
-TARGETS: Final[Mapping[str, Target]] = {
-    "tensorboard": Target("tensorboard", _tensorboard),
-    "mlflow": Target("mlflow", _mlflow),
-    "wandb": Target("wandb", _wandb),
-    "parquet": Target("pyarrow", _parquet),
+# Each tool: the module that the extra of its name installs, and the function that exports.
+TARGETS: Final[Mapping[str, tuple[str, Send]]] = {
+    "tensorboard": ("tensorboard", _tensorboard),
+    "mlflow": ("mlflow", _mlflow),
+    "wandb": ("wandb", _wandb),
+    "parquet": ("pyarrow", _parquet),
 }

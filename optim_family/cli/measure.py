@@ -24,8 +24,8 @@ _NO_METRIC: Final = "weights alone have no optimizer (`optim-family run` measure
 
 def measure_command(
     spec: RunSpec, weights: Path | None, k: int, spectrum: SpectrumOptions, out: Path | None, output: Output
-) -> int:
-    """Measure, write measurement.json and the figure if `out` is given, print. Returns the exit code."""
+) -> None:
+    """Measure, write measurement.json and the figure into the folder `out`, if any, and print."""
     with full_precision(), deterministic():
         measurement = _measure(spec, weights, k, spectrum, output)
     model = f"{spec.model}, {weights.name if weights else 'initial weights'}"
@@ -37,12 +37,10 @@ def measure_command(
         write_json(out / "measurement.json", measurement)
         figure = draw(measurement.get("looks", {}), out, "spectrum", model, data)
     if output.json:
-        output.data(measurement | {"figure": by_suffix(figure)})
-        return 0
+        return output.data(measurement | {"figure": by_suffix(figure)})
     _show(measurement, model, data, output)
     if figure:
         print(f"\nfigure: {joined(figure)}")
-    return 0
 
 
 def _measure(

@@ -33,7 +33,7 @@ def run_command(
 
     `train_options` are arguments of `training.loop.train`. Without `overlays` an existing figure stays.
     """
-    if _is_finished(spec, out):
+    if (out / "spec.json").exists() and _is_finished(read_run(out), spec):
         output.say(f"{out} already holds this run, finished; nothing is computed again")
     elif not _train(spec, out, train_options, output):
         return 0
@@ -80,10 +80,7 @@ def preview(spec: RunSpec, out: Path, train_options: Mapping[str, Any], output: 
     return 0
 
 
-def _is_finished(spec: RunSpec, out: Path) -> bool:
-    if not (out / "spec.json").exists():
-        return False
-    run = read_run(out)
+def _is_finished(run: Run, spec: RunSpec) -> bool:
     return run.spec == spec.model_dump(mode="json") and run.status.get("status") in ("done", "diverged")
 
 

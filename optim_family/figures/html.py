@@ -80,6 +80,6 @@ def _smaller(tag: str, used: Collection[str], groups: list[bool]) -> str:
     return _LONG_NUMBER.sub(lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), tag)
 
 
-def download(text: str, kind: str = "text/csv") -> str:
-    """A data: URI that holds a text."""
-    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+def download(text: str) -> str:
+    """A data: URI that holds a CSV file."""
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"

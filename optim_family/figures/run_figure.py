@@ -56,7 +56,11 @@ def figure(
         tau = _tau_rate(curves) if "tau" in overlays else 0.0
         optimizers = ", ".join(dict.fromkeys(str(run.spec["optimizer"]) for run in runs))
         several = f"{optimizers}: {len(runs)} runs" if lines else names[0]
-        drawn = _sheet(title or several, _subtitle(runs), tau, lines)
+        # What all runs have in common, and the status of a single run unless it is done.
+        status = str(runs[0].status.get("status"))
+        ending = [status] if len(runs) == 1 and status != "done" else []
+        subtitle = escape_mathtext(", ".join([setting([run.spec for run in runs]), *ending]))
+        drawn = _sheet(title or several, subtitle, tau, lines)
         _panels(drawn, curves, tau, overlays)
         if lines:
             handles = [Line2D([], [], **curve.style, label=curve.name) for curve in curves]
@@ -93,13 +97,6 @@ def _grid(drawn: Figure, rows: int, top: float) -> GridSpec:
         wspace=BETWEEN / wide,
         hspace=0.12,
     )
-
-
-def _subtitle(runs: Sequence[Run]) -> str:
-    """What all runs have in common, and the status of a single run unless it is done."""
-    status = str(runs[0].status.get("status"))
-    ending = [status] if len(runs) == 1 and status != "done" else []
-    return escape_mathtext(", ".join([setting([run.spec for run in runs]), *ending]))
 
 
 def _panels(drawn: Figure, curves: Sequence[Curve], tau: float, overlays: Collection[str]) -> None:

@@ -4,7 +4,7 @@ Each maps [n, channels, height, width] → [n, classes] and calls its classifier
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final, final
 
@@ -112,12 +112,8 @@ def _initialised(network: nn.Module) -> nn.Module:
     return network
 
 
-BUILTIN: Final[dict[str, Callable[..., nn.Module]]] = {
-    "bn_cnn": bn_cnn,
-    "bn_mlp": bn_mlp,
-    "resnet20": resnet20,
-    "vgg11": vgg11,
-}
+_NETWORKS: Final[Sequence[Callable[..., nn.Module]]] = (bn_cnn, bn_mlp, resnet20, vgg11)
+BUILTIN: Final = {network.__name__: network for network in _NETWORKS}
 
 
 def plugin_network(name: str, classes: int, channels: int, size: tuple[int, int], **kwargs: Any) -> nn.Module:

@@ -38,7 +38,9 @@ def load_weights(model: nn.Module, path: Path, name: str) -> str:
     except OSError as error:
         raise UsageError(f"the weights {path} cannot be read: {error.strerror}") from None
     try:
-        tensors = _network_tensors(safetensors.torch.load(data))
+        stored = safetensors.torch.load(data)
+        names = {key: _IN_CHECKPOINT.fullmatch(key) for key in stored}
+        tensors = {match[1]: stored[key] for key, match in names.items() if match} or stored
     except _MALFORMED as error:
         raise CorruptError(f"{path} is not a safetensors file, or is damaged: {one_line(error)}") from error
     if mistakes := _mistakes(model, tensors):
@@ -47,12 +49,6 @@ def load_weights(model: nn.Module, path: Path, name: str) -> str:
         raise CorruptError(f"{path} holds numbers that are not finite: {first_three(bad)}")
     model.load_state_dict(model.state_dict() | tensors)
     return hashlib.sha256(data).hexdigest()
-
-
-def _network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    matches = {key: _IN_CHECKPOINT.fullmatch(key) for key in tensors}
-    in_checkpoint = {match[1]: tensors[key] for key, match in matches.items() if match}
-    return in_checkpoint or dict(tensors)
 
 
 def _mistakes(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:

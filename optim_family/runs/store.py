@@ -6,7 +6,6 @@ import json
 import os
 import re
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -28,48 +27,8 @@ from optim_family.runs.record_log import RecordLog, finite
 _BAD_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL}
 
 
-class Store(AbstractContextManager["Store"], ABC):
-    """Receives the records and files of a run directory."""
-
-    path: Path
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder for the checkpoints of this run; it may not exist."""
-        return self.path / CHECKPOINTS
-
-    @abstractmethod
-    def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
-        """Add one record to the log; returns whether it is new."""
-
-    @abstractmethod
-    def write(self, name: str, value: Mapping[str, Any]) -> None:
-        """Replace one JSON file of the directory."""
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release what the store holds; closing twice is harmless."""
-
-
 @final
-class NullStore(Store):
-    """Writes nothing: for a process that is not the main process of its run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
-        """Do nothing."""
-        return True
-
-    def write(self, name: str, value: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-
-@final
-class RunStore(Store):
+class RunStore(AbstractContextManager["RunStore"]):
     """The single writer of a run directory: holds its lock and appends to its log.
 
     The lock is released at the end of the context, and when the process dies.
@@ -101,7 +60,11 @@ class RunStore(Store):
             )
         with writing(path), ExitStack() as held:
             held.callback(os.close, _lock(path / LOCK))
-            _write_or_compare_spec(path / SPEC, json.loads(json.dumps(finite(spec))))
+            stored_spec = json.loads(json.dumps(finite(spec)))
+            if not (path / SPEC).exists():
+                replace_atomically(path / SPEC, seal(stored_spec))
+            if fields := diff_specs(unseal(path / SPEC), stored_spec):
+                raise UsageError(f"{path} holds a different run ({'; '.join(fields)}); choose another folder")
             log = RecordLog(path / LOG, log_start(path))
             held.callback(log.close)
             require_records(path, unseal_if_any(path / STATUS), log.count)
@@ -142,6 +105,9 @@ class RunStore(Store):
         """Release the lock; closing twice is harmless."""
         self._held.close()
 
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
 
 def _enter(path: Path) -> None:
     """Create the folder, or check that it is empty or a run."""
@@ -172,14 +138,6 @@ def _lock(path: Path) -> int:
         who = holder if re.fullmatch(r"process \d+ on [\w.-]+", holder) else "another process"
         raise BusyError(f"{path.parent} is in use by {who}; wait for it, or choose another folder") from error
     return descriptor
-
-
-def _write_or_compare_spec(path: Path, spec: dict[str, Any]) -> None:
-    """Write the specification, or check that the stored one is equal."""
-    if not path.exists():
-        replace_atomically(path, seal(spec))
-    if fields := diff_specs(unseal(path), spec):
-        raise UsageError(f"{path.parent} holds a different run ({'; '.join(fields)}); choose another folder")
 
 
 def log_start(path: Path) -> int:

@@ -43,7 +43,10 @@ def expand(shared: Grid, grid: Grid) -> Iterator[RunSpec | Mistake]:
         shared: fields of the run, which the grid overrides.
         grid: fields and hyper-parameters, each a value or a list of values.
     """
-    axes = {key: _axis(key, value) for key, value in {**_DEFAULTS, **shared, **grid}.items()}
+    axes = {
+        key: value if isinstance(value, list) and key != "views" else [value]
+        for key, value in {**_DEFAULTS, **shared, **grid}.items()
+    }
     for key in ("optimizer", "model"):
         if key not in axes:
             near = difflib.get_close_matches(key, axes, n=1)
@@ -69,10 +72,6 @@ def as_grid_keys(run: RunSpec) -> dict[str, Any]:
 
 def _key(optimizer: str, hyper: str) -> str:
     return f"{optimizer}_{hyper}" if hyper in RUN_KEYS else hyper
-
-
-def _axis(key: str, value: Any) -> list[Any]:
-    return value if isinstance(value, list) and key != "views" else [value]
 
 
 def _invalid_names(key: str, axes: Axes, check: Callable[[str], Any]) -> Iterator[Mistake]:

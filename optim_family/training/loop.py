@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from optim_family.curvature.precision import deterministic, full_precision
 from optim_family.errors import OptimFamilyError, Stopped
 from optim_family.optimizers.base import OptimizerBase
 from optim_family.runs.layout import STATUS
-from optim_family.runs.store import NullStore, RunStore, Store
+from optim_family.runs.store import RunStore
 from optim_family.training.experiment import Experiment, build_experiment
 from optim_family.training.measurements import Measurements
 from optim_family.training.process_group import ProcessGroup, SingleProcess
@@ -78,8 +78,8 @@ def train(
         earlier = group.broadcast(memory_format_of(out) if group.is_main_process else None)
         experiment = build_experiment(spec, group, memory_format or earlier, make_optimizer)
         spec_json = spec.model_dump(mode="json")
-        with RunStore.open(out, spec_json) if group.is_main_process else NullStore(out) as store:
-            trainer = Trainer(experiment, store, listener, stop)
+        with RunStore.open(out, spec_json) if group.is_main_process else nullcontext() as store:
+            trainer = Trainer(experiment, out, store, listener, stop)
             trainer.checkpoints.load(resume)
             try:
                 return Outcome(trainer.run(), out)
@@ -89,17 +89,25 @@ def train(
 
 @final
 class Trainer:
-    """A run in progress: its experiment, its state, and the time of its last checkpoint."""
+    """A run in progress: its experiment, its state, and the time of its last checkpoint.
+
+    Only the main process has a store.
+    """
 
     def __init__(
-        self, experiment: Experiment, store: Store, listener: ProgressListener, stop: StopSignal
+        self,
+        experiment: Experiment,
+        out: Path,
+        store: RunStore | None,
+        listener: ProgressListener,
+        stop: StopSignal,
     ) -> None:
         self.experiment, self.store, self.listener = experiment, store, listener
         self.spec, self.objective = experiment.spec, experiment.objective
         self.process_group, self.same_sums = experiment.objective.process_group, True
         self.check = partial(self.process_group.check, stop)
         self.measurements = Measurements(experiment, self.check, listener.on_message)
-        self.checkpoints = Checkpoints(experiment, self.measurements, store, listener.on_message)
+        self.checkpoints = Checkpoints(experiment, self.measurements, out, listener.on_message)
         self.state = self.checkpoints.state
         self._begin = self._saved = time.perf_counter()
 
@@ -182,7 +190,8 @@ class Trainer:
         self.state.recorded, self.state.peak = self.state.step, -math.inf
 
     def _write(self, record: dict[str, Any]) -> None:
-        self.store.append(record, must_match=self.same_sums)
+        if self.store:
+            self.store.append(record, must_match=self.same_sums)
         self.listener.on_record(record)
 
     def _diverge(self) -> Status:
@@ -200,10 +209,11 @@ class Trainer:
         return self.state.elapsed + time.perf_counter() - self._begin
 
     def _write_status(self, status: str) -> None:
-        self.store.write(
-            STATUS,
-            {"status": status, "step": self.state.step, "steps": self.spec.steps, "seconds": self.elapsed},
-        )
+        if self.store:
+            step, steps = self.state.step, self.spec.steps
+            self.store.write(
+                STATUS, {"status": status, "step": step, "steps": steps, "seconds": self.elapsed}
+            )
 
     def save(self) -> None:
         """Save a checkpoint of the state before the present step."""

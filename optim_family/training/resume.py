@@ -9,9 +9,9 @@ from typing import final
 from optim_family.errors import UsageError
 from optim_family.registry import plugin_errors
 from optim_family.runs.atomic_files import diff_specs
-from optim_family.runs.layout import PROVENANCE
+from optim_family.runs.layout import CHECKPOINTS, PROVENANCE
 from optim_family.runs.run import read_run
-from optim_family.runs.store import Store
+from optim_family.runs.store import RunStore
 from optim_family.training import checkpoint
 from optim_family.training.experiment import Experiment
 from optim_family.training.measurements import Measurements
@@ -46,10 +46,10 @@ class Checkpoints:
         self,
         experiment: Experiment,
         measurements: Measurements,
-        store: Store,
+        path: Path,
         on_message: Callable[[str], None],
     ) -> None:
-        self.experiment, self.measurements, self.store = experiment, measurements, store
+        self.experiment, self.measurements, self.path = experiment, measurements, path
         self.on_message, self.state = on_message, TrainingState()
 
     def save(self, elapsed: float) -> None:
@@ -75,7 +75,7 @@ class Checkpoints:
         if experiment.objective.process_group.is_main_process:
             # the rest of the tree can always be saved
             with plugin_errors(name, "returned a state_dict() that cannot be saved"):
-                checkpoint.save(self.store.checkpoints, state.step, tree)
+                checkpoint.save(self.path / CHECKPOINTS, state.step, tree)
 
     def load(self, resume: bool) -> None:
         """Load the last checkpoint of the run, if there is one.
@@ -83,11 +83,11 @@ class Checkpoints:
         Raises:
             UsageError: there is one, and `resume` is not set; or the data has changed since.
         """
-        spec, objective, path = self.experiment.spec, self.experiment.objective, self.store.path
+        spec, objective, path = self.experiment.spec, self.experiment.objective, self.path
         group, state = objective.process_group, self.state
         group.require_equal("specification or data", [spec.key, objective.data.sha256])
         latest = group.broadcast(
-            checkpoint.load_latest(self.store.checkpoints, self.on_message, spec.key)
+            checkpoint.load_latest(path / CHECKPOINTS, self.on_message, spec.key)
             if group.is_main_process
             else None
         )
@@ -118,16 +118,16 @@ def memory_format_of(out: Path) -> MemoryFormat | None:
 
 
 def write_provenance(
-    experiment: Experiment, store: Store, state: TrainingState, on_message: Callable[[str], None]
+    experiment: Experiment, store: RunStore | None, state: TrainingState, on_message: Callable[[str], None]
 ) -> bool:
     """Write provenance.json, and report its changes since an earlier part of the run.
 
     Returns:
         Whether the number of processes is unchanged, so that repeated records are bitwise identical.
     """
-    group = experiment.objective.process_group
-    if not group.is_main_process:
+    if store is None:
         return True
+    group = experiment.objective.process_group
     now, before = experiment.provenance(), read_run(store.path).provenance
     changes = diff_specs(now, before) if state.step and before else []
     if changes:

@@ -26,7 +26,7 @@ def run():
 
 def held(run):
     """(name, step) → number of all that is to be found in the tool."""
-    return {(name, p.step): x for p in export.points(run) for name, x in p.numbers.items()}
+    return {(name, step): x for step, _, numbers in export.points(run) for name, x in numbers.items()}
 
 
 def test_the_points_are_the_finite_numbers_of_the_records(run):
@@ -37,7 +37,7 @@ def test_the_points_are_the_finite_numbers_of_the_records(run):
         assert points["test_accuracy", step] == record["test_accuracy"]
     assert ("train_loss", 20) not in points and ("train_loss", 30) in points
     assert not [name for name, _ in points if name.startswith("riemannian")]
-    assert [p.seconds for p in export.points(run)] == [r["elapsed"] for r in run.records]
+    assert [seconds for _, seconds, _ in export.points(run)] == [r["elapsed"] for r in run.records]
 
 
 def test_what_was_asked_is_flat_and_leaves_out_what_was_left_open(run):
@@ -152,7 +152,7 @@ def test_a_tool_that_fails_is_named(run, tmp_path, monkeypatch):
     def send(runs, folder, project):
         raise RuntimeError("no\nserver")
 
-    monkeypatch.setitem(export.TARGETS, "parquet", export.Target("json", send))
+    monkeypatch.setitem(export.TARGETS, "parquet", ("json", send))
     with pytest.raises(OptimFamilyError, match=r"^parquet failed: RuntimeError: no server$"):
         export.export([run], "parquet", tmp_path)
 

@@ -48,7 +48,7 @@ def walked(wanted, path):
     """The run, and its weights before every step."""
     experiment, weights = build_experiment(wanted), []
     with RunStore.open(path, wanted.model_dump(mode="json")) as store:
-        trainer = Trainer(experiment, store, ProgressListener(), StopSignal())
+        trainer = Trainer(experiment, path, store, ProgressListener(), StopSignal())
         while True:
             weights.append(experiment.objective.space.weights())
             if not trainer.step():

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import rich_click as click
 
+from optim_family.analysis.export import PROJECT, TARGETS, export
 from optim_family.cli.output import FOLDER, PATH, Output, common
-
-TARGETS = ("tensorboard", "mlflow", "wandb", "parquet")
+from optim_family.runs.run import find_runs, read_run
 
 
 @click.command("export")
@@ -17,15 +17,10 @@ TARGETS = ("tensorboard", "mlflow", "wandb", "parquet")
 @click.option(
     "--out", type=FOLDER, help="Folder for tensorboard and parquet (default: exports/ and the tool's name)."
 )
-@click.option(
-    "--project", default="optim-family", show_default=True, help="Project in W&B, experiment in MLflow."
-)
+@click.option("--project", default=PROJECT, show_default=True, help="Project in W&B, experiment in MLflow.")
 @common
 def command(output: Output, runs: tuple[Path, ...], to: str, out: Path | None, project: str) -> None:
     """Export runs to another tool; RUNS are run directories or folders that contain them."""
-    from optim_family.analysis.export import export
-    from optim_family.runs.run import find_runs, read_run
-
     loaded = [read_run(folder) for path in runs for folder in find_runs(path)]
     places = export(loaded, to, out or Path("exports") / to, project)
     output.result({"to": to, "runs": len(loaded), "places": places}, [""], [[place] for place in places])

@@ -25,9 +25,9 @@ from optim_family.cli.spectrum import SpectrumOptions, spectrum_options
 @spectrum_options
 @click.option("--out", type=PATH, help="Folder for measurement.json and the figure.")
 @common
-def command(output: Output, /, weights: Path | None, k: int, out: Path | None, **options: Any) -> int:
+def command(output: Output, /, weights: Path | None, k: int, out: Path | None, **options: Any) -> None:
     """Measure the sharpness of a model on data, at weights from a file, without training."""
     from optim_family.cli.measure import measure_command
 
     spectrum = SpectrumOptions.from_options(options)
-    return measure_command(loss_spec_from_options(options), weights, k, spectrum, out, output)
+    measure_command(loss_spec_from_options(options), weights, k, spectrum, out, output)

@@ -46,14 +46,9 @@ def check(output: Output, name: str, norm: cards.Norm, size: int | None) -> int:
     value = {"model": name, "norm": norm, "promised": promised, "kept": kept, "verdicts": facts}
     output.result(value, ["precision", "verdict"], [[key, result.summary] for key, result in results.items()])
     if not output.json:
-        output.say(_promise(name, promised, kept))
+        outcome = f"{promised} invariance, which {'holds' if kept else 'does not hold'}"
+        output.say(f"The card of {name} requires {outcome if promised else 'no scale invariance here'}.")
     return 0 if kept else 1
-
-
-def _promise(name: str, promised: str | None, kept: bool) -> str:
-    if promised is None:
-        return f"The card of {name} requires no scale invariance here."
-    return f"The card of {name} requires {promised} invariance, which {'holds' if kept else 'does not hold'}."
 
 
 def _check(model: str, norm: cards.Norm, side: int, precision: str) -> "ScaleInvariance":
