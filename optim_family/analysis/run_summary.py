@@ -51,13 +51,14 @@ def _total(readings: Mapping[str, Mapping[str, Any]], name: str) -> float:
 def _view_summary(run: Run, view: str, at: int | None) -> dict[str, Any]:
     values = column(run, f"{view}.value")
     ratios = _finite(column(run, f"{view}.ratio")[len(values) // 2 if at is None else at :])
-    low, middle, high = _quartiles(ratios)
+    only_ratio = next(iter(ratios), None)  # the quartiles of fewer than two ratios
+    quartiles = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else [only_ratio] * 3
     return {
         "at_fit": _at(values, at),
         "peak": max(_finite(values), default=None),
         "last": _last(values),
-        "ratio": middle,
-        "ratio_quartiles": [low, high],
+        "ratio": quartiles[1],
+        "ratio_quartiles": quartiles[::2],
         "ratio_readings": len(ratios),
         "readings": len(_finite(values)),
         "products": int(sum(_finite(column(run, f"{view}.products")))),
@@ -76,12 +77,6 @@ def _last(values: Sequence[float]) -> float | None:
 
 def _at(values: Sequence[float], index: int | None) -> float | None:
     return None if index is None or not math.isfinite(values[index]) else values[index]
-
-
-def _quartiles(values: Sequence[float]) -> Sequence[float | None]:
-    if len(values) < 2:
-        return [next(iter(values), None)] * 3
-    return statistics.quantiles(values, n=4, method="inclusive")
 
 
 def summary_rows(

@@ -10,10 +10,10 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ class LossAndGeometry:
 
 
 @final
-class Recorder:
+class Recorder(AbstractContextManager["Recorder"]):
     """Records a run while a script trains it; a context manager, or close it at the end.
 
     Weights, gradients, buffers and random state do not change. Remembers the step, τ = Σ ηλ, the highest
@@ -140,9 +140,6 @@ class Recorder:
         if self.status == "running":
             self._write_status(status)
         self.store.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self.close("failed" if kind else "done")

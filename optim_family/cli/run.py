@@ -8,6 +8,7 @@ from typing import Any, Final
 from optim_family.analysis import run_summary
 from optim_family.cli import run_progress, run_results, spectrum
 from optim_family.cli.output import Output, flat, joined
+from optim_family.runs import layout
 from optim_family.runs.atomic_files import replace_atomically
 from optim_family.runs.labels import label, setting
 from optim_family.runs.run import Run, read_run
@@ -15,9 +16,10 @@ from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
 DIVERGED: Final = 3  # exit code: the result is kept
+_FIGURES: Final = [f"{layout.FIGURE}.svg", f"{layout.FIGURE}.png"]
 _FILES: Final = [
-    *("spec.json", "provenance.json", "metrics.jsonl", "status.json", "checkpoints/"),
-    *("summary.json", "figure.svg", "figure.png"),
+    *(layout.SPEC, layout.PROVENANCE, layout.LOG, layout.STATUS, f"{layout.CHECKPOINTS}/"),
+    *(layout.SUMMARY, *_FIGURES),
 ]
 
 
@@ -33,15 +35,15 @@ def run_command(
 
     `train_options` are arguments of `training.loop.train`. Without `overlays` an existing figure stays.
     """
-    if (out / "spec.json").exists() and _is_finished(read_run(out), spec):
+    if (out / layout.SPEC).exists() and _is_finished(read_run(out), spec):
         output.say(f"{out} already holds this run, finished; nothing is computed again")
     elif not _train(spec, out, train_options, output):
         return 0
     run = read_run(out)
-    summary, figure = out / "summary.json", [out / "figure.svg", out / "figure.png"]
+    summary, figure = out / layout.SUMMARY, [out / name for name in _FIGURES]
     if overlays is not None or not all(path.exists() for path in (summary, *figure)):
         replace_atomically(summary, json.dumps(run_summary.summary(run), indent=2) + "\n")
-        run_results.draw([run], out, "figure", overlays)
+        run_results.draw([run], out, layout.FIGURE, overlays)
     run_results.show([run], figure, output)
     diverged = run.status.get("status") == "diverged"
     if requested.names and diverged:

@@ -13,7 +13,6 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import final
@@ -31,15 +30,7 @@ _MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"
 
 Pixels = npt.NDArray[np.uint8]
 Splits = dict[str, dict[str, dict[str, Pixels]]]  # split, class, file → [c, h, w]
-
-
-@final
-@dataclass(frozen=True)
-class _Item:
-    """A folder, or a file and the function that reads it."""
-
-    path: PurePosixPath
-    read: Callable[[], bytes] | None = None
+Item = tuple[PurePosixPath, Callable[[], bytes] | None]  # a file and the function that reads it, or a folder
 
 
 def folder(path: Path) -> Arrays:
@@ -68,24 +59,24 @@ def _stack(classes: dict[str, dict[str, Pixels]]) -> tuple[Pixels, npt.NDArray[n
     return np.stack(images), np.repeat(np.arange(len(counts)), counts)
 
 
-def _read_splits(source: Path, items: Iterator[_Item]) -> Splits:
+def _read_splits(source: Path, items: Iterator[Item]) -> Splits:
     """Read every image; all must have one shape, and no class may be empty."""
     splits: Splits = {split: {} for split in _SPLITS}
     first: tuple[PurePosixPath, Pixels] | None = None
-    for item in items:
-        if (place := _place(source, item)) is None:
+    for path, read in items:
+        if (place := _place(source, path, is_folder=read is None)) is None:
             continue
         split, label, name = place
         files = splits[split].setdefault(label, {})
-        if item.read is None:
+        if read is None:
             continue
         if name in files:
-            raise CorruptError(f"{source} holds {item.path} twice")
-        files[name] = pixels = _decode(f"{source}: {item.path}", item.read())
-        first = first or (item.path, pixels)
+            raise CorruptError(f"{source} holds {path} twice")
+        files[name] = pixels = _decode(f"{source}: {path}", read())
+        first = first or (path, pixels)
         if pixels.shape != first[1].shape:
             raise CorruptError(
-                f"{source}: {item.path} is {_size(pixels)} and {first[0]} {_size(first[1])}; "
+                f"{source}: {path} is {_size(pixels)} and {first[0]} {_size(first[1])}; "
                 "images must be of one size and all grey or all colour"
             )
     for split, classes in splits.items():
@@ -96,21 +87,20 @@ def _read_splits(source: Path, items: Iterator[_Item]) -> Splits:
     return splits
 
 
-def _place(source: Path, item: _Item) -> tuple[str, str, str] | None:
+def _place(source: Path, path: PurePosixPath, is_folder: bool) -> tuple[str, str, str] | None:
     """Split, class and file name (empty for a class folder); None for an item to skip."""
-    parts, is_folder = item.path.parts, item.read is None
-    ours = is_folder or item.path.suffix.lower() in _SUFFIXES
-    if not ours or len(parts) < 2 or parts[0] not in _SPLITS:
-        return None
-    if any(part.startswith(".") for part in parts):
+    parts = path.parts
+    is_relevant = is_folder or path.suffix.lower() in _SUFFIXES
+    is_hidden = any(part.startswith(".") for part in parts)
+    if is_hidden or not is_relevant or len(parts) < 2 or parts[0] not in _SPLITS:
         return None
     if len(parts) != (2 if is_folder else 3):
-        raise CorruptError(f"{source}: {item.path} is in a wrong place; images go to {parts[0]}/CLASS/IMAGE")
+        raise CorruptError(f"{source}: {path} is in a wrong place; images go to {parts[0]}/CLASS/IMAGE")
     # One spelling of a letter with an accent, which file systems keep as one character or as two.
     return parts[0], unicodedata.normalize("NFC", parts[1]), "" if is_folder else parts[2]
 
 
-def _walk(root: Path) -> Iterator[_Item]:
+def _walk(root: Path) -> Iterator[Item]:
     """The items of three levels only: links may point anywhere."""
     for split in _SPLITS:
         for entry in _entries(root / split) if (root / split).exists() else ():
@@ -126,13 +116,10 @@ def _entries(folder: Path) -> list[Path]:
         raise CorruptError(f"{folder} cannot be listed: {error.strerror}") from error
 
 
-def _item(root: Path, entry: Path) -> _Item:
-    path = PurePosixPath(entry.relative_to(root))
-    if entry.is_dir():
-        return _Item(path)
-    if not entry.is_file():
+def _item(root: Path, entry: Path) -> Item:
+    if not (entry.is_dir() or entry.is_file()):
         raise CorruptError(f"{entry} is neither a file nor a folder; is it a link that leads nowhere?")
-    return _Item(path, lambda: _read(entry))
+    return PurePosixPath(entry.relative_to(root)), None if entry.is_dir() else partial(_read, entry)
 
 
 def _read(file: Path) -> bytes:
@@ -156,7 +143,7 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def _unpack(path: Path) -> Iterator[_Item]:
+def _unpack(path: Path) -> Iterator[Item]:
     """The members in the order of the archive; reading each before the next is a single pass."""
     require_file(path)
     with _whole(path), tarfile.open(path, tarinfo=_Member) as archive:
@@ -166,8 +153,7 @@ def _unpack(path: Path) -> Iterator[_Item]:
                 raise CorruptError(f"{path}: {name} leads out of the archive; pack it with relative paths")
             if not (member.isfile() or member.isdir()):
                 raise CorruptError(f"{path}: {name} is a link or a device; pack it with the files themselves")
-            read = partial(_read_member, path, archive, member) if member.isfile() else None
-            yield _Item(name, read)
+            yield name, partial(_read_member, path, archive, member) if member.isfile() else None
         while archive.fileobj.read(1 << 20):  # up to the checksum of the compression
             pass
 

@@ -14,13 +14,11 @@ Source: `predictions`.
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optim_family.analysis.predictions import mean_excess_loss, sharpness_floor
 from optim_family.errors import UsageError, unknown
+from optim_family.runs.columns import Array
 from optim_family.runs.run import Run, first_fit_index, first_index, series
-
-Array = NDArray[np.float64]
 
 NAMES: Final = ("edge", "drift", "loss", "tau")
 

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 
 from optim_family.figures import style
 from optim_family.figures.curves import (
-    Array,
     Curve,
     downsample,
     legend,
@@ -23,6 +22,7 @@ from optim_family.figures.curves import (
     plot_reading,
 )
 from optim_family.figures.overlays import drift, mean_loss, threshold_is_two_over_effective_lr
+from optim_family.runs.columns import Array
 from optim_family.runs.run import views
 from optim_family.sharpness.views import (
     KINDS,

@@ -22,7 +22,6 @@ from optim_family.runs.run import Run
 from optim_family.study.spec import StudySpec
 
 if TYPE_CHECKING:
-    import pandas
     from matplotlib.figure import Figure
 
 _DRAWN: Final = 100  # runs: with more the page has no figures of single runs, which take a second each
@@ -48,7 +47,13 @@ def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
     drawn = dict(figures(results))
     for stem, (_, figure) in drawn.items():
         style.save(figure, folder, stem)
-    texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g") for name, frame in data(results)}
+    tables = {
+        "summary": results.rows,
+        "groups": results.groups,
+        "differences": results.differences,
+        "readings": readings_table.readings(results.runs),
+    }
+    texts = {f"{name}.csv": table.to_csv(index=False, float_format="%.6g") for name, table in tables.items()}
     replace_atomically(folder / layout.PROVENANCE, json.dumps(_provenance(results.runs), indent=2) + "\n")
     replace_atomically(folder / "summary.md", markdown(study, results))
     for name, text in texts.items():
@@ -145,14 +150,6 @@ def _state(study: StudySpec, results: StudyResults) -> str:
     parts = [f"{count} {status}" for status, count in counts.items()]
     parts += [f"{missing} not begun"] * (missing > 0)
     return f"{len(study.runs)} runs: {', '.join(parts)}"
-
-
-def data(results: StudyResults) -> Iterator[tuple[str, "pandas.DataFrame"]]:
-    """Name and table of each CSV file."""
-    yield "summary", results.rows
-    yield "groups", results.groups
-    yield "differences", results.differences
-    yield "readings", readings_table.readings(results.runs)
 
 
 def _provenance(runs: Sequence[Run]) -> dict[str, Any]:

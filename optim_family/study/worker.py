@@ -34,8 +34,8 @@ def _train(spec: RunSpec, folder: Path) -> int:
     from optim_family.training.stop_signal import StopSignal
 
     with StopSignal().install() as stop:
-        outcome = train(resolve_device(spec, folder), folder, resume=True, stop=stop)
-    return DIVERGED if outcome.status == "diverged" else 0
+        status = train(resolve_device(spec, folder), folder, resume=True, stop=stop)
+    return DIVERGED if status == "diverged" else 0
 
 
 def resolve_device(spec: RunSpec, folder: Path | None = None) -> RunSpec:

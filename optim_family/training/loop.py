@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final
@@ -31,15 +30,6 @@ Status = Literal["done", "diverged"]
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints: the most that a crash costs; no result depends on it
 
 
-@final
-@dataclass(frozen=True)
-class Outcome:
-    """The final status of a run, and its directory."""
-
-    status: Status
-    path: Path
-
-
 def train(
     spec: RunSpec,
     out: Path,
@@ -50,8 +40,8 @@ def train(
     process_group: ProcessGroup | None = None,
     memory_format: MemoryFormat | None = None,
     make_optimizer: Callable[..., OptimizerBase] | None = None,
-) -> Outcome:
-    """Execute a run from its start or from its last checkpoint.
+) -> Status:
+    """Execute a run from its start or from its last checkpoint; returns its final status.
 
     Args:
         spec: the run.
@@ -82,7 +72,7 @@ def train(
             trainer = Trainer(experiment, out, store, listener, stop)
             trainer.checkpoints.load(resume)
             try:
-                return Outcome(trainer.run(), out)
+                return trainer.run()
             finally:
                 listener.on_end()
 

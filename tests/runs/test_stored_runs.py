@@ -88,7 +88,7 @@ def test_a_run_that_has_ended_is_not_trained_again(study, name):
 
 def test_an_interrupted_run_is_resumed_and_ends_with_the_numbers_of_an_uninterrupted_one(study):
     job, expected = study["interrupted"], list(map(without_checksum, records("uninterrupted")))
-    assert train(job.spec, job.out, resume=True).status == "done"
+    assert train(job.spec, job.out, resume=True) == "done"
     # A field that the previous version did not write, such as the test loss, has nothing to be equal to.
     resumed = [
         {name: record[name] for name in wanted}

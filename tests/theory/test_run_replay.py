@@ -33,7 +33,9 @@ freeze = ["fc.*"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return read_run(train(SPEC, tmp_path_factory.mktemp("run")).path)
+    folder = tmp_path_factory.mktemp("run")
+    train(SPEC, folder)
+    return read_run(folder)
 
 
 @pytest.fixture(scope="module")

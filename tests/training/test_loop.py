@@ -225,7 +225,7 @@ def test_a_run_that_died_after_its_last_checkpoint_is_finished_without_another_r
     before = read_run(tmp_path / "run").records
     with RunStore.open(tmp_path / "run", wanted.model_dump(mode="json")) as store:
         store.write("status.json", {"status": "running", "step": 8, "steps": 8, "seconds": 1.0})
-    assert train(wanted, tmp_path / "run", resume=True).status == "done"
+    assert train(wanted, tmp_path / "run", resume=True) == "done"
     assert read_run(tmp_path / "run").records == before
 
 

@@ -1,10 +1,13 @@
 """`optim-family flow`: the sharpness-reduction flow compared with gradient descent."""
 
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
 
 from optim_family.cli.output import FOLDER, PATH, Output, common
+
+_number_option = partial(click.option, type=click.IntRange(2), show_default=True)
 
 
 @click.command("flow", epilog="DEMO is sphere, regression, completion, valley or convergence.")
@@ -14,18 +17,10 @@ from optim_family.cli.output import FOLDER, PATH, Output, common
     type=PATH,
     help="Repeat this run of gradient descent with weight decay, and compare it with the flow past the edge.",
 )
-@click.option(
-    "--checkpoints",
-    type=click.IntRange(2),
-    default=8,
-    show_default=True,
-    help="With --run: number of comparisons.",
-)
-@click.option(
+@_number_option("--checkpoints", default=8, help="With --run: number of comparisons.")
+@_number_option(
     "--removed",
-    type=click.IntRange(2),
     default=40,
-    show_default=True,
     help="With --run: number of top eigenvectors that are not tangent to the minimisers.",
 )
 @click.option(

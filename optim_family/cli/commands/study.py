@@ -1,5 +1,6 @@
 """`optim-family study`: run a grid of runs, follow its progress, write its report."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,22 +24,12 @@ def command(output: Output) -> None:
     output.result(values, ["study", "question"], list(studies.items()))
 
 
+_pairs_option = partial(click.option, multiple=True, metavar="KEY=VALUE")
 # Options that select the runs of a study and their folder.
 study_options = add_options(
     click.option("--out", type=PATH, help="Folder of the runs (default: runs/STUDY)."),
-    click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Change a setting in all grids, for example train.steps=100.",
-    ),
-    click.option(
-        "--only",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Select runs, for example optimizer=gd,sgd or lr=0.1.",
-    ),
+    _pairs_option("--set", "settings", help="Change a setting in all grids, for example train.steps=100."),
+    _pairs_option("--only", help="Select runs, for example optimizer=gd,sgd or lr=0.1."),
 )
 
 
@@ -55,12 +46,7 @@ study_options = add_options(
     default="local",
     help="Where the runs are executed: this machine, SLURM (submitit) or a Ray cluster.",
 )
-@click.option(
-    "--set-launcher",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Option of submitit (partition=gpu) or Ray (num_gpus=1) for each run.",
-)
+@_pairs_option("--set-launcher", help="Option of submitit (partition=gpu) or Ray (num_gpus=1) for each run.")
 @click.option("--address", help="Address of the Ray cluster (default: start one on this machine).")
 @click.option(
     "--dry-run", is_flag=True, help="Print the runs with their estimated time and memory; execute nothing."

@@ -101,7 +101,8 @@ def run(setting: Mapping[str, Any], seed: int, folder: Path) -> Run:
     hyper = registry.load("gd").Hyper(lr=setting["lr"], weight_decay=setting["weight_decay"]).model_dump()
     problem: dict[str, Any] = {"model": "bn_cnn", "norm": setting["norm"], "data": "digits", "limit": 200}
     spec = RunSpec(optimizer="gd", hyper=hyper, **problem, steps=STEPS, every=EVERY, seed=seed)
-    return read_run(train(spec, folder).path)
+    train(spec, folder)
+    return read_run(folder)
 
 
 def checks(tails: TailsBySetting) -> Iterator[NumericCheck]:
