@@ -54,10 +54,10 @@ class ParameterSpace:
         Raises:
             ValueError: there are none.
         """
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        if not named:
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not parameters:
             raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient.")
-        return cls(named)
+        return cls(parameters)
 
     def weights(self) -> Tensor:
         """w [d], a copy."""

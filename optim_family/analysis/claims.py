@@ -59,13 +59,13 @@ def evaluate_claims(
         runs: of a study; only those that are done count.
         frame: `study_table.run_rows(runs)`.
     """
-    done = [i for i, run in enumerate(runs) if run.status.get("status") == "done"]
-    kept, rows = [runs[i] for i in done], frame.iloc[done].reset_index(drop=True)
+    indices = [i for i, run in enumerate(runs) if run.status.get("status") == "done"]
+    finished_runs, rows = [runs[i] for i in indices], frame.iloc[indices].reset_index(drop=True)
     nothing: Evidence = ("no runs", "cannot tell", "no such run is finished")
     return [
         ClaimResult(name, *evidence)
         for name in names
-        for evidence in list(CLAIMS[name].evaluate(kept, rows) if kept else ()) or [nothing]
+        for evidence in list(CLAIMS[name].evaluate(finished_runs, rows) if finished_runs else ()) or [nothing]
     ]
 
 

@@ -115,8 +115,8 @@ def comparisons(frame: "pandas.DataFrame") -> "pandas.DataFrame":
 
 def _row(frame: "pandas.DataFrame", a: str, b: str, quantity: Quantity) -> dict[str, Any]:
     keys = ["setting", "seed"]
-    left, right = (frame[frame["arm"] == arm].set_index(keys)[quantity.column] for arm in (a, b))
-    shared = left.index.intersection(right.index)
-    d = difference(left[shared].tolist(), right[shared].tolist(), ratio=quantity.ratio)
+    values_a, values_b = (frame[frame["arm"] == arm].set_index(keys)[quantity.column] for arm in (a, b))
+    pairs = values_a.index.intersection(values_b.index)
+    d = difference(values_a[pairs].tolist(), values_b[pairs].tolist(), ratio=quantity.ratio)
     row = {"pairs": d.pairs, "difference": d.mean, "low": d.low, "high": d.high}
     return row | {"beyond_noise": bool(d.sign)}

@@ -107,16 +107,16 @@ def _enough(subject: str, free: float, needed: float, hint: str) -> Diagnosis:
 
 
 def _plugins() -> Iterator[Diagnosis]:
-    loaded = []
+    names = []
     for name in registry.entries():
         try:
             registry.load(name)
-            loaded.append(name)
+            names.append(name)
         except OptimFamilyError as error:
             yield Diagnosis(
                 name, "fail", str(error), "repair or uninstall the distribution that registers it"
             )
-    yield Diagnosis("optimizers", "ok" if loaded else "fail", ", ".join(loaded) or "none loads")
+    yield Diagnosis("optimizers", "ok" if names else "fail", ", ".join(names) or "none loads")
 
 
 def _writable(subject: str, folder: Path, hint: str) -> Diagnosis:

@@ -48,12 +48,12 @@ class Field:
         )
 
 
-def fields(model: type[BaseModel], *, taken: Collection[str] = (), prefix: str = "") -> list[Field]:
-    """The fields of a model, in order; a flag that is `taken` carries the prefix: `--rmsprop-norm`."""
+def fields(model: type[BaseModel], *, other_flags: Collection[str] = (), prefix: str = "") -> list[Field]:
+    """The fields of a model, in order; one of `other_flags` carries the prefix: `--rmsprop-norm`."""
     result = []
     for name, info in model.model_fields.items():
         flag = "--view" if name == "views" else f"--{name.replace('_', '-')}"
-        flag = f"--{prefix}-{flag[2:]}" if flag in taken else flag
+        flag = f"--{prefix}-{flag[2:]}" if flag in other_flags else flag
         kind, choices, many = _kind(info.annotation)
         limits = ", ".join(choices or _limits(info))
         result.append(Field(name, flag, _default(info), limits, info.description or "", kind, choices, many))

@@ -45,9 +45,9 @@ def loss_fields() -> list[Field]:
     return [field for field in run_fields() if field.name in _LOSS_FIELDS]
 
 
-def hyper_fields(name: str, taken: Sequence[str]) -> list[Field]:
+def hyper_fields(name: str, flags: Sequence[str]) -> list[Field]:
     """The hyper-parameters of an optimizer; a flag that `run` has already carries the optimizer's name."""
-    return fields(registry.load(name).Hyper, taken=taken, prefix=name)
+    return fields(registry.load(name).Hyper, other_flags=flags, prefix=name)
 
 
 @final
@@ -99,14 +99,14 @@ def run_spec_from_options(
         UsageError: no or no such optimizer, or wrong values: all of them, in one line.
         PluginError: the optimizer cannot be imported.
     """
-    saved = read_run(resumed).spec if resumed and not options["optimizer"] else {}
-    values = {**saved, **_set_options(options)}
+    resumed_spec = read_run(resumed).spec if resumed and not options["optimizer"] else {}
+    values = {**resumed_spec, **_set_options(options)}
     if "optimizer" not in values:
         raise UsageError(f"run needs --optimizer, one of {', '.join(registry.entries())}")
     optimizer, known, wrong = registry.load(values["optimizer"]), run_fields(), list[str]()
     hyper = {key.removeprefix(_PREFIX): values.pop(key) for key in list(values) if key.startswith(_PREFIX)}
     try:
-        hyper_parameters = optimizer.Hyper.model_validate({**saved.get("hyper", {}), **hyper})
+        hyper_parameters = optimizer.Hyper.model_validate({**resumed_spec.get("hyper", {}), **hyper})
         values["hyper"] = hyper_parameters.model_dump(mode="json")
     except ValidationError as error:
         values["hyper"] = {}

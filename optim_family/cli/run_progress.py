@@ -43,10 +43,10 @@ class Lines(ProgressListener):
 
     def on_record(self, record: dict[str, Any]) -> None:
         """Print it, or keep it for the end."""
-        done, left = record["step"] - self._start, self._total - record["step"]
+        steps_done, steps_left = record["step"] - self._start, self._total - record["step"]
         parts = [f"step {record['step']}/{self._total}", *facts(record)]
-        if done and left and record.get("train_loss"):
-            parts.append(f"{duration((time.monotonic() - self._start_time) / done * left)} left")
+        if steps_done and steps_left and record.get("train_loss"):
+            parts.append(f"{duration((time.monotonic() - self._start_time) / steps_done * steps_left)} left")
         self._pending = "  ".join(parts)
         if time.monotonic() - self._printed >= _EVERY:
             self.on_end()

@@ -48,11 +48,11 @@ class Progress:
     def row(self, state: State) -> list[str]:
         """One row of the table."""
         record, steps = state.record, state.job.spec.steps
-        left = ""
+        time_left = ""
         if self.status(state) == "running" and record.get("elapsed") and record.get("step"):
-            left = duration(record["elapsed"] / record["step"] * (steps - record["step"]))
+            time_left = duration(record["elapsed"] / record["step"] * (steps - record["step"]))
         numbers = "  ".join(facts(record)) if record else ""
-        return [self.names[state.job], self.status(state), f"{state.step:,}/{steps:,}", left, numbers]
+        return [self.names[state.job], self.status(state), f"{state.step:,}/{steps:,}", time_left, numbers]
 
     def headline(self) -> str:
         """`3 of 11 finished, 2 running, 1 failed, 3 min left`."""
@@ -60,12 +60,12 @@ class Progress:
         counts = [(name, sum(self.status(s) == name for s in states)) for name in ("running", "failed")]
         parts = [f"{sum(s.status in FINISHED for s in states)} of {len(states)} finished"]
         parts += [f"{count} {name}" for name, count in counts if count]
-        if left := self._left(states):
-            parts.append(f"{duration(left)} left")
+        if seconds := self._seconds_left(states):
+            parts.append(f"{duration(seconds)} left")
         return ", ".join(parts)
 
-    def _left(self, states: Sequence[State]) -> float | None:
-        """Seconds left, at the mean pace so far."""
+    def _seconds_left(self, states: Sequence[State]) -> float | None:
+        """At the mean pace so far."""
         timed = [s for s in states if s.record.get("step") and s.record.get("elapsed")]
         if not timed:
             return None

@@ -96,9 +96,9 @@ def check_metric_is_that_of_the_step(optimizer: type[OptimizerBase]) -> str:
             f"{optimizer.__name__}'s metric has P⁻¹ with the eigenvalue {lowest:.3g} (should be above 0), "
             f"with {values}. Likely cause: a difference in the metric that should be a sum."
         )
-        moved = other.step(gradient + 0.1 * delta) - harness.step(gradient)
+        change = other.step(gradient + 0.1 * delta) - harness.step(gradient)
         expected = -inverse @ delta
-        cosine = float(moved @ expected / (moved.norm() * expected.norm()))
+        cosine = float(change @ expected / (change.norm() * expected.norm()))
         assert cosine > 1 - 1e-8, (
             f"{optimizer.__name__}'s step changes with the gradient in a direction whose cosine with −P⁻¹δ "
             f"is {cosine:.6f} (should be 1), with {values}. Likely causes: the metric of "

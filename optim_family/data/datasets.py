@@ -131,9 +131,9 @@ class Dataset:
     def to(self, device: torch.device | str) -> Dataset:
         """The same data on `device`, one byte for each pixel and channel."""
         names = ("x_train", "y_train", "x_test", "y_test", "mean", "std")
-        moved = {name: getattr(self, name).to(device) for name in names}
+        tensors = {name: getattr(self, name).to(device) for name in names}
         further = {name: (x.to(device), y.to(device)) for name, (x, y) in self.further_tests.items()}
-        return replace(self, further_tests=further, **moved)
+        return replace(self, further_tests=further, **tensors)
 
     def images(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The input of a network: (x/255 − mean)/std, uint8 [n, c, h, w] → dtype [n, c, h, w]."""

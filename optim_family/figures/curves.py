@@ -78,12 +78,12 @@ def downsample(points: Array) -> Array:
     if len(x) <= 2 * len(points) * INTERVALS:
         return points
     inner = np.linspace(x[0], x[-1], INTERVALS + 1)[1:-1]
-    kept = set[int]()
+    indices = set[int]()
     for begin, end in pairwise([0, *np.searchsorted(x, inner), len(x)]):
         if begin < end:
-            kept |= {begin, end - 1}
-            kept |= {begin + at for y in ys for at in (y[begin:end].argmin(), y[begin:end].argmax())}
-    return points[:, sorted(kept)]
+            indices |= {begin, end - 1}
+            indices |= {begin + at for y in ys for at in (y[begin:end].argmin(), y[begin:end].argmax())}
+    return points[:, sorted(indices)]
 
 
 def plot_curve(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any) -> None:

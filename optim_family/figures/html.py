@@ -63,17 +63,17 @@ def inline_svg(figure: "Figure", name: str) -> Markup:
     with style.applied(**{"svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     bare = " ".join(_NOISE.sub("", _HEAD.sub("<svg ", text.getvalue(), count=1)).split())
-    used = {f' id="{name}"' for name in _USED_IDS.findall(bare)}
+    used_ids = {f' id="{name}"' for name in _USED_IDS.findall(bare)}
     groups: list[bool] = []  # of each open group, whether it is kept
-    small = _TAG.sub(lambda tag: _smaller(tag[0], used, groups), bare).replace("> <", "><")
+    small = _TAG.sub(lambda tag: _smaller(tag[0], used_ids, groups), bare).replace("> <", "><")
     return Markup(_REFERENCES.sub(rf"\g<1>{name}-", small))
 
 
-def _smaller(tag: str, used: Collection[str], groups: list[bool]) -> str:
+def _smaller(tag: str, used_ids: Collection[str], groups: list[bool]) -> str:
     """A tag without unused ids, groups without attributes and digits below 0.01 pt; updates `groups`."""
     if tag == "</g>":
         return tag if groups.pop() else ""
-    tag = _ID.sub(lambda match: match[0] if match[0] in used else "", _NO_EFFECT.sub("", tag))
+    tag = _ID.sub(lambda match: match[0] if match[0] in used_ids else "", _NO_EFFECT.sub("", tag))
     if tag.startswith("<g") and not tag.endswith("/>"):
         groups.append(tag != "<g>")
         return tag if groups[-1] else ""

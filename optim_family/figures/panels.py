@@ -80,7 +80,7 @@ def draw_sharpness(
             plot_reading(ax, curve, "value")
         log_axis(ax, [c.points(field)[1] for c in group for field in fields])
         mark_divergence(ax, group, "value")
-        _reading_legend(ax, group, overlays, named=len(curves) == 1)
+        _reading_legend(ax, group, overlays, single_run=len(curves) == 1)
         ax.tick_params(labelbottom=ax is axes[-1])
 
 
@@ -112,17 +112,17 @@ def _predict(
     ax: Axes, predictions: Sequence[tuple[Curve, Array]], line: dict[str, Any], name: str
 ) -> dict[str, dict[str, Any]]:
     """Draw predictions within the limits of the axis; returns their entry in the legend, if any."""
-    shown = [(curve, points) for curve, points in predictions if points.size]
-    for curve, points in shown:
+    nonempty = [(curve, points) for curve, points in predictions if points.size]
+    for curve, points in nonempty:
         ax.plot(*downsample(points), color=curve.color, scaley=False, zorder=3, **line)
-    return {name: line} if shown else {}
+    return {name: line} if nonempty else {}
 
 
-def _reading_legend(ax: Axes, group: Sequence[Curve], overlays: Collection[str], named: bool) -> None:
+def _reading_legend(ax: Axes, group: Sequence[Curve], overlays: Collection[str], single_run: bool) -> None:
     """A legend of the views of a single run, of threshold, drift and rings."""
-    entries = {label(curve.view): curve.style for curve in group if named}
+    entries = {label(curve.view): curve.style for curve in group if single_run}
     themselves = _themselves(group)
-    colour = {"color": group[0].color} if named and group else {}
+    colour = {"color": group[0].color} if single_run and group else {}
     if "edge" in overlays and any(curve.has("threshold") for curve in themselves):
         same = all(threshold_is_two_over_effective_lr(curve.run, curve.view) for curve in themselves)
         entries["threshold 2/ℓ" if same else "threshold"] = style.LIMIT | colour
@@ -138,24 +138,24 @@ def _reading_legend(ax: Axes, group: Sequence[Curve], overlays: Collection[str],
 
 def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
     """Sharpness / threshold: all views of a single run; of several runs each in its optimizer's metric."""
-    shown = _ratio_curves(curves)
-    own = len(curves) > 1 and any(curve.view in PRECONDITIONED for curve in shown)
+    ratio_curves = _ratio_curves(curves)
+    own = len(curves) > 1 and any(curve.view in PRECONDITIONED for curve in ratio_curves)
     ax.set_title("Sharpness / threshold" + (", each in its optimizer's metric" if own else ""), loc="left")
-    for curve in shown:
+    for curve in ratio_curves:
         plot_reading(ax, curve, "ratio")
     ax.axhline(1, color="black", linewidth=0.9, zorder=1.5)
     ax.text(1.01, 1, "edge of\nstability", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
-    if not shown:
+    if not ratio_curves:
         ax.set_title("no view has a threshold", **style.ASIDE)
         ax.set_ylim(0, 2)
-    log_axis(ax, [curve.points("ratio")[1] for curve in shown])
-    if len(curves) == 1 and shown:
-        legend(ax, {curve.name: curve.style for curve in shown})
+    log_axis(ax, [curve.points("ratio")[1] for curve in ratio_curves])
+    if len(curves) == 1 and ratio_curves:
+        legend(ax, {curve.name: curve.style for curve in ratio_curves})
     if ax.get_yscale() == "log":
-        low, high = _ratio_range(shown)
+        low, high = _ratio_range(ratio_curves)
         ax.set_ylim(low, high)
         plain_ticks(ax, math.log10(high / low))
-    mark_divergence(ax, shown, "ratio")
+    mark_divergence(ax, ratio_curves, "ratio")
 
 
 def _ratio_curves(curves: Sequence[Curve]) -> list[Curve]:
@@ -163,17 +163,17 @@ def _ratio_curves(curves: Sequence[Curve]) -> list[Curve]:
     if len(curves) > 1:
         order = PRECONDITIONED + UNPRECONDITIONED
         return [first for curve in curves for first in _first(curve, order, "ratio")]
-    shown = []
+    ratio_curves = []
     for variant, kind in product(VARIANTS, KINDS):
         if equal := [view for view in kind if _has(curves[0], view + variant, "ratio")]:
             name = " and ".join(map(label, equal)) + VARIANTS[variant].label
-            shown.append(_of_view(replace(curves[0], name=name), equal[0] + variant))
-    return shown
+            ratio_curves.append(_of_view(replace(curves[0], name=name), equal[0] + variant))
+    return ratio_curves
 
 
-def _ratio_range(shown: Sequence[Curve]) -> tuple[float, float]:
+def _ratio_range(curves: Sequence[Curve]) -> tuple[float, float]:
     """A decade around 1; more only if the median of a run's second half lies beyond it."""
-    points = [curve.points("ratio")[1] for curve in shown]
+    points = [curve.points("ratio")[1] for curve in curves]
     ratios = [values[values > 0] for values in points if (values > 0).any()]
     whole, late = np.concatenate(ratios), [np.median(values[len(values) // 2 :]) for values in ratios]
     low = max(whole.min(), min(0.1, min(late) / 3))

@@ -60,12 +60,12 @@ def figure(
         status = str(runs[0].status.get("status"))
         ending = [status] if len(runs) == 1 and status != "done" else []
         subtitle = escape_mathtext(", ".join([setting([run.spec for run in runs]), *ending]))
-        drawn = _sheet(title or several, subtitle, tau, lines)
-        _panels(drawn, curves, tau, overlays)
+        fig = _sheet(title or several, subtitle, tau, lines)
+        _panels(fig, curves, tau, overlays)
         if lines:
             handles = [Line2D([], [], **curve.style, label=curve.name) for curve in curves]
-            drawn.legend(handles=handles, loc="lower center", ncols=columns, frameon=False)
-    return drawn
+            fig.legend(handles=handles, loc="lower center", ncols=columns, frameon=False)
+    return fig
 
 
 def _columns(names: Sequence[str]) -> int:
@@ -78,16 +78,16 @@ def _sheet(title: str, subtitle: str, tau: float, lines: int) -> Figure:
     """A figure of the right height with its heading; `lines` of legend will stand at the bottom."""
     height = HEAD + 2 * (TITLE + PANEL) + TICKS + STEPS
     height += (TAU if tau else 0) + (LINE * lines + 0.1 if lines else 0)
-    drawn = Figure(figsize=(WIDTH, height))
-    head(drawn, title, subtitle)
-    return drawn
+    fig = Figure(figsize=(WIDTH, height))
+    head(fig, title, subtitle)
+    return fig
 
 
-def _grid(drawn: Figure, rows: int, top: float) -> GridSpec:
+def _grid(fig: Figure, rows: int, top: float) -> GridSpec:
     """Two panels next to each other, their upper edge `top` inches below that of the figure."""
-    height = drawn.get_figheight()
+    height = fig.get_figheight()
     wide = (WIDTH - LEFT - RIGHT - BETWEEN) / 2
-    return drawn.add_gridspec(
+    return fig.add_gridspec(
         rows,
         2,
         left=LEFT / WIDTH,
@@ -99,13 +99,13 @@ def _grid(drawn: Figure, rows: int, top: float) -> GridSpec:
     )
 
 
-def _panels(drawn: Figure, curves: Sequence[Curve], tau: float, overlays: Collection[str]) -> None:
+def _panels(fig: Figure, curves: Sequence[Curve], tau: float, overlays: Collection[str]) -> None:
     groups = sharpness_groups(curves)
     top = HEAD + TITLE + (TAU if tau else 0)
-    above, below = _grid(drawn, 1, top), _grid(drawn, len(groups), top + PANEL + TICKS + TITLE)
-    upper = [drawn.add_subplot(above[0, i]) for i in (0, 1)]
-    middle = [drawn.add_subplot(below[i, 0]) for i in range(len(groups))]
-    ratio = drawn.add_subplot(below[:, 1])
+    above, below = _grid(fig, 1, top), _grid(fig, len(groups), top + PANEL + TICKS + TITLE)
+    upper = [fig.add_subplot(above[0, i]) for i in (0, 1)]
+    middle = [fig.add_subplot(below[i, 0]) for i in range(len(groups))]
+    ratio = fig.add_subplot(below[:, 1])
     draw_loss(upper[0], curves, overlays)
     draw_accuracy(upper[1], curves)
     draw_sharpness(middle, groups, curves, overlays)

@@ -43,16 +43,16 @@ def figure(record: Record, *, title: str = "", subtitle: str = "") -> Figure:
         raise UsageError("nothing to draw: the record has no density, no layers and no batch sharpness")
     heights = [max(PANEL, AXIS + BAR * len(record["layers"] if "layers" in row else ())) for row in rows]
     with style.applied():
-        drawn = _sheet(title, subtitle, record["view"], sum(heights))
-        parts: Any = drawn.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)
+        fig = _sheet(title, subtitle, record["view"], sum(heights))
+        parts: Any = fig.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)
         for part, row in zip(parts[:, 0], rows, strict=True):
             for name, ax in zip(row, part.subplots(1, len(row), squeeze=False)[0], strict=True):
                 DRAW[name](ax, record)
                 mark_top_eigenvalue(ax, record)
-        lines = {str(line.get_label()): line for ax in drawn.axes for line in ax.get_lines()}
+        lines = {str(line.get_label()): line for ax in fig.axes for line in ax.get_lines()}
         handles = [line for label, line in lines.items() if not label.startswith("_")]
-        drawn.legend(handles=handles, loc="upper right", ncols=3, frameon=False)
-    return drawn
+        fig.legend(handles=handles, loc="upper right", ncols=3, frameon=False)
+    return fig
 
 
 def draw_density(ax: Axes, record: Record) -> None:
@@ -116,11 +116,11 @@ def mark_top_eigenvalue(ax: Axes, record: Record) -> None:
 def _sheet(title: str, subtitle: str, view: str, body: float) -> Figure:
     """A figure with its heading, and room for panels of `body` inches in height."""
     height = HEAD + body
-    drawn = Figure(figsize=(style.WIDTH, height))
-    drawn.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEAD / height))
+    fig = Figure(figsize=(style.WIDTH, height))
+    fig.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEAD / height))
     below = ", ".join([*([subtitle] if subtitle else []), f"{view.replace('-', ' ')} view"])
-    style.head(drawn, title, below)
-    return drawn
+    style.head(fig, title, below)
+    return fig
 
 
 def _evidence(density: SpectralDensity, record: Record) -> str:

@@ -42,12 +42,12 @@ def sharpness_small_multiples(runs: Sequence[Run], arms: Sequence[str], settings
 def accuracy_small_multiples(runs: Sequence[Run], arms: Sequence[str], settings: Sequence[str]) -> Figure:
     """Test accuracy, and a star where training reaches 100 %; arguments as above."""
     title = "Test accuracy, %; star: training reaches 100 %"
-    drawn = _small_multiples(title, runs, arms, settings, _accuracy)
+    fig = _small_multiples(title, runs, arms, settings, _accuracy)
     late = np.concatenate([series(run, "test_accuracy")[run.columns.count // 2 :] for run in runs])
     low = min(late[np.isfinite(late)], default=0.0)
-    for ax in drawn.axes:
+    for ax in fig.axes:
         ax.set_ylim(max(0, 100 * low - 15), 101)
-    return drawn
+    return fig
 
 
 def _small_multiples(
@@ -71,13 +71,13 @@ def _small_multiples(
     empty = [(len(rows) - 1 - i) * (HEIGHT + ABOVE) for i in lowest]  # inches that its legend may use
     tail = max(LINE * len(styles) - room for styles, room in zip(legends, empty, strict=True))
     with applied():
-        drawn, axes = _sheet(title, rows, columns, legends, tail)
+        fig, axes = _sheet(title, rows, columns, legends, tail)
         for ax, curves in zip(axes.flat, cells.values(), strict=True):
             draw_cell(ax, curves)
         _frame(axes, [bool(curves) for curves in cells.values()], last_step(runs))
         for cells_of_column, column, styles in zip(axes.T, columns, legends, strict=True):
             _legend([ax for ax in cells_of_column if ax.lines][-1:], column, styles)
-    return drawn
+    return fig
 
 
 def _legend(lowest: Sequence[Axes], column: str, styles: ArmStyles) -> None:
@@ -99,17 +99,17 @@ def _sheet(
     wide = max(wide, min(WIDTH, LEFT + RIGHT + len(columns) * WIDEST))
     width = (wide - LEFT - RIGHT + BETWEEN) / len(columns) - BETWEEN
     high = HEAD + len(rows) * (HEIGHT + ABOVE) - ABOVE + FOOT + tail
-    drawn = Figure(figsize=(wide, high))
-    drawn.text(0.012, 1 - 0.1 / high, title, va="top", fontsize=12, fontweight="bold", parse_math=False)
+    fig = Figure(figsize=(wide, high))
+    fig.text(0.012, 1 - 0.1 / high, title, va="top", fontsize=12, fontweight="bold", parse_math=False)
     spaces = {"wspace": BETWEEN / width, "hspace": ABOVE / HEIGHT}
-    drawn.subplots_adjust(LEFT / wide, (FOOT + tail) / high, 1 - RIGHT / wide, 1 - HEAD / high, **spaces)
-    axes = drawn.subplots(len(rows), len(columns), squeeze=False)
+    fig.subplots_adjust(LEFT / wide, (FOOT + tail) / high, 1 - RIGHT / wide, 1 - HEAD / high, **spaces)
+    axes = fig.subplots(len(rows), len(columns), squeeze=False)
     plain: dict[str, Any] = {"fontweight": "bold", "parse_math": False}
     for ax, name in zip(axes[0], columns, strict=True):
         ax.annotate(name, (0, 1), (0, 12), "axes fraction", textcoords="offset points", **plain)
     for ax, name in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel("\n".join(textwrap.wrap(name, 26)), parse_math=False)
-    return drawn, axes
+    return fig, axes
 
 
 def _frame(axes: Any, filled: Sequence[bool], end: int) -> None:
@@ -127,13 +127,13 @@ def _frame(axes: Any, filled: Sequence[bool], end: int) -> None:
 
 
 def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
-    shown = [replace(curve, view=first_view(curve.run, OWN_METRIC)) for curve in curves]
-    shown = [curve for curve in shown if curve.view]
-    for curve in shown:
+    own_curves = [replace(curve, view=first_view(curve.run, OWN_METRIC)) for curve in curves]
+    own_curves = [curve for curve in own_curves if curve.view]
+    for curve in own_curves:
         plot_curve(ax, curve, "threshold", **LIMIT | {"linewidth": 1.0})
-        plot_curve(ax, curve, "value", **_marks(shown))
-    log_axis(ax, [c.points(field)[1] for c in shown for field in ("value", "threshold")])
-    mark_divergence(ax, shown, "value")
+        plot_curve(ax, curve, "value", **_marks(own_curves))
+    log_axis(ax, [c.points(field)[1] for c in own_curves for field in ("value", "threshold")])
+    mark_divergence(ax, own_curves, "value")
 
 
 def _accuracy(ax: Axes, curves: Sequence[Curve]) -> None:

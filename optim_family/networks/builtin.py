@@ -124,7 +124,7 @@ def plugin_network(name: str, classes: int, channels: int, size: tuple[int, int]
     """
     entry, build = load_plugin(MODELS, name)
     with plugin_errors(entry, "cannot be built"):
-        built = build(classes, channels, size, **kwargs)
-    if not isinstance(built, nn.Module):
-        raise named_error(entry, f"returns {type(built).__name__}, not an nn.Module")
-    return built
+        network = build(classes, channels, size, **kwargs)
+    if not isinstance(network, nn.Module):
+        raise named_error(entry, f"returns {type(network).__name__}, not an nn.Module")
+    return network

@@ -99,12 +99,12 @@ def _evaluate(loss: Callable[[], Tensor], tensors: Sequence[Tensor]) -> tuple[Te
 
 @contextmanager
 def _restored(tensors: Sequence[Tensor]) -> Iterator[None]:
-    saved = [tensor.detach().clone() for tensor in tensors]
+    values = [tensor.detach().clone() for tensor in tensors]
     try:
         yield
     finally:
         with torch.no_grad():
-            for tensor, value in zip(tensors, saved, strict=True):
+            for tensor, value in zip(tensors, values, strict=True):
                 tensor.copy_(value)
 
 

@@ -41,18 +41,18 @@ class RecordLog:
             CorruptError: the file cannot be written, or is damaged.
         """
         self.path, self.count, self._size, self._check, self._last = path, 0, 0, start, -1
-        with writing(path), ExitStack() as held:
+        with writing(path), ExitStack() as resources:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
             self._descriptor = os.open(path, flags, 0o666)
-            held.callback(os.close, self._descriptor)
-            self._replay = held.enter_context(path.open("rb"))
+            resources.callback(os.close, self._descriptor)
+            self._replay = resources.enter_context(path.open("rb"))
             lines = b""
             for lines, self._check in _verified(path, start):
                 self.count, self._size = self.count + lines.count(b"\n"), self._size + len(lines)
             if lines:
                 self._last = _parsed(lines[lines.rfind(b"\n", 0, -1) + 1 :], path)[0]["step"]
             os.ftruncate(self._descriptor, self._size)
-            self._held = held.pop_all()
+            self._resources = resources.pop_all()
         self._stored: dict[str, Any] = {"step": -1}
 
     def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
@@ -80,7 +80,7 @@ class RecordLog:
 
     def close(self) -> None:
         """Closing twice is harmless."""
-        self._held.close()
+        self._resources.close()
 
     def _extend(self, line: bytes) -> None:
         with writing(self.path):

@@ -34,9 +34,9 @@ class RunStore(AbstractContextManager["RunStore"]):
     The lock is released at the end of the context, and when the process dies.
     """
 
-    def __init__(self, path: Path, log: RecordLog, held: ExitStack) -> None:
+    def __init__(self, path: Path, log: RecordLog, resources: ExitStack) -> None:
         """Use `open`."""
-        self.path, self._log, self._held = path, log, held
+        self.path, self._log, self._resources = path, log, resources
 
     @classmethod
     def open(cls, path: Path, spec: Mapping[str, Any]) -> Self:
@@ -58,18 +58,18 @@ class RunStore(AbstractContextManager["RunStore"]):
             raise UsageError(
                 f"{path / CHECKPOINTS} is a symbolic link, not a folder of the run: choose another folder"
             )
-        with writing(path), ExitStack() as held:
-            held.callback(os.close, _lock(path / LOCK))
+        with writing(path), ExitStack() as resources:
+            resources.callback(os.close, _lock(path / LOCK))
             stored_spec = json.loads(json.dumps(finite(spec)))
             if not (path / SPEC).exists():
                 replace_atomically(path / SPEC, seal(stored_spec))
             if fields := diff_specs(unseal(path / SPEC), stored_spec):
                 raise UsageError(f"{path} holds a different run ({'; '.join(fields)}); choose another folder")
             log = RecordLog(path / LOG, log_start(path))
-            held.callback(log.close)
+            resources.callback(log.close)
             require_records(path, unseal_if_any(path / STATUS), log.count)
             remove_partial_writes(path, path / CHECKPOINTS)
-            return cls(path, log, held.pop_all())
+            return cls(path, log, resources.pop_all())
 
     def append(self, record: Mapping[str, Any], *, must_match: bool = True) -> bool:
         """Add one record to the log by a single write; NaN and infinities become null.
@@ -103,7 +103,7 @@ class RunStore(AbstractContextManager["RunStore"]):
 
     def close(self) -> None:
         """Release the lock; closing twice is harmless."""
-        self._held.close()
+        self._resources.close()
 
     def __exit__(self, *exception: object) -> None:
         self.close()

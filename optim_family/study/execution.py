@@ -52,14 +52,14 @@ def state(job: Job) -> State:
     if not (job.out / layout.SPEC).exists():
         return State(job, "waiting")
     try:
-        saved = unseal_if_any(job.out / layout.STATUS)
+        stored_status = unseal_if_any(job.out / layout.STATUS)
         record = _last_record(job.out / layout.LOG)
     except (CorruptError, ValueError):
         return State(job, "failed")  # the process that resumes it reports what is wrong
-    status = saved.get("status", "stopped")
+    status = stored_status.get("status", "stopped")
     if status not in FINISHED:
         status = "running" if _is_locked(job.out) else "stopped" if status == "running" else status
-    return State(job, status, max(saved.get("step", 0), record.get("step", 0)), record)
+    return State(job, status, max(stored_status.get("step", 0), record.get("step", 0)), record)
 
 
 def finished(job: Job) -> bool:

@@ -44,8 +44,8 @@ def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    drawn = dict(figures(results))
-    for stem, (_, figure) in drawn.items():
+    captioned_figures = dict(figures(results))
+    for stem, (_, figure) in captioned_figures.items():
         style.save(figure, folder, stem)
     tables = {
         "summary": results.rows,
@@ -59,7 +59,7 @@ def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
     for name, text in texts.items():
         replace_atomically(folder / name, text)
     page = folder / "report.html"
-    replace_atomically(page, report_html(study, results, drawn, texts))
+    replace_atomically(page, report_html(study, results, captioned_figures, texts))
     return page
 
 
@@ -91,11 +91,13 @@ def _comparable_runs(results: StudyResults, setting: str) -> tuple[list[int], st
 def report_html(
     study: StudySpec,
     results: StudyResults,
-    drawn: Mapping[str, tuple[str, "Figure"]],
+    captioned_figures: Mapping[str, tuple[str, "Figure"]],
     texts: Mapping[str, str],
 ) -> str:
     """The HTML page."""
-    captioned = [(caption, html.inline_svg(f, f"f{i}")) for i, (caption, f) in enumerate(drawn.values())]
+    inline_figures = [
+        (caption, html.inline_svg(f, f"f{i}")) for i, (caption, f) in enumerate(captioned_figures.values())
+    ]
     return html.render(
         "report.html",
         study=study,
@@ -104,7 +106,7 @@ def report_html(
         classes=_CLASSES,
         tables=results.group_tables,
         differences=results.difference_table,
-        figures=captioned,
+        figures=inline_figures,
         runs=list(_sections(results)),
         provenance=json.dumps(_provenance(results.runs), indent=2, ensure_ascii=False),
         downloads={name: html.download(text) for name, text in texts.items()},
@@ -113,14 +115,14 @@ def report_html(
 
 def _sections(results: StudyResults) -> Iterator[dict[str, Any]]:
     """Title, status, facts, specification and figure of each run."""
-    rows, drawn = results.rows.to_dict("records"), len(results.runs) <= _DRAWN
+    rows, with_figures = results.rows.to_dict("records"), len(results.runs) <= _DRAWN
     for number, (run, summary, row) in enumerate(zip(results.runs, results.summaries, rows, strict=True)):
         yield {
             "title": f"{row['arm']}; {row['setting']}; seed {compact(row['seed'])}",
             "status": row["status"],
             "facts": run_summary.summary_rows([run], [summary])[1],
             "spec": json.dumps(run.spec, indent=2, ensure_ascii=False),
-            "figure": html.inline_svg(run_figure.figure([run]), f"r{number}") if drawn else "",
+            "figure": html.inline_svg(run_figure.figure([run]), f"r{number}") if with_figures else "",
         }
 
 

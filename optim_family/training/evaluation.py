@@ -89,14 +89,14 @@ def recomputing_statistics(network: nn.Module) -> Iterator[None]:
     restored at the end; the mode is the caller's. A network without BatchNorm passes through unchanged.
     """
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-    kept = [(norm, norm.momentum, norm.track_running_stats) for norm in norms]
+    settings = [(norm, norm.momentum, norm.track_running_stats) for norm in norms]
     try:
         for norm in norms:
             norm.momentum, norm.track_running_stats = None, True
             norm.reset_running_stats()
         yield
     finally:
-        for norm, momentum, tracks in kept:
+        for norm, momentum, tracks in settings:
             norm.momentum, norm.track_running_stats = momentum, tracks
 
 

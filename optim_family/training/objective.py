@@ -86,11 +86,11 @@ class Objective:
             )
         self._dtype = self.space.tensors[0].dtype
         self.memory_format: MemoryFormat = memory_format or "channels-last"
-        kept = data.x_train.numel() * self._dtype.itemsize <= KEPT_BYTES
-        self._kept = self._images(data.x_train, slice(None)) if kept else None
+        in_memory = data.x_train.numel() * self._dtype.itemsize <= KEPT_BYTES
+        self._kept = self._images(data.x_train, slice(None)) if in_memory else None
         if memory_format is None and not self._takes_channels_last():
             self.memory_format = "contiguous"
-            self._kept = self._images(data.x_train, slice(None)) if kept else None
+            self._kept = self._images(data.x_train, slice(None)) if in_memory else None
         self.mode: Mode | None = None if hvp == "auto" else hvp
         self._epoch, self._order = -1, torch.empty(0)
 

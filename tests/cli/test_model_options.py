@@ -63,7 +63,7 @@ def test_a_switch_can_be_set_both_ways_and_a_list_several_times():
 
 
 def test_a_flag_that_is_taken_carries_the_prefix():
-    flags = [field.flag for field in fields(Model, taken=["--word", "--rate"], prefix="lion")]
+    flags = [field.flag for field in fields(Model, other_flags=["--word", "--rate"], prefix="lion")]
     assert flags == ["--lion-rate", "--count", "--name", "--switch", "--lion-word", "--view"]
 
 

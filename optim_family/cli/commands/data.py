@@ -48,16 +48,16 @@ def show(output: Output, name: str) -> None:
 
 
 def _facts(name: str) -> dict[str, Any]:
-    loaded = datasets.load(name)
-    counts = loaded.y_train.bincount(minlength=loaded.classes).tolist()
+    dataset = datasets.load(name)
+    counts = dataset.y_train.bincount(minlength=dataset.classes).tolist()
     return {
-        "train images": len(loaded.y_train),
-        "test images": len(loaded.y_test),
-        "size": [*loaded.size, loaded.channels],
-        "classes": dict(zip(loaded.class_names, counts, strict=True)),
-        "mean": [round(value, 4) for value in loaded.mean.tolist()],
-        "standard deviation": [round(value, 4) for value in loaded.std.tolist()],
-        "sha256": loaded.sha256,
+        "train images": len(dataset.y_train),
+        "test images": len(dataset.y_test),
+        "size": [*dataset.size, dataset.channels],
+        "classes": dict(zip(dataset.class_names, counts, strict=True)),
+        "mean": [round(value, 4) for value in dataset.mean.tolist()],
+        "standard deviation": [round(value, 4) for value in dataset.std.tolist()],
+        "sha256": dataset.sha256,
     }
 
 

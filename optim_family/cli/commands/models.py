@@ -41,14 +41,14 @@ def check(output: Output, name: str, norm: cards.Norm, size: int | None) -> int:
     promised = cards.load(name).expect.invariant if norm == "frozen-affine" else None
     side = size or (32 if name.startswith("timm:") else 16)
     results = {precision: _check(name, norm, side, precision) for precision in ("float32", "float64")}
-    kept = promised is None or all(result.exact for result in results.values())
+    holds = promised is None or all(result.exact for result in results.values())
     facts = {precision: asdict(result) for precision, result in results.items()}
-    value = {"model": name, "norm": norm, "promised": promised, "kept": kept, "verdicts": facts}
+    value = {"model": name, "norm": norm, "promised": promised, "kept": holds, "verdicts": facts}
     output.result(value, ["precision", "verdict"], [[key, result.summary] for key, result in results.items()])
     if not output.json:
-        outcome = f"{promised} invariance, which {'holds' if kept else 'does not hold'}"
+        outcome = f"{promised} invariance, which {'holds' if holds else 'does not hold'}"
         output.say(f"The card of {name} requires {outcome if promised else 'no scale invariance here'}.")
-    return 0 if kept else 1
+    return 0 if holds else 1
 
 
 def _check(model: str, norm: cards.Norm, side: int, precision: str) -> "ScaleInvariance":

@@ -162,18 +162,18 @@ def _step_on_copy(optimizer: Optimizer) -> Iterator[ParameterStep]:
     """Take the next step on a copy with the same state and no hooks; missing gradients are zero."""
     twin, norm = copy.deepcopy(optimizer), 0.0
     pairs = [
-        (w, moved, group)
-        for held, group in zip(optimizer.param_groups, twin.param_groups, strict=True)
-        for w, moved in zip(held["params"], group["params"], strict=True)
+        (w, twin_w, group)
+        for own_group, group in zip(optimizer.param_groups, twin.param_groups, strict=True)
+        for w, twin_w in zip(own_group["params"], group["params"], strict=True)
         if w.requires_grad
     ]
-    for w, moved, _ in pairs:  # the copy of an nn.Parameter has no gradient
-        moved.grad = torch.zeros_like(w) if w.grad is None else w.grad.clone()
-        norm = math.hypot(norm, float(torch.linalg.vector_norm(moved.grad)))
+    for w, twin_w, _ in pairs:  # the copy of an nn.Parameter has no gradient
+        twin_w.grad = torch.zeros_like(w) if w.grad is None else w.grad.clone()
+        norm = math.hypot(norm, float(torch.linalg.vector_norm(twin_w.grad)))
     twin.step()
-    for w, moved, group in pairs:
+    for w, twin_w, group in pairs:
         values = {key: _plain(value) for key, value in group.items() if key != "params"}
-        yield ParameterStep(w.detach(), optimizer.state.get(w, {}), twin.state[moved], values, norm)
+        yield ParameterStep(w.detach(), optimizer.state.get(w, {}), twin.state[twin_w], values, norm)
 
 
 def _plain(value: Any) -> Any:

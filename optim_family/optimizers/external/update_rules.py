@@ -45,12 +45,12 @@ class ParameterStep:
 
 def _momentum(t: ParameterStep) -> dict[str, float]:
     """β, a, b of m ← β m + (1 − dampening) g, without or with Nesterov's g + β m."""
-    beta, kept = t.group["momentum"], 1 - t.group.get("dampening", 0.0)
+    beta, weight = t.group["momentum"], 1 - t.group.get("dampening", 0.0)
     if not beta:
         return {}
     if t.group.get("nesterov"):
-        return {"beta": beta, "momentum_weight": beta * kept}
-    return {"beta": beta, "gradient_weight": 0.0, "momentum_weight": kept}
+        return {"beta": beta, "momentum_weight": beta * weight}
+    return {"beta": beta, "gradient_weight": 0.0, "momentum_weight": weight}
 
 
 def _asgd(t: ParameterStep) -> MomentumUpdate:
@@ -135,9 +135,9 @@ def _lamb(t: ParameterStep) -> MomentumUpdate:
         if w_norm and step_norm:
             trust = min(w_norm / step_norm, 1.0 if h["trust_clip"] else math.inf)
     clip = max(1.0, t.gradient_norm / h["max_grad_norm"]) if h["max_grad_norm"] else 1.0
-    kept = 1 - beta1 if h["grad_averaging"] else 1.0
+    weight = 1 - beta1 if h["grad_averaging"] else 1.0
     metric = root * (first * clip / trust)
-    return MomentumUpdate(metric, h["lr"], beta1, 0.0, kept, decoupled=outside + trust * inside)
+    return MomentumUpdate(metric, h["lr"], beta1, 0.0, weight, decoupled=outside + trust * inside)
 
 
 def _adam_update(t: ParameterStep, metric: Tensor | float) -> MomentumUpdate:

@@ -71,10 +71,10 @@ class ExternalOptimizer(OptimizerBase, ABC):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state of `state_dict`."""
         self.param_groups[0].update(state_dict["values"])
-        saved = copy.deepcopy(state_dict["other"])  # the wrapped optimizer must not share these tensors
-        saved["param_groups"] = [self.wrapped.defaults | group for group in saved["param_groups"]]
-        self.wrapped.load_state_dict(saved)
-        for index, memory in saved["state"].items():  # torch casts all state to the dtype of the weights
+        other = copy.deepcopy(state_dict["other"])  # the wrapped optimizer must not share these tensors
+        other["param_groups"] = [self.wrapped.defaults | group for group in other["param_groups"]]
+        self.wrapped.load_state_dict(other)
+        for index, memory in other["state"].items():  # torch casts all state to the dtype of the weights
             state = self.wrapped.state[self.param_groups[0]["params"][index]]
             state.update({key: state[key].to(x.dtype) for key, x in memory.items() if isinstance(x, Tensor)})
         self.state = self.wrapped.state
