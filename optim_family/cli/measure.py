@@ -16,7 +16,6 @@ from optim_family.sharpness.probe import ProbeSet
 from optim_family.sharpness.spectrum import examine
 from optim_family.sharpness.view_selection import WEIGHTS, select_views
 from optim_family.training.experiment import build_objective, check_scale_invariance
-from optim_family.training.objective import Objective
 from optim_family.training.spec import RunSpec
 
 _NO_METRIC: Final = "weights alone have no optimizer (`optim-family run` measures while one trains)"
@@ -64,8 +63,15 @@ def _measure(
     )
     if skipped := " and ".join(selection.skipped):
         output.say(f"{skipped} sharpness: not applicable, the loss is {verdict.summary}")
-    options = {"rtol": spec.rtol, "seed": spec.seed, "k": k}
-    readings = _readings(objective, selection.views, spectrum, options, output)
+    hessian, space = objective.hessian(), objective.space
+    options: dict[str, Any] = {"rtol": spec.rtol, "seed": spec.seed, "k": k}
+    readings = ProbeSet(selection.views, **options)(hessian, space.weights())
+    looks = {}
+    if spectrum.names:
+        options["view"] = "spherical" if "spherical" in selection.views else selection.views[0]
+        looks["looks"] = examine(hessian, space, quantities=spectrum.names, depth=spectrum.depth, **options)
+    if hessian.mode != objective.mode:
+        output.say("the graphs of the gradients do not fit in memory; they were rebuilt for every product")
     return {
         "spec": spec.model_dump(mode="json", exclude={"optimizer", "hyper", "steps", "every"}),
         "weights": weights and {"path": str(weights), "sha256": sha256},
@@ -73,28 +79,10 @@ def _measure(
         "data": {"sha256": objective.data.sha256, "train": objective.size},
         "ghost_batch": objective.ghost_batch,
         **asdict(objective.evaluate()),
-        **readings,
+        "hvp": hessian.mode,
+        "views": {name: reading.as_record() for name, reading in readings.items()},
+        **looks,
     }
-
-
-def _readings(
-    objective: Objective,
-    views: tuple[str, ...],
-    spectrum: SpectrumOptions,
-    options: Mapping[str, Any],
-    output: Output,
-) -> dict[str, Any]:
-    hessian, space = objective.hessian(), objective.space
-    readings = ProbeSet(views, **options)(hessian, space.weights())
-    result: dict[str, Any] = {"views": {name: reading.as_record() for name, reading in readings.items()}}
-    if spectrum.names:
-        view = "spherical" if "spherical" in views else views[0]
-        result["looks"] = examine(
-            hessian, space, view=view, quantities=spectrum.names, depth=spectrum.depth, **options
-        )
-    if hessian.mode != objective.mode:
-        output.say("the graphs of the gradients do not fit in memory; they were rebuilt for every product")
-    return {"hvp": hessian.mode} | result
 
 
 def _show(measurement: Mapping[str, Any], model: str, data: str, output: Output) -> None:

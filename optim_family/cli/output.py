@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -68,18 +68,13 @@ def _set_flag(ctx: click.Context, parameter: click.Parameter, value: bool) -> No
         setattr(ctx.obj, str(parameter.name), True)
 
 
-def _flag(*names: str, text: str) -> Decorator:
-    return click.option(
-        *names, is_flag=True, expose_value=False, callback=_set_flag, help=text, panel="Output"
-    )
-
-
+_flag = partial(click.option, is_flag=True, expose_value=False, callback=_set_flag, panel="Output")
 # The options of every command. They set the flags of the `Output`, which is the command's first argument.
 common: Final[Decorator] = add_options(
-    _flag("--json", text="Print one JSON value on stdout; everything else goes to stderr."),
-    _flag("-q", "--quiet", text="Print only the result and errors."),
-    _flag("-v", "--verbose", text="Print more details."),
-    _flag("--debug", text="Show the traceback of an error."),
+    _flag("--json", help="Print one JSON value on stdout; everything else goes to stderr."),
+    _flag("-q", "--quiet", help="Print only the result and errors."),
+    _flag("-v", "--verbose", help="Print more details."),
+    _flag("--debug", help="Show the traceback of an error."),
     click.pass_obj,
 )
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, final
 from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from optim_family.data.arrays import Arrays
 
 _TIMEOUT = 30.0  # seconds without a byte from the network
@@ -42,31 +40,25 @@ class TorchvisionDataset:
         return " and ".join(sorted({str(root / PurePosixPath(file).parts[0]) for file in self.files}))
 
 
-def _idx(home: str) -> tuple[str, ...]:
-    parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    return tuple(f"{home}/raw/{part}-ubyte" for part in parts)
-
-
-def _batches(folder: str, *names: str) -> tuple[str, ...]:
+def _below(folder: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{folder}/{name}" for name in names)
 
 
+_CIFAR10 = (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta")
+_MNIST = tuple(
+    f"{half}-{part}-ubyte" for half in ("train", "t10k") for part in ("images-idx3", "labels-idx1")
+)
 SETS = {
-    "cifar10": TorchvisionDataset(
-        "CIFAR10",
-        _batches(
-            "cifar-10-batches-py", *(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"
-        ),
-    ),
-    "cifar100": TorchvisionDataset("CIFAR100", _batches("cifar-100-python", "train", "test", "meta")),
+    "cifar10": TorchvisionDataset("CIFAR10", _below("cifar-10-batches-py", *_CIFAR10)),
+    "cifar100": TorchvisionDataset("CIFAR100", _below("cifar-100-python", "train", "test", "meta")),
     "svhn": TorchvisionDataset(
         "SVHN",
         ("train_32x32.mat", "test_32x32.mat"),
         splits=({"split": "train"}, {"split": "test"}),
         labels="labels",
     ),
-    "mnist": TorchvisionDataset("MNIST", _idx("MNIST")),
-    "fashion-mnist": TorchvisionDataset("FashionMNIST", _idx("FashionMNIST")),
+    "mnist": TorchvisionDataset("MNIST", _below("MNIST/raw", *_MNIST)),
+    "fashion-mnist": TorchvisionDataset("FashionMNIST", _below("FashionMNIST/raw", *_MNIST)),
 }
 
 
@@ -93,6 +85,8 @@ def read(name: str, root: Path) -> Arrays:
         UsageError: it is not below `root`.
         CorruptError: torchvision cannot read it, or reads no valid images and labels.
     """
+    import numpy as np
+
     from optim_family.data.arrays import validate_arrays
 
     paths = SETS[name].top_level_paths(root)
@@ -101,7 +95,10 @@ def read(name: str, root: Path) -> Arrays:
             f"{name} is not on this machine (no {paths}); get it with: optim-family data fetch {name}"
         )
     try:
-        arrays, class_names = _arrays(SETS[name], root)
+        halves = dict(zip(("train", "test"), _train_and_test(SETS[name], root, download=False), strict=True))
+        arrays = {f"x_{part}": np.asarray(half.data) for part, half in halves.items()}
+        arrays |= {f"y_{part}": np.asarray(getattr(half, SETS[name].labels)) for part, half in halves.items()}
+        class_names = tuple(getattr(halves["train"], "classes", map(str, range(10))))  # SVHN's are the digits
     except OptimFamilyError:
         raise
     except Exception as error:  # a damaged file raises many types: pickle, zlib, torch, assertions
@@ -128,15 +125,6 @@ def fetch(name: str, root: Path) -> Path:
             f"and delete {SETS[name].top_level_paths(root)} if an earlier download broke off"
         ) from error
     return root
-
-
-def _arrays(dataset: TorchvisionDataset, root: Path) -> tuple[dict[str, npt.NDArray[Any]], tuple[str, ...]]:
-    import numpy as np
-
-    halves = dict(zip(("train", "test"), _train_and_test(dataset, root, download=False), strict=True))
-    arrays = {f"x_{part}": np.asarray(half.data) for part, half in halves.items()}
-    arrays |= {f"y_{part}": np.asarray(getattr(half, dataset.labels)) for part, half in halves.items()}
-    return arrays, tuple(getattr(halves["train"], "classes", map(str, range(10))))  # SVHN's are the digits
 
 
 def _train_and_test(dataset: TorchvisionDataset, root: Path, *, download: bool) -> list[Any]:

@@ -61,9 +61,8 @@ def evaluate(
         network.train()
     vector = next(network.parameters()).new_tensor(sums, dtype=torch.float64)
     totals = process_group.all_reduce_vector(vector).view(-1, 3)  #     [sets, (loss, correct, count)]
-    (train_loss, train_accuracy), (test_loss, test_accuracy), *others = (
-        totals[:, :2] / totals[:, 2:]
-    ).tolist()
+    means = (totals[:, :2] / totals[:, 2:]).tolist()
+    (train_loss, train_accuracy), (test_loss, test_accuracy), *others = means
     fields = [f"test_{mean}_{name}" for mean in ("loss", "accuracy") for name in tests if name]
     further = dict(zip(fields, chain.from_iterable(zip(*others, strict=True)), strict=True))
     return Evaluation(train_loss, train_accuracy, test_loss, test_accuracy, further)

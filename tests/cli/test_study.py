@@ -58,9 +58,9 @@ class Here(Launcher):
     def map(self, jobs, stop, on_poll):
         for job in jobs:
             Here.begun.append(job.spec.optimizer)
-            outcome = train(job.spec, job.out, resume=True, listener=Counter(stop), stop=stop)
+            status = train(job.spec, job.out, resume=True, listener=Counter(stop), stop=stop)
             on_poll()
-            yield JobResult(job, 0 if outcome.status == "done" else 3, "")
+            yield JobResult(job, 0 if status == "done" else 3, "")
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from tests.helpers.training_runs import HYPER, StopAfter, spec, untimed, weights
 
 
 def test_a_run_records_what_it_promises(tmp_path):
-    outcome = train(spec("rmsprop"), tmp_path / "run")
+    status = train(spec("rmsprop"), tmp_path / "run")
     run = read_run(tmp_path / "run")
-    assert outcome.status == run.status["status"] == "done"
+    assert status == run.status["status"] == "done"
     assert [r["step"] for r in run.records] == [0, 2, 4, 6, 8]
     for record in run.records:
         assert set(record) == {
@@ -138,9 +138,9 @@ def test_records_that_were_written_after_the_last_checkpoint_are_not_written_twi
 
 
 def test_a_run_that_explodes_is_kept_as_diverged(tmp_path):
-    outcome = train(spec(hyper={"lr": 1e30, "weight_decay": 0.0}, norm="none"), tmp_path / "run")
+    status = train(spec(hyper={"lr": 1e30, "weight_decay": 0.0}, norm="none"), tmp_path / "run")
     run = read_run(tmp_path / "run")
-    assert outcome.status == run.status["status"] == "diverged"
+    assert status == run.status["status"] == "diverged"
     assert run.records[-1]["train_loss"] is None
     assert math.isfinite(run.records[0]["train_loss"])
 

@@ -149,8 +149,8 @@ def test_a_mini_batch_without_a_direction_leaves_a_gap_and_does_not_end_the_run(
         raise FloatingPointError("the gradient of batch 0 is zero or not finite: it has no direction.")
 
     monkeypatch.setattr("optim_family.training.measurements.batch_sharpness", nowhere)
-    outcome = train(spec(steps=2, batch_sharpness=1), tmp_path / "run")
-    assert outcome.status == "done"
+    status = train(spec(steps=2, batch_sharpness=1), tmp_path / "run")
+    assert status == "done"
     assert [r["views"]["spherical-batch"] for r in read_run(tmp_path / "run").records] == [None, None]
 
 
