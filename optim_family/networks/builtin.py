@@ -56,17 +56,15 @@ def vgg11(classes: int, channels: int, size: tuple[int, int], *, width: int = 64
     Source: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
     table 1, column A; with BN, and one linear layer in place of three.
     """
-    stages = [[_positive(width)], [2 * width], [4 * width] * 2, [8 * width] * 2, [8 * width] * 2]
+    widths = channels, _positive(width), 2 * width, *[4 * width] * 2, *[8 * width] * 4
+    pools = {1: "pool1", 2: "pool2", 4: "pool3", 6: "pool4", 8: "pool5"}
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    inputs, i = channels, 0
-    for stage, widths in enumerate(stages, start=1):
-        for outputs in widths:
-            i += 1
-            layers[f"conv{i}"] = conv3x3(inputs, outputs)
-            layers[f"norm{i}"] = nn.BatchNorm2d(outputs)
-            layers[f"relu{i}"] = nn.ReLU()
-            inputs = outputs
-        layers[f"pool{stage}"] = nn.MaxPool2d(2, ceil_mode=True)
+    for i, (inputs, outputs) in enumerate(pairwise(widths), start=1):
+        layers[f"conv{i}"] = conv3x3(inputs, outputs)
+        layers[f"norm{i}"] = nn.BatchNorm2d(outputs)
+        layers[f"relu{i}"] = nn.ReLU()
+        if i in pools:
+            layers[pools[i]] = nn.MaxPool2d(2, ceil_mode=True)
     return _finish(layers, 8 * width, classes)
 
 
