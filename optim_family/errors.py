@@ -1,6 +1,7 @@
 """Errors, one class for each exit code, and their messages in one line."""
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -98,6 +99,14 @@ def invalid_field(detail: Mapping[str, Any], field: str) -> str:
     message = message.replace("Input should", "it must", 1)
     got = "" if detail["type"] == "missing" else f", not {detail['input']}"
     return f"{field}: {message[:1].lower()}{message[1:]}{got}"
+
+
+def json_or_text(text: str) -> Any:
+    """A JSON value, or the text itself if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def key_value(setting: str, subject: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from optim_family.cli.output import Output, flat, joined
 from optim_family.runs import layout
 from optim_family.runs.atomic_files import replace_atomically
 from optim_family.runs.labels import label, setting
-from optim_family.runs.run import Run, read_run
+from optim_family.runs.run import FINISHED, Run, read_run
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
@@ -35,7 +35,8 @@ def run_command(
 
     `train_options` are arguments of `training.loop.train`. Without `overlays` an existing figure stays.
     """
-    if (out / layout.SPEC).exists() and _is_finished(read_run(out), spec):
+    stored = read_run(out) if (out / layout.SPEC).exists() else None
+    if stored and stored.spec == spec.model_dump(mode="json") and stored.status.get("status") in FINISHED:
         output.say(f"{out} already holds this run, finished; nothing is computed again")
     elif not _train(spec, out, train_options, output):
         return 0
@@ -80,10 +81,6 @@ def preview(spec: RunSpec, out: Path, train_options: Mapping[str, Any], output: 
     }
     output.result(plan, ["", "would run"], list(flat(plan)))
     return 0
-
-
-def _is_finished(run: Run, spec: RunSpec) -> bool:
-    return run.spec == spec.model_dump(mode="json") and run.status.get("status") in ("done", "diverged")
 
 
 def _train(spec: RunSpec, out: Path, options: Mapping[str, Any], output: Output) -> bool:

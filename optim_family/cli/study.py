@@ -1,6 +1,5 @@
 """Execute `optim-family study`: run, preview, states and report of one study."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -11,8 +10,9 @@ from optim_family.analysis.claims import CLAIMS
 from optim_family.cli.output import Output
 from optim_family.cli.run_progress import duration
 from optim_family.cli.study_progress import HEADERS, Display, Progress
-from optim_family.errors import OptimFamilyError, Stopped, UsageError, key_value
+from optim_family.errors import OptimFamilyError, Stopped, UsageError, json_or_text, key_value
 from optim_family.runs.labels import labels
+from optim_family.runs.run import FINISHED
 from optim_family.study import execution
 from optim_family.study.clusters import Ray, Submitit
 from optim_family.study.cost import Cost, cost
@@ -35,7 +35,8 @@ def launcher_from_options(
     Raises:
         UsageError: a setting is not KEY=VALUE, or this launcher does not take it.
     """
-    parameters = dict(map(_key_and_value, set_launcher))
+    pairs = (key_value(setting, "--set-launcher") for setting in set_launcher)
+    parameters = {key: json_or_text(text) for key, text in pairs}
     if launcher == "submitit" and address is None:
         return lambda workers: Submitit(folder / ".submitit", workers, parameters)
     if launcher == "ray":
@@ -44,14 +45,6 @@ def launcher_from_options(
         option = "--address" if address else "--set-launcher"
         raise UsageError(f"--launcher {launcher} takes no {option}; leave it out, or choose another launcher")
     return Local
-
-
-def _key_and_value(setting: str) -> tuple[str, Any]:
-    key, text = key_value(setting, "--set-launcher")
-    try:
-        return key, json.loads(text)
-    except ValueError:
-        return key, text
 
 
 def study_command(
@@ -110,7 +103,7 @@ def preview(study: StudySpec, folder: Path, workers: int | None, output: Output)
         {"run": name, "folder": str(job.out), "state": execution.state(job).status, **asdict(each)}
         for name, job, each in zip(_names(study.runs), jobs, _costs(study.runs, output), strict=True)
     ]
-    unfinished = [each for each in plan if each["state"] not in execution.FINISHED]
+    unfinished = [each for each in plan if each["state"] not in FINISHED]
     seconds = sum(each["seconds"] for each in unfinished) / at_once
     memory, threads = at_once * max(each["bytes"] for each in plan), Local(at_once).threads
     total = {"runs": len(plan), "left": len(unfinished), "workers": at_once, "threads": threads}

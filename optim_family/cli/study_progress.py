@@ -13,8 +13,9 @@ from rich.text import Text
 
 from optim_family.cli.run_progress import can_redraw, duration, facts
 from optim_family.runs.labels import labels
+from optim_family.runs.run import FINISHED
 from optim_family.study import execution
-from optim_family.study.execution import FINISHED, State
+from optim_family.study.execution import State
 from optim_family.study.launchers import Job, JobResult
 
 HEADERS: Final = ("run", "state", "step", "left", "last record")

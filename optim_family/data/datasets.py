@@ -161,7 +161,12 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
     from optim_family.data.arrays import digest
 
     source = _read(name, root)
-    _check_limit(name, limit, source)
+    images, classes = len(source.y_train), len(source.class_names)
+    if limit is not None and not classes <= limit <= images:
+        raise UsageError(
+            f"{name} has {images} training images of {classes} classes: a limit of {limit} cannot be met; "
+            f"choose {classes} to {images}"
+        )
     order = select(source.y_train, limit, seed)
     train = np.ascontiguousarray(source.x_train[order]), source.y_train[order]
     test = np.array(source.x_test, order="C"), np.array(source.y_test)
@@ -196,15 +201,6 @@ def _read(name: str, root: Path | None) -> Arrays:
     if name in registered_datasets():
         return arrays.plugin_arrays(name)
     raise UsageError(unknown("data set", name, [*registered_datasets(), *FORMS]))
-
-
-def _check_limit(name: str, limit: int | None, source: Arrays) -> None:
-    images, classes = len(source.y_train), len(source.class_names)
-    if limit is not None and not classes <= limit <= images:
-        raise UsageError(
-            f"{name} has {images} training images of {classes} classes: a limit of {limit} cannot be met; "
-            f"choose {classes} to {images}"
-        )
 
 
 def select(labels: npt.NDArray[np.int64], limit: int | None, seed: int) -> npt.NDArray[np.int64]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, final
@@ -114,9 +112,10 @@ def fetch(name: str, root: Path) -> Path:
     Raises:
         UsageError: the network or the file system fails.
     """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)  # a silent network is an error after the timeout
     try:
-        with _socket_timeout():
-            _train_and_test(SETS[name], root, download=True)
+        _train_and_test(SETS[name], root, download=True)
     except OptimFamilyError:
         raise
     except Exception as error:  # of the network, the disk, the archive
@@ -124,6 +123,8 @@ def fetch(name: str, root: Path) -> Path:
             f"{name} cannot be fetched into {root}: {one_line(error)}; check the network, "
             f"and delete {SETS[name].top_level_paths(root)} if an earlier download broke off"
         ) from error
+    finally:
+        socket.setdefaulttimeout(before)
     return root
 
 
@@ -136,14 +137,3 @@ def _train_and_test(dataset: TorchvisionDataset, root: Path, *, download: bool) 
         ) from error
     make = getattr(datasets, dataset.home)
     return [make(root, download=download, **split) for split in dataset.splits]
-
-
-@contextmanager
-def _socket_timeout() -> Iterator[None]:
-    """A silent network is an error after the timeout."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from optim_family.errors import UsageError
 from optim_family.runs.atomic_files import unseal
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optim_family.runs.columns import Columns
+
+FINISHED: Final = ("done", "diverged")  # statuses of runs that are never continued
 
 
 @final

@@ -14,13 +14,12 @@ from typing import Any, Final, final
 
 from optim_family.errors import BusyError, CorruptError
 from optim_family.runs import layout
-from optim_family.runs.run import Run, read_run
+from optim_family.runs.run import FINISHED, Run, read_run
 from optim_family.runs.store import unseal_if_any
 from optim_family.study.launchers import Job, JobResult, Launcher
 from optim_family.study.spec import StudySpec
 from optim_family.training.stop_signal import StopSignal
 
-FINISHED: Final = ("done", "diverged")
 TAIL_BYTES: Final = 1 << 16  # at the end of a log; more than any record takes
 BUSY_POLL_SECONDS: Final = 2.0  # between two checks of runs that other processes have locked
 

@@ -6,7 +6,7 @@ optimizer's name as a prefix, `rmsprop_norm`.
 
 import difflib
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -92,7 +92,10 @@ def _expand_axes(name: str, hyper: type[BaseModel], axes: Axes) -> Iterator[RunS
     """Yield every run of one optimizer and every mistake."""
     names = {_key(name, field): field for field in hyper.model_fields}
     known = {key: values for key, values in axes.items() if key in names or key in RUN_KEYS}
-    yield from (_unknown_key(name, key, names) for key in axes if key not in known)
+    for key in (key for key in axes if key not in known):
+        near = difflib.get_close_matches(key, [*names, *RUN_KEYS], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        yield Mistake(f"{name} has no hyper-parameter {key!r}{hint} It has {', '.join(names)}", key)
     for combination in itertools.product(*known.values()):
         values = dict(zip(known, combination, strict=True))
         numbers = {names[key]: value for key, value in values.items() if key in names}
@@ -103,12 +106,6 @@ def _expand_axes(name: str, hyper: type[BaseModel], axes: Axes) -> Iterator[RunS
         yield from mistakes
         if not mistakes:
             yield RunSpec.model_validate(run)
-
-
-def _unknown_key(optimizer: str, key: str, hyper: Collection[str]) -> Mistake:
-    near = difflib.get_close_matches(key, [*hyper, *RUN_KEYS], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return Mistake(f"{optimizer} has no hyper-parameter {key!r}{hint} It has {', '.join(hyper)}", key)
 
 
 def _validate(model: type[BaseModel], values: Grid, prefix: str = "") -> tuple[dict[str, Any], list[Mistake]]:

@@ -50,11 +50,6 @@ class Experiment:
         with plugin_errors(self.spec.optimizer, "failed in geometry()"):
             return self.optimizer.geometry()
 
-    def set_lr(self, step: int) -> None:
-        """Set the learning rate of step t; after the last step, keep that of the last step."""
-        if self.scheduler:
-            self.scheduler(min(step, self.spec.steps - 1))
-
     def optimizer_step(self) -> None:
         """One optimizer step; an exception in it becomes a PluginError."""
         with plugin_errors(self.spec.optimizer, "failed in step()"):

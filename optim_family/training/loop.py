@@ -132,7 +132,8 @@ class Trainer:
     def step(self) -> bool:
         """Write a record if one is due, then take one step; returns False after the last record."""
         self.check()
-        self.experiment.set_lr(self.state.step)
+        if self.experiment.scheduler:  # the last record keeps the rate of the last step
+            self.experiment.scheduler(min(self.state.step, self.spec.steps - 1))
         loss = float(self.objective.gradient(self.state.step))
         if not math.isfinite(loss):
             raise FloatingPointError("the training loss is not finite")

@@ -4,10 +4,8 @@ The text names factors of `lr_schedules`, and + multiplies them: `warmup:steps=1
 scheduler of torch that depends on the step alone is a factor too: `torch:ExponentialLR:gamma=0.999`.
 """
 
-import json
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final, final
 
 import torch
@@ -15,7 +13,7 @@ from pydantic import PrivateAttr, ValidationError
 from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Optimizer, lr_scheduler
 
-from optim_family.errors import UsageError, invalid_field, key_value, one_line, unknown
+from optim_family.errors import UsageError, invalid_field, json_or_text, key_value, one_line, unknown
 from optim_family.training.lr_schedules import BUILT_IN, Schedule, ScheduleContext
 
 TORCH: Final = (
@@ -72,7 +70,7 @@ def _parse(term: str) -> Schedule:
     if len(options) < len(words):
         raise UsageError(f"schedule {term!r} gives a parameter twice")
     if torch_name is not None:
-        return Torch(name=torch_name, options={key: _json(value) for key, value in options.items()})
+        return Torch(name=torch_name, options={key: json_or_text(value) for key, value in options.items()})
     if name not in BUILT_IN:
         raise UsageError(unknown("schedule", name, [*BUILT_IN, "torch:NAME"]))
     known = BUILT_IN[name].model_fields
@@ -83,13 +81,6 @@ def _parse(term: str) -> Schedule:
     except ValidationError as error:
         mistakes = (invalid_field(each, ".".join(map(str, each["loc"]))) for each in error.errors())
         raise UsageError(f"schedule {term!r}: {'; '.join(mistakes)}") from error
-
-
-def _json(text: str) -> Any:
-    """A JSON value, or the text itself."""
-    with suppress(ValueError):
-        return json.loads(text)
-    return text
 
 
 @final

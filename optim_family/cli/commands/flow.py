@@ -36,7 +36,5 @@ def command(
     """Compare the sharpness-reduction flow with gradient descent: on the sphere, on toys, or on a run."""
     from optim_family.cli.flow import compare_run, run_demo, write
 
-    if run is None:
-        write(run_demo(demo, output), out, output)
-    else:
-        write(compare_run(demo, run, checkpoints, removed, output), out, output)
+    result = compare_run(demo, run, checkpoints, removed, output) if run else run_demo(demo, output)
+    write(result, out, output)
