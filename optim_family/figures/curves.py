@@ -13,11 +13,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from optim_family.figures.style import ASIDE, COLOURS, CROSS, DASHES, GREY, MARKERS, RING, STAR
-from optim_family.runs.columns import Array
 from optim_family.runs.run import Run, first_fit_index, series
+
+Array = NDArray[np.float64]
 
 INTERVALS = 1000  # of the steps that a panel tells apart; it is some 700 pixels wide
 

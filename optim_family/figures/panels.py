@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from optim_family.figures import style
 from optim_family.figures.curves import (
+    Array,
     Curve,
     downsample,
     legend,
@@ -22,7 +23,6 @@ from optim_family.figures.curves import (
     plot_reading,
 )
 from optim_family.figures.overlays import drift, mean_loss, threshold_is_two_over_effective_lr
-from optim_family.runs.columns import Array
 from optim_family.runs.run import views
 from optim_family.sharpness.views import (
     KINDS,
