@@ -22,7 +22,7 @@ class RunSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    optimizer: Annotated[str, Field(description="registered name of the optimizer")]
+    optimizer: Annotated[str, Field(description="a registered optimizer, torch:NAME or timm:NAME")]
     hyper: Annotated[dict[str, JsonValue], Field(description="all its hyper-parameters")]
     model: Annotated[str, Field(description="a model card, or timm:NAME")] = "bn_cnn"
     norm: Annotated[

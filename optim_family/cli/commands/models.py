@@ -31,7 +31,13 @@ def show(output: Output, name: str) -> None:
 
 
 @command.subcommand("check")
-@click.option("--norm", type=click.Choice(get_args(cards.Norm)), default="frozen-affine", show_default=True)
+@click.option(
+    "--norm",
+    type=click.Choice(get_args(cards.Norm)),
+    default="frozen-affine",
+    show_default=True,
+    help="Normalisation layers: γ and β frozen, trained, or no layers.",
+)
 @click.option("--size", type=click.IntRange(1), help="Side of the images in pixels (default 16, timm: 32).")
 def check(output: Output, name: str, norm: cards.Norm, size: int | None) -> int:
     """Check whether a model is exactly scale-invariant; exit 1 if its card requires it and it is not.
