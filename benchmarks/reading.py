@@ -38,12 +38,12 @@ Solver = Callable[[Objective], float]
 Sided = dict[str, list[float]]
 
 
-def scipys(operator: SymmetricOperator, **options: object) -> float:
+def scipys(operator: SymmetricOperator, seed: int = 0, **options: object) -> float:
     def apply(v: np.ndarray) -> np.ndarray:
         return (operator @ torch.from_numpy(v.ravel()).float()).double().numpy()
 
     shape = (operator.dim, operator.dim)
-    start = np.random.default_rng(0).standard_normal(operator.dim)
+    start = np.random.default_rng(seed).standard_normal(operator.dim)
     wrapped = LinearOperator(shape, matvec=apply, dtype=np.float64)
     return float(eigsh(wrapped, k=1, v0=start, return_eigenvectors=False, **options)[0])
 
@@ -137,11 +137,13 @@ def solvers() -> dict[str, Solver]:
         "eigsh, defaults (largest magnitude)": lambda o: scipys(Plain(o)),
         "eigsh, which=LA, ncv=8, tol=1e-3": lambda o: scipys(Plain(o), which="LA", ncv=8, tol=1e-3),
     }
-    optional = {"PyHessian, in training mode": pyhessian, "curvlinops, the same eigsh": curvlinops}
-    for name, solver in optional.items():
-        if find_spec(solver.__name__):
-            sides[name] = solver
-    return sides
+    return sides | optional_solvers()
+
+
+def optional_solvers() -> dict[str, Solver]:
+    """Those of the packages that are installed."""
+    solvers = {"PyHessian, in training mode": pyhessian, "curvlinops, the same eigsh": curvlinops}
+    return {name: solver for name, solver in solvers.items() if find_spec(solver.__name__)}
 
 
 def trajectory(objective: Objective, points: list[int]) -> Iterator[int]:

@@ -375,6 +375,7 @@ def _in_a_process(label: str) -> dict[str, Any]:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=lambda: sender.send(measure_one(label)))
     process.start()
+    sender.close()  # an end without a row is noticed
     if receiver.poll(LIMIT):
         with contextlib.suppress(EOFError):
             return receiver.recv()
