@@ -42,6 +42,7 @@ def chunk_losses(
     return [
         ModelLoss(isolation, loss_fn, _usable(pair), counts[index] / sum(counts), index)
         for index, pair in enumerate(pairs)
+        if counts[index]  # the mean over no examples is not a number
     ]
 
 

@@ -8,7 +8,8 @@ must choose.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 Pair = tuple[Any, Any]
@@ -39,6 +40,11 @@ def pairs_and_counts(
     if stated and len(stated) < len(pairs):
         raise ValueError(
             f"{len(stated)} of {len(pairs)} chunks say how many examples they have: all or none."
+        )
+    if len(pairs) > 1 and not stated and not count and _class_weights(loss_fn) is not None:
+        raise ValueError(
+            "loss_fn has weights of classes, so that each chunk counts by the weights of its labels: give "
+            "count=lambda x, y: weight[y].sum()."
         )
     counts = stated or ([float(count(x, y)) for x, y in pairs] if count else _inferred(pairs))
     if not (sum(counts) > 0 and min(counts) >= 0):
@@ -141,6 +147,15 @@ def _list(numbers: Sequence[float]) -> str:
     return shown + ", …" * (len(numbers) > 6)
 
 
-def _keyword(loss_fn: Callable[..., Any]) -> Any:
-    """`reduction` of a functools.partial."""
-    return getattr(loss_fn, "keywords", {}).get("reduction")
+def _keyword(loss_fn: Callable[..., Any], name: str = "reduction") -> Any:
+    """An argument of a functools.partial."""
+    return getattr(loss_fn, "keywords", {}).get(name)
+
+
+def _class_weights(loss_fn: Callable[..., Any]) -> Tensor | None:
+    """Those of a cross-entropy, whose mean they divide."""
+    if isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss):
+        return loss_fn.weight
+    divided = getattr(loss_fn, "func", None) in (functional.cross_entropy, functional.nll_loss)
+    weights: Tensor | None = _keyword(loss_fn, "weight") if divided else None
+    return weights

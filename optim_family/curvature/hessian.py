@@ -154,7 +154,7 @@ def chunk_gradient(chunk: ChunkLoss, params: Sequence[Tensor]) -> tuple[Tensor, 
     """L_c, a scalar, and ∇L_c [d], without a graph."""
 
     def work() -> tuple[Tensor, Tensor]:
-        with second_derivatives():
+        with second_derivatives(), explain_missing_derivative():
             loss = chunk()
             gradient = torch.autograd.grad(loss, tuple(params), materialize_grads=True)
         return loss.detach(), flatten(gradient)
@@ -179,8 +179,14 @@ def _edges(gradient: Sequence[Tensor]) -> list[GradientEdge | None]:
 
 
 def plan(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> Mode:
-    """`retained` if the graphs of all chunks fit the free memory, judged by the first chunk."""
-    needed = len(chunks) * graph_bytes(chunks[0], params)
+    """`retained` if the graphs of all chunks fit the free memory, judged by the first chunk.
+
+    `rebuilt` where a graph cannot be weighed, as with torch.func in the loss or with sparse tensors.
+    """
+    try:
+        needed = len(chunks) * graph_bytes(chunks[0], params)
+    except RuntimeError:
+        return "rebuilt"
     return "retained" if needed <= MEMORY_SHARE * free_bytes(params[0].device) else "rebuilt"
 
 

@@ -1,6 +1,7 @@
 """A model's loss, evaluated without a trace: the same function of the weights each time, and nothing changed.
 
-Kept are buffers, the attributes of every module, hooks, and the random streams of torch, numpy and Python.
+Kept are buffers, gradients, flags, hooks, the attributes of every module, and the random streams of torch,
+numpy and Python. A forward pass that changes weights is refused.
 """
 
 import contextlib
@@ -13,13 +14,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar, final
+from typing import Any, Final, Self, TypeVar, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as hooks_of_every_module
+
+from optim_family.curvature.shared_context import SharedContext
 
 T = TypeVar("T")
+
+# Frozen weights are compared if they are at most so many times the trained ones, as the Lanczos basis is.
+COMPARED: Final = 30
 
 _thread = threading.local()  # `inside`: an evaluation of this thread is under way
 _locks: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKeyDictionary()
@@ -49,7 +56,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
             raise ValueError(
                 f"the weight {parameter_name!r} has no shape yet: run the model on a batch first."
             )
-        if p.is_complex():
+        if p.requires_grad and p.is_complex():
             raise ValueError(
                 f"the weight {parameter_name!r} is complex; a Hessian is of real weights: train its real and "
                 "imaginary parts, joined by torch.complex in the forward pass."
@@ -82,13 +89,14 @@ def _is_inside() -> bool:
 class Isolation:
     """Evaluates functions of one model, each from the same random streams.
 
-    Remembers the streams at its making, and whether evaluations draw from them. Those that do not run in
-    several threads at a time; one that does runs alone, since torch has one stream for all threads.
+    Remembers the streams at its making, whether evaluations draw from them, and that the first one changed no
+    weight. Evaluations that draw nothing run in several threads at a time; one that draws runs alone, since
+    torch has one stream for all threads.
     """
 
     def __init__(self, model: nn.Module, loss_fn: Callable[..., Any] | None = None) -> None:
         self.model = model
-        self.modules = all_modules(model, loss_fn)
+        self.modules, self.compared = all_modules(model, loss_fn), False
         self.devices = tuple({p.device for p in model.parameters() if p.device.type == "cuda"})
         with contextlib.nullcontext() if _is_inside() else _turns.shared():
             self.seed, self.streams = torch.initial_seed(), RandomStreams.now(self.devices)
@@ -102,6 +110,9 @@ class Isolation:
         Args:
             work: evaluates the model, and may differentiate what it evaluates.
             index: each has random streams of its own.
+
+        Raises:
+            ValueError: the first time, if the work changes a weight, which is put back.
         """
         if _is_inside():
             return work()
@@ -120,6 +131,27 @@ class Isolation:
                 before = None
             with _turns.alone():
                 return self._run_seeded(work, index, before)
+
+    def _copies(self) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
+        """Each weight, its tensor and a copy; without frozen ones if these are far more numbers."""
+        parameters = [p for p in _parameters(self.modules) if type(p.data) is Tensor and not p.is_sparse]
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        few = sum(p.numel() for p in parameters) <= COMPARED * trained
+        return [(p, p.data, p.data.clone()) for p in parameters if p.requires_grad or few]
+
+    def _require_same(self, copies: Sequence[tuple[nn.Parameter, Tensor, Tensor]]) -> None:
+        changed = {id(p) for p, _, copy in copies if not torch.equal(_bits(p), _bits(copy))}
+        for p, data, copy in copies:
+            if id(p) in changed:
+                data.copy_(copy)
+        if changed:
+            names = [name for name, p in self.model.named_parameters() if id(p) in changed] or ["of the loss"]
+            raise ValueError(
+                f"the forward pass of this {type(self.model).__name__} changes weights "
+                f"({', '.join(names[:3])}), so that its loss is not a function of them: change them after "
+                "the optimizer's step instead."
+            )
+        self.compared = True
 
     def _run_seeded(self, work: Callable[[], T], index: int, earlier: "RandomStreams | None") -> T:
         """Alone; afterwards the streams stand where they stood, or earlier if the work moved them."""
@@ -143,7 +175,11 @@ class Isolation:
             stack.enter_context(torch.enable_grad())
             for kind in {"cpu", *(p.device.type for p in self.model.parameters())}:
                 stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(_no_global_hooks)
             stack.enter_context(_modules_kept(self.modules))
+            stack.enter_context(_parameters_kept(_parameters(self.modules)))
+            if not self.compared:
+                stack.callback(self._require_same, self._copies())
             _thread.inside = True
             stack.callback(setattr, _thread, "inside", False)
             yield
@@ -154,11 +190,12 @@ def _modules_kept(kept: Sequence[nn.Module]) -> Iterator[None]:
     """Copies of the buffers and no hooks on gradients inside; each module's attributes are put back."""
     modules = [(m.__dict__, dict(m.__dict__)) for m in kept]
     containers = [
-        (c, c.copy()) for _, before in modules for c in before.values() if type(c) in (list, dict, set)
+        (c, c.copy())
+        for _, before in modules
+        for c in before.values()
+        if type(c) in (list, dict, set, OrderedDict)
     ]
     clones: dict[int, Tensor] = {}
-    parameters = {id(p): p for m in kept for p in m.parameters(recurse=False)}.values()
-    hooks = [(p._backward_hooks, dict(p._backward_hooks)) for p in parameters if p._backward_hooks]
     try:
         for attributes, before in modules:
             buffers: Mapping[str, Tensor | None] = before["_buffers"]
@@ -168,12 +205,8 @@ def _modules_kept(kept: Sequence[nn.Module]) -> Iterator[None]:
             }
             attributes["_parameters"] = dict(before["_parameters"])
             attributes["_backward_hooks"], attributes["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
-        for held, _ in hooks:
-            held.clear()
         yield
     finally:
-        for held, callbacks in hooks:
-            held.update(callbacks)
         for attributes, before in modules:
             for key in attributes.keys() - before.keys():
                 del attributes[key]
@@ -181,6 +214,59 @@ def _modules_kept(kept: Sequence[nn.Module]) -> Iterator[None]:
         for container, content in containers:
             container.clear()
             container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+@contextmanager
+def _parameters_kept(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """No gradients and no hooks on them inside; tensors, flags, gradients and hooks are put back."""
+    before = [(p, p.data, p.requires_grad, p.grad) for p in parameters]
+    hooks = [h for p in parameters for h in (p._backward_hooks, p._post_accumulate_grad_hooks) if h]
+    callbacks = [dict(held) for held in hooks]
+    try:
+        for p in parameters:
+            p.grad = None  # a backward pass within the loss writes here
+        for held in hooks:
+            held.clear()
+        yield
+    finally:
+        for held, kept in zip(hooks, callbacks, strict=True):
+            held.update(kept)
+        for p, data, trained, gradient in before:
+            p.data = data
+            if p.requires_grad != trained:
+                p.requires_grad_(trained)
+            p.grad = gradient
+
+
+def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
+    """Those of all modules, each once, that have a shape."""
+    found = {id(p): p for m in modules for p in m.parameters(recurse=False)}.values()
+    return [p for p in found if not isinstance(p, nn.parameter.UninitializedParameter)]
+
+
+def _bits(t: Tensor) -> Tensor:
+    """Equal for equal numbers, NaN too."""
+    return t.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+@contextmanager
+def _global_hooks_removed() -> Iterator[None]:
+    """No hook on the gradients of every module of the process."""
+    hooks: list[Any] = [
+        hooks_of_every_module._global_backward_pre_hooks,
+        hooks_of_every_module._global_backward_hooks,
+    ]
+    callbacks = [dict(held) for held in hooks]
+    try:
+        for held in hooks:
+            held.clear()
+        yield
+    finally:
+        for held, kept in zip(hooks, callbacks, strict=True):
+            held.update(kept)
+
+
+_no_global_hooks = SharedContext(_global_hooks_removed)
 
 
 def all_modules(model: nn.Module, loss_fn: Callable[..., Any] | None = None) -> list[nn.Module]:

@@ -28,8 +28,9 @@ REPLACEMENTS: Final[dict[str, tuple[str, str]]] = {
     "cudnn_rnn": ("an RNN of cuDNN", "torch.backends.cudnn.flags(enabled=False) around the forward pass"),
 }
 _MISSING: Final = (
-    re.compile(r"derivative for '?(?:aten::)?(\w+)'? is not implemented", re.I),
+    re.compile(r"derivative for '?(?:aten::)?(\w+)(?:: \w+)?'? is not implemented", re.I),
     re.compile(r"the derivative for '?(?:aten::)?(\w+)'?", re.I),
+    re.compile(r"trying to backward through (\S+?)(?:\.default)? but no autograd formula", re.I),
     re.compile(r"(\w+) does not support double backward", re.I),
 )
 
@@ -103,6 +104,16 @@ def missing_derivative(message: str) -> str | None:
         return (
             "a function in the loss is marked @once_differentiable and has no second derivative: write "
             "its backward with differentiable operations, and remove the mark."
+        )
+    if "differentiated Tensors does not require grad" in message:
+        return (
+            "the forward pass sets requires_grad of a measured weight to False: freeze weights before the "
+            "measurement instead."
+        )
+    if third := re.search(r"(\w+) does not support 3rd", message):
+        return (
+            f"torch.func has no third derivative of {third[1]}, which a derivative within the loss needs: "
+            "take that by torch.autograd.grad(..., create_graph=True)."
         )
     matches = (pattern.search(message) for pattern in _MISSING)
     operation = next((match[1] for match in matches if match), None)

@@ -36,14 +36,32 @@ def _ieee() -> Iterator[None]:
         backends.mkldnn.matmul,
         backends.mkldnn.conv,
     ]
-    before = [switch.fp32_precision for switch in switches]
+    before, older = [switch.fp32_precision for switch in switches], _older_switches()
     try:
+        if older:
+            _set_older_switches(False, "highest")
         for switch in switches:
             switch.fp32_precision = "ieee"
         yield
     finally:
+        if older:
+            _set_older_switches(*older)
         for switch, value in zip(switches, before, strict=True):
             switch.fp32_precision = value
+
+
+def _older_switches() -> tuple[bool, str] | None:
+    """By torch's older names, which it does not let read where the newer contradict them: then None."""
+    try:
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _set_older_switches(tf32: bool, matmul: str) -> None:
+    cudnn: Any = torch.backends.cudnn
+    cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision(matmul)
 
 
 @contextmanager

@@ -113,10 +113,11 @@ def _geometry(
         return None
     own = unflatten(hessian.gradient(), space.tensors)
     held = [p.grad for p in space.tensors]
-    problem = _problem_of(held, own)
+    dense = [g.to_dense() if g is not None and g.is_sparse else g for g in held]
+    problem = _problem_of(dense, own)
     if problem and needed:
         raise ValueError(problem)
-    lent = [g if p is None or problem else p for p, g in zip(held, own, strict=True)]
+    lent = [g if p is None or problem else p for p, g in zip(dense, own, strict=True)]
     try:
         for p, gradient in zip(space.tensors, lent, strict=True):
             p.grad = gradient

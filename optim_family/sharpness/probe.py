@@ -16,7 +16,7 @@ from torch import Tensor
 from optim_family.curvature.lanczos import Eigenpairs, top_eigenpairs
 from optim_family.geometry import Geometry
 from optim_family.operators import CongruenceOperator, SymmetricOperator, TangentProjection
-from optim_family.sharpness.self_check import explain_asymmetry
+from optim_family.sharpness.self_check import explain_products
 from optim_family.sharpness.views import View, view_by_name
 from optim_family.space import norm
 
@@ -157,7 +157,7 @@ class Probe:
         operator = view_operator(self.view, hessian, weights, geometry)
         start, noise = self._start(operator, weights)
         self.count += 1
-        with explain_asymmetry():
+        with explain_products():
             return top_eigenpairs(
                 operator,
                 start,

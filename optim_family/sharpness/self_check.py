@@ -106,14 +106,20 @@ def check_loss(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> str:
 
 
 @contextmanager
-def explain_asymmetry() -> Iterator[None]:
-    """Turn products that contradict each other into one line with the likely causes.
+def explain_products() -> Iterator[None]:
+    """Turn products that contradict each other, or are not finite, into one line with the likely causes.
 
     Raises:
         UnreliableReading: inside, products were not those of one symmetric operator.
+        FloatingPointError: a product was not finite.
     """
     try:
         yield
+    except FloatingPointError as error:
+        raise FloatingPointError(
+            "a product with the Hessian is not finite, although the gradient is: at these weights the loss "
+            "has no second derivative, as a norm or a root has none at 0; add a small number inside it."
+        ) from error
     except NotSymmetric as error:
         raise UnreliableReading(f"{error}. Likely causes, in order: {CAUSES}; or randomness in it") from error
 

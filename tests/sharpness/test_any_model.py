@@ -437,7 +437,209 @@ def test_a_loss_next_to_the_rounding_of_its_dtype_is_not_checked_rather_than_bla
     assert reading.check.startswith(f"not checked: a loss of {loss:.2g} is close to the rounding")
 
 
+# --- what a forward pass does besides ---------------------------------------------------------------------
+
+
+class Around(nn.Module):
+    """A small network, and something of its own before the outputs."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **attributes: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+        self.own = forward
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(self, x)
+
+
+def without_hooks_on_saved_tensors(model: Any, x: Tensor) -> Tensor:
+    with torch.autograd.graph.disable_saved_tensors_hooks("none here"):
+        return model.net(x)
+
+
+def without_cudnn(model: Any, x: Tensor) -> Tensor:
+    with torch.backends.cudnn.flags(enabled=False):
+        return model.net(x)
+
+
+def per_example(model: Any, x: Tensor) -> Tensor:
+    """The derivative of each example in its input."""
+    one = torch.func.grad(lambda example: model.net(example[None]).square().sum())
+    return torch.func.vmap(one)(x)[:, :2]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")
+@pytest.mark.parametrize(
+    "forward",
+    [
+        per_example,
+        lambda model, x: torch.func.jvp(model.net, (x,), (torch.ones_like(x),))[1],
+        lambda model, x: torch.sparse.mm(torch.eye(6, dtype=DOUBLE).to_sparse(), model.net(x)),
+        without_hooks_on_saved_tensors,
+        without_cudnn,
+    ],
+    ids=["func.grad", "func.jvp", "sparse", "hooks disabled", "cuDNN flags"],
+)
+def test_contexts_and_transforms_in_the_forward_pass(forward: Any) -> None:
+    model, x, y = Around(forward), draw(6, 3), draw(6, 2, seed=1)
+    want = top_by_differences(lambda: F.mse_loss(model(x), y), trained(model))
+    assert raw(model, F.mse_loss, [(x, y)]).value == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_the_older_switches_can_be_read_inside_and_are_put_back(precision: str) -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    seen = []
+
+    def forward(model: Any, x: Tensor) -> Tensor:
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return model.net(x)
+
+    try:
+        torch.set_float32_matmul_precision(precision)
+        measure(Around(forward), F.mse_loss, [(X, Y)])
+        assert set(seen) == {("highest", False)}
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (
+            precision,
+            before[1],
+        )
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+
+
+def test_a_backward_pass_inside_the_loss_writes_no_gradient() -> None:
+    def forward(model: Any, x: Tensor) -> Tensor:
+        model.net(x).sum().backward()
+        model.zero_grad()
+        model.net(x).square().sum().backward()
+        return model.net(x)
+
+    model, calls = Around(forward), list[int]()
+    F.mse_loss(model.net(X), Y).backward()
+    for p in model.parameters():
+        p.register_post_accumulate_grad_hook(lambda p: calls.append(1))
+    before = [(p.grad, p.grad.clone()) for p in model.parameters()]
+    want = raw(model.net, F.mse_loss, [(X, Y)]).value
+    assert raw(model, F.mse_loss, [(X, Y)]).value == pytest.approx(want, rel=1e-9)
+    assert not calls
+    for p, (gradient, copy_of_it) in zip(model.parameters(), before, strict=True):
+        assert p.grad is gradient and torch.equal(gradient, copy_of_it)
+
+
+def constrain(model: Any, x: Tensor) -> Tensor:
+    """As a layer with a maximum norm does."""
+    model.net[0].weight.data = torch.renorm(model.net[0].weight.data, 2, 0, 0.3)
+    return model.net(x)
+
+
+def constrain_in_place(model: Any, x: Tensor) -> Tensor:
+    model.net[0].weight.data.mul_(0.5)
+    return model.net(x)
+
+
+def follow(model: Any, x: Tensor) -> Tensor:
+    """As a momentum encoder does."""
+    model.key.weight.data.lerp_(model.net[0].weight.data, 0.1)
+    return model.net(x) - model.key(x)[:, :2]
+
+
+@pytest.mark.parametrize("check", ["once", "off"])
+@pytest.mark.parametrize("forward", [constrain, constrain_in_place, follow])
+def test_a_forward_pass_that_changes_weights_is_refused_and_undone(forward: Any, check: Any) -> None:
+    model = Around(forward, key=nn.Linear(3, 4).double().requires_grad_(False))
+    before = [(p.data_ptr(), p.detach().clone()) for p in model.parameters()]
+    changed = "key.weight" if forward is follow else "net.0.weight"
+    with pytest.raises(
+        ValueError, match=rf"Around changes weights \({changed}\).*after the optimizer's step"
+    ):
+        measure(model, F.mse_loss, [(X, Y)], check=check)
+    for p, (pointer, copy_of_it) in zip(model.parameters(), before, strict=True):
+        assert p.data_ptr() == pointer and torch.equal(p, copy_of_it)
+
+
+def test_a_forward_pass_that_freezes_weights_is_refused_and_undone() -> None:
+    model = Around(
+        lambda model, x: model.net.requires_grad_(False) and model.net[2](model.net[:2](x) * model.s)
+    )
+    model.s = nn.Parameter(torch.ones((), dtype=DOUBLE))
+    with pytest.raises(ValueError, match=r"sets requires_grad of a measured weight to False.*instead\."):
+        measure(model, F.mse_loss, [(X, Y)])
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_hooks_of_the_first_forward_pass_do_not_pile_up() -> None:
+    def forward(model: Any, x: Tensor) -> Tensor:
+        if not getattr(model, "hooked", False):
+            model.net[0].register_forward_hook(lambda module, into, out: out + 1)
+            model.hooked = True
+        return model.net(x)
+
+    model = Around(forward)
+    for _ in range(2):
+        measure(model, F.mse_loss, [(X, Y)])
+    assert not model.net[0]._forward_hooks and not hasattr(model, "hooked")
+
+
+def test_hooks_on_the_gradients_of_every_module_are_left_out_and_stay() -> None:
+    model, calls = Around(lambda model, x: model.net(x)), list[int]()
+    want = raw(model, F.mse_loss, [(X, Y)]).value
+
+    def double(module: nn.Module, into: Any, out: Any) -> Any:
+        calls.append(1)
+        return tuple(None if g is None else 2 * g for g in into)
+
+    handle = nn.modules.module.register_module_full_backward_hook(double)
+    try:
+        assert raw(model, F.mse_loss, [(X, Y)]).value == want
+        assert not calls
+        F.mse_loss(model(X.clone().requires_grad_()), Y).backward()
+        assert calls
+    finally:
+        handle.remove()
+
+
+def test_sparse_gradients_that_a_step_left() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(4, 3, sparse=True), nn.Flatten(), nn.Linear(6, 1)).double()
+    x, y = torch.randint(0, 4, (8, 2)), draw(8, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    want = measure(model, F.mse_loss, [(x, y)], optimizer)["raw"]
+    F.mse_loss(model(x), y).backward()
+    got = measure(model, F.mse_loss, [(x, y)], optimizer)["raw"]
+    assert (got.value, got.threshold) == (want.value, want.threshold)
+    assert model[0].weight.grad.is_sparse
+
+
+def test_frozen_complex_weights() -> None:
+    def forward(model: Any, x: Tensor) -> Tensor:
+        return torch.view_as_real(torch.view_as_complex(model.net(x)) * model.rotation)
+
+    turn = torch.polar(torch.ones(6, dtype=DOUBLE), draw(6))
+    model = Around(forward, rotation=nn.Parameter(turn, requires_grad=False))
+    want = top_by_differences(lambda: F.mse_loss(model(X), Y), trained(model))
+    assert raw(model, F.mse_loss, [(X, Y)]).value == pytest.approx(want, rel=1e-5)
+
+
 # --- refused ----------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("optim_family_tests::cube", mutates_args=())
+def cube(x: Tensor) -> Tensor:
+    return x**3
+
+
+@torch.library.custom_op("optim_family_tests::slope_of_cube", mutates_args=())
+def slope_of_cube(g: Tensor, x: Tensor) -> Tensor:
+    return 3 * g * x**2
+
+
+cube.register_autograd(
+    lambda ctx, g: slope_of_cube(g, ctx.x),
+    setup_context=lambda ctx, inputs, output: setattr(ctx, "x", inputs[0]),
+)
 
 
 class Once(torch.autograd.Function):
@@ -507,6 +709,39 @@ REFUSED = {
         lambda o, t: (o - t).square().sum(),
         [(X[:4], Y[:4]), (X[4:], Y[4:])],
         "sums over the examples",
+    ),
+    "a norm at 0": (
+        LINEAR,
+        lambda o, t: F.mse_loss(o, t) + (LINEAR.weight - LINEAR.weight.detach()).norm(),
+        [(X, Y)],
+        "not finite, although the gradient is.*add a small number",
+    ),
+    "no first derivative": (
+        Through(lambda h: torch.special.gammainc(h.exp(), h.exp())),
+        F.mse_loss,
+        [(X, Y)],
+        "no second derivative of igamma: use",
+    ),
+    "an operator without a formula": (
+        Through(cube),
+        F.mse_loss,
+        [(X, Y)],
+        "derivative of .*slope_of_cube: use",
+    ),
+    "a third derivative": (
+        Around(
+            lambda model, x: torch.func.grad(lambda z: model.batch_norm(model.net(z)).sin().sum())(x),
+            batch_norm=nn.BatchNorm1d(2, track_running_stats=False).double(),
+        ),
+        lambda o, t: o.square().mean(),
+        [(X, Y)],
+        r"third derivative of batch_norm.*torch\.autograd\.grad",
+    ),
+    "weights of classes": (
+        LINEAR,
+        nn.CrossEntropyLoss(weight=torch.ones(2).double()),
+        [(X[:2], torch.tensor([0, 0])), (X[2:], torch.tensor([0, 0, 1, 1]))],
+        r"count=lambda x, y: weight\[y\]\.sum",
     ),
     "embedding bag": (
         nn.EmbeddingBag(4, 2).double(),
@@ -606,6 +841,20 @@ def test_lengths_that_may_mislead_are_not_guessed(loss: Any, chunks: Any, counts
     assert raw(model, loss, chunks, count=lambda x, y: by_label[id(y)]).value == pytest.approx(
         whole, rel=1e-5
     )
+
+
+def test_a_chunk_without_examples_counts_nothing() -> None:
+    whole = raw(LINEAR, F.mse_loss, [(X, Y)]).value
+    assert raw(LINEAR, F.mse_loss, [(X, Y), (X[:0], Y[:0])]).value == pytest.approx(whole, rel=1e-9)
+
+
+def test_weights_of_classes_as_counts() -> None:
+    weight, labels = torch.tensor([1.0, 5.0], dtype=DOUBLE), torch.tensor([0, 0, 0, 1, 1, 1])
+    loss = nn.CrossEntropyLoss(weight=weight)
+    whole = raw(LINEAR, loss, [(X, labels)]).value
+    halves = [(X[:4], labels[:4]), (X[4:], labels[4:])]
+    got = raw(LINEAR, loss, halves, count=lambda x, y: float(weight[y].sum())).value
+    assert got == pytest.approx(whole, rel=1e-5)
 
 
 def test_a_packed_sequence_and_no_labels() -> None:
