@@ -177,8 +177,8 @@ def _from_timm(name: str) -> tuple[Any, Any, Any]:
                 model.eval()(torch.zeros(2, channels, size, size))
         except Exception:  # another size
             continue
-        x = torch.randn(2, channels, size, size, dtype=torch.float64)
-        return model.train(), _classify, (x, torch.arange(2))
+        x = torch.randn(4, channels, size, size, dtype=torch.float64)
+        return model.train(), _classify, (x, torch.arange(4))
     raise ValueError("no image size from 32 to 256 fits")
 
 
