@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from optim_family.analysis.paired_differences import COMPARED, Difference, Quantity, difference, matched_pairs
+from optim_family.analysis.study_table import EDGE
 from optim_family.runs.labels import compact
 from optim_family.runs.run import Run
 
@@ -20,8 +21,6 @@ Verdict = Literal["holds", "does not hold", "cannot tell"]
 Evidence = tuple[str, Verdict, str]  # subject, verdict, numbers
 Evaluation = Callable[[Sequence[Run], "pandas.DataFrame"], Iterator[Evidence]]
 
-# Ratios at the edge: above 1 at the iterate; Adam cycles below the threshold of its frozen metric.
-EDGE: Final = (0.8, 1.6)
 FALL: Final = 1.1  # factor
 RISE: Final = 0.01  # of the test images
 SIGNIFICANT: Final = 0.05
@@ -61,7 +60,9 @@ def evaluate_claims(
     """
     indices = [i for i, run in enumerate(runs) if run.status.get("status") == "done"]
     finished_runs, rows = [runs[i] for i in indices], frame.iloc[indices].reset_index(drop=True)
-    nothing: Evidence = ("no runs", "cannot tell", "no such run is finished")
+    complete = len(finished_runs) == len(runs)
+    reason = "the study has no such runs" if complete else "no such run is finished"
+    nothing: Evidence = ("no runs", "cannot tell", reason)
     return [
         ClaimResult(name, *evidence)
         for name in names

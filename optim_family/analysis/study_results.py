@@ -79,7 +79,7 @@ class StudyResults:
 
     @cached_property
     def group_tables(self) -> Sequence[Table]:
-        """One row for each arm in each setting: mean ± standard deviation over the seeds."""
+        """One row for each arm in each setting: mean over the seeds, ± standard deviation from three on."""
         return [_group_table(self.groups, heading, columns) for heading, columns in TABLES.items()]
 
     @cached_property
@@ -111,15 +111,17 @@ _SHARPNESS_COLUMNS: Final = tuple(
 )
 TABLES: Final[Mapping[str, Sequence[Column]]] = {
     "After 100 % training accuracy": (
+        Column("sharpness / threshold", "ratio", ".2f"),
         Column("100 % at step", "fit_step", ",.0f"),
         Column("test accuracy then, %", "test_accuracy_at_fit", ".1f", 100),
         Column("at the end, %", "test_accuracy", ".1f", 100),
         Column("gained, points", "test_accuracy_gain", "+.1f", 100),
         Column("sharpness then", "sharpness_at_fit", ".4g"),
         Column("sharpness at the end", "sharpness_end", ".4g"),
-        Column("fell by a factor of", "sharpness_fitted_reduction", ".2f"),
-        Column("in the own metric", "own_fitted_reduction", ".2f"),
-        Column("sharpness / threshold", "ratio", ".2f"),
+        Column("fell by a factor of", "sharpness_reduction", ".2f"),
+        Column("fitted", "sharpness_fitted_reduction", ".2f"),
+        Column("own metric: fell by", "own_reduction", ".2f"),
+        Column("own metric: fitted", "own_fitted_reduction", ".2f"),
         Column("at the midpoint", "ratio_midpoint", ".2f"),
         Column("along mini-batch gradients", "ratio_batch", ".2f"),
     ),
@@ -128,7 +130,7 @@ TABLES: Final[Mapping[str, Sequence[Column]]] = {
         Column("τ = ηλt at 100 %", "fit_tau", ".3g"),
         Column("best test accuracy, %", "test_accuracy_best", ".1f", 100),
         Column("training loss", "train_loss", ".2g"),
-        Column("at the edge from step", "edge_step", ",.0f"),
+        Column("stays at the edge from step", "edge_step", ",.0f"),
         Column("loss spikes", "spikes", ".3g"),
         Column("HVPs", "products", ",.0f"),
         Column("readings not converged", "unconverged", ".3g"),
@@ -164,7 +166,8 @@ def _cell(row: Mapping[str, Any], column: Column) -> Cell:
     if not n:
         return Cell(MISSING)
     text = _number(column.scale * mean, column.form)
-    spread = f" ± {_spread(column.scale * sd, column.form)}" if math.isfinite(sd) else ""
+    judged = n >= paired_differences.FEWEST and math.isfinite(sd)
+    spread = f" ± {_spread(column.scale * sd, column.form)}" if judged else ""
     return Cell(text + spread + f" (n = {n})" * (n < row["runs"]), float(mean))
 
 

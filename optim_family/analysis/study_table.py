@@ -3,10 +3,11 @@
 arm        = configuration that a study compares: optimizer, hyper-parameters, batch size and schedule
 setting    = model, normalisation, data, …, which a comparison holds equal
 then       = at the first record with 100 % training accuracy
-reduction  = S then / S at the end; fitted: of the line through log S from then on
+reduction  = S then / S at the end; fitted: of the line through log S over the steps from then on
 slope      = d log S / dτ of that line, τ = ηλt; the sharpness-reduction flow allows −2 at most
-own        = the sharpness in the optimizer's metric; for P = I the same
+own        = the sharpness in the optimizer's metric, for P = I the same; none without a known metric
 ratio      = own sharpness / threshold; at the midpoint of three weights, along mini-batch gradients
+edge step  = first record from which the ratio stays at the edge, in the band EDGE
 spike      = the loss rises tenfold above the median of the records before
 
 Source: for the rate −2, K. Lyu, Z. Li, S. Arora, NeurIPS 2022.
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from optim_family.analysis import run_summary
 from optim_family.runs.labels import ARM, SETTING, arms, compact
-from optim_family.runs.run import Run, column, first_fit_index, first_index, series
+from optim_family.runs.run import Run, column, first_fit_index
 from optim_family.sharpness.views import AMBIENT, BATCH, MIDPOINT, OWN_METRIC
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _NOTHING: Final[Mapping[str, Any]] = dict.fromkeys(("at_fit", "peak", "last", "r
     "ratio_readings": 0,
 }
 _FIXED: Final = ["seed", "lr", "weight_decay", "limit", "batch_size"]
+# Ratios at the edge: above 1 at the iterate; Adam cycles below the threshold of its frozen metric.
+EDGE: Final = (0.8, 1.6)
 _SPIKE: Final = 10.0
 _BEFORE: Final = 9  # records
 
@@ -61,9 +64,8 @@ def run_rows(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]] | None 
 
 def _row(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
     hyper, views = run.spec["hyper"], summary["views"]
-    plain, own = first_view(run, AMBIENT), first_view(run, OWN_METRIC)
+    plain, own = first_view(run, AMBIENT), own_view(run)
     reading = views.get(own, _NOTHING)
-    edge = first_index(series(run, f"{own}.ratio") >= 1)
     at_fit, end = summary["test_accuracy_at_fit"], summary["test_accuracy"]
     return {
         **{name: run.spec[name] for name in ("optimizer", "model", "norm", "data", "limit", "batch_size")},
@@ -77,7 +79,7 @@ def _row(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
         "ratio_readings": reading["ratio_readings"],
         "ratio_midpoint": views.get(own + MIDPOINT, _NOTHING)["ratio"],
         "ratio_batch": views.get(own + BATCH, _NOTHING)["ratio"],
-        "edge_step": None if edge is None else int(series(run, "step")[edge]),
+        "edge_step": _edge_step(run, own),
         "spikes": count_loss_spikes(run),
         "products": summary["products"],
         "unconverged": summary["unconverged"],
@@ -126,9 +128,22 @@ def count_loss_spikes(run: Run) -> int:
     return sum(now and not before for before, now in zip([False, *high], high, strict=False))
 
 
-def first_view(run: Run, order: Iterable[str]) -> str:
-    """The first of these views that was measured."""
-    return next((view for view in order if any(map(math.isfinite, column(run, f"{view}.value")))), "")
+def _edge_step(run: Run, view: str) -> float | None:
+    """The step from which every measured ratio lies in the band EDGE; None if the last one does not."""
+    steps = list(zip(column(run, "step"), column(run, f"{view}.ratio"), strict=True))
+    measured = [(step, ratio) for step, ratio in steps if math.isfinite(ratio)]
+    last_outside = max((i for i, (_, r) in enumerate(measured) if not EDGE[0] <= r <= EDGE[1]), default=-1)
+    return measured[last_outside + 1][0] if last_outside + 1 < len(measured) else None
+
+
+def first_view(run: Run, order: Iterable[str], quantity: str = "value") -> str:
+    """The first of these views of which the quantity was measured; empty if there is none."""
+    return next((view for view in order if any(map(math.isfinite, column(run, f"{view}.{quantity}")))), "")
+
+
+def own_view(run: Run) -> str:
+    """The view in the optimizer's own metric, which has a threshold; empty if its metric is unknown."""
+    return first_view(run, OWN_METRIC, "threshold")
 
 
 def _settings(runs: Sequence[Run]) -> list[str]:

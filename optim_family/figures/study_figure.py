@@ -13,11 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from optim_family.analysis.study_table import first_view
+from optim_family.analysis.study_table import own_view
 from optim_family.figures.curves import Curve, log_axis, mark_divergence, mark_fit, plot_curve, step_axis
 from optim_family.figures.style import LIMIT, WIDTH, applied, escape_mathtext
 from optim_family.runs.run import Run, last_step, series
-from optim_family.sharpness.views import OWN_METRIC
 
 # Inches, fixed for the same reasons as in `run_figure`.
 NARROWEST, WIDEST, HEIGHT = 2.0, 5.5, 1.7  # of a cell
@@ -127,7 +126,7 @@ def _frame(axes: Any, filled: Sequence[bool], end: int) -> None:
 
 
 def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
-    own_curves = [replace(curve, view=first_view(curve.run, OWN_METRIC)) for curve in curves]
+    own_curves = [replace(curve, view=own_view(curve.run)) for curve in curves]
     own_curves = [curve for curve in own_curves if curve.view]
     for curve in own_curves:
         plot_curve(ax, curve, "threshold", **LIMIT | {"linewidth": 1.0})

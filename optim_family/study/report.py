@@ -102,6 +102,7 @@ def report_html(
         "report.html",
         study=study,
         state=_state(study, results),
+        conditions=_conditions(results.runs),
         verdicts=results.results_of_claims,
         classes=_CLASSES,
         tables=results.group_tables,
@@ -133,7 +134,7 @@ def markdown(study: StudySpec, results: StudyResults) -> str:
         Table(statement, headers, [[Cell(r.subject), Cell(r.verdict), Cell(r.evidence)] for r in of_claim])
         for statement, of_claim in results.results_of_claims.items()
     ]
-    parts = [f"# {study.name}", study.question, _state(study, results)]
+    parts = [f"# {study.name}", study.question, _state(study, results), _conditions(results.runs)]
     for table in [*claims, *results.group_tables, results.difference_table]:
         parts += [f"## {table.heading}", _markdown_table(table)]
     return "\n\n".join(parts) + "\n"
@@ -152,6 +153,30 @@ def _state(study: StudySpec, results: StudyResults) -> str:
     parts = [f"{count} {status}" for status, count in counts.items()]
     parts += [f"{missing} not begun"] * (missing > 0)
     return f"{len(study.runs)} runs: {', '.join(parts)}"
+
+
+def _conditions(runs: Sequence[Run]) -> str:
+    """Data, networks, batches, steps, seeds and software, each value once."""
+
+    def values(field: str, missing: str = "") -> str:
+        texts = (missing if run.spec[field] is None else compact(run.spec[field]) for run in runs)
+        return ", ".join(dict.fromkeys(texts))
+
+    versions = [run.provenance.get("versions", {}) for run in runs]
+    software = dict.fromkeys(
+        f"{name} {each[name]}" for name in ("optim-family", "torch") for each in versions if name in each
+    )
+    devices = dict.fromkeys(run.provenance["device"] for run in runs if "device" in run.provenance)
+    parts = {
+        "data": f"{values('data')} ({values('limit', 'all')} images)",
+        "networks": values("model"),
+        "batches": values("batch_size", "full"),
+        "steps": values("steps"),
+        "seeds": values("seed"),
+        "software": ", ".join(software),
+        "device": "; ".join(devices),
+    }
+    return " · ".join(f"{name}: {text}" for name, text in parts.items() if text)
 
 
 def _provenance(runs: Sequence[Run]) -> dict[str, Any]:

@@ -61,16 +61,34 @@ def test_a_run_that_never_fits_has_no_then():
     assert cells["ratio"] > 0
 
 
-def test_the_edge_is_reached_where_the_ratio_is_one_for_the_first_time():
-    assert row(falling(-0.3))["edge_step"] == 0
-    assert math.isnan(row(_never())["edge_step"])
+@pytest.mark.parametrize(
+    ("ratios", "step"),
+    [
+        ([15.0, 3.0, 1.2, 1.1], 20),
+        ([1.0, 3.0, 1.2, 1.1], 20),
+        ([1.0, 1.1, 1.2, 1.1], 0),
+        ([1.0, 1.1, math.nan, 0.9], 0),
+        ([1.0, 1.1, 1.2, 0.7], math.nan),
+        ([15.0, 9.0, 5.0, 3.0], math.nan),
+        ([math.nan] * 4, math.nan),
+    ],
+)
+def test_a_run_is_at_the_edge_from_the_record_on_after_which_the_ratio_stays_there(ratios, step):
+    run = falling(-0.3, records=4)
+    for record, ratio in zip(run.records, ratios, strict=True):
+        record["views"]["spherical"]["ratio"] = ratio
+    assert row(run)["edge_step"] == pytest.approx(step, nan_ok=True)
 
 
-def _never():
+def test_an_optimizer_without_a_metric_has_no_sharpness_in_its_own():
     run = falling(-0.3)
     for record in run.records:
-        record["views"]["spherical"]["ratio"] = 0.99
-    return run
+        record["views"]["spherical"] |= {"threshold": None, "ratio": None}
+    cells = row(run)
+    assert (cells["own_view"], cells["sharpness_view"]) == ("", "spherical")
+    assert cells["sharpness_end"] > 0 and all(
+        math.isnan(cells[name]) for name in ("own_at_fit", "own_end", "own_reduction", "ratio")
+    )
 
 
 def test_an_adaptive_optimizer_has_a_metric_of_its_own():
