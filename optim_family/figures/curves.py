@@ -4,7 +4,7 @@ Colour, line style and marker all differ between curves, so that a figure can be
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, final
@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from optim_family.figures.style import ASIDE, COLOURS, CROSS, DASHES, GREY, MARKERS, RING, STAR
+from optim_family.figures.style import ASIDE, COLOURS, CROSS, DASHES, EXIT, GREY, MARKERS, RING, STAR
 from optim_family.runs.run import Run, first_fit_index, series
 
 Array = NDArray[np.float64]
@@ -136,13 +136,21 @@ def step_axis(ax: Axes, end: int, ticks: int) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10], integer=True))
 
 
-def log_axis(ax: Axes, series: Iterable[ArrayLike]) -> None:
+def log_axis(ax: Axes, series: Iterable[ArrayLike], *, skip_first: bool = False) -> None:
     """Make y logarithmic over all series, and state how many values it cannot show.
 
     A run that diverges must not flatten the others: the axis ends at 1000 × the first values or the median,
-    whichever is higher, and at a tenth of the 2nd percentile. If nothing is above 0, y is linear.
+    whichever is higher, and at a tenth of the 2nd percentile. If nothing is above 0, y is linear. A triangle
+    points to where a line leaves the panel.
+
+    Args:
+        ax: with its lines.
+        series: all values of y, a list a line.
+        skip_first: ignore the first values if they would take a third of the axis, as those of step 0 may.
     """
     lists = [np.asarray(values, dtype=np.float64) for values in series]
+    if skip_first:
+        lists = _without_far_starts(lists)
     whole = np.concatenate([np.empty(0), *lists])
     positive = np.sort(whole[whole > 0])
     if hidden := len(whole) - len(positive):
@@ -158,6 +166,33 @@ def log_axis(ax: Axes, series: Iterable[ArrayLike]) -> None:
     ax.set_yscale("log", nonpositive="mask")
     ax.set_ylim(10 ** (bottom - margin), 10 ** (top + margin))
     plain_ticks(ax, top - bottom)
+    mark_exits(ax)
+
+
+def _without_far_starts(lists: Sequence[Array]) -> list[Array]:
+    """Without the first value of each list if the axis would be half as long again with them."""
+
+    def decades(each: Iterable[Array]) -> float:
+        positive = np.concatenate([values[values > 0] for values in each])
+        return math.log10(positive.max() / positive.min()) if positive.size else 0.0
+
+    later = [values[1:] for values in lists]
+    long = min((len(values) for values in lists if len(values)), default=0) > 4
+    return later if long and decades(lists) > 1.5 * decades(later) > 0 else [*lists]
+
+
+def mark_exits(ax: Axes) -> None:
+    """Draw a triangle on the edge of the panel where each line leaves it."""
+    low, high = ax.get_ylim()
+    for line in list(ax.lines):
+        if line.get_transform() != ax.transData:
+            continue
+        x, y = (np.asarray(data, dtype=np.float64) for data in line.get_data())
+        for outside, edge, marker in ((y > high, high, "^"), ((0 < y) & (y < low), low, "v")):
+            begins = outside & ~np.append(False, outside[:-1])
+            ends = x[begins]
+            if ends.size:
+                ax.plot(ends, np.full(len(ends), edge), color=line.get_color(), marker=marker, **EXIT)
 
 
 def plain_ticks(ax: Axes, decades: float) -> None:
@@ -167,12 +202,14 @@ def plain_ticks(ax: Axes, decades: float) -> None:
         halves = (1.5,) if ax.get_ylim()[1] < 1e5 else ()
         finer = LogLocator(subs=(1, *halves, 2, 3, 5, 7)) if decades > 0.45 else MaxNLocator(5)
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.9 else finer)
-        ax.yaxis.set_major_formatter(FuncFormatter(_tick))
+        low, high = ax.get_ylim()
+        plain = low > 5e-4 and high < 2e5  # else all in powers of ten: one way of writing an axis
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, plain)))
         ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _tick(value: float, _: int | None = None) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
+def _tick(value: float, plain: bool) -> str:
+    if plain or value == 0:
         return f"{value:.6g}"
     mantissa, exponent = f"{value:.3e}".split("e")
     factor = f"{float(mantissa):g}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from optim_family.analysis.study_table import EDGE
 from optim_family.figures import style
 from optim_family.figures.curves import (
     Array,
@@ -17,6 +18,7 @@ from optim_family.figures.curves import (
     legend,
     log_axis,
     mark_divergence,
+    mark_exits,
     mark_fit,
     plain_ticks,
     plot_curve,
@@ -78,7 +80,7 @@ def draw_sharpness(
             plot_curve(ax, curve, "threshold", **style.LIMIT)
         for curve in group:
             plot_reading(ax, curve, "value")
-        log_axis(ax, [c.points(field)[1] for c in group for field in fields])
+        log_axis(ax, [c.points(field)[1] for c in group for field in fields], skip_first=True)
         mark_divergence(ax, group, "value")
         _reading_legend(ax, group, overlays, single_run=len(curves) == 1)
         ax.tick_params(labelbottom=ax is axes[-1])
@@ -143,6 +145,7 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
     ax.set_title("Sharpness / threshold" + (", each in its optimizer's metric" if own else ""), loc="left")
     for curve in ratio_curves:
         plot_reading(ax, curve, "ratio")
+    ax.axhspan(*EDGE, **style.BAND)
     ax.axhline(1, color="black", linewidth=0.9, zorder=1.5)
     ax.text(1.01, 1, "edge of\nstability", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     if not ratio_curves:
@@ -155,6 +158,7 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
         low, high = _ratio_range(ratio_curves)
         ax.set_ylim(low, high)
         plain_ticks(ax, math.log10(high / low))
+        mark_exits(ax)
     mark_divergence(ax, ratio_curves, "ratio")
 
 

@@ -131,7 +131,8 @@ def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
     for curve in own_curves:
         plot_curve(ax, curve, "threshold", **LIMIT | {"linewidth": 1.0})
         plot_curve(ax, curve, "value", **_marks(own_curves))
-    log_axis(ax, [c.points(field)[1] for c in own_curves for field in ("value", "threshold")])
+    lists = [c.points(field)[1] for c in own_curves for field in ("value", "threshold")]
+    log_axis(ax, lists, skip_first=True)
     mark_divergence(ax, own_curves, "value")
 
 

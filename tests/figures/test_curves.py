@@ -151,11 +151,36 @@ def test_a_logarithmic_axis_bears_extreme_values(ax, values):
 
 
 @pytest.mark.parametrize(
-    "value, text", [(2e5, r"$2\times10^{5}$"), (1e6, r"$10^{6}$"), (0.5, "0.5"), (0, "0")]
+    "span, value, text",
+    [
+        ((1e5, 5e5), 2e5, r"$2\times10^{5}$"),
+        ((5e4, 5e5), 5e4, r"$5\times10^{4}$"),  # as the others on this axis
+        ((5e4, 5e5), 1e5, r"$10^{5}$"),
+        ((1e4, 9e4), 5e4, "50000"),
+        ((0.1, 0.5), 0.5, "0.5"),
+        ((1e-5, 1e-4), 2e-5, r"$2\times10^{-5}$"),
+        ((0.1, 0.5), 0, "0"),
+    ],
 )
-def test_ticks_are_short_numbers(ax, value, text):
-    log_axis(ax, [[1e5, 5e5]])
+def test_ticks_are_short_numbers_written_in_one_way(ax, span, value, text):
+    log_axis(ax, [span])
     assert ax.yaxis.get_major_formatter()(value) == text
+
+
+def test_a_far_start_does_not_squeeze_the_rest_and_a_triangle_points_to_it(ax):
+    values = [1e6, 40.0, 30.0, 25.0, 20.0, 18.0]
+    ax.plot(range(6), values)
+    log_axis(ax, [values], skip_first=True)
+    assert ax.get_ylim()[1] < 100
+    (triangle,) = ax.lines[1:]
+    assert triangle.get_marker() == "^" and triangle.get_xdata().tolist() == [0]
+
+
+def test_a_start_among_the_other_values_is_shown(ax):
+    values = [50.0, 40.0, 30.0, 25.0, 20.0, 18.0]
+    ax.plot(range(6), values)
+    log_axis(ax, [values], skip_first=True)
+    assert ax.get_ylim()[1] > 50 and len(ax.lines) == 1
 
 
 def test_a_key_is_grey_unless_a_colour_is_given(ax):

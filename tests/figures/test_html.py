@@ -11,6 +11,7 @@ from optim_family.figures import html
 STUDY = {"name": "<script>alert(1)</script>", "question": "a < b & c?", "source": "x = 1"}
 EMPTY = {
     "state": "1 run",
+    "conditions": "data: digits",
     "verdicts": {},
     "classes": {},
     "tables": [],
