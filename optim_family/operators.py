@@ -7,10 +7,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import final
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from optim_family.space import inner, norm
+
+
+def require_finite_products(numbers: ArrayLike) -> None:
+    """Raise FloatingPointError if numbers that were computed from products are not finite."""
+    if not np.isfinite(numbers).all():
+        raise FloatingPointError("a product with the operator is not finite.")
 
 
 class SymmetricOperator(ABC):
@@ -23,8 +31,8 @@ class SymmetricOperator(ABC):
     dim: int
 
     @property
-    def unit_roundoff(self) -> float:
-        """Relative spacing of the numbers inside a product, where coarser than that of their format."""
+    def machine_epsilon(self) -> float:
+        """That of the coarsest format inside a product; 0.0 if no format is coarser than that of v."""
         return 0.0
 
     @abstractmethod
@@ -123,9 +131,9 @@ class CongruenceOperator(SymmetricOperator):
                 )
 
     @property
-    def unit_roundoff(self) -> float:
+    def machine_epsilon(self) -> float:
         """That of the middle."""
-        return self.middle.unit_roundoff
+        return self.middle.machine_epsilon
 
     def apply(self, v: Tensor) -> Tensor:
         """The product A₁ ⋯ Aₙ H Aₙ ⋯ A₁ v."""
@@ -152,9 +160,9 @@ class HookedOperator(SymmetricOperator):
         self.middle, self.before, self.dim = middle, before, middle.dim
 
     @property
-    def unit_roundoff(self) -> float:
+    def machine_epsilon(self) -> float:
         """That of the middle."""
-        return self.middle.unit_roundoff
+        return self.middle.machine_epsilon
 
     def apply(self, v: Tensor) -> Tensor:
         """The product of the middle."""

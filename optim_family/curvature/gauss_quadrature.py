@@ -1,10 +1,10 @@
-"""The density of a spectrum as Gauss quadrature: nodes, weights, and what follows from them.
+"""The spectral density as a Gauss quadrature: nodes and weights, means, and the density on a grid.
 
     φ(t) = 1/d Σⱼ δ(t − λⱼ) ≈ 1/n Σₛ Σᵢ ωₛᵢ N(t; θₛᵢ, σ²)
 
 For a unit vector vₛ, Σᵢ ωₛᵢ f(θₛᵢ) = vₛᵀ f(A) vₛ for every polynomial f of degree up to 2m − 1, where m is
-the number of nodes; over random vₛ its mean is tr f(A) / d. Arithmetic of small arrays only, so that a
-stored density can be read and drawn where there is no torch.
+the number of nodes; its mean over random vₛ is tr f(A) / d. This module does not import torch, so that a
+stored density can be read and plotted without it.
 
 Source: G. Golub, J. Welsch, "Calculation of Gauss quadrature rules", Math. Comp. 23 (1969).
 """
@@ -23,14 +23,14 @@ Array = NDArray[np.float64]
 @final
 @dataclass(frozen=True, eq=False)
 class SpectralDensity:
-    """The spectrum of a symmetric operator on ℝᵈ, seen from n random directions.
+    """The spectrum of a symmetric operator on ℝᵈ, estimated from n random directions.
 
     Attributes:
         nodes: θ [n, m], in the unit of the eigenvalues; each row increases.
-        weights: ω [n, m], none negative; each row has the sum 1.
+        weights: ω [n, m], not negative; each row sums to 1.
         dim: d, the number of eigenvalues.
-        products: products with the operator that it took.
-        seconds: wall time that it took.
+        products: products with the operator.
+        seconds: wall time.
     """
 
     nodes: Array
@@ -43,7 +43,7 @@ class SpectralDensity:
         """tr f(A) / d and its standard error over the n directions (NaN if n = 1).
 
         Args:
-            f: a function of an eigenvalue, elementwise; of nodes [n, m] it may make [..., n, m].
+            f: an elementwise function of an eigenvalue; it maps nodes [n, m] to [..., n, m].
 
         Returns:
             Two arrays [...].
@@ -54,11 +54,11 @@ class SpectralDensity:
         return each.mean(-1), error
 
     def at(self, grid: Array, width: float | None = None) -> tuple[Array, Array]:
-        """φ and its standard error at the points of a grid; unit 1 / that of the eigenvalues, integral 1.
+        """φ and its standard error at the points of a grid; in 1 / unit of the eigenvalues, with integral 1.
 
         Args:
             grid: t, [points].
-            width: σ of the Gaussian around every node; `self.width` if not given.
+            width: σ of the Gaussian around each node; None for `self.width`.
         """
         sigma = width or self.width
 
@@ -71,7 +71,7 @@ class SpectralDensity:
 
     @property
     def width(self) -> float:
-        """A hundredth of the range of the nodes, where there is one."""
+        """1 % of the range of the nodes; at least 10⁻⁵ of the largest |θ|."""
         smallest = 1e-3 * float(np.abs(self.nodes).max())
         return max(float(np.ptp(self.nodes)), smallest) / 100 or 1.0
 
@@ -81,18 +81,18 @@ class SpectralDensity:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "SpectralDensity":
-        """What `as_record` wrote."""
+        """The inverse of `as_record`."""
         arrays = {name: np.array(record[name], dtype=float) for name in ("nodes", "weights")}
         return cls(**{**record, **arrays})
 
 
 def gauss_rule(alpha: Array, beta: Array) -> tuple[Array, Array]:
-    """Nodes and weights [m] of a Jacobi matrix: its eigenvalues, and the squared heads of its eigenvectors.
+    """Nodes and weights [m] of a Jacobi matrix: eigenvalues, and squared first entries of eigenvectors.
 
     Args:
         alpha: its diagonal, [m].
-        beta: what stands beside the diagonal, [m]; the last is not used. At a zero the matrix ends, and the
-            last node is repeated with the weight 0.
+        beta: its off-diagonal, [m]; the last entry is not used. The matrix ends at the first zero; the last
+            node is then repeated with the weight 0.
     """
     end = int(np.append(beta[:-1], 0.0).argmin()) + 1
     nodes, vectors = scipy.linalg.eigh_tridiagonal(alpha[:end], beta[: end - 1])

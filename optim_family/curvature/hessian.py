@@ -68,9 +68,9 @@ class Hessian(SymmetricOperator):
             self._with_oom_fallback(self._retain)
 
     @property
-    def unit_roundoff(self) -> float:
-        """As the graph of the first chunk shows it; 0 until that has been built."""
-        return self.graph.unit_roundoff if self.graph else 0.0
+    def machine_epsilon(self) -> float:
+        """That of the coarsest format in the graph of the first chunk; 0.0 before that graph is built."""
+        return self.graph.machine_epsilon if self.graph else 0.0
 
     def apply(self, v: Tensor) -> Tensor:
         """∇²L v, [d] → [d]."""

@@ -1,15 +1,14 @@
 """The largest eigenvalues of a symmetric operator: thick-restart Lanczos that stops on the value's error.
 
 In an orthonormal basis Q with A Qᵀ = Qᵀ T + β q eᵀ, a Ritz pair (θᵢ, Qᵀsᵢ) has the residual rᵢ = β|sᵢ,last|.
-The value is far better than the vector. For every j ≥ i, with μ above A on all but the first j Ritz vectors,
+The value converges faster than the vector. With μ a bound of A on the complement of j ≥ i Ritz vectors,
 
     0 ≤ λᵢ − θᵢ ≤ (r₁² + … + rⱼ²) / (θᵢ − μ),
 
-clustered values included. μ is not known; θⱼ₊₁ + rⱼ₊₁ is taken for it, so that an estimate counts only once
-the Ritz value below it has been resolved. To this comes the growth of θᵢ that its last two rounds let expect,
-long where a cluster is still being separated. A member that the Krylov space has hardly met can break the
-estimate, by about the width of the cluster. What it could have missed is said by a bound of its own, from
-`lanczos_bound`.
+also inside a cluster. The search estimates μ by θⱼ₊₁ + rⱼ₊₁, so that an estimate counts only after the next
+Ritz value has converged. It adds the further growth of θᵢ, extrapolated from the last two rounds; this growth
+lasts long while a cluster separates. The estimate can be too small by about the width of a cluster, if the
+Krylov space hardly contains one of its members. `lanczos_bound` bounds eigenvalues that the search missed.
 
 Source: K. Wu, H. Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIAM J.
 Matrix Anal. Appl. 22 (2000); B. Parlett, "The Symmetric Eigenvalue Problem" (1998), chapters 10 and 11.
@@ -26,7 +25,7 @@ from torch import Tensor
 from optim_family.curvature.krylov import KrylovSpace
 from optim_family.operators import SymmetricOperator
 
-# With fewer products than this and two more for each further value, an eigenvalue may not have shown at all.
+# The search takes at least MIN_PRODUCTS + 2k products, 9 for k = 1: before that an eigenvalue may not appear.
 MIN_PRODUCTS = 7
 
 Array = NDArray[np.float64]
@@ -40,8 +39,8 @@ class Eigenpairs:
     values: tuple[float, ...]
     vectors: Tensor  #                                                            [k, d], orthonormal
     residuals: tuple[float, ...]  # ‖A v − θ v‖
-    errors: tuple[float, ...]  # |λ − θ| at most, if no eigenvalue near the top has been missed
-    bound: float  # λ₁ − θ₁ at most, whatever the spectrum, but for the risk of `lanczos_bound`
+    errors: tuple[float, ...]  # bounds of |λ − θ|, if the search missed no eigenvalue near the top
+    bound: float  # of λ₁ − θ₁ for any spectrum, with the failure probability of `lanczos_bound`
     products: int
     converged: bool
 
@@ -60,13 +59,13 @@ def top_eigenpairs(
 
     Args:
         operator: the symmetric map A on ℝᵈ.
-        start: where the Krylov space begins, [d]; mix noise into what is known to lean to some eigenvectors,
-            or a larger eigenvalue elsewhere stays unseen.
-        k: how many eigenvalues, at most d, multiples counted; for k > 1 a second search looks for copies.
-        rtol: stop when every error is below rtol · |θ|.
-        max_products: give up after so many products, with `converged=False`.
-        basis_size: vectors kept before a restart; memory is about basis_size · d numbers.
-        noise: norm of the isotropic random part of start, as a share of the whole; the bound rests on it.
+        start: first vector of the Krylov space, [d]; add noise to a vector that lies near some eigenvectors,
+            or the search misses larger eigenvalues orthogonal to it.
+        k: number of eigenvalues with multiplicity, at most d; for k > 1 further searches find multiple ones.
+        rtol: the search stops when every error is below rtol · |θ|.
+        max_products: the search stops after this number of products, with `converged=False`.
+        basis_size: vectors before a restart; memory is about basis_size · d numbers.
+        noise: norm of the isotropic random part of start, as a share of the whole; the bound depends on it.
 
     Raises:
         ValueError: k is not between 1 and d, or start is zero or not finite.
@@ -76,44 +75,45 @@ def top_eigenpairs(
     if not 1 <= k <= operator.dim:
         raise ValueError(f"k must be between 1 and the dimension {operator.dim}; got {k}.")
     pairs = _search(operator, start, k, rtol, max_products, basis_size, noise)
-    for turn in range(k):
+    for seed in range(k):
         if k == 1 or not pairs.converged or pairs.products >= max_products or k == operator.dim:
             break
-        # One space from one vector meets one copy of an exact multiple: another vector meets the next.
-        generator = torch.Generator(start.device).manual_seed(turn)
-        fresh = torch.randn(start.shape, generator=generator, dtype=start.dtype, device=start.device)
-        rest = _Lowered(operator, pairs)
-        other = _search(rest, fresh, 1, rtol, max_products - pairs.products, basis_size, 1.0)
-        known = other.values[0] <= pairs.values[-1] + max(pairs.errors[-1], rtol * abs(pairs.values[-1]))
-        pairs = _merged(pairs, other, k, known)
-        if known:
+        # The Krylov space of one vector contains one eigenvector of a multiple eigenvalue; that of another
+        # vector contains the next.
+        generator = torch.Generator(start.device).manual_seed(seed)
+        noise_start = torch.randn(start.shape, generator=generator, dtype=start.dtype, device=start.device)
+        deflated = _DeflatedOperator(operator, pairs)
+        other = _search(deflated, noise_start, 1, rtol, max_products - pairs.products, basis_size, 1.0)
+        is_new = other.values[0] > pairs.values[-1] + max(pairs.errors[-1], rtol * abs(pairs.values[-1]))
+        pairs = _merge_eigenpairs(pairs, other, k, is_new)
+        if not is_new:
             break
     return pairs
 
 
 @final
-class _Lowered(SymmetricOperator):
-    """A with the known eigenvalues moved below all others, so that its largest one is the next."""
+class _DeflatedOperator(SymmetricOperator):
+    """A with the known eigenvalues shifted below all others: its largest eigenvalue is the next one of A."""
 
     def __init__(self, operator: SymmetricOperator, pairs: Eigenpairs) -> None:
         self.operator, self.dim, self.vectors = operator, operator.dim, pairs.vectors
-        size = 2 * max(map(abs, pairs.values))
-        self.by = torch.tensor([value + size for value in pairs.values]).to(pairs.vectors)
+        c = 2 * max(map(abs, pairs.values))
+        self.shifts = torch.tensor([value + c for value in pairs.values]).to(pairs.vectors)
 
     @property
-    def unit_roundoff(self) -> float:
+    def machine_epsilon(self) -> float:
         """That of A."""
-        return self.operator.unit_roundoff
+        return self.operator.machine_epsilon
 
     def apply(self, v: Tensor) -> Tensor:
         """(A − Σ (λᵢ + c) vᵢvᵢᵀ) v."""
-        return torch.addmv(self.operator @ v, self.vectors.T, self.by * (self.vectors @ v), alpha=-1)
+        return torch.addmv(self.operator @ v, self.vectors.T, self.shifts * (self.vectors @ v), alpha=-1)
 
 
-def _merged(pairs: Eigenpairs, other: Eigenpairs, k: int, known: bool) -> Eigenpairs:
-    """The k largest of both; where the other one is known already only its products count."""
+def _merge_eigenpairs(pairs: Eigenpairs, other: Eigenpairs, k: int, is_new: bool) -> Eigenpairs:
+    """The k largest of both; if the other one is not new, only its products are added."""
     products, converged = pairs.products + other.products, pairs.converged and other.converged
-    if known:
+    if not is_new:
         return replace(pairs, products=products, converged=converged)
     values, residuals = pairs.values + other.values, pairs.residuals + other.residuals
     order = sorted(range(len(values)), key=lambda i: -values[i])[:k]
@@ -138,7 +138,7 @@ def _search(
     basis_size: int,
     noise: float,
 ) -> Eigenpairs:
-    """The k largest eigenvalues that the Krylov space of one vector meets."""
+    """The k largest eigenvalues in the Krylov space of one vector."""
     krylov = KrylovSpace(operator, start, min(max(basis_size, 3 * k + 4), operator.dim), noise)
     before = last = np.full(k, -np.inf)  # Ritz values of the last two rounds
     for products in range(1, max(max_products, k) + 1):
@@ -147,31 +147,31 @@ def _search(
         residuals = krylov.beta * np.abs(vectors[-1])
         noise_floor = krylov.rounding + krylov.asymmetry
         errors = value_errors(theta, residuals)[:k] + noise_floor
-        if not krylov.complete:  # a space that still grows into a cluster has not met all of it
+        if not krylov.complete:  # the space may not contain a whole cluster yet
             errors += _expected_growth(theta[:k], last[: len(theta)], before[: len(theta)], krylov.rounding)
-        converged = _converged(theta[:k], errors, rtol, noise_floor)
+        converged = bool(np.all(errors <= np.maximum(rtol * np.abs(theta[:k]), 2 * noise_floor)))
         enough = krylov.complete or products >= MIN_PRODUCTS + 2 * k
-        finished = converged and enough and len(theta) >= k and krylov.has_looked_around(theta[0], products)
+        finished = converged and enough and len(theta) >= k and krylov.bound_is_tight(theta[0], products)
         if finished or products >= max(max_products, k):
             break
         before, last = last, np.append(theta[:k], np.full(max(0, k - len(theta)), -np.inf))
         krylov.restart_if_full(k)
     if krylov.asymmetry or krylov.eps > torch.finfo(torch.float32).eps:
         finished = finished and bool(np.all(errors <= rtol * np.abs(theta[:k])))
-    scale = krylov.gain
+    scale = krylov.scale
     return Eigenpairs(
         values=tuple((theta[:k] / scale).tolist()),
         vectors=krylov.to_full_space(vectors[:, :k]),
         residuals=tuple((residuals[:k] / scale).tolist()),
         errors=tuple((errors / scale).tolist()),
         bound=float(max(0.0, krylov.upper_bound() - theta[0]) + krylov.rounding) / scale,
-        products=products + krylov.wasted,
+        products=products + krylov.extra_products,
         converged=finished,
     )
 
 
 def value_errors(theta: Array, residuals: Array) -> Array:
-    """How far λᵢ can lie above each Ritz value θᵢ, [m]: the best of the bounds over j, and at most rᵢ.
+    """Bounds of λᵢ − θᵢ, [m]: the least over j, and at most rᵢ.
 
     Args:
         theta: all Ritz values, largest first, [m].
@@ -186,14 +186,10 @@ def value_errors(theta: Array, residuals: Array) -> Array:
 
 
 def _expected_growth(theta: Array, last: Array, before: Array, rounding: float) -> Array:
-    """The growth g of each value in this round, or g f/(1−f), that to come if its ratio f stays, if more."""
+    """max(g, g f/(1−f)): the growth g of this round, or its geometric extrapolation with ratio f."""
     with np.errstate(invalid="ignore", divide="ignore"):
         now, previous = theta - last, last - before
         ratio = np.nan_to_num(now / previous, nan=0.0)
         to_come = np.where(ratio < 1, ratio / (1 - ratio), np.inf)
         grown: Array = np.where(now <= rounding, np.abs(now), now * np.maximum(1.0, to_come))
     return grown
-
-
-def _converged(theta: Array, errors: Array, rtol: float, rounding: float) -> bool:
-    return bool(np.all(errors <= np.maximum(rtol * np.abs(theta), 2 * rounding)))

@@ -1,14 +1,14 @@
-"""How far above all Ritz values an eigenvalue can hide, clusters included: a bound that holds with high odds.
+"""A probabilistic upper bound of λ₁ from a Lanczos run, for any spectrum, clusters included.
 
-Lanczos from a unit vector v makes a tridiagonal matrix, and with it the polynomials p₀, …, p_m that are
-orthonormal in the measure Σᵢ cᵢ² δ(λᵢ), cᵢ the component of v along the i-th eigenvector. Their squares
-bound every single mass,
+The tridiagonal matrix of a Lanczos run from a unit vector v defines polynomials p₀, …, p_m. They are
+orthonormal in the measure Σᵢ cᵢ² δ(λᵢ), where cᵢ is the component of v along the i-th eigenvector. Their
+squares bound each mass,
 
     c₁² ≤ 1 / K(λ₁),    K(x) = p₀(x)² + … + p_m(x)²,
 
-and above the Ritz values K rises fast. A random v has c₁² ≥ ε but for a small risk, so that λ₁ lies below
-the x at which K(x) = 1/ε. Nothing is assumed of the spectrum: residuals and gaps speak of the eigenvalues
-that the search has met, this of those that it may have missed.
+and K grows fast above the Ritz values. For a random v, c₁² ≥ ε except with a small probability; then λ₁ is
+below the x at which K(x) = 1/ε. Residuals and gaps bound the errors of the eigenvalues that the search found;
+this bound covers those that it may have missed.
 
 Source: J. van Dorsselaer, M. Hochstenbach, H. van der Vorst, "Computing probabilistic bounds for extreme
 eigenvalues of symmetric matrices with the Lanczos method", SIAM J. Matrix Anal. Appl. 22 (2000), with p_m²
@@ -26,26 +26,26 @@ RISK: Final = 1e-3
 
 
 def least_component(dim: int, share: float = 1.0) -> float:
-    """The squared component that a random unit vector of ℝᵈ has along any axis, but for the risk.
+    """The RISK quantile ε of the squared component of a random unit vector of ℝᵈ along an axis.
 
     Args:
         dim: d.
-        share: norm of the vector's random part; the rest is fixed, whatever it is.
+        share: norm of the random part of the vector; the other part is fixed and arbitrary.
     """
     return share**2 * float(betaincinv(0.5, (dim - 1) / 2, RISK)) if dim > 1 else share**2
 
 
 def upper_bound(diagonal: NDArray[np.float64], off_diagonal: NDArray[np.float64], component: float) -> float:
-    """The largest λ₁ whose eigenvector can have had this squared component in the start.
+    """The largest λ₁ for which the squared component of the start along its eigenvector can be ε.
 
     Args:
         diagonal: of the tridiagonal matrix, α [m].
-        off_diagonal: β [m], all above zero; the last one couples to the vector that comes next.
+        off_diagonal: β [m], all above zero; the last one couples to the next vector.
         component: ε, below 1.
     """
     top = float(np.linalg.eigvalsh(np.diag(diagonal) + np.diag(off_diagonal[:-1], 1), UPLO="U")[-1])
 
-    def excess(x: float) -> float:  # K(x) − 1/ε, at most 1/ε: enough for its sign
+    def excess(x: float) -> float:  # K(x) − 1/ε, cut off at 1/ε: only its sign matters
         before, now, kernel = 0.0, 1.0, 1.0
         for j, (alpha, beta) in enumerate(zip(diagonal, off_diagonal, strict=True)):
             back = off_diagonal[j - 1] * before if j else 0.0

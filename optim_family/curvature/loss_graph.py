@@ -41,13 +41,13 @@ class LossGraph:
     """What the graph of a loss shows of the way in which it was computed.
 
     Attributes:
-        unit_roundoff: the spacing of numbers near 1 in the coarsest format of any result.
+        machine_epsilon: of the coarsest number format of any result.
         kinks: operations that are linear on either side of a kink.
         once: functions of the user that are marked `once_differentiable`.
         reentrant: checkpoints that hide what is inside.
     """
 
-    unit_roundoff: float
+    machine_epsilon: float
     kinks: tuple[str, ...] = ()
     once: tuple[str, ...] = ()
     reentrant: tuple[str, ...] = ()

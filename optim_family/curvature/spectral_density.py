@@ -1,11 +1,11 @@
 """The density of all eigenvalues of a symmetric operator, by stochastic Lanczos quadrature.
 
-From a random unit vector v, m steps of Lanczos' recurrence, orthogonalised in full,
+From a random unit vector v, m steps of the Lanczos recurrence with full orthogonalisation,
 
     A qⱼ = βⱼ₋₁ qⱼ₋₁ + αⱼ qⱼ + βⱼ qⱼ₊₁,    q₁ = v,
 
-make the Jacobi matrix of the measure that v sees, and so its Gauss quadrature. Without orthogonalisation
-eigenvalues would come back as copies of themselves. Nothing is read from the device before the end.
+give the Jacobi matrix of the spectral measure of v, and its Gauss quadrature. Without orthogonalisation
+copies of eigenvalues would appear. The device is synchronised once, at the end.
 
 Source: S. Ubaru, J. Chen, Y. Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", SIAM J.
 Matrix Anal. Appl. 38 (2017); G. Golub, G. Meurant, "Matrices, Moments and Quadrature" (2010).
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from optim_family.curvature.gauss_quadrature import Array, SpectralDensity, gauss_rule
-from optim_family.operators import SymmetricOperator
+from optim_family.operators import SymmetricOperator, require_finite_products
 
-# A β below so many eps of the largest entry so far is rounding: the space is complete.
+# If β is below ROUNDING · eps times the largest entry so far, the space is invariant.
 ROUNDING = 32
 
 
@@ -32,9 +32,9 @@ def spectral_density(
     Args:
         operator: the symmetric map A on ℝᵈ.
         reference: a tensor of the dtype and on the device of the products, such as the weights.
-        steps: nodes for each direction, m; at most d. Memory is about m · d numbers.
-        samples: random directions, n. One eigenvalue in d has the weight 1/d, with the relative standard
-            error √(2/n).
+        steps: nodes m for each direction, at most d. Memory is about m · d numbers.
+        samples: number n of random directions. A simple eigenvalue has the weight 1/d, with the relative
+            standard error √(2/n).
         seed: of the directions, which are uniform on the sphere.
 
     Raises:
@@ -44,8 +44,8 @@ def spectral_density(
     Example: a third of the eigenvalues of diag(1, 1, 4) lie above 2.
 
     >>> from optim_family.operators import Diagonal
-    >>> found = spectral_density(Diagonal(torch.tensor([1.0, 1.0, 4.0])), torch.empty(0), samples=400)
-    >>> share, error = found.mean(lambda eigenvalue: eigenvalue > 2)
+    >>> density = spectral_density(Diagonal(torch.tensor([1.0, 1.0, 4.0])), torch.empty(0), samples=400)
+    >>> share, error = density.mean(lambda eigenvalue: eigenvalue > 2)
     >>> bool(abs(share - 1 / 3) < 3 * error)
     True
     """
@@ -60,8 +60,7 @@ def spectral_density(
         start = torch.randn(operator.dim, generator=generator, dtype=reference.dtype, device=reference.device)
         _tridiagonalise(operator, start, basis, row)
     rows = jacobi.double().cpu().numpy()  # the only transfer
-    if not np.isfinite(rows).all():
-        raise FloatingPointError("a product with the operator is not finite.")
+    require_finite_products(rows)
     rules = [gauss_rule(alpha, beta) for alpha, beta in rows]
     return SpectralDensity(
         nodes=np.stack([nodes for nodes, _ in rules]),
@@ -73,12 +72,12 @@ def spectral_density(
 
 
 def spectral_measure(operator: SymmetricOperator, vector: Tensor, *, steps: int = 64) -> tuple[Array, Array]:
-    """The measure of A that one vector sees: vᵀ f(A) v ≈ Σᵢ ωᵢ f(θᵢ), the sum of all ωᵢ being ‖v‖².
+    """The spectral measure of one vector: vᵀ f(A) v ≈ Σᵢ ωᵢ f(θᵢ), where Σᵢ ωᵢ = ‖v‖².
 
     Args:
         operator: the symmetric map A on ℝᵈ.
-        vector: v, [d], not 0.
-        steps: nodes, m; at most d.
+        vector: v, [d], not zero.
+        steps: number m of nodes, at most d.
 
     Returns:
         θ [m], increasing, and ω [m].
@@ -90,16 +89,15 @@ def spectral_measure(operator: SymmetricOperator, vector: Tensor, *, steps: int 
     jacobi = vector.new_empty(2, steps)
     _tridiagonalise(operator, vector, vector.new_empty(steps, operator.dim), jacobi)
     rows = jacobi.double().cpu().numpy()
-    if not np.isfinite(rows).all():
-        raise FloatingPointError("a product with the operator is not finite.")
+    require_finite_products(rows)
     nodes, weights = gauss_rule(*rows)
     return nodes, float(vector @ vector) * weights
 
 
 def _tridiagonalise(operator: SymmetricOperator, start: Tensor, basis: Tensor, out: Tensor) -> None:
-    """Lanczos' recurrence from a start [d] in the memory of a basis [m, d]; α and β into out [2, m].
+    """Lanczos recurrence from a start [d] in a preallocated basis [m, d]; writes α and β to out [2, m].
 
-    Where the space is complete β is 0 and so is every later vector, which no synchronisation has to learn.
+    Once the space is invariant, β and every later vector are 0; this needs no synchronisation.
     """
     alpha, beta = out
     rounding = ROUNDING * torch.finfo(start.dtype).eps
@@ -107,13 +105,13 @@ def _tridiagonalise(operator: SymmetricOperator, start: Tensor, basis: Tensor, o
     q = start / torch.linalg.vector_norm(start)
     for j in range(len(basis)):
         basis[j] = q
-        seen = basis[: j + 1]  #                                                                [j + 1, d]
+        filled = basis[: j + 1]  #                                                              [j + 1, d]
         rest = operator @ q
-        column = seen @ rest
-        rest = torch.addmv(rest, seen.T, column, alpha=-1)
-        again = seen @ rest
-        rest = torch.addmv(rest, seen.T, again, alpha=-1)
-        alpha[j] = column[j] + again[j]
+        column = filled @ rest
+        rest = torch.addmv(rest, filled.T, column, alpha=-1)
+        correction = filled @ rest
+        rest = torch.addmv(rest, filled.T, correction, alpha=-1)
+        alpha[j] = column[j] + correction[j]
         norm = torch.linalg.vector_norm(rest)
         scale = torch.maximum(scale, torch.maximum(alpha[j].abs(), norm))
         beta[j] = torch.where(norm > rounding * scale, norm, 0.0)

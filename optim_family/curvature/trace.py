@@ -2,8 +2,8 @@
 
     tr A = tr QᵀAQ + E[gᵀ(I − QQᵀ) A (I − QQᵀ) g],    Q = an orthonormal basis of the range of A S
 
-The sketch S and g have random signs ±1. What Q captures is exact; only the rest is estimated, so that an
-operator of no higher rank than the sketch has no error. Without a sketch this is Hutchinson's estimator.
+S (the sketch) and g have random signs ±1. The first term is exact; only the second is estimated, so that the
+error vanishes if the rank of A is at most that of S. Without a sketch this is Hutchinson's estimator.
 
 Source: R. Meyer, C. Musco, C. Musco, D. Woodruff, "Hutch++: optimal stochastic trace estimation", SOSA 2021;
 M. Hutchinson, "A stochastic estimator of the trace of the influence matrix", Comm. Statist. Simulation
@@ -19,7 +19,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from optim_family.operators import SymmetricOperator
+from optim_family.operators import SymmetricOperator, require_finite_products
 
 
 @final
@@ -28,13 +28,13 @@ class Trace:
     """An estimate of tr A, the sum of all eigenvalues, with the evidence for it.
 
     Attributes:
-        value: the estimate, without bias; in the unit of the eigenvalues.
-        standard_error: of the estimated part, over the samples.
-        captured: tr QᵀAQ, the part that is exact.
-        sketch: columns of S and Q.
-        samples: vectors g.
-        products: products with the operator that it took, 2 sketch + samples.
-        seconds: wall time that it took.
+        value: the unbiased estimate, in the unit of the eigenvalues.
+        standard_error: of the second term, over the samples.
+        captured: tr QᵀAQ, the exact term.
+        sketch: number of columns of S and Q.
+        samples: number of vectors g.
+        products: products with the operator, 2 sketch + samples.
+        seconds: wall time.
     """
 
     value: float
@@ -53,18 +53,18 @@ class Trace:
 def trace(
     operator: SymmetricOperator, reference: Tensor, *, sketch: int = 10, samples: int = 10, seed: int = 0
 ) -> Trace:
-    """tr A by Hutch++, in any view.
+    """tr A by Hutch++, of the operator of any view.
 
     Args:
         operator: the symmetric map A on ℝᵈ.
         reference: a tensor of the dtype and on the device of the products, such as the weights.
-        sketch: how many directions are taken exactly, at two products each; at most d. With 0 it is
-            Hutchinson's estimator. Memory is about 2 · sketch · d numbers.
-        samples: random vectors for the rest, at one product each.
+        sketch: number of columns of S, at two products each; at most d. 0 gives Hutchinson's estimator.
+            Memory is about 2 · sketch · d numbers.
+        samples: number of vectors g, at one product each.
         seed: of all random signs.
 
     Raises:
-        ValueError: sketch is negative, or samples below 2, which have no spread.
+        ValueError: sketch is negative, or samples is below 2: one sample has no standard error.
         FloatingPointError: a product is not finite.
 
     Example:
@@ -89,14 +89,11 @@ def trace(
     def form(v: Tensor) -> Tensor:
         return torch.dot(v, operator @ v)
 
-    basis = _range(
-        operator, signs, reference.new_empty(sketch, operator.dim)
-    )  #                   [sketch, d]
+    basis = _range(operator, signs, reference.new_empty(sketch, operator.dim))  #              [sketch, d]
     exact = sum(map(form, basis), reference.new_zeros(()))
     rest = torch.stack([form(g - basis.T @ (basis @ g)) for g in (signs() for _ in range(samples))])
     captured, mean = float(exact), float(rest.mean())  # the first synchronisation
-    if not math.isfinite(captured + mean):
-        raise FloatingPointError("a product with the operator is not finite.")
+    require_finite_products(captured + mean)
     return Trace(
         value=captured + mean,
         standard_error=float(rest.std()) / math.sqrt(samples),
@@ -109,7 +106,7 @@ def trace(
 
 
 def _range(operator: SymmetricOperator, draw: Callable[[], Tensor], rows: Tensor) -> Tensor:
-    """An orthonormal basis of what A makes of random vectors, in the memory of rows [sketch, d]."""
+    """An orthonormal basis of the range of A S, in the preallocated rows [sketch, d]."""
     for row in rows:
         row.copy_(operator @ draw())
     columns: Tensor = torch.linalg.qr(rows.T).Q

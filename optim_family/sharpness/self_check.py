@@ -84,7 +84,7 @@ def check_loss(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> str:
     start = gradient if bool(gradient.any()) else torch.ones_like(gradient)
     product = hessian @ (start / float(norm(start)) * _length(params))
     graph = hessian.graph
-    coarse = max(eps, graph.unit_roundoff if graph else 0.0)
+    coarse = max(eps, graph.machine_epsilon if graph else 0.0)
     _require_function(loss, again, gradient, same, coarse)
     if len(chunks) > 1 and isinstance(first, ModelLoss):
         _require_mean(first)

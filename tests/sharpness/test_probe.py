@@ -405,6 +405,6 @@ def test_the_second_eigenvalue_is_not_taken_for_the_first() -> None:
 
 
 def test_without_waiting_for_the_bound_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(krylov, "LOOSE_BOUND", float("inf"))
+    monkeypatch.setattr(krylov, "BOUND_RTOL", float("inf"))
     monkeypatch.setattr(sharpness, "NOISE", 1.0)
     assert wrong_readings(40) > 10
