@@ -8,6 +8,7 @@ slope      = d log S / dτ of that line, τ = ηλt; the sharpness-reduction flo
 own        = the sharpness in the optimizer's metric, for P = I the same; none without a known metric
 ratio      = own sharpness / threshold; at the midpoint of three weights, along mini-batch gradients
 edge step  = first record from which the ratio stays at the edge, in the band EDGE
+unstable   = after 100 %, a record with less training accuracy, or a ratio above 2
 spike      = the loss rises tenfold above the median of the records before
 
 Source: for the rate −2, K. Lyu, Z. Li, S. Arora, NeurIPS 2022.
@@ -39,6 +40,7 @@ _NOTHING: Final[Mapping[str, Any]] = dict.fromkeys(("at_fit", "peak", "last", "r
 _FIXED: Final = ["seed", "lr", "weight_decay", "limit", "batch_size"]
 # Ratios at the edge: above 1 at the iterate; Adam cycles below the threshold of its frozen metric.
 EDGE: Final = (0.8, 1.6)
+UNSTABLE: Final = 2.0  # ratio
 _SPIKE: Final = 10.0
 _BEFORE: Final = 9  # records
 
@@ -80,6 +82,7 @@ def _row(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
         "ratio_midpoint": views.get(own + MIDPOINT, _NOTHING)["ratio"],
         "ratio_batch": views.get(own + BATCH, _NOTHING)["ratio"],
         "edge_step": _edge_step(run, own),
+        **_destabilisation_columns(run),
         "spikes": count_loss_spikes(run),
         "products": summary["products"],
         "unconverged": summary["unconverged"],
@@ -117,6 +120,36 @@ def _fit_log_sharpness(run: Run, view: str) -> tuple[float | None, float | None]
         return None, None
     fall = math.exp(-np.polyfit(step, np.log(value), 1)[0] * np.ptp(step))
     return (float(np.polyfit(tau, np.log(value), 1)[0]) if np.ptp(tau) else None), fall
+
+
+def destabilisations(run: Run) -> list[int]:
+    """The indices of the records with which unstable times begin, after 100 % training accuracy."""
+    unstable = _unstable(run)
+    return [i for i, now in enumerate(unstable) if now and not unstable[i - 1]]
+
+
+def _unstable(run: Run) -> list[bool]:
+    """Whether training is unstable, at every record; never before 100 % training accuracy."""
+    if (fit := first_fit_index(run)) is None:
+        return [False] * run.columns.count
+    accuracies, ratios = column(run, "train_accuracy"), column(run, f"{own_view(run)}.ratio")
+    pairs = zip(accuracies, ratios, strict=True)
+    return [i > fit and (accuracy < 1 or ratio > UNSTABLE) for i, (accuracy, ratio) in enumerate(pairs)]
+
+
+def _destabilisation_columns(run: Run) -> dict[str, Any]:
+    """Their number, and the test accuracy at the last stable records before the first and after the last."""
+    begins, unstable, accuracy = destabilisations(run), _unstable(run), column(run, "test_accuracy")
+    columns: dict[str, Any] = {"destabilisations": len(begins), "test_accuracy_before_first": None}
+    columns["test_accuracy_after_last"] = None
+    if begins:
+        columns["test_accuracy_before_first"] = accuracy[begins[0] - 1]
+        last_unstable = max(i for i, now in enumerate(unstable) if now)
+        if last_unstable + 1 < len(accuracy):
+            columns["test_accuracy_after_last"] = accuracy[-1]
+    if first_fit_index(run) is None:
+        columns["destabilisations"] = None
+    return columns
 
 
 def count_loss_spikes(run: Run) -> int:

@@ -15,7 +15,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from optim_family.figures.style import ASIDE, COLOURS, CROSS, DASHES, EXIT, GREY, MARKERS, RING, STAR
+from optim_family.analysis.study_table import destabilisations
+from optim_family.figures.style import (
+    ASIDE,
+    COLOURS,
+    CROSS,
+    DASHES,
+    EXIT,
+    GREY,
+    MARKERS,
+    RING,
+    STAR,
+    UNSTABLE,
+)
 from optim_family.runs.run import Run, first_fit_index, series
 
 Array = NDArray[np.float64]
@@ -114,6 +126,14 @@ def mark_fit(ax: Axes, curve: Curve, field: str) -> bool:
     step, accuracy = (series(curve.run, name)[at] for name in ("step", field))
     ax.plot(step, 100 * accuracy, color=curve.color, zorder=5, **STAR)
     return True
+
+
+def mark_destabilisations(ax: Axes, curve: Curve) -> bool:
+    """Draw a mark on the test accuracy where training is destabilised; return whether it is."""
+    begins = destabilisations(curve.run)
+    steps, accuracy = (series(curve.run, name)[begins] for name in ("step", "test_accuracy"))
+    ax.plot(steps, 100 * accuracy, color=curve.color, zorder=5, **UNSTABLE)
+    return bool(begins)
 
 
 def plot_reading(ax: Axes, curve: Curve, field: str) -> None:

@@ -17,6 +17,7 @@ from optim_family.figures.curves import (
     downsample,
     legend,
     log_axis,
+    mark_destabilisations,
     mark_divergence,
     mark_exits,
     mark_fit,
@@ -52,18 +53,20 @@ def draw_loss(ax: Axes, curves: Sequence[Curve], overlays: Collection[str] = ())
 
 
 def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
-    """Test and training accuracy, and a star where training first reaches 100 %."""
+    """Test and training accuracy; marks where training first reaches 100 %, and where it is destabilised."""
     ax.set_title("Accuracy, %", loc="left")
-    fits = []
+    fits, unstable = [], []
     for curve in curves:
         plot_curve(ax, curve, "train_accuracy", scale=100, **style.TRAIN)
         plot_curve(ax, curve, "test_accuracy", scale=100, **style.TEST)
         fits.append(mark_fit(ax, curve, "train_accuracy"))
+        unstable.append(mark_destabilisations(ax, curve))
     values = [c.points(f"{f}_accuracy")[1] for c in curves for f in ("train", "test")]
     ax.set_ylim(100 * min([ys.min() for ys in values if ys.size], default=0.0) - 4, 104)
     mark_divergence(ax, curves, "test_accuracy", scale=100)
     stars = {"training reaches 100 %": style.STAR} if any(fits) else {}
-    legend(ax, {"test": style.TEST, "training": style.TRAIN, **stars})
+    marks = {"destabilised": style.UNSTABLE} if any(unstable) else {}
+    legend(ax, {"test": style.TEST, "training": style.TRAIN, **stars, **marks})
 
 
 def draw_sharpness(

@@ -25,6 +25,7 @@ ASIDE: dict[str, Any] = {"loc": "right", "color": GREY, "fontsize": 8, "fontweig
 CROSS: dict[str, Any] = {"marker": "X", "markersize": 9, "mec": "white", "linestyle": ""}
 RING: dict[str, Any] = {"marker": "o", "markersize": 7, "mfc": "none", "linestyle": ""}
 STAR: dict[str, Any] = {"marker": "*", "markersize": 11, "mec": "white", "linestyle": ""}
+UNSTABLE: dict[str, Any] = {"marker": "|", "markersize": 13, "mew": 2.2, "linestyle": ""}
 EXIT: dict[str, Any] = {"markersize": 5, "linestyle": "", "clip_on": False, "zorder": 4}
 BAND: dict[str, Any] = {"color": GREY, "alpha": 0.08, "linewidth": 0, "zorder": 0}
 

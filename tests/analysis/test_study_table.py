@@ -91,6 +91,35 @@ def test_an_optimizer_without_a_metric_has_no_sharpness_in_its_own():
     )
 
 
+def unstable(accuracies, ratios=()):
+    run = falling(-0.3, records=len(accuracies), fitted_from=0)
+    for i, (record, accuracy) in enumerate(zip(run.records, accuracies, strict=True)):
+        record |= {"train_accuracy": accuracy, "test_accuracy": 0.1 * i}
+        record["views"]["spherical"]["ratio"] = dict(ratios).get(i, 1.0)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "ratios", "number", "before", "after"),
+    [
+        ([0.9, 1, 1, 1, 1], {}, 0, None, None),
+        ([0.9, 1, 0.9, 0.8, 1], {}, 1, 0.1, 0.4),
+        ([0.9, 1, 0.9, 1, 0.8], {}, 2, 0.1, None),
+        ([0.9, 1, 1, 1, 1], {0: 9.0, 3: 2.1}, 1, 0.2, 0.4),
+        ([0.9, 1, 0.9, 1, 1], {3: 2.1}, 1, 0.1, 0.4),
+    ],
+)
+def test_destabilisations_are_counted_after_the_fit(accuracies, ratios, number, before, after):
+    cells = row(unstable(accuracies, ratios))
+    assert cells["destabilisations"] == number
+    assert cells["test_accuracy_before_first"] == pytest.approx(before or math.nan, nan_ok=True)
+    assert cells["test_accuracy_after_last"] == pytest.approx(after or math.nan, nan_ok=True)
+
+
+def test_a_run_that_never_fits_is_not_destabilised():
+    assert math.isnan(row(unstable([0.5, 0.9, 0.7, 0.9]))["destabilisations"])
+
+
 def test_an_adaptive_optimizer_has_a_metric_of_its_own():
     cells = row(make_run("rmsprop"))
     assert (cells["sharpness_view"], cells["own_view"]) == ("spherical", "spherical-preconditioned")
