@@ -15,7 +15,7 @@ _PUBLIC = {
     "sharpness.measure": ("measure",),
     "sharpness.batch_sharpness": ("batch_sharpness", "BatchSharpness"),
     "sharpness.layer_sharpness": ("layer_sharpness",),
-    "sharpness.midpoint": ("Trail", "moved_to"),
+    "sharpness.midpoint": ("WeightHistory", "moved_to", "Trail"),
     "sharpness.spectrum": ("examine",),
     "curvature.hessian": ("Hessian",),
     "curvature.chunked_loss": ("chunk_losses",),

@@ -211,7 +211,7 @@ CLAIMS: Final[Mapping[str, Claim]] = {
         _pairs(lambda spec: spec.pop("norm"), lambda norm: norm != "none"),
     ),
     "smaller-batch-flatter": Claim(
-        "The smaller the mini-batch, the lower the sharpness settles against the full-batch threshold.",
+        "The smaller the mini-batch, the lower the sharpness settles relative to the full-batch threshold.",
         _batches,
     ),
 }

@@ -30,7 +30,7 @@ def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -
     """Export runs to a tool.
 
     Args:
-        runs: as `runs.read_run` gives them.
+        runs: as `runs.run.read_run` returns them.
         to: a key of `TARGETS`.
         folder: for TensorBoard and Parquet; the others use their own settings.
         project: of W&B; the experiment of MLflow.

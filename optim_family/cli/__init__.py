@@ -24,7 +24,7 @@ SUMMARIES: Final = {
     "measure": "Measure the sharpness at weights from a file.",
     "verify": "Check the theory numerically with the real optimizers.",
     "flow": "Draw the sharpness-reduction flow next to gradient descent.",
-    "optimizers": "List the optimizers, or show one in full.",
+    "optimizers": "List, show or check optimizers, or start a new one.",
     "models": "List the models, show one, or check its scale invariance.",
     "data": "List the data sets, show one, or fetch it.",
     "doctor": "Check this machine and the installation.",

@@ -15,7 +15,7 @@ overlay_option = click.option(
     "overlays",
     metavar="NAMES",
     callback=lambda ctx, option, text: None if text is None else overlays.parse_overlays(text),
-    help=f"Predictions over the curves, of {', '.join(overlays.NAMES)}; all or none (default: all).",
+    help=f"Predictions to draw: any of {','.join(overlays.NAMES)}, or all, or none (default: all).",
 )
 
 

@@ -38,7 +38,7 @@ def figure(
     """Draw one run, or several in comparison.
 
     Args:
-        runs: as `runs.read_run` gives them.
+        runs: as `runs.run.read_run` returns them.
         title: instead of the optimizer of the run, or the number of runs.
         names: of the runs, instead of labels from their specifications.
         overlays: which predictions to draw, of `overlays.NAMES`.

@@ -28,7 +28,7 @@ RECORD_FIELDS: Final = (
     *("step", "tau", "train_loss", "peak_loss", "train_accuracy", "test_accuracy"),
     *("weight_norm", "gradient_norm", "effective_lr", "lr", "elapsed"),
 )
-# Numbers of every reading in `views`; a reading may hold `top` as well.
+# Numbers of every reading in `views`; a reading may hold `top` and `check` as well.
 READING_FIELDS: Final = (
     *("value", "threshold", "ratio", "residual", "error", "bound", "products", "seconds", "converged"),
 )

@@ -9,7 +9,7 @@ from optim_family.space import ParameterSpace
 
 
 def test_classes_have_their_former_names():
-    assert optim_family.Trail is midpoint.Trail is midpoint.WeightHistory
+    assert optim_family.Trail is midpoint.Trail is midpoint.WeightHistory is optim_family.WeightHistory
     assert operators.Sandwich is operators.CongruenceOperator
     assert operators.Watched is operators.HookedOperator
 

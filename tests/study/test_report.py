@@ -251,7 +251,7 @@ def test_differences_say_whether_they_are_beyond_noise():
 def test_differences_that_cannot_be_judged_are_not_listed():
     table = evaluate_study((), [run for run in RUNS if run.spec["seed"] == 0]).difference_table
     assert table.rows == [] and "all 6 have fewer than 3 seeds" in table.heading
-    assert evaluate_study((), RUNS[:1]).difference_table.heading.startswith("Differences: no two arms share")
+    assert evaluate_study((), RUNS[:1]).difference_table.heading.startswith("Differences: no two arms have")
 
 
 def test_names_that_contain_markup_are_only_text(tmp_path):

@@ -20,7 +20,7 @@ from optim_family.training.spec import MemoryFormat
 )
 @click.option("--out", type=PATH, help="Run directory (default runs/ and the run's name).")
 @click.option(
-    "--resume", is_flag=True, help="Continue an unfinished run; with --out alone, the run in that directory."
+    "--resume", is_flag=True, help="Continue an unfinished run; without --optimizer, the specification comes from --out."
 )
 @click.option(
     "--memory-format",
