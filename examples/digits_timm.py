@@ -41,7 +41,7 @@ for epoch in range(epochs):
     model.train()
     losses = utils.AverageMeter()
     for batch in loader:
-        if recorder.count == steps:
+        if recorder.steps == steps:
             break
         loss = train_loss_fn(model(batch[0]), batch[1])
         loss.backward()

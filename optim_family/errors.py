@@ -1,10 +1,14 @@
-"""Errors, one class for each exit code, and their messages in one line."""
+"""Errors, one class for each exit code, and their messages in one line; the exit code of a diverged run."""
 
 import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+DIVERGED: Final = (
+    3  # exit code of a run whose loss or gradient is not finite; its result is kept, so no error
+)
 
 
 class OptimFamilyError(Exception):

@@ -1,1 +1,1 @@
-"""The tests, in the rooms of the package; what they share is in `helpers`."""
+"""The tests, in the subpackages of the package; what they share is in `helpers`."""

@@ -1,6 +1,6 @@
 import pytest
 
-from optim_family.errors import Interrupted, OptimFamilyError, one_line
+from optim_family.errors import DIVERGED, Interrupted, OptimFamilyError, one_line
 
 
 def test_every_class_has_an_exit_code_of_its_own():
@@ -8,7 +8,7 @@ def test_every_class_has_an_exit_code_of_its_own():
         kind for kind in OptimFamilyError.__subclasses__() if kind.__module__ == OptimFamilyError.__module__
     ]
     codes = [kind.exit_code for kind in (*kinds, Interrupted)]
-    assert len(set(codes)) == len(codes) and not {0, 1, 3} & set(codes)
+    assert len(set(codes)) == len(codes) and not {0, 1, DIVERGED} & set(codes)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,13 @@ from typing import Any, Final
 from optim_family.analysis import run_summary
 from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
 from optim_family.runs import readings_table
-from optim_family.runs.layout import RECORD_FIELDS
+from optim_family.runs.layout import READING_FIELDS, record_fields
 from optim_family.runs.run import Run
 
 PROJECT: Final = "optim-family"
-_RECORD: Final = [name for name in RECORD_FIELDS if name not in ("step", "elapsed")]
-_READING: Final = ("value", "threshold", "ratio", "error", "products")
+# Not among the numbers: the axes of every curve, and what judges a search rather than the sharpness.
+_AXES: Final = ("step", "elapsed")
+_READING: Final = [n for n in READING_FIELDS if n not in ("residual", "bound", "seconds", "converged")]
 _MOST_METRICS: Final = 1000  # in one call of MLflow
 
 
@@ -69,7 +70,7 @@ def parameters(run: Run) -> dict[str, Any]:
 def points(run: Run) -> Iterator[Point]:
     """Every record of a run."""
     for record in run.records:
-        numbers = {name: record.get(name) for name in _RECORD}
+        numbers = {name: record.get(name) for name in record_fields(record) if name not in _AXES}
         for view, reading in (record.get("views") or {}).items():
             numbers |= {f"{view}/{name}": (reading or {}).get(name) for name in _READING}
         yield record["step"], record["elapsed"], _finite(numbers)

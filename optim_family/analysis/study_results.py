@@ -91,9 +91,8 @@ class StudyResults:
         judged = sum(math.isfinite(row["low"]) for row in rows)
         heading = f"Differences: {beyond} of {judged} are larger than the noise of the seeds"
         if not rows:
-            heading = (
-                "Differences: no two arms have a setting and a seed in common with decay in both or in neither"
-            )
+            common = "a setting and a seed in common with decay in both or in neither"
+            heading = f"Differences: no two arms have {common}"
         elif not judged:
             fewest = paired_differences.FEWEST
             heading = f"Differences: all {len(rows)} have fewer than {fewest} seeds, so none is judged"

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -48,7 +48,7 @@ class LossAndGeometry:
     accuracy: float | None
     gradient_norm: float
     radial: float  # |⟨g, w⟩| / ‖g‖‖w‖, 0 for a scale-invariant loss
-    shares: Sequence[ChunkLoss]
+    chunk_losses: Sequence[ChunkLoss]
     geometry: Geometry | None
 
 
@@ -71,6 +71,9 @@ class Recorder(AbstractContextManager["Recorder"]):
             loss; preconditioned if the metric is not the identity.
         rtol: relative error at which a measurement stops.
         count: n of a pair (x, y), where the lengths do not say it.
+
+    Attributes:
+        steps: optimizer steps so far.
 
     Raises:
         UsageError: the folder holds a run.
@@ -98,7 +101,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         self.chunks = [(x, y, n) for (x, y), n in zip(pairs, examples, strict=True)]
         trained = (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
         self.space = ParameterSpace({str(index): p for index, p in enumerate(trained)})
-        self.every, self.count, self.tau, self.peak = every, 0, 0.0, -math.inf
+        self.every, self.steps, self.tau, self.peak = every, 0, 0.0, -math.inf
         self._begin = time.perf_counter()
         path = recorder_metadata.folder(out, recorder_metadata.name(optimizer))
         point = self._loss_and_geometry()
@@ -130,10 +133,15 @@ class Recorder(AbstractContextManager["Recorder"]):
         if accuracy is not None and not 0 <= accuracy <= 1:
             raise ValueError(f"test_accuracy must be a fraction between 0 and 1; got {accuracy:g}.")
         self.tau += recorder_metadata.rate(self.optimizer) * recorder_metadata.decay(self.optimizer)
-        self.count += 1
+        self.steps += 1
         self.peak = max(self.peak, -math.inf if loss is None else loss)
-        if self.count % self.every == 0 and self.status == "running":
+        if self.steps % self.every == 0 and self.status == "running":
             self._write(self._measure(self._loss_and_geometry()) | {"test_accuracy": accuracy})
+
+    @property
+    def count(self) -> int:
+        """The former name of `steps`."""
+        return self.steps
 
     def close(self, status: str = "done") -> None:
         """End the run; closing twice is harmless."""
@@ -154,10 +162,12 @@ class Recorder(AbstractContextManager["Recorder"]):
         weights, readings = self.space.weights(), {}
         if point.geometry:
             with torch.inference_mode(False), full_precision(), torch.enable_grad():
-                check_once(point.shares, self.space.tensors)
-                readings = self.probes(Hessian(point.shares, self.space.tensors), weights, point.geometry)
+                verdict = check_once(point.chunk_losses, self.space.tensors)
+                hessian = Hessian(point.chunk_losses, self.space.tensors)
+                readings = self.probes(hessian, weights, point.geometry)
+            readings = {name: replace(reading, check=verdict) for name, reading in readings.items()}
         return training_record(
-            step=self.count,
+            step=self.steps,
             tau=self.tau,
             train_loss=point.loss,
             peak_loss=max(self.peak, point.loss),
@@ -185,13 +195,13 @@ class Recorder(AbstractContextManager["Recorder"]):
         params, loss = self.space.tensors, 0.0
         with torch.inference_mode(False), full_precision(), torch.enable_grad():
             total = torch.zeros_like(self.space.weights())
-            for share in chunk_losses(self.model, loss_and_accuracy, self.chunks):
+            for chunk_loss in chunk_losses(self.model, loss_and_accuracy, self.chunks):
                 chunks_before = len(correct)
-                value, gradient = chunk_gradient(share, params)
+                value, gradient = chunk_gradient(chunk_loss, params)
                 del correct[chunks_before:-1]  # a loss that draws random numbers may be evaluated twice
                 loss, total = loss + float(value), total + gradient
         accuracy = float(torch.cat(correct).double().mean()) if correct else None
-        shares = chunk_losses(self.model, self.loss_fn, self.chunks)
+        losses = chunk_losses(self.model, self.loss_fn, self.chunks)
         with _gradients_replaced(params, unflatten(total, params)):
             g, w = self.space.gradient(), self.space.weights()
             size, length = float(norm(g)), float(norm(w))
@@ -199,11 +209,11 @@ class Recorder(AbstractContextManager["Recorder"]):
             radial = abs(float(inner(g[None], w / length)[0])) / (size or 1.0) if length else math.inf
             finite = math.isfinite(loss) and math.isfinite(size)
             geometry = geometry_of(self.optimizer) if finite else None
-            return LossAndGeometry(loss, accuracy, size, radial, shares, geometry)
+            return LossAndGeometry(loss, accuracy, size, radial, losses, geometry)
 
     def _write_status(self, status: str) -> None:
         self.status, seconds = status, time.perf_counter() - self._begin
-        self.store.write(STATUS, {"status": status, "step": self.count, "seconds": seconds})
+        self.store.write(STATUS, {"status": status, "step": self.steps, "seconds": seconds})
 
 
 @contextmanager

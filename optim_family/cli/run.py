@@ -8,6 +8,7 @@ from typing import Any, Final
 from optim_family.analysis import run_summary
 from optim_family.cli import run_progress, run_results, spectrum
 from optim_family.cli.output import Output, flat, joined
+from optim_family.errors import DIVERGED
 from optim_family.runs import layout
 from optim_family.runs.atomic_files import replace_atomically
 from optim_family.runs.labels import label, setting
@@ -15,7 +16,6 @@ from optim_family.runs.run import FINISHED, Run, read_run
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
-DIVERGED: Final = 3  # exit code: the result is kept
 _FIGURES: Final = [f"{layout.FIGURE}.svg", f"{layout.FIGURE}.png"]
 _FILES: Final = [
     *(layout.SPEC, layout.PROVENANCE, layout.LOG, layout.STATUS, f"{layout.CHECKPOINTS}/"),

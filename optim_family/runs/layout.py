@@ -11,6 +11,7 @@ figure.svg, .png the figure of the run
 spectrum/        step-N.json, .svg, .png: density, trace and layers at a checkpoint; once called looks/
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 SPEC: Final = "spec.json"
@@ -23,7 +24,7 @@ SUMMARY: Final = "summary.json"
 FIGURE: Final = "figure"  # without the ending
 SPECTRUM: Final = "spectrum"
 
-# Numbers of every record; a record also holds `views`, and may hold `test_loss` and `hvp`.
+# Numbers of every record; a record also holds `views`, and may hold `hvp` and further numbers of test sets.
 RECORD_FIELDS: Final = (
     *("step", "tau", "train_loss", "peak_loss", "train_accuracy", "test_accuracy"),
     *("weight_norm", "gradient_norm", "effective_lr", "lr", "elapsed"),
@@ -33,3 +34,14 @@ READING_FIELDS: Final = (
     *("value", "threshold", "ratio", "residual", "error", "bound", "products", "seconds", "converged"),
 )
 TIMING_FIELDS: Final = frozenset({"elapsed", "seconds"})  # of records and readings: new in every run
+
+
+def record_fields(names: Iterable[str]) -> list[str]:
+    """`RECORD_FIELDS`, and those of `names` that are further numbers of test sets.
+
+    >>> record_fields(["step", "test_accuracy", "test_loss_clear", "views"])[5:7]
+    ['test_accuracy', 'test_loss_clear']
+    """
+    end = RECORD_FIELDS.index("test_accuracy") + 1
+    further = [name for name in names if name.startswith(("test_loss", "test_accuracy_"))]
+    return [*RECORD_FIELDS[:end], *dict.fromkeys(further), *RECORD_FIELDS[end:]]

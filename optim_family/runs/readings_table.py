@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optim_family.runs.labels import labels
-from optim_family.runs.layout import READING_FIELDS, RECORD_FIELDS
+from optim_family.runs.layout import READING_FIELDS, record_fields
 from optim_family.runs.run import Run, find_runs, read_run, series, views
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ def load_runs(path: str | Path) -> "pandas.DataFrame":
 
     Returns:
         The columns `run` (its folder) and `status`; the specification, `optimizer`, `model`, … and
-        `hyper.lr`, …; the record, `step`, `tau`, `train_loss`, …; then `view` and its measurement, `value`,
+        `hyper.lr`, …; the record, `step`, `tau`, `train_loss`, …, and `test_loss`, `test_loss_NAME` and
+        `test_accuracy_NAME` if a run has them; then `view` and its measurement, `value`,
         `threshold`, `ratio`, …, `converged` being 1 or 0. Numbers have the units of the record, and are
         floats except for `step`; NaN if a number is not finite or a view does not apply.
 
@@ -59,7 +60,8 @@ def _readings(parts: Sequence[tuple[Run, str | None]]) -> "pandas.DataFrame":
     def concatenate(field: str) -> Any:
         return np.concatenate([[], *(series(run, field.format(view)) for run, view in parts)])
 
-    records = {field: concatenate(field) for field in RECORD_FIELDS}
+    names = [name for run, _ in parts for name in run.columns.names]
+    records = {field: concatenate(field) for field in record_fields(names)}
     view = {"view": _repeat([view for _, view in parts], parts)}
     return pandas.DataFrame(
         records | view | {field: concatenate(f"{{}}.{field}") for field in READING_FIELDS}

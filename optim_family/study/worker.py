@@ -10,12 +10,10 @@ import sys
 import threading
 from pathlib import Path
 
-from optim_family.errors import OptimFamilyError, one_line
+from optim_family.errors import DIVERGED, OptimFamilyError, one_line
 from optim_family.runs import layout
 from optim_family.runs.atomic_files import unseal
 from optim_family.training.spec import RunSpec
-
-DIVERGED = 3
 
 
 def main(folder: Path) -> int:

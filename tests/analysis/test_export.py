@@ -40,6 +40,13 @@ def test_the_points_are_the_finite_numbers_of_the_records(run):
     assert [seconds for _, seconds, _ in export.points(run)] == [r["elapsed"] for r in run.records]
 
 
+def test_the_numbers_of_test_sets_are_exported(run):
+    run.records[3] |= {"test_loss": 0.5, "test_loss_clear": 0.75, "test_accuracy_clear": 0.25}
+    points = held(run)
+    assert (points["test_loss", 30], points["test_loss_clear", 30]) == (0.5, 0.75)
+    assert points["test_accuracy_clear", 30] == 0.25 and ("test_loss", 0) not in points
+
+
 def test_what_was_asked_is_flat_and_leaves_out_what_was_left_open(run):
     parameters = export.parameters(run)
     assert parameters["hyper.lr"] == 0.01 and parameters["optimizer"] == "rmsprop"

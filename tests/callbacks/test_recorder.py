@@ -14,6 +14,7 @@ from optim_family.errors import UsageError
 from optim_family.optimizers.external.wrapper import wrap_external
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
+from optim_family.runs.layout import READING_FIELDS
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
 from optim_family.training.experiment import build_experiment
@@ -187,6 +188,18 @@ def test_a_regression_has_no_accuracy(tmp_path):
     assert record["views"]["raw"]["value"] == pytest.approx(top, rel=1e-3)
 
 
+def test_the_first_record_has_the_verdict_of_the_check(tmp_path):
+    model, optimizer, chunks = setup(adamw)
+    with Recorder(
+        model, optimizer, nn.functional.cross_entropy, chunks, every=1, out=tmp_path / "a"
+    ) as recorder:
+        recorder.step()
+    first, second = (record["views"].values() for record in read_run(tmp_path / "a").records)
+    assert [reading["check"] for reading in first] == ["passed"] * 2
+    assert not any("check" in reading for reading in second)
+    assert all(reading.keys() == {*READING_FIELDS} for reading in second)
+
+
 # --- the run directory ------------------------------------------------------------------------------------
 
 
@@ -318,7 +331,7 @@ def test_accuracy_is_a_fraction(tmp_path):
         recorder.step(test_accuracy=torch.tensor(0.0))
         with pytest.raises(ValueError, match="test_accuracy must be a fraction between 0 and 1; got 95"):
             recorder.step(test_accuracy=95)
-        assert recorder.count == 1
+        assert recorder.steps == recorder.count == 1
     assert [record["test_accuracy"] for record in read_run(tmp_path / "a").records] == [None, 0.0]
 
 

@@ -11,7 +11,7 @@ import optim_family
 from optim_family.analysis.run_summary import summary, summary_rows
 from optim_family.errors import UsageError
 from optim_family.runs.layout import READING_FIELDS, RECORD_FIELDS
-from optim_family.runs.readings_table import load_runs, run_labels
+from optim_family.runs.readings_table import load_runs, readings, run_labels
 from optim_family.runs.run import column, first_fit_index, views
 from tests.helpers.fake_runs import holding, make_run, stored
 
@@ -44,6 +44,24 @@ def test_runs_are_loaded_with_one_row_a_record_and_view(tmp_path):
     assert spherical["train_loss"].tolist() == column(run, "train_loss")
     assert table[table["view"] == "riemannian"]["value"].isna().all()
     assert all(table[name].dtype.kind == "f" for name in [*RECORD_FIELDS[1:], *READING_FIELDS])
+
+
+def test_the_numbers_of_test_sets_are_columns_where_a_run_has_them(tmp_path):
+    old, new = known(), known()
+    for i, record in enumerate(new.records):
+        record |= {"test_loss": 0.5, "test_loss_clear": i / 10, "test_accuracy_clear": 0.25}
+    stored(tmp_path / "old", old)
+    assert not [name for name in load_runs(tmp_path) if name.startswith(("test_loss", "test_accuracy_"))]
+    stored(tmp_path / "new", new)
+    table = load_runs(tmp_path)
+    assert table.columns[table.columns.get_loc("test_accuracy") :][:4].tolist() == [
+        *("test_accuracy", "test_loss", "test_loss_clear", "test_accuracy_clear")
+    ]
+    first = table[(table["run"] == str(tmp_path / "new")) & (table["view"] == "spherical")]
+    assert first["test_loss_clear"].tolist() == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert set(first["test_loss"]) == {0.5} and set(first["test_accuracy_clear"]) == {0.25}
+    assert table[table["run"] == str(tmp_path / "old")]["test_loss"].isna().all()
+    assert "test_loss_clear" in readings([old, new])
 
 
 def test_every_row_says_what_run_it_is_of(tmp_path):

@@ -21,7 +21,8 @@ _number_option = partial(click.option, type=click.IntRange(2), show_default=True
 @_number_option(
     "--removed",
     default=40,
-    help="With --run: number of top eigenvectors to remove from ∇ log λ₁ (they count as normal to the minimisers).",
+    help="With --run: number of top eigenvectors to remove from ∇ log λ₁ "
+    "(they count as normal to the minimisers).",
 )
 @click.option(
     "--out",

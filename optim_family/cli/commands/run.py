@@ -20,7 +20,9 @@ from optim_family.training.spec import MemoryFormat
 )
 @click.option("--out", type=PATH, help="Run directory (default runs/ and the run's name).")
 @click.option(
-    "--resume", is_flag=True, help="Continue an unfinished run; without --optimizer, the specification comes from --out."
+    "--resume",
+    is_flag=True,
+    help="Continue an unfinished run; without --optimizer, the specification comes from --out.",
 )
 @click.option(
     "--memory-format",
