@@ -40,10 +40,27 @@ def batch_norm(
     """
     mixed = any(t is not None and t.dtype != input.dtype for t in (weight, bias))
     single = input.numel() == (input.shape[1] if input.ndim > 1 else 0)  # of which torch refuses the variance
-    if not training or mixed or single or torch._C._are_functorch_transforms_active():
+    transformed = torch._C._are_functorch_transforms_active()
+    if training and transformed and running_mean is None and not mixed and not single:
+        normed = standardize(input, [0, *range(2, input.ndim)], eps)
+        return affine(normed, *(None if t is None else _wide(t, input) for t in (weight, bias)))
+    if not training or mixed or single or transformed:
         return original(input, running_mean, running_var, weight, bias, training, momentum, eps)
     y: Tensor = _BatchNorm.apply(input, weight, bias, running_mean, running_var, momentum, eps)
     return y
+
+
+def standardize(x: Tensor, around: list[int], eps: float) -> Tensor:
+    """(x − ⟨x⟩) (var x + ε)^{-1/2} with the mean over these dimensions, from operations of every order."""
+    centred = x - x.mean(around, keepdim=True)
+    normed: Tensor = centred * (centred.square().mean(around, keepdim=True) + eps).rsqrt()
+    return normed
+
+
+def affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """γ x + β."""
+    scaled = x if weight is None else x * weight
+    return scaled if bias is None else scaled + bias
 
 
 @final

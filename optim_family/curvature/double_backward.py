@@ -1,16 +1,18 @@
 """Functions of torch, replaced for the thread that measures by ones that can be differentiated twice.
 
-Batch normalisation and convolution take fewer passes. The second derivative of torch's fused `weight_norm` is
-wrong, that of `hardsigmoid` and of sparse embeddings is missing, and a reentrant checkpoint hides from it
-what is inside. Fused attention has none: its plain kernel is chosen.
+Batch, layer and instance normalisation and convolution take fewer passes, and have third derivatives. The
+second derivative of torch's fused `weight_norm` is wrong, that of `hardsigmoid` and of sparse embeddings is
+missing, and a reentrant checkpoint hides from it what is inside. Fused attention has none: its plain kernel
+is chosen.
 """
 
 import importlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
+from math import prod
 from typing import Any, Final
 
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor
 from torch.backends import cuda as attention
 from torch.nn import functional
 
-from optim_family.curvature.batch_norm import batch_norm
+from optim_family.curvature.batch_norm import affine, batch_norm, standardize
 from optim_family.curvature.conv2d import conv2d
 from optim_family.curvature.shared_context import SharedContext
 
@@ -29,6 +31,8 @@ PLACES: Final[dict[str, tuple[Any, ...]]] = {
     "conv2d": (functional,),
     "embedding": (functional,),
     "hardsigmoid": (functional,),
+    "instance_norm": (functional,),
+    "layer_norm": (functional,),
     **{
         name: (functional,) for name in ("relu", "leaky_relu", "relu6", "hardtanh", "hardswish", "max_pool2d")
     },
@@ -127,6 +131,51 @@ def _embedding(
     return original(input, weight, padding_idx)
 
 
+def _layer_norm(
+    original: Callable[..., Tensor],
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """A batch normalisation in which each row is a channel; torch's third derivative is wrong."""
+    numbers = prod(normalized_shape)
+    if (
+        numbers < 2
+        or not input.numel()
+        or any(t is not None and t.dtype != input.dtype for t in (weight, bias))
+    ):
+        return original(input, normalized_shape, weight, bias, eps)
+    if torch._C._are_functorch_transforms_active():
+        return affine(standardize(input, [*range(-len(normalized_shape), 0)], eps), weight, bias)
+    rows = functional.batch_norm(input.reshape(1, -1, numbers), None, None, training=True, eps=eps)
+    return affine(rows.view(input.shape), weight, bias)
+
+
+def _instance_norm(
+    original: Callable[..., Tensor],
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """A layer normalisation of each channel of each example; the running statistics are put back anyway."""
+    places = input.shape[2:]
+    if (
+        not use_input_stats
+        or prod(places) < 2
+        or any(t is not None and t.dtype != input.dtype for t in (weight, bias))
+    ):
+        return original(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    wide = (None if t is None else t.view(-1, *[1] * len(places)) for t in (weight, bias))
+    return affine(functional.layer_norm(input, places, eps=eps), *wide)
+
+
 def _weight_norm(original: Callable[..., Tensor], v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """g v / ‖v‖, the norm over all dimensions but one; over all for −1."""
     return v * (g / torch.norm_except_dim(v, 2, dim))
@@ -147,6 +196,8 @@ REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {
     "conv2d": conv2d,
     "embedding": _embedding,
     "hardsigmoid": _hardsigmoid,
+    "instance_norm": _instance_norm,
+    "layer_norm": _layer_norm,
     "_weight_norm": _weight_norm,
     "CheckpointFunction": _checkpoint,
 }

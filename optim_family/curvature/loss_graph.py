@@ -110,11 +110,6 @@ def missing_derivative(message: str) -> str | None:
             "the forward pass sets requires_grad of a measured weight to False: freeze weights before the "
             "measurement instead."
         )
-    if third := re.search(r"(\w+) does not support 3rd", message):
-        return (
-            f"torch.func has no third derivative of {third[1]}, which a derivative within the loss needs: "
-            "take that by torch.autograd.grad(..., create_graph=True)."
-        )
     matches = (pattern.search(message) for pattern in _MISSING)
     operation = next((match[1] for match in matches if match), None)
     if operation is None:

@@ -166,3 +166,42 @@ def test_the_functions_of_torch_are_put_back_also_after_an_error() -> None:
         assert functional.conv2d is not before[1]
         functional.conv2d(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3))  # the kernel is larger
     assert (functional.batch_norm, functional.conv2d) == before
+
+
+# --- layer and instance normalisation ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("kind", ["layer", "layers", "instance"])
+def test_layer_and_instance_norm_are_those_of_torch_with_two_derivatives(kind: str, affine: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    shape = {"layer": (4,), "layers": (3, 4), "instance": (3,)}[kind]
+    weight, bias = torch.rand(2, *shape, generator=generator, dtype=torch.float64) + 0.5
+    size, numbers = x.numel(), weight.numel()
+
+    def loss(flat: Tensor) -> Tensor:
+        parts = torch.split(flat, [size, numbers, numbers])
+        pair = (part.view(shape) for part in parts[1:]) if affine else (None, None)
+        if kind == "instance":
+            y = functional.instance_norm(parts[0].view(x.shape), None, None, *pair)
+        else:
+            y = functional.layer_norm(parts[0].view(x.shape), shape, *pair)
+        return (y**3 + y.tanh()).sum()
+
+    flat = torch.cat([x.flatten(), weight.flatten(), bias.flatten()]).requires_grad_()
+    want_loss = loss(flat)
+    want = (want_loss, *derivatives(want_loss, flat))
+    with second_derivatives():
+        got_loss = loss(flat)
+        got = (got_loss, *derivatives(got_loss, flat))
+    for a, b in zip(got, want, strict=True):
+        assert torch.allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_normalisations_of_one_value_or_none_are_left_to_torch() -> None:
+    with second_derivatives():
+        assert torch.equal(functional.layer_norm(torch.ones(2, 1), (1,)), torch.zeros(2, 1))
+        assert functional.layer_norm(torch.ones(0, 3), (3,)).shape == (0, 3)
+        with pytest.raises(ValueError, match="more than 1 spatial element"):
+            functional.instance_norm(torch.ones(2, 3, 1))
