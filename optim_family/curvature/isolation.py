@@ -134,7 +134,7 @@ class Isolation:
 
     def _copies(self) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
         """Each weight, its tensor and a copy; without frozen ones if these are far more numbers."""
-        parameters = [p for p in _parameters(self.modules) if type(p.data) is Tensor and not p.is_sparse]
+        parameters = [p for p in _parameters(self.modules) if _has_bits(p)]
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         few = sum(p.numel() for p in parameters) <= COMPARED * trained
         return [(p, p.data, p.data.clone()) for p in parameters if p.requires_grad or few]
@@ -242,6 +242,11 @@ def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
     """Those of all modules, each once, that have a shape."""
     found = {id(p): p for m in modules for p in m.parameters(recurse=False)}.values()
     return [p for p in found if not isinstance(p, nn.parameter.UninitializedParameter)]
+
+
+def _has_bits(p: nn.Parameter) -> bool:
+    """Whether it is an ordinary tensor, whose numbers lie in memory."""
+    return type(p.data) is Tensor and p.layout is torch.strided and not (p.is_meta or p.is_quantized)
 
 
 def _bits(t: Tensor) -> Tensor:

@@ -110,6 +110,11 @@ def missing_derivative(message: str) -> str | None:
             "the forward pass sets requires_grad of a measured weight to False: freeze weights before the "
             "measurement instead."
         )
+    if "backward through the graph a second time" in message:
+        return (
+            "the loss uses tensors of an earlier evaluation, which a hook or the model keeps: empty the list "
+            "that holds them at the start of the forward pass."
+        )
     matches = (pattern.search(message) for pattern in _MISSING)
     operation = next((match[1] for match in matches if match), None)
     if operation is None:

@@ -627,6 +627,19 @@ def test_hooks_on_the_gradients_of_every_module_are_left_out_and_stay() -> None:
         handle.remove()
 
 
+def test_an_ensemble_over_a_skeleton_on_the_meta_device() -> None:
+    """As torch's tutorial on ensembles does it."""
+
+    def forward(model: Any, x: Tensor) -> Tensor:
+        stacked = {name: torch.stack([p, 2 * p]) for name, p in model.net.named_parameters()}
+        return torch.vmap(lambda p: torch.func.functional_call(model.skeleton[0], p, (x,)))(stacked).mean(0)
+
+    model = Around(forward)
+    model.skeleton = [copy.deepcopy(model.net).to("meta")]
+    want = top_by_differences(lambda: F.mse_loss(model(X), Y), trained(model))
+    assert raw(model, F.mse_loss, [(X, Y)]).value == pytest.approx(want, rel=1e-5)
+
+
 def test_sparse_gradients_that_a_step_left() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(4, 3, sparse=True), nn.Flatten(), nn.Linear(6, 1)).double()
@@ -705,6 +718,8 @@ LINEAR, X, Y = nn.Linear(3, 2).double(), draw(6, 3), draw(6, 2, seed=1)
 NAN = nn.Linear(3, 2).double()
 NAN.weight.data[0, 0] = float("nan")
 COMPLEX = nn.Linear(3, 2, dtype=torch.complex64)
+COLLECTING, COLLECTED = nn.Sequential(nn.Linear(3, 2), nn.Tanh()).double(), list[Tensor]()
+COLLECTING[0].register_forward_hook(lambda module, into, out: COLLECTED.append(out))
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
     SCRIPTED = torch.jit.script(nn.Linear(3, 2))
@@ -753,6 +768,12 @@ REFUSED = {
         F.mse_loss,
         [(X, Y)],
         "derivative of .*slope_of_cube: use",
+    ),
+    "outputs that a hook collects": (
+        COLLECTING,
+        lambda o, t: F.mse_loss(o, t) + sum(h.square().mean() for h in COLLECTED),
+        [(X, Y)],
+        "tensors of an earlier evaluation.*empty the list",
     ),
     "weights of classes": (
         LINEAR,
