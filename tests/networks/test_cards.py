@@ -11,8 +11,8 @@ from optim_family.networks.cards import Adapt, Card
 from optim_family.resources import folder
 
 PACKAGED = [
-    *("bn_cnn", "bn_mlp", "densenet121", "mobilenetv2_100", "resnet18"),
-    *("resnet20", "resnet20_narrow", "resnet34"),
+    *("bn_cnn", "bn_mlp", "densenet121", "densenet_tiny", "mobilenetv2_035", "mobilenetv2_100", "resnet18"),
+    *("resnet20", "resnet20_narrow", "resnet34", "test_resnet"),
     *("vgg11_bn", "vgg11_narrow", "wide_resnet50_2"),
 ]
 
