@@ -95,6 +95,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         count: Count | None = None,
     ) -> None:
         self.model, self.optimizer, self.loss_fn = model, unwrapped_optimizer(optimizer), loss_fn
+        self._accumulation = getattr(optimizer, "gradient_state", None)  # of accelerate's wrapper
         optimizer = self.optimizer
         recorder_metadata.check(model, optimizer, every, views, rtol)
         pairs, examples = pairs_and_counts(read_chunks(chunks), loss_fn, count)
@@ -120,7 +121,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         self._write(first)
 
     def step(self, *, loss: float | None = None, test_accuracy: float | None = None) -> None:
-        """Call after each `optimizer.step()`.
+        """Call after each `optimizer.step()`; steps that accelerate skips do not count.
 
         Args:
             loss: of this step; a record holds the highest since the last record.
@@ -132,9 +133,11 @@ class Recorder(AbstractContextManager["Recorder"]):
         accuracy = None if test_accuracy is None else float(test_accuracy)
         if accuracy is not None and not 0 <= accuracy <= 1:
             raise ValueError(f"test_accuracy must be a fraction between 0 and 1; got {accuracy:g}.")
+        self.peak = max(self.peak, -math.inf if loss is None else loss)
+        if self._accumulation is not None and not self._accumulation.sync_gradients:
+            return
         self.tau += recorder_metadata.rate(self.optimizer) * recorder_metadata.decay(self.optimizer)
         self.steps += 1
-        self.peak = max(self.peak, -math.inf if loss is None else loss)
         if self.steps % self.every == 0 and self.status == "running":
             self._write(self._measure(self._loss_and_geometry()) | {"test_accuracy": accuracy})
 

@@ -1,6 +1,8 @@
 """A script's training, watched: nothing about it changes, and what is left behind is a run."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -401,3 +403,23 @@ def test_the_weights_of_chunks_can_be_given(triples, tmp_path):
     Recorder(model, optimizer, nn.functional.cross_entropy, chunks, count=count, out=tmp_path / "a").close()
     losses = [nn.functional.cross_entropy(model(x), y).item() for x, y in pairs]
     assert read_run(tmp_path / "a").records[0]["train_loss"] == pytest.approx(sum(losses) / 2, rel=1e-6)
+
+
+def test_steps_that_accelerate_skips_are_not_counted(tmp_path: Path) -> None:
+    class AcceleratedOptimizer(torch.optim.Optimizer):
+        """As that of accelerate: it steps when gradients are synchronized."""
+
+        def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+            self.optimizer, self.gradient_state = optimizer, SimpleNamespace(sync_gradients=True)
+
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optimizer = AcceleratedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1))
+    chunks = [(torch.randn(4, 3), torch.randn(4, 1))]
+    with Recorder(
+        model, optimizer, nn.functional.mse_loss, chunks, every=1, out=tmp_path / "run"
+    ) as recorder:
+        for sync in (False, True, False, True):
+            optimizer.gradient_state.sync_gradients = sync
+            recorder.step()
+        assert recorder.steps == 2
