@@ -35,36 +35,33 @@ REDUCTIONS: tuple[dict[str, Any], ...] = (
 
 
 def names() -> list[str]:
-    """All models of the sweep, as source/name."""
+    """All models of the sweep, as source/name; those of timm by their size."""
     import timm
     import torchvision
 
-    smallest = [
-        f"timm/{_smallest(module)}"
-        for module in timm.models.list_modules()
-        if timm.list_models(module=module)
-    ]
+    families = map(_smallest, filter(lambda m: timm.list_models(module=m), timm.models.list_modules()))
+    smallest = [f"timm/{name}" for _, name in sorted(families)]
     vision = [
         f"torchvision/{name}" for name in _one_a_family(torchvision.models.list_models(torchvision.models))
     ]
     detectors = torchvision.models.list_models(torchvision.models.detection)
     return [
+        *map("torch/{}".format, TORCH),
+        *map("transformers/{}".format, _configurations()),
         *smallest,
         *vision,
         *(f"detection/{n}" for n in detectors if "mobilenet" in n),
-        *map("torch/{}".format, TORCH),
-        *map("transformers/{}".format, _configurations()),
     ]
 
 
-def _smallest(module: str) -> str:
-    """The model of a family with the fewest parameters, among eight whose names say small, if there are."""
+def _smallest(module: str) -> tuple[float, str]:
+    """Number of parameters and name of the smallest of three models of a family whose names say small."""
     import timm
 
-    listed = timm.list_models(module=module)
-    small = [name for name in listed if any(token in name for token in SMALL_NAMES)]
-    sizes = {name: _size(name) for name in (small + listed)[:8]}
-    return min(sizes, key=sizes.__getitem__)
+    def rank(name: str) -> int:
+        return next((i for i, token in enumerate(SMALL_NAMES) if token in name), len(SMALL_NAMES))
+
+    return min((_size(name), name) for name in sorted(timm.list_models(module=module), key=rank)[:3])
 
 
 def _size(name: str, **settings: Any) -> float:
