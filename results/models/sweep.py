@@ -85,7 +85,7 @@ def _one_a_family(models: list[str]) -> list[str]:
 def _configurations() -> list[str]:
     return [
         *("bert", "gpt2", "llama", "mistral", "qwen2", "roberta", "distilbert", "albert", "electra", "opt"),
-        *("gpt_neo", "gpt_neox", "bloom", "t5", "bart", "vit", "deit", "convnext", "mamba", "gemma", "phi"),
+        *("gpt_neo", "gpt_neox", "bloom", "t5", "bart", "vit", "convnext", "mamba", "gemma", "phi"),
         *("whisper", "clip", "swin", "deberta-v2"),
     ]
 
@@ -222,7 +222,7 @@ SMALL: dict[Any, str] = {
     0: "pad_token_id",
     1: "bos_token_id decoder_start_token_id",
 }
-IMAGES = ("vit", "deit", "convnext", "swin")
+IMAGES = ("vit", "convnext", "swin")
 MASKED = ("bert", "roberta", "distilbert", "albert", "electra", "deberta-v2")
 
 
@@ -238,16 +238,19 @@ def _from_transformers(name: str) -> tuple[Any, Any, Any]:
     values = {key: value for key, value in small.items() if key in fields}
     if name == "gpt_neo":
         values["attention_types"] = [[["global", "local"], 1]]
-    if name in ("vit", "deit"):
+    if name == "vit":
         values["image_size"] = 64
     if name == "convnext":
         values |= {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16]}
     if name == "swin":
         values |= {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1], "patch_size": 2}
         del values["hidden_size"]
-    config, ids = config_class(**values), torch.randint(3, 50, (2, 8))
     if name in IMAGES:
-        config.num_labels = 4
+        values["num_labels"] = 4
+    config, ids = config_class(**values), torch.randint(3, 50, (2, 8))
+    if name == "t5":
+        config.decoder_start_token_id = 0
+    if name in IMAGES:
         model = transformers.AutoModelForImageClassification.from_config(config)
         return model.train(), _classify, (torch.randn(2, 3, 64, 64, dtype=torch.float64), torch.arange(2))
     batch = {"input_ids": ids, "labels": ids}
