@@ -107,7 +107,8 @@ def _sheet(
     for ax, name in zip(axes[0], columns, strict=True):
         ax.annotate(name, (0, 1), (0, 12), "axes fraction", textcoords="offset points", **plain)
     for ax, name in zip(axes[:, 0], rows, strict=True):
-        ax.set_ylabel("\n".join(textwrap.wrap(name, 26)), parse_math=False)
+        lines = textwrap.wrap(name, 26)
+        ax.set_ylabel("\n".join(lines), parse_math=False, fontsize=9 if len(lines) < 3 else 7)
     return fig, axes
 
 
