@@ -1,1 +1,1 @@
-"""Hessian products and spectra of any torch loss; knows no optimizer."""
+"""Hessian-vector products and spectra of any torch loss; knows no optimizer."""

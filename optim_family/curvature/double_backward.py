@@ -1,9 +1,8 @@
-"""Functions of torch, replaced for the thread that measures by ones that can be differentiated twice.
+"""Replace functions of torch, in the measuring thread, by functions with a correct second derivative.
 
-Batch, layer and instance normalisation and convolution take fewer passes, and have third derivatives. The
-second derivative of torch's fused `weight_norm` is wrong, that of `hardsigmoid` and of sparse embeddings is
-missing, and a reentrant checkpoint hides from it what is inside. Fused attention has none: its plain kernel
-is chosen.
+Convolution and batch, layer and instance normalisation take fewer passes, and have third derivatives. The
+second derivative of torch's fused `weight_norm` is wrong; `hardsigmoid`, sparse embeddings and fused
+attention have none: attention uses its plain kernel. A reentrant checkpoint hides its weights.
 """
 
 import importlib
@@ -25,7 +24,7 @@ from optim_family.curvature.batch_norm import affine, batch_norm, standardize
 from optim_family.curvature.conv2d import conv2d
 from optim_family.curvature.shared_context import SharedContext
 
-# Where torch itself looks each function up.
+# The modules in which torch looks up each function.
 PLACES: Final[dict[str, tuple[Any, ...]]] = {
     "batch_norm": (functional,),
     "conv2d": (functional,),
@@ -48,10 +47,8 @@ _thread = threading.local()  # `replacements`: the functions of this thread, by 
 def replace_functions(**replacements: Callable[..., Any]) -> Iterator[None]:
     """Replace functions of torch for this thread inside; each replacement takes the original first.
 
-    What is replaced already stays as it is.
-
-    Functions are replaced, rather than a mode entered, because checkpointed parts run a second time from
-    inside a backward pass, which therefore stays in this thread.
+    A function that is replaced already keeps its replacement. A checkpointed part runs again inside the
+    backward pass, which a torch function mode does not reach; hence the backward pass stays in this thread.
     """
     before = getattr(_thread, "replacements", {})
     with _dispatch, torch.autograd.set_multithreading_enabled(False):
@@ -64,14 +61,14 @@ def replace_functions(**replacements: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def second_derivatives() -> Iterator[None]:
-    """Whatever runs inside can be differentiated twice, fast and right, as far as we know how."""
+    """Replace the functions whose second derivative in torch is wrong, missing or slow."""
     with replace_functions(**REPLACEMENTS), _plain_attention, _eager:
         yield
 
 
 @contextmanager
 def _dispatchers() -> Iterator[None]:
-    """Each function looks up whether this thread has replaced it."""
+    """Each function calls the replacement of the present thread, if there is one."""
     with ExitStack() as stack:
         for name, places in PLACES.items():
             for place in places:
@@ -106,7 +103,7 @@ def _attention_without_fused_kernels() -> Iterator[None]:
 
 
 _dispatch = SharedContext(_dispatchers)
-# torch has these switches for the process only: other threads are eager, and attend by the plain kernel, too.
+# These switches are global in torch: other threads, too, run eagerly and with the plain attention kernel.
 _plain_attention = SharedContext(_attention_without_fused_kernels)
 _eager = SharedContext(
     lambda: torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
@@ -123,7 +120,7 @@ def _embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor:
-    """Dense, and with `max_norm` at the rows that torch would put in the place of the weights."""
+    """Dense gradients; with `max_norm` at the renormalised rows, without changing the weights in place."""
     if max_norm is not None:
         renormed = weight.detach().clone()
         original(input, renormed, padding_idx, max_norm, norm_type)
@@ -164,20 +161,20 @@ def _instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """A layer normalisation of each channel of each example; the running statistics are put back anyway."""
-    places = input.shape[2:]
+    """Layer normalisation of each channel of each example; running statistics would be restored anyway."""
+    positions = input.shape[2:]
     if (
         not use_input_stats
-        or prod(places) < 2
+        or prod(positions) < 2
         or any(t is not None and t.dtype != input.dtype for t in (weight, bias))
     ):
         return original(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
-    wide = (None if t is None else t.view(-1, *[1] * len(places)) for t in (weight, bias))
-    return affine(functional.layer_norm(input, places, eps=eps), *wide)
+    per_channel = (None if t is None else t.view(-1, *[1] * len(positions)) for t in (weight, bias))
+    return affine(functional.layer_norm(input, positions, eps=eps), *per_channel)
 
 
 def _weight_norm(original: Callable[..., Tensor], v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """g v / ‖v‖, the norm over all dimensions but one; over all for −1."""
+    """g v / ‖v‖, with the norm over all dimensions except dim; over all dimensions if dim = −1."""
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
@@ -187,7 +184,7 @@ def _hardsigmoid(original: Callable[..., Tensor], input: Tensor, inplace: bool =
 
 
 def _checkpoint(original: Callable[..., Any], function: Callable[..., Any], keep: bool, *args: Any) -> Any:
-    """Checkpointed without reentrance, which has all derivatives."""
+    """A non-reentrant checkpoint, which has derivatives of all orders."""
     return torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=keep)
 
 

@@ -1,4 +1,4 @@
-"""Out of memory: how it is recognised, and the advice that is given."""
+"""Recognise out-of-memory errors, and advise on them."""
 
 import re
 from collections.abc import Iterator
@@ -10,19 +10,20 @@ import torch
 
 from optim_family.errors import OptimFamilyError
 
-_WANTED: Final = re.compile(r"allocate (?:an array with shape .*|\d+(?:\.\d+)? ?(?:bytes|[KMGTPE]iB))", re.I)
+_ALLOCATION: Final = re.compile(
+    r"allocate (?:an array with shape .*|\d+(?:\.\d+)? ?(?:bytes|[KMGTPE]iB))", re.I
+)
 
 
-# The one place for this advice.
 ADVICE: Final = (
     "everything written so far is intact. Try --hvp rebuilt, a smaller --ghost-batch, --limit or --model, or "
-    "--precision float32; start a run that computes something else in a new folder"
+    "--precision float32; changed options make another run: give it a new folder with --out"
 )
 
 
 @contextmanager
 def explain_oom() -> Iterator[None]:
-    """Turn a lack of memory inside into one line: how much was wanted, and the advice.
+    """Turn an out-of-memory error into one line: the size of the allocation, and the advice.
 
     Raises:
         OptimFamilyError: out of memory.
@@ -32,19 +33,18 @@ def explain_oom() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not out_of_memory(error):
             raise
-        wanted = _WANTED.search(str(error))
-        raise OptimFamilyError(
-            f"out of memory{f' trying to {wanted[0]}' if wanted else ''}; {ADVICE}"
-        ) from error
+        allocation = _ALLOCATION.search(str(error))
+        attempt = f" trying to {allocation[0]}" if allocation else ""
+        raise OptimFamilyError(f"out of memory{attempt}; {ADVICE}") from error
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory: a class of its own on a GPU, a message on a CPU."""
+    """Whether torch ran out of memory: it has an error class for a GPU, and a message for a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that could still be taken on a device, in bytes."""
+    """Free memory of a device in bytes, with the unused cache of torch."""
     if device.type != "cuda":
         return int(psutil.virtual_memory().available)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

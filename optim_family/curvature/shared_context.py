@@ -1,4 +1,4 @@
-"""Switches of a whole process, thrown while any thread needs them."""
+"""Contexts of the whole process, shared by its threads."""
 
 import threading
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from typing import Any, final
 
 @final
 class SharedContext(AbstractContextManager[None]):
-    """Enters a context with its first user and leaves it with its last, in whichever thread these are.
+    """Enters a context with its first user and exits it with its last, in any threads.
 
-    Two overlapping uses of an ordinary context leave the process as the second one found it: switched.
+    Two overlapping uses of an ordinary context would leave the process in the state inside the context.
 
     Args:
-        make: makes the context, anew for each first user.
+        make: returns a new context; called for each first user.
     """
 
     def __init__(self, make: Callable[[], AbstractContextManager[Any]]) -> None:

@@ -1,9 +1,9 @@
-"""Batch sharpness: the curvature that a step of mini-batch training meets along its own gradient.
+"""Batch sharpness: the curvature of the mini-batch loss along the mini-batch gradient.
 
     E_B[g_Bᵀ H_B g_B / ‖g_B‖²],    g_B = ∇L_B,  H_B = ∇²L_B
 
-It is what sits near the stability threshold where λ₁(∇²L) stays below it. With the full batch as the only
-one it is the Rayleigh quotient of the gradient, at most λ₁. In an optimizer's metric P the gradient is
+In mini-batch training it hovers near the stability threshold, while λ₁(∇²L) stays below. With the full batch
+it is the Rayleigh quotient of the gradient, at most λ₁. In an optimizer's metric P the gradient is
 P^{-1/2} g_B and the Hessian P^{-1/2} H_B P^{-1/2}.
 
 Source: A. Andreyev, P. Beneventano, "Edge of stochastic stability: revisiting the edge of stability for SGD",
@@ -39,13 +39,13 @@ class BatchSharpness:
         value: the mean of the quotients, in the unit of the view.
         error: half the width of Student's confidence interval; None for a single batch.
         standard_error: of the mean; None for a single batch.
-        confidence: the probability that value ± error covers the expectation, where the quotients are
+        confidence: the probability that value ± error covers the expectation, if the quotients are
             independent and nearly normal.
-        threshold: the stability threshold of the same view, or None where it has none.
+        threshold: the stability threshold of the same view; None if it has none.
         ratio: value / threshold.
-        quotients: g_Bᵀ H_B g_B / ‖g_B‖² of every batch, in order.
-        products: products with the Hessian of a batch, one each.
-        seconds: wall time that it took.
+        quotients: g_Bᵀ H_B g_B / ‖g_B‖² of each batch, in order.
+        products: Hessian-vector products, one for each batch.
+        seconds: wall time.
     """
 
     value: float
@@ -72,45 +72,46 @@ def batch_sharpness(
     confidence: float = 0.95,
     all_reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> BatchSharpness:
-    """Estimate E_B[g_Bᵀ H_B g_B / ‖g_B‖²] from some mini-batches, one gradient and one product each.
+    """Estimate E_B[g_Bᵀ H_B g_B / ‖g_B‖²] from mini-batches, with one gradient and one product each.
 
     `[chunk_losses(model, loss_fn, [batch]) for batch in loader]` are the batches of any model.
 
     Args:
-        batches: independent mini-batches, each as the closures whose sum is its loss. Batches that together
-            are the whole training set make the interval wider than it need be.
+        batches: independent mini-batches, each as the closures whose sum is its loss. Batches that cover
+            the training set without replacement make the interval too wide.
         params: the tensors that w consists of, in order.
         geometry: of the optimizer, for thresholds and for the preconditioned views.
-        view: which factors stand around g_B and H_B.
+        view: the factors around g_B and H_B.
         confidence: of the interval, between 0 and 1.
-        all_reduce: adds up what all have who hold a share of every batch, [d] → [d]; if None, all is here.
+        all_reduce: sums a vector [d] over the processes that share each batch; None for a single process.
 
     Raises:
-        ValueError: there is no batch, the confidence is not between 0 and 1, or the view is unknown or needs
-            a metric and there is none.
+        ValueError: there is no batch, the confidence is not between 0 and 1, the view is unknown, or its
+            metric is unknown.
         FloatingPointError: a batch has a gradient that is zero or not finite.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence lies between 0 and 1; got {confidence}.")
-    view, begin = view_by_name(view) if isinstance(view, str) else view, time.perf_counter()
+    view, begin = view_by_name(view), time.perf_counter()
     weights = flatten(p.detach() for p in params)
     with full_precision(), torch.enable_grad():
-        found = [_quotient(view, batch, params, weights, geometry, all_reduce) for batch in batches]
-    if not found:
+        unscaled = [_quotient(view, batch, params, weights, geometry, all_reduce) for batch in batches]
+    if not unscaled:
         raise ValueError("there is nothing to measure on: `batches` gave no mini-batch.")
     scale = float(norm(weights)) ** 2 if view.spherical else 1.0  # the first synchronisation
-    quotients = (scale * torch.stack(found).double()).tolist()
+    quotients = (scale * torch.stack(unscaled).double()).tolist()
     if bad := [i for i, q in enumerate(quotients) if not math.isfinite(q)]:
         raise FloatingPointError(
             f"the gradient of batch {bad[0]} is zero or not finite: it has no direction."
         )
     n, mean = len(quotients), math.fsum(quotients) / len(quotients)
     threshold = view_threshold(view, geometry)
-    spread = statistics.stdev(quotients) / math.sqrt(n) if n > 1 else None
+    standard_error = statistics.stdev(quotients) / math.sqrt(n) if n > 1 else None
+    error = None if standard_error is None else standard_error * float(stdtrit(n - 1, (1 + confidence) / 2))
     return BatchSharpness(
         value=mean,
-        error=None if spread is None else spread * float(stdtrit(n - 1, (1 + confidence) / 2)),
-        standard_error=spread,
+        error=error,
+        standard_error=standard_error,
         confidence=confidence,
         threshold=None if threshold is None else scale * threshold,
         ratio=mean / (scale * threshold) if threshold else None,
@@ -129,14 +130,13 @@ def _quotient(
     all_reduce: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
     """gᵀ H g / ‖g‖² of one mini-batch in a view, a scalar on the device."""
-    operator = view_operator(
-        view, Hessian(batch, params, "rebuilt", all_reduce), weights, geometry
-    )  # used only once
+    hessian = Hessian(batch, params, "rebuilt", all_reduce)  # rebuilt: there is only one product
+    operator = view_operator(view, hessian, weights, geometry)
     g = torch.zeros_like(weights)
     for chunk in batch:
         g += chunk_gradient(chunk, params)[1]
     g = all_reduce(g) if all_reduce else g
     for factor in reversed(operator.factors):  # ∇ at the preconditioned weights is A₁ ⋯ Aₙ ∇L
         g = factor @ g
-    g = g / norm(g)  # first, for squares of a small gradient vanish
+    g = g / norm(g)  # before the product: squares of a small gradient underflow
     return inner(g[None], operator @ g)[0]

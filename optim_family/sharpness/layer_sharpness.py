@@ -1,7 +1,7 @@
-"""Sharpness layer by layer: λ₁ of the diagonal blocks that belong to a tensor, or to a module.
+"""Sharpness of each layer: λ₁ of the diagonal blocks of tensors or modules.
 
-For the coordinates R of a layer the block is RᵀAR. Each λ₁(RᵀAR) is at most λ₁(A) (Cauchy), and shows how
-sharp the loss would be if that layer alone were trained.
+For the coordinates R of a layer the block is RᵀAR. λ₁(RᵀAR) is at most λ₁(A) (Cauchy); it is the sharpness if
+this layer alone were trained.
 
 Source: R. Horn, C. Johnson, "Matrix Analysis" (2012), section 4.3.
 """
@@ -23,11 +23,11 @@ from optim_family.space import ParameterSpace
 
 @final
 class DiagonalBlock(SymmetricOperator):
-    """RᵀAR, the operator A seen on some coordinates only; a product takes one with A.
+    """RᵀAR, the operator A on some coordinates; one product with A for each product.
 
     Args:
         middle: A.
-        parts: the coordinates, as slices that do not overlap.
+        parts: the coordinates as disjoint slices.
     """
 
     def __init__(self, middle: SymmetricOperator, parts: Sequence[slice]) -> None:
@@ -36,15 +36,15 @@ class DiagonalBlock(SymmetricOperator):
         self.dim = sum(self.sizes)
 
     def restrict(self, v: Tensor) -> Tensor:
-        """Rᵀv: the coordinates of a whole vector, [d] → [dim]."""
+        """Rᵀv: these coordinates of a vector, [d] → [dim]."""
         return torch.cat([v[part] for part in self.parts])
 
     def apply(self, v: Tensor) -> Tensor:
         """The product RᵀA(Rv)."""
-        whole = v.new_zeros(self.middle.dim)
+        extended = v.new_zeros(self.middle.dim)  #                                        [dim] → [d]
         for part, values in zip(self.parts, torch.split(v, self.sizes), strict=True):
-            whole[part] = values
-        return self.restrict(self.middle @ whole)
+            extended[part] = values
+        return self.restrict(self.middle @ extended)
 
     def gradient(self) -> Tensor | None:
         """Rᵀg, from the gradient g of A."""
@@ -53,12 +53,12 @@ class DiagonalBlock(SymmetricOperator):
 
 
 def layers(space: ParameterSpace, depth: int | None = None) -> dict[str, list[slice]]:
-    """The coordinates of every layer, by its name.
+    """The coordinates of each layer, by name.
 
     Args:
         space: the trained tensors.
-        depth: how many parts of a dotted name a layer shares: with 1 `stage1.0.conv1.weight` belongs to
-            `stage1`. If None every tensor is a layer.
+        depth: the number of leading parts of a dotted name that define a layer: with 1,
+            `stage1.0.conv1.weight` belongs to `stage1`. If None, each tensor is a layer.
 
     Raises:
         ValueError: depth is below 1.
@@ -81,24 +81,24 @@ def layer_sharpness(
     depth: int | None = None,
     **options: Any,
 ) -> dict[str, Reading]:
-    """λ₁ of every layer's diagonal block in a view, each at most that of the whole.
+    """λ₁ of the diagonal block of each layer in a view; none exceeds λ₁ of all weights.
 
     Args:
         hessian: ∇²L [d, d] at the present weights.
-        space: the trained tensors, whose names name the layers.
+        space: the trained tensors; their names define the layers.
         geometry: of the optimizer, for thresholds and for the preconditioned views.
-        view: which sharpness; ρ, the metric and the threshold are those of all weights together.
-        depth: 1 for the outermost modules, and so on; every tensor by itself if None.
+        view: which sharpness; ρ, the metric and the threshold are those of all weights.
+        depth: 1 for the outermost modules, and so on; None for one layer per tensor.
         options: of `Probe`: k, rtol, max_products, seed.
 
     Returns:
-        One reading for each layer, by its name, in the order of the weights.
+        One reading for each layer, by name, in the order of the weights.
 
     Raises:
-        ValueError: an unknown view, a view whose metric is not known, or a depth below 1.
+        ValueError: an unknown view, a view whose metric is unknown, or a depth below 1.
         FloatingPointError: a product is not finite.
     """
-    view, weights = view_by_name(view) if isinstance(view, str) else view, space.weights()
+    view, weights = view_by_name(view), space.weights()
     operator, readings = view_operator(view, hessian, weights, geometry), {}
     for name, parts in layers(space, depth).items():
         begin, block = time.perf_counter(), DiagonalBlock(operator, parts)

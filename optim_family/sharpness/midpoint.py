@@ -1,9 +1,9 @@
-"""Sharpness where the oscillation has been taken out: at the midpoint of three successive weights.
+"""Sharpness without the oscillation: at the midpoint of three successive weights.
 
     m = (wₜ₋₁ + 2 wₜ + wₜ₊₁) / 4
 
-At the edge of stability w is φ + (−1)ᵗ a v₁ beside a slow drift. The midpoint is free of every oscillation of
-period 2 and of a constant drift; the iterate itself lies up the walls of the valley and reads high.
+At the edge of stability w ≈ φ + (−1)ᵗ a v₁ plus a slow drift. The midpoint removes every oscillation of
+period 2 and does not shift under a constant drift. The iterate lies on the valley's walls, which are sharper.
 """
 
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ def midpoint(before: Tensor, now: Tensor, after: Tensor) -> Tensor:
 
 @contextmanager
 def moved_to(space: ParameterSpace, weights: Tensor) -> Iterator[Tensor]:
-    """The tensors stand at the weights w [d] inside, and at the end where they were, to the last bit.
+    """Set the weights to w [d] inside; restore them bitwise.
 
-    Graphs built before do not survive it, and torch says so when they are used: make the Hessian inside.
+    Graphs that were built before become invalid; torch then raises an error. Make the Hessian inside.
     """
     before = space.weights()
     try:
@@ -37,13 +37,13 @@ def moved_to(space: ParameterSpace, weights: Tensor) -> Iterator[Tensor]:
 
 @final
 class WeightHistory:
-    """Remembers the last three weights, copies; memory is 3 · d numbers."""
+    """Remembers copies of the last three weights; memory is 3 · d numbers."""
 
     def __init__(self) -> None:
         self.weights: list[Tensor] = []
 
     def push(self, weights: Tensor) -> None:
-        """The weights [d] after one more step; they must come from every step."""
+        """Add the weights [d] of the next step; call it after every step."""
         self.weights = [*self.weights[-2:], weights.detach().clone()]
 
     @property
@@ -52,11 +52,11 @@ class WeightHistory:
         return midpoint(*self.weights) if len(self.weights) == 3 else None
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next midpoints depend on."""
+        """The state that the next midpoints depend on."""
         return {"weights": torch.stack(self.weights) if self.weights else torch.empty(0)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where another trail stood."""
+        """Continue from a saved weight history."""
         self.weights = list(state["weights"])
 
 

@@ -1,6 +1,6 @@
-"""More than one number at one point of training, as one record, which `figures.spectrum_figure` draws.
+"""Spectral quantities at one point of training, as one record, which `figures.spectrum_figure` draws.
 
-Everything is in one view, in the unit of its λ₁, so that the numbers of a record can be compared.
+All quantities are in one view and in the unit of its λ₁, so that the numbers of a record are comparable.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -41,23 +41,23 @@ def examine(
         hessian: ∇²L [d, d] at the present weights.
         space: the trained tensors.
         geometry: of the optimizer, for thresholds and for the preconditioned views.
-        view: which sharpness.
-        quantities: names out of density, trace, layers, batch_sharpness.
+        view: of all quantities.
+        quantities: any of density, trace, layers, batch_sharpness.
         looks: the former name of `quantities`.
-        batches: mini-batches for the last, as in `batch_sharpness`.
+        batches: mini-batches for `batch_sharpness`, as there.
         depth: of the layers, as in `layers`.
-        seed: of everything random.
+        seed: of all random numbers.
         options: of `Probe`, for λ₁ and for the layers: rtol, max_products, k.
 
     Returns:
-        `view`, its name; `reading`, of λ₁; and one entry for each quantity, by its name.
+        The name of the `view`, the `reading` of λ₁, and one entry for each quantity, by name.
 
     Raises:
-        ValueError: an unknown view or quantity, a view whose metric is not known, or a missing batch.
-        FloatingPointError: a product or a gradient is not finite, or a batch has a gradient of zero.
+        ValueError: an unknown view or quantity, a view whose metric is unknown, or no batches.
+        FloatingPointError: a product or a gradient is not finite, or the gradient of a batch is zero.
     """
-    view, weights = view_by_name(view) if isinstance(view, str) else view, space.weights()
-    operator = scaled(view, hessian, weights, geometry)
+    view, weights = view_by_name(view), space.weights()
+    operator = scaled_view_operator(view, hessian, weights, geometry)
     options |= {"seed": seed}
     makers: dict[str, Callable[[], Any]] = {
         "density": lambda: spectral_density(operator, weights, seed=seed).as_record(),
@@ -77,10 +77,10 @@ def examine(
     return {"view": view.name, "reading": reading} | {name: makers[name]() for name in names}
 
 
-def scaled(
+def scaled_view_operator(
     view: View, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None
 ) -> SymmetricOperator:
-    """The operator of a view with its factor ρ², so that λ₁ is the value of its readings."""
+    """The operator of a view with its factor ρ²: its λ₁ is the value of a reading."""
     operator = view_operator(view, hessian, weights, geometry)
     rho = float(weights @ weights) ** 0.5
     return CongruenceOperator((Scalar(operator.dim, rho),), operator) if view.spherical else operator

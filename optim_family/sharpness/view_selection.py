@@ -1,7 +1,7 @@
-"""Which views are measured: those requested, or the default ones that apply.
+"""Select the views to measure: the requested ones, or the default ones that apply.
 
-A spherical view applies to a scale-invariant loss only, a preconditioned one where the metric is known. By
-default a spherical view that does not apply is measured without its factor ρ².
+A spherical view applies to a scale-invariant loss; a preconditioned one needs a known metric. If a default
+spherical view does not apply, the view without its factor ρ² replaces it.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from optim_family.errors import UsageError
 from optim_family.geometry import Metric, UnknownMetric
 from optim_family.sharpness.views import VIEWS, unscaled_view
 
-# Default views: of a run, of weights without an optimizer, and of somebody else's loop.
+# Default views of `run`, of weights without an optimizer, and of `Recorder`.
 RUN: Final = ("spherical", "spherical-preconditioned")
 WEIGHTS: Final = ("raw", "spherical")
 RECORDER: Final = ("raw", "spherical", "preconditioned")
-# A loss whose gradient has less of the direction of the weights counts as scale-invariant: BatchNorm's ε
-# leaves some 1e-5, a network without normalisation has far more.
+# A loss counts as scale-invariant if |⟨g, w⟩| / ‖g‖‖w‖ is below this: BatchNorm's ε causes about 1e-5, a
+# network without normalisation has far more.
 RADIAL: Final = 1e-3
 
 
 @final
 @dataclass(frozen=True)
 class ViewSelection:
-    """The views that are measured, and spherical ones skipped because the loss is not scale-invariant."""
+    """The views to measure, and the spherical ones skipped because the loss is not scale-invariant."""
 
     views: tuple[str, ...]
     skipped: tuple[str, ...] = ()
@@ -42,10 +42,10 @@ def select_views(
 
     Args:
         requested: names of views; None for the default ones.
-        default: the preconditioned ones among them are measured in a metric beyond the identity.
-        metric: of the optimizer, an `UnknownMetric` where there is none.
+        default: names of views; preconditioned ones apply if the metric is known and not the identity.
+        metric: of the optimizer; an `UnknownMetric` if it has none.
         invariant: whether the loss is scale-invariant.
-        loss: says of the loss that it is not, for an error.
+        loss: the reason in an error if it is not.
 
     Raises:
         UsageError: a requested view does not apply.

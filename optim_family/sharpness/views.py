@@ -1,8 +1,8 @@
-"""The views of sharpness as data: which factors stand around the Hessian, and what each is called.
+"""The views of sharpness as data: the factors around the Hessian, and the names.
 
-Every view is λ₁ of P^{-1/2} (Π) ρ · H(w) · ρ (Π) P^{-1/2} with some of the factors left out; ρ = ‖w‖,
-Π = I − θθᵀ, P the optimizer's metric. For a scale-invariant loss ρ² H(w) = H(w/ρ), so that no weight
-is moved to measure it. `probe` builds the operators; nothing here imports torch.
+A view is λ₁ of P^{-1/2} Π ρ · H(w) · ρ Π P^{-1/2}, or of the same without some of the factors; ρ = ‖w‖,
+Π = I − θθᵀ, P the optimizer's metric. For a scale-invariant loss ρ² H(w) = H(w/ρ), so that the measurement
+does not move the weights. `probe` builds the operators; this module does not import torch.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Final, Literal, final
 @final
 @dataclass(frozen=True)
 class View:
-    """Which factors stand around the Hessian, and how the view is shown.
+    """The factors of a view around the Hessian, and its place in tables and figures.
 
     Attributes:
         name: as on the command line and in records.
-        spherical: ρ, the Hessian at w/‖w‖.
-        tangent: Π, along the sphere only.
-        preconditioned: P^{-1/2}, in the optimizer's own metric.
+        spherical: has the factor ρ: the Hessian at w/‖w‖.
+        tangent: has the factor Π: the tangent space of the sphere.
+        preconditioned: has the factor P^{-1/2}: the optimizer's own metric.
         unit: of its λ₁.
-        rank: where one view stands for a run, the applicable one of lowest rank does.
+        rank: the applicable view of lowest rank represents a run.
         style: number of its colour, line style and marker in a figure of one run.
     """
 
@@ -35,7 +35,7 @@ class View:
 
     @property
     def kind(self) -> tuple[bool, bool]:
-        """Views that differ by the number ρ² alone share their eigenvectors, and one measurement."""
+        """Views of one kind differ by the number ρ² only: they share eigenvectors, and one measurement."""
         return self.tangent, self.preconditioned
 
 
@@ -46,7 +46,7 @@ class Variant:
 
     Attributes:
         suffix: of the name in records.
-        label: follows the view's label in figures.
+        label: appended to the label of the view in figures.
         style: added to the number of the view's style; no two sums are equal.
     """
 
@@ -88,38 +88,40 @@ def _by_rank(views: Iterable[View]) -> tuple[str, ...]:
     return tuple(view.name for view in sorted(views, key=lambda view: view.rank))
 
 
-# Names by rank: without and with the metric, and those of the whole space without it.
+# Names by rank: without the metric, with the metric, and without metric and tangent projection.
 UNPRECONDITIONED: Final = _by_rank(view for view in VIEWS.values() if not view.preconditioned)
 PRECONDITIONED: Final = _by_rank(view for view in VIEWS.values() if view.preconditioned)
 AMBIENT: Final = _by_rank(view for view in VIEWS.values() if view.kind == (False, False))
-# The sharpness in the optimizer's own metric; for P = I the one without a metric.
+# Names for the sharpness in the optimizer's metric; for P = I these are the views without a metric.
 OWN_METRIC: Final = (*PRECONDITIONED, *AMBIENT)
-# Views of one kind have the same ratio; the kind of the first style comes first.
+# Views of one kind have the same ratio; kinds are ordered by their first style.
 KINDS: Final = tuple(
     _by_rank(view for view in VIEWS.values() if view.kind == kind)
     for kind in dict.fromkeys(view.kind for view in sorted(VIEWS.values(), key=lambda view: view.style))
 )
 
 
-def view_by_name(name: str) -> View:
-    """The view of this name.
+def view_by_name(name: View | str) -> View:
+    """The view of this name; a view is returned as it is.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no view has this name.
     """
+    if isinstance(name, View):
+        return name
     if name not in VIEWS:
         raise ValueError(f"there is no view {name!r}; known: {', '.join(VIEWS)}.")
     return VIEWS[name]
 
 
 def split_view_name(name: str) -> tuple[str, str]:
-    """A recorded name as view and suffix of the variant: spherical-midpoint → spherical, -midpoint."""
+    """View and suffix of the variant of a recorded name: spherical-midpoint → spherical, -midpoint."""
     suffix = next((suffix for suffix in VARIANTS if suffix and name.endswith(suffix)), "")
     return name.removesuffix(suffix), suffix
 
 
 def unscaled_view(name: str) -> str:
-    """The view that differs from this one by the factor ρ² alone: spherical → raw; others are themselves."""
+    """The same view without the factor ρ²: spherical → raw, raw → raw."""
     base, suffix = split_view_name(name)
     kind = VIEWS[base].kind if base in VIEWS else None
     unscaled = (view.name for view in VIEWS.values() if view.kind == kind and not view.spherical)
@@ -127,6 +129,6 @@ def unscaled_view(name: str) -> str:
 
 
 def label(name: str) -> str:
-    """A recorded name in words: spherical-preconditioned-midpoint → `spherical preconditioned, midpoint`."""
+    """Label of a recorded name: spherical-preconditioned-midpoint → `spherical preconditioned, midpoint`."""
     base, suffix = split_view_name(name)
     return base.replace("-", " ") + VARIANTS[suffix].label

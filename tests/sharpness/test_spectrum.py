@@ -14,7 +14,7 @@ from optim_family.geometry import Decay, DiagonalMetric, Geometry
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.layer_sharpness import layer_sharpness
 from optim_family.sharpness.midpoint import moved_to
-from optim_family.sharpness.spectrum import QUANTITIES, examine, scaled
+from optim_family.sharpness.spectrum import QUANTITIES, examine, scaled_view_operator
 from optim_family.sharpness.views import VIEWS
 from optim_family.space import ParameterSpace
 
@@ -51,11 +51,11 @@ def case() -> Case:
 def test_all_numbers_of_a_record_are_in_the_unit_of_its_reading(case, view):
     record = json.loads(json.dumps(case.examine(view=view, rtol=1e-9)))
     top, w = record["reading"]["value"], case.space.weights()
-    dense = scaled(VIEWS[view], case.hessian, w, case.geometry).dense()
+    dense = scaled_view_operator(VIEWS[view], case.hessian, w, case.geometry).dense()
     density = SpectralDensity.from_record(record["density"])
     assert top == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-8)
     assert density.nodes.max() == pytest.approx(top, rel=1e-8)  # as many steps as dimensions
-    estimate = trace(scaled(VIEWS[view], case.hessian, w, case.geometry), w)
+    estimate = trace(scaled_view_operator(VIEWS[view], case.hessian, w, case.geometry), w)
     assert record["trace"]["value"] == pytest.approx(estimate.value, rel=1e-9)
     assert abs(estimate.value - float(dense.trace())) < 5 * estimate.standard_error
     assert record["layers"]["0.weight"]["value"] == pytest.approx(top, rel=1e-8)  # the only layer
