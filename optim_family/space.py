@@ -1,6 +1,7 @@
 """The trained weights as one vector: named tensors ↔ w [d]."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import final
 
 import torch
@@ -20,6 +21,19 @@ def unflatten(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
     shapes = [t.shape for t in like]
     parts = torch.split(vector, [shape.numel() for shape in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+@contextmanager
+def replace_gradients(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Iterator[None]:
+    """Set `.grad` of the tensors inside; restore it."""
+    before = [p.grad for p in params]
+    try:
+        for p, gradient in zip(params, gradients, strict=True):
+            p.grad = gradient
+        yield
+    finally:
+        for p, gradient_before in zip(params, before, strict=True):
+            p.grad = gradient_before
 
 
 def norm(vector: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ for x, y in loader:
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -32,7 +32,7 @@ from optim_family.runs.store import RunStore
 from optim_family.sharpness.probe import ProbeSet
 from optim_family.sharpness.self_check import check_once
 from optim_family.sharpness.view_selection import RADIAL, RECORDER, select_views
-from optim_family.space import ParameterSpace, inner, norm, unflatten
+from optim_family.space import ParameterSpace, inner, norm, replace_gradients, unflatten
 from optim_family.training.record import training_record
 
 
@@ -205,7 +205,7 @@ class Recorder(AbstractContextManager["Recorder"]):
                 loss, total = loss + float(value), total + gradient
         accuracy = float(torch.cat(correct).double().mean()) if correct else None
         losses = chunk_losses(self.model, self.loss_fn, self.chunks)
-        with _gradients_replaced(params, unflatten(total, params)):
+        with replace_gradients(params, unflatten(total, params)):
             g, w = self.space.gradient(), self.space.weights()
             size, length = float(norm(g)), float(norm(w))
             # At weights of zero no loss is scale-invariant.
@@ -217,16 +217,3 @@ class Recorder(AbstractContextManager["Recorder"]):
     def _write_status(self, status: str) -> None:
         self.status, seconds = status, time.perf_counter() - self._begin
         self.store.write(STATUS, {"status": status, "step": self.steps, "seconds": seconds})
-
-
-@contextmanager
-def _gradients_replaced(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Iterator[None]:
-    """Other gradients in `.grad` inside the context."""
-    before = [p.grad for p in params]
-    try:
-        for p, gradient in zip(params, gradients, strict=True):
-            p.grad = gradient
-        yield
-    finally:
-        for p, gradient_before in zip(params, before, strict=True):
-            p.grad = gradient_before

@@ -1,4 +1,4 @@
-"""The loss as a sum over chunks of the data, each a closure that returns its share with a graph."""
+"""The loss as a sum over chunks of the data; a closure for each chunk returns its term with a graph."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, final
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from optim_family.curvature.example_counts import Count, Pair, pairs_and_counts
-from optim_family.curvature.isolation import Isolation, read_chunks, unwrapped
+from optim_family.curvature.isolation import Isolation, read_chunks, unwrap_model
 
 ChunkLoss = Callable[[], Tensor]
 T = TypeVar("T")
@@ -38,18 +38,18 @@ def chunk_losses(
     """
     data = [chunks] if isinstance(chunks, Mapping | Tensor) else read_chunks(chunks)
     pairs, counts = pairs_and_counts(data, loss_fn, count)
-    isolation = Isolation(unwrapped(model), loss_fn)
+    isolation = Isolation(unwrap_model(model), loss_fn)
     return [
-        ModelLoss(isolation, loss_fn, _usable(pair), counts[index] / sum(counts), index)
+        ModelLoss(isolation, loss_fn, _without_inference_tensors(pair), counts[index] / sum(counts), index)
         for index, pair in enumerate(pairs)
         if counts[index]  # the mean over no examples is not a number
     ]
 
 
-def isolated(chunk: ChunkLoss, work: Callable[[], T]) -> T:
-    """The result of work that evaluates the chunk and differentiates it, without a trace on the model.
+def run_isolated(chunk: ChunkLoss, work: Callable[[], T]) -> T:
+    """The result of work that evaluates and differentiates the chunk, without side effects on the model.
 
-    A checkpointed part runs the model again while it is differentiated.
+    The backward pass belongs to the work: a checkpoint runs the model again there.
     """
     return chunk.isolation.run(work, chunk.index) if isinstance(chunk, ModelLoss) else work()
 
@@ -97,13 +97,17 @@ def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(x), {}) if type(x) in (tuple, list) else ((x,), {})
 
 
-def _usable(part: Any) -> Any:
-    """With copies of tensors from inference mode, which take part in no graph."""
+def _without_inference_tensors(part: Any) -> Any:
+    """The same with copies of inference tensors, which cannot be part of a graph."""
     if isinstance(part, Tensor) and part.is_inference():
         with torch.inference_mode(False):
             return part.clone()
     if isinstance(part, PackedSequence):
-        return PackedSequence(*(_usable(t) for t in part))
+        return PackedSequence(*(_without_inference_tensors(t) for t in part))
     if type(part) in (tuple, list):
-        return type(part)(map(_usable, part))
-    return {key: _usable(value) for key, value in part.items()} if type(part) is dict else part
+        return type(part)(map(_without_inference_tensors, part))
+    return (
+        {key: _without_inference_tensors(value) for key, value in part.items()}
+        if type(part) is dict
+        else part
+    )

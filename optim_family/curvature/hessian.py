@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 
-from optim_family.curvature.chunked_loss import ChunkLoss, isolated
+from optim_family.curvature.chunked_loss import ChunkLoss, run_isolated
 from optim_family.curvature.double_backward import second_derivatives
 from optim_family.curvature.loss_graph import LossGraph, explain_missing_derivative
 from optim_family.curvature.memory import free_bytes, out_of_memory
@@ -78,13 +78,13 @@ class Hessian(SymmetricOperator):
         return self.all_reduce(product) if self.all_reduce else product
 
     def gradient(self) -> Tensor:
-        """∇L, [d]; where graphs are kept it came with them."""
+        """∇L, [d]; in mode `retained` it was computed with the graphs."""
         if self._gradient_sum is None:
             self._gradient_sum = self._accumulate_gradient()
         return self.all_reduce(self._gradient_sum) if self.all_reduce else self._gradient_sum
 
     def _with_oom_fallback(self, work: Callable[[], T]) -> T:
-        """Do it; if that takes more memory than there is, drop the graphs for good and do it again."""
+        """The result of the work; if it runs out of memory, drop the graphs and repeat it."""
         try:
             return work()
         except RuntimeError as error:
@@ -102,23 +102,23 @@ class Hessian(SymmetricOperator):
             self._graphs = graphs
 
     def _accumulate_gradient(self, graphs: list[list[GradientEdge | None]] | None = None) -> Tensor:
-        """∇L over the chunks here, [d]; its graphs are put into the list, if there is one."""
-        slope = torch.zeros(self.dim, dtype=self.dtype, device=self.params[0].device)
+        """∇L over the chunks of this process, [d]; appends its graphs to the list, if there is one."""
+        total = torch.zeros(self.dim, dtype=self.dtype, device=self.params[0].device)
         losses = []
         for chunk in self.chunks:
-            loss, gradient = isolated(chunk, partial(self._gradient, chunk))
+            loss, gradient = run_isolated(chunk, partial(self._gradient, chunk))
             losses.append(loss)
-            slope += flatten(g.detach() for g in gradient)
+            total += flatten(g.detach() for g in gradient)
             if graphs is not None:
                 graphs.append(_edges(gradient))
         if self.all_reduce is None:  # another process must not wait for this one
             require_finite(losses)
-        return slope
+        return total
 
     def _product(self, v: Tensor) -> Tensor:
         vs = unflatten(v, self.params)
         parts = (
-            isolated(chunk, partial(self._chunk_product, index, vs))
+            run_isolated(chunk, partial(self._chunk_product, index, vs))
             for index, chunk in enumerate(self.chunks)
         )
         return reduce(Tensor.add_, parts)
@@ -159,7 +159,7 @@ def chunk_gradient(chunk: ChunkLoss, params: Sequence[Tensor]) -> tuple[Tensor, 
             gradient = torch.autograd.grad(loss, tuple(params), materialize_grads=True)
         return loss.detach(), flatten(gradient)
 
-    return isolated(chunk, work)
+    return run_isolated(chunk, work)
 
 
 def require_finite(losses: Sequence[Tensor]) -> None:
@@ -174,14 +174,14 @@ def require_finite(losses: Sequence[Tensor]) -> None:
 
 
 def _edges(gradient: Sequence[Tensor]) -> list[GradientEdge | None]:
-    """The graph of each without the numbers; what is constant in w, as for an unused tensor, has none."""
+    """The graph of each gradient without its values; None if it is constant in w, as for an unused tensor."""
     return [get_gradient_edge(g) if g.requires_grad else None for g in gradient]
 
 
 def plan(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> Mode:
     """`retained` if the graphs of all chunks fit the free memory, judged by the first chunk.
 
-    `rebuilt` where a graph cannot be weighed, as with torch.func in the loss or with sparse tensors.
+    `rebuilt` if the size of a graph is unknown, as with torch.func in the loss or with sparse tensors.
     """
     try:
         needed = len(chunks) * graph_bytes(chunks[0], params)
@@ -202,6 +202,6 @@ def graph_bytes(chunk: ChunkLoss, params: Sequence[Tensor]) -> int:
         with second_derivatives(), explain_missing_derivative(), saved_tensors_hooks(pack, lambda t: t):
             torch.autograd.grad(chunk(), tuple(params), create_graph=True, materialize_grads=True)
 
-    isolated(chunk, build)
+    run_isolated(chunk, build)
     weights = {p.untyped_storage().data_ptr() for p in params}
     return sum(size for pointer, size in sizes.items() if pointer not in weights)

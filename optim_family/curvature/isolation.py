@@ -1,7 +1,7 @@
-"""A model's loss, evaluated without a trace: the same function of the weights each time, and nothing changed.
+"""Evaluate the loss of a model as a fixed function of the weights, without side effects.
 
-Kept are buffers, gradients, flags, hooks, the attributes of every module, and the random streams of torch,
-numpy and Python. A forward pass that changes weights is refused.
+An evaluation restores buffers, gradients, flags, hooks, the attributes of each module, and the random streams
+of torch, numpy and Python. If the forward pass changes weights, it raises an error.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from optim_family.curvature.shared_context import SharedContext
 
 T = TypeVar("T")
 
-# Frozen weights are compared if they are at most so many times the trained ones, as the Lanczos basis is.
+# Frozen weights are compared if they are at most this multiple of the trained ones, the Lanczos basis' size.
 COMPARED: Final = 30
 
 _thread = threading.local()  # `inside`: an evaluation of this thread is under way
@@ -33,8 +33,8 @@ _locks: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKe
 _lock = threading.Lock()
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside of DataParallel, DistributedDataParallel and `torch.compile`.
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The module inside DataParallel, DistributedDataParallel and `torch.compile`.
 
     Raises:
         ValueError: its loss cannot be differentiated twice in the weights it holds; says what to do.
@@ -70,10 +70,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def read_chunks(chunks: Iterable[T]) -> list[T]:
-    """All chunks; the random streams stay, although a DataLoader draws a number even without shuffling."""
+    """All chunks; restores the random streams: a DataLoader draws a number even without shuffling."""
     if isinstance(chunks, list | tuple):
         return [*chunks]
-    with contextlib.nullcontext() if _is_inside() else _turns.alone():
+    with contextlib.nullcontext() if _is_inside() else _random_lock.write():
         before = RandomStreams.now()
         try:
             return [*chunks]
@@ -89,36 +89,36 @@ def _is_inside() -> bool:
 class Isolation:
     """Evaluates functions of one model, each from the same random streams.
 
-    Remembers the streams at its making, whether evaluations draw from them, and that the first one changed no
-    weight. Evaluations that draw nothing run in several threads at a time; one that draws runs alone, since
-    torch has one stream for all threads.
+    Remembers the initial streams, whether evaluations draw random numbers, and that the first one changed no
+    weight. Evaluations without random numbers run in parallel threads. One with random numbers runs alone,
+    since torch has one stream for all threads.
     """
 
     def __init__(self, model: nn.Module, loss_fn: Callable[..., Any] | None = None) -> None:
         self.model = model
         self.modules, self.compared = all_modules(model, loss_fn), False
         self.devices = tuple({p.device for p in model.parameters() if p.device.type == "cuda"})
-        with contextlib.nullcontext() if _is_inside() else _turns.shared():
+        with contextlib.nullcontext() if _is_inside() else _random_lock.read():
             self.seed, self.streams = torch.initial_seed(), RandomStreams.now(self.devices)
         self.draws = any("Dropout" in type(m).__name__ and m.training for m in self.modules)
         with _lock:
             self.lock = _locks.setdefault(model, threading.RLock())
 
     def run(self, work: Callable[[], T], index: int = 0) -> T:
-        """The result of the work, which is done twice the first time that it turns out to draw.
+        """The result of the work; if it draws random numbers for the first time, the work runs twice.
 
         Args:
             work: evaluates the model, and may differentiate what it evaluates.
-            index: each has random streams of its own.
+            index: selects the random streams.
 
         Raises:
-            ValueError: the first time, if the work changes a weight, which is put back.
+            ValueError: the first evaluation changes a weight, which is then restored.
         """
         if _is_inside():
             return work()
         with self.lock, self._surroundings():
             if not self.draws:
-                with _turns.shared():
+                with _random_lock.read():
                     before = RandomStreams.now(self.devices)
                     try:
                         result = work()
@@ -129,7 +129,7 @@ class Isolation:
                         return result
             else:
                 before = None
-            with _turns.alone():
+            with _random_lock.write():
                 return self._run_seeded(work, index, before)
 
     def _copies(self) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
@@ -154,30 +154,30 @@ class Isolation:
         self.compared = True
 
     def _run_seeded(self, work: Callable[[], T], index: int, earlier: "RandomStreams | None") -> T:
-        """Alone; afterwards the streams stand where they stood, or earlier if the work moved them."""
-        kept = RandomStreams.now(self.devices)
+        """Run with seeded streams; restore those before, or `earlier` if the work draws random numbers."""
+        present = RandomStreams.now(self.devices)
         self.streams.restore()
         torch.default_generator.manual_seed((self.seed + index) % 2**63)
         for device in self.devices:  # torch.manual_seed would reseed the other devices for good
             torch.cuda.default_generators[device.index].manual_seed((self.seed + index) % 2**63)
-        begun = RandomStreams.now(self.devices)
+        seeded = RandomStreams.now(self.devices)
         try:
             return work()
         finally:
-            self.draws = self.draws or begun != RandomStreams.now(self.devices)
-            (earlier if earlier and self.draws else kept).restore()
+            self.draws = self.draws or seeded != RandomStreams.now(self.devices)
+            (earlier if earlier and self.draws else present).restore()
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """Neither autocast nor inference mode, no hook on a gradient, and modules that are put back."""
+        """Without autocast, inference mode and hooks on gradients; restores the modules."""
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             for kind in {"cpu", *(p.device.type for p in self.model.parameters())}:
                 stack.enter_context(torch.autocast(kind, enabled=False))
             stack.enter_context(_no_global_hooks)
-            stack.enter_context(_modules_kept(self.modules))
-            stack.enter_context(_parameters_kept(_parameters(self.modules)))
+            stack.enter_context(_restore_modules(self.modules))
+            stack.enter_context(_restore_parameters(_parameters(self.modules)))
             if not self.compared:
                 stack.callback(self._require_same, self._copies())
             _thread.inside = True
@@ -186,18 +186,18 @@ class Isolation:
 
 
 @contextmanager
-def _modules_kept(kept: Sequence[nn.Module]) -> Iterator[None]:
-    """Copies of the buffers and no hooks on gradients inside; each module's attributes are put back."""
-    modules = [(m.__dict__, dict(m.__dict__)) for m in kept]
+def _restore_modules(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Copy the buffers and remove backward hooks inside; restore the attributes of each module."""
+    states = [(m.__dict__, dict(m.__dict__)) for m in modules]
     containers = [
         (c, c.copy())
-        for _, before in modules
+        for _, before in states
         for c in before.values()
         if type(c) in (list, dict, set, OrderedDict)
     ]
     clones: dict[int, Tensor] = {}
     try:
-        for attributes, before in modules:
+        for attributes, before in states:
             buffers: Mapping[str, Tensor | None] = before["_buffers"]
             attributes["_buffers"] = {
                 key: None if b is None else clones.setdefault(id(b), b.detach().clone())
@@ -207,7 +207,7 @@ def _modules_kept(kept: Sequence[nn.Module]) -> Iterator[None]:
             attributes["_backward_hooks"], attributes["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
         yield
     finally:
-        for attributes, before in modules:
+        for attributes, before in states:
             for key in attributes.keys() - before.keys():
                 del attributes[key]
             attributes.update(before)
@@ -217,20 +217,20 @@ def _modules_kept(kept: Sequence[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def _parameters_kept(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """No gradients and no hooks on them inside; tensors, flags, gradients and hooks are put back."""
+def _restore_parameters(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Remove gradients and their hooks inside; restore tensors, flags, gradients and hooks."""
     before = [(p, p.data, p.requires_grad, p.grad) for p in parameters]
     hooks = [h for p in parameters for h in (p._backward_hooks, p._post_accumulate_grad_hooks) if h]
-    callbacks = [dict(held) for held in hooks]
+    callbacks = [dict(registry) for registry in hooks]
     try:
         for p in parameters:
             p.grad = None  # a backward pass within the loss writes here
-        for held in hooks:
-            held.clear()
+        for registry in hooks:
+            registry.clear()
         yield
     finally:
-        for held, kept in zip(hooks, callbacks, strict=True):
-            held.update(kept)
+        for registry, entries in zip(hooks, callbacks, strict=True):
+            registry.update(entries)
         for p, data, trained, gradient in before:
             p.data = data
             if p.requires_grad != trained:
@@ -239,9 +239,9 @@ def _parameters_kept(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
-    """Those of all modules, each once, that have a shape."""
-    found = {id(p): p for m in modules for p in m.parameters(recurse=False)}.values()
-    return [p for p in found if not isinstance(p, nn.parameter.UninitializedParameter)]
+    """The parameters of all modules that have a shape, each once."""
+    parameters = {id(p): p for m in modules for p in m.parameters(recurse=False)}.values()
+    return [p for p in parameters if not isinstance(p, nn.parameter.UninitializedParameter)]
 
 
 def _has_bits(p: nn.Parameter) -> bool:
@@ -255,27 +255,27 @@ def _bits(t: Tensor) -> Tensor:
 
 
 @contextmanager
-def _global_hooks_removed() -> Iterator[None]:
-    """No hook on the gradients of every module of the process."""
+def _without_global_hooks() -> Iterator[None]:
+    """Remove the backward hooks of the process inside; restore them."""
     hooks: list[Any] = [
         hooks_of_every_module._global_backward_pre_hooks,
         hooks_of_every_module._global_backward_hooks,
     ]
-    callbacks = [dict(held) for held in hooks]
+    callbacks = [dict(registry) for registry in hooks]
     try:
-        for held in hooks:
-            held.clear()
+        for registry in hooks:
+            registry.clear()
         yield
     finally:
-        for held, kept in zip(hooks, callbacks, strict=True):
-            held.update(kept)
+        for registry, entries in zip(hooks, callbacks, strict=True):
+            registry.update(entries)
 
 
-_no_global_hooks = SharedContext(_global_hooks_removed)
+_no_global_hooks = SharedContext(_without_global_hooks)
 
 
 def all_modules(model: nn.Module, loss_fn: Callable[..., Any] | None = None) -> list[nn.Module]:
-    """Those of the model, and those to which its modules or the loss refer, as a teacher in a list."""
+    """The modules of the model, and those that its modules or the loss refer to, as a teacher in a list."""
     references: list[Any] = [model, loss_fn, getattr(loss_fn, "__self__", None)]
     if isinstance(loss_fn, functools.partial):
         references += [loss_fn.func, *loss_fn.args, *loss_fn.keywords.values()]
@@ -308,14 +308,14 @@ class RandomStreams:
 
     @classmethod
     def now(cls, devices: tuple[torch.device, ...] = ()) -> Self:
-        """As they stand, on these devices and the CPU."""
+        """The present states, on these devices and the CPU."""
         name, key, *rest = np.random.get_state()
         states = [(None, torch.get_rng_state()), *((d, torch.cuda.get_rng_state(d)) for d in devices)]
-        kept = tuple((device, state.numpy().tobytes()) for device, state in states)
-        return cls(random.getstate(), (name, *rest), np.asarray(key).tobytes(), kept)
+        torch_states = tuple((device, state.numpy().tobytes()) for device, state in states)
+        return cls(random.getstate(), (name, *rest), np.asarray(key).tobytes(), torch_states)
 
     def restore(self) -> None:
-        """Put all of them back."""
+        """Restore all of them."""
         random.setstate(self.python)
         name, *rest = self.numpy
         np.random.set_state((name, np.frombuffer(self.numpy_key, dtype=np.uint32), *rest))
@@ -325,35 +325,35 @@ class RandomStreams:
 
 
 @final
-class _Turns:
-    """Many threads at a time, or one alone."""
+class _ReadWriteLock:
+    """Many readers at a time, or one writer: readers draw no random numbers, the writer does."""
 
     def __init__(self) -> None:
-        self.condition, self.sharers, self.taken = threading.Condition(), 0, False
+        self.condition, self.readers, self.writing = threading.Condition(), 0, False
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
+    def read(self) -> Iterator[None]:
         with self.condition:
-            self.condition.wait_for(lambda: not self.taken)
-            self.sharers += 1
+            self.condition.wait_for(lambda: not self.writing)
+            self.readers += 1
         try:
             yield
         finally:
             with self.condition:
-                self.sharers -= 1
+                self.readers -= 1
                 self.condition.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def write(self) -> Iterator[None]:
         with self.condition:
-            self.condition.wait_for(lambda: not self.taken and not self.sharers)
-            self.taken = True
+            self.condition.wait_for(lambda: not self.writing and not self.readers)
+            self.writing = True
         try:
             yield
         finally:
             with self.condition:
-                self.taken = False
+                self.writing = False
                 self.condition.notify_all()
 
 
-_turns = _Turns()
+_random_lock = _ReadWriteLock()

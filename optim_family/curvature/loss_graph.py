@@ -1,4 +1,4 @@
-"""What the graph of a loss shows: its coarsest number format, kinks, parts without a second derivative."""
+"""Inspect the graph of a loss: coarsest number format, kinks, operations without a second derivative."""
 
 import re
 from collections.abc import Iterator
@@ -38,13 +38,13 @@ _MISSING: Final = (
 @final
 @dataclass(frozen=True)
 class LossGraph:
-    """What the graph of a loss shows of the way in which it was computed.
+    """Properties of the graph of a loss.
 
     Attributes:
         machine_epsilon: of the coarsest number format of any result.
         kinks: operations that are linear on either side of a kink.
         once: functions of the user that are marked `once_differentiable`.
-        reentrant: checkpoints that hide what is inside.
+        reentrant: reentrant checkpoints, which hide their weights from the second derivative.
     """
 
     machine_epsilon: float
@@ -85,7 +85,7 @@ def _nodes(loss: Tensor) -> Iterator[Any]:
 
 @contextmanager
 def explain_missing_derivative() -> Iterator[None]:
-    """Turn torch's lack of a second derivative into one line: which layer, and what to replace it by.
+    """Turn torch's error of a missing second derivative into one line: the layer, and its replacement.
 
     Raises:
         ValueError: an operation inside has no second derivative.

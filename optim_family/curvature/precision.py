@@ -1,4 +1,4 @@
-"""Switches of torch that decide what a number is; thrown for a while, then put back."""
+"""Set torch's switches for precision and determinism inside a context; restore them."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +11,7 @@ from optim_family.curvature.shared_context import SharedContext
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Float32 products are float32 inside, whatever is allowed outside: no TF32, bfloat16 or autocast."""
+    """Compute float32 products in float32 inside: no TF32, bfloat16 or autocast."""
     with _full_precision, ExitStack() as stack:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
@@ -21,7 +21,7 @@ def full_precision() -> Iterator[None]:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """The same convolutions every time, on a GPU too."""
+    """Use deterministic convolutions inside, on a GPU too."""
     with _deterministic:
         yield
 
@@ -51,7 +51,7 @@ def _ieee() -> Iterator[None]:
 
 
 def _older_switches() -> tuple[bool, str] | None:
-    """By torch's older names, which it does not let read where the newer contradict them: then None."""
+    """The values under torch's older names; None if they contradict the newer ones: torch then raises."""
     try:
         return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     except RuntimeError:

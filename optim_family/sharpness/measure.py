@@ -17,7 +17,7 @@ from optim_family.geometry import Geometry
 from optim_family.optimizers.external.inferred_geometry import geometry_of, warn_about
 from optim_family.sharpness.probe import ProbeSet, Reading
 from optim_family.sharpness.self_check import Check, check_once
-from optim_family.space import ParameterSpace, norm, unflatten
+from optim_family.space import ParameterSpace, norm, replace_gradients, unflatten
 
 # Gradients in `.grad` that point along those of the loss and are so much longer have been scaled.
 ALIGNED: Final = 0.3
@@ -57,7 +57,7 @@ def measure(
         mode: keep the gradient's graph between products or rebuild it; chosen by the free memory if None.
         count: n of a pair (x, y), where the lengths do not say it.
         check: whether the operator is the second derivative of the loss, for some ten gradients of the first
-            chunk: `once` for each model and shape, in `full` at every call, or `off`. What it said is in
+            chunk: `once` for each model and shape, in `full` at every call, or `off`. The result is in
             `Reading.check`.
         seed: of the noise that is mixed into the start of the search.
 
@@ -71,8 +71,8 @@ def measure(
         UnreliableReading: the operator is not the second derivative of the loss; a ValueError.
         FloatingPointError: weights, loss or gradient are not finite.
     """
-    panel = ProbeSet(views, rtol=rtol, k=k, seed=seed)
-    space = _trained(model, optimizer)
+    probes = ProbeSet(views, rtol=rtol, k=k, seed=seed)
+    space = _parameter_space(model, optimizer)
     losses = chunk_losses(model, loss_fn, chunks, count)
     with torch.inference_mode(False), torch.enable_grad(), full_precision():
         weights = space.weights()
@@ -82,9 +82,9 @@ def measure(
         verdict = check_once(losses, space.tensors, check)
         seconds = time.perf_counter() - begin
         hessian = Hessian(losses, space.tensors, mode)
-        needed = any(view.preconditioned for view in panel.views)
+        needed = any(view.preconditioned for view in probes.views)
         geometry = _geometry(optimizer, hessian, space, needed)
-        readings = panel(hessian, weights, geometry)
+        readings = probes(hessian, weights, geometry)
     if optimizer is not None and geometry is not None:
         warn_about(optimizer, geometry)
     if not verdict:
@@ -95,49 +95,44 @@ def measure(
     }
 
 
-def _trained(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> ParameterSpace:
+def _parameter_space(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> ParameterSpace:
     """The weights that are measured, in the order in which the optimizer's metric has them."""
     if optimizer is None:
         return ParameterSpace.of(model)
-    held = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    if {id(p) for p in held}.isdisjoint(id(p) for p in model.parameters()):
+    trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    if {id(p) for p in trained}.isdisjoint(id(p) for p in model.parameters()):
         raise ValueError(f"the optimizer trains no parameter of this {type(model).__name__}.")
-    return ParameterSpace({str(index): p for index, p in enumerate(held)})
+    return ParameterSpace({str(index): p for index, p in enumerate(trained)})
 
 
 def _geometry(
     optimizer: torch.optim.Optimizer | None, hessian: Hessian, space: ParameterSpace, needed: bool
 ) -> Geometry | None:
-    """The geometry of the next step, with this loss's gradient lent to weights that have none."""
+    """The geometry of the next step; weights without a gradient get that of this loss meanwhile."""
     if optimizer is None:
         return None
     own = unflatten(hessian.gradient(), space.tensors)
-    held = [p.grad for p in space.tensors]
-    dense = [g.to_dense() if g is not None and g.is_sparse else g for g in held]
+    before = [p.grad for p in space.tensors]
+    dense = [g.to_dense() if g is not None and g.is_sparse else g for g in before]
     problem = _problem_of(dense, own)
     if problem and needed:
         raise ValueError(problem)
-    lent = [g if p is None or problem else p for p, g in zip(dense, own, strict=True)]
-    try:
-        for p, gradient in zip(space.tensors, lent, strict=True):
-            p.grad = gradient
-        geometry = geometry_of(optimizer)
-    finally:
-        for p, gradient_before in zip(space.tensors, held, strict=True):
-            p.grad = gradient_before
-    return geometry
+    gradients = [g if h is None or problem else h for h, g in zip(dense, own, strict=True)]
+    with replace_gradients(space.tensors, gradients):
+        return geometry_of(optimizer)
 
 
-def _problem_of(held: Sequence[Tensor | None], own: Sequence[Tensor]) -> str | None:
+def _problem_of(gradients: Sequence[Tensor | None], own: Sequence[Tensor]) -> str | None:
     """Why the gradients in `.grad` cannot be those of a step."""
-    pairs = [(h.to(g.dtype).flatten(), g.flatten()) for h, g in zip(held, own, strict=True) if h is not None]
+    both = zip(gradients, own, strict=True)
+    pairs = [(h.to(g.dtype).flatten(), g.flatten()) for h, g in both if h is not None]
     if not pairs:
         return None
-    taken, g = (torch.cat(parts).double() for parts in zip(*pairs, strict=True))
-    if not taken.isfinite().all():
+    h, g = (torch.cat(parts).double() for parts in zip(*pairs, strict=True))
+    if not h.isfinite().all():
         return "the gradients in .grad are not finite: call zero_grad() first."
-    length, own_length = float(norm(taken)), float(norm(g))
-    cosine = float(taken @ g) / (length * own_length or 1.0)
+    length, own_length = float(norm(h)), float(norm(g))
+    cosine = float(h @ g) / (length * own_length or 1.0)
     if cosine > ALIGNED and cosine * length > SCALED * own_length:
         return (
             f"the gradients in .grad are {cosine * length / own_length:.0f} times those of this loss, as a "

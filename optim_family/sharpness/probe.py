@@ -35,11 +35,11 @@ class Reading:
         threshold: the stability threshold of the same view, or None where it has none.
         ratio: value / threshold, 1 at the edge of stability; None without a threshold, or where it is zero.
         residual: ‖A v − λ v‖ for the eigenvector found.
-        error: of the value at most, if no eigenvalue near the top has been missed; the reading stops on it.
-        bound: how far above the value λ₁ can lie, whatever the spectrum, but for a risk of 1 in 1,000.
-        products: products with the Hessian that it took.
+        error: bound of |λ₁ − value|, if the search missed no eigenvalue near the top; it ends the search.
+        bound: of λ₁ − value for any spectrum, with a failure probability of 1 in 1,000.
+        products: number of Hessian-vector products.
         seconds: wall time that it took.
-        converged: the bound reached the tolerance within the allowed products.
+        converged: `error` is below rtol times the value, within the allowed products.
         top: the k largest eigenvalues, multiples counted, largest first.
         check: what the check of the loss said, where this reading made one.
     """
@@ -125,7 +125,7 @@ class Probe:
         view: which sharpness.
         k: how many of the largest eigenvalues.
         rtol: relative error at which a reading stops.
-        max_products: Hessian products after which it gives up and says so.
+        max_products: Hessian-vector products after which the search stops without convergence.
         seed: of the noise that is mixed into the start; readings are deterministic.
     """
 
@@ -138,7 +138,7 @@ class Probe:
         max_products: int = 200,
         seed: int = 0,
     ) -> None:
-        self.view = view_by_name(view) if isinstance(view, str) else view
+        self.view = view_by_name(view)
         self.k, self.rtol, self.max_products, self.seed = k, rtol, max_products, seed
         self.count = 0
 
@@ -168,16 +168,16 @@ class Probe:
             )
 
     def _start(self, operator: SymmetricOperator, weights: Tensor) -> tuple[Tensor, float]:
-        """Where to begin, and the norm of its random part as a share of the whole."""
+        """The start vector, and the norm of its random part as a share of the whole."""
         generator = torch.Generator(weights.device).manual_seed(self.seed * 1_000_003 + self.count)
         noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=weights.device)
         gradient = operator.gradient()
-        slope = 0.0 if gradient is None else float(norm(gradient))
-        if not math.isfinite(slope):
+        gradient_norm = 0.0 if gradient is None else float(norm(gradient))
+        if not math.isfinite(gradient_norm):
             raise FloatingPointError("the gradient is not finite: there is no sharpness here.")
-        if gradient is None or not slope:
+        if gradient is None or not gradient_norm:
             return noise, 1.0
-        start = gradient / slope + noise * (NOISE / float(norm(noise)))
+        start = gradient / gradient_norm + noise * (NOISE / float(norm(noise)))
         return start, min(1.0, NOISE / float(norm(start)))
 
     def state_dict(self) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class Probe:
         return {"count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where another probe stood."""
+        """Continue from a saved state."""
         self.count = state["count"]
 
 
@@ -216,6 +216,6 @@ class ProbeSet:
         return {p.view.name: p.state_dict() for p in self.probes.values()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where another panel of the same views stood."""
+        """Continue from the saved state of a probe set of the same views."""
         for probe in self.probes.values():
             probe.load_state_dict(state[probe.view.name])

@@ -1,4 +1,4 @@
-"""Is the operator the second derivative of the loss? Checked on one chunk, for a few gradients.
+"""Check on one chunk, at the cost of a few gradients, that the operator is the second derivative of the loss.
 
 1. Loss and gradient, evaluated twice at the same weights, agree.
 2. A difference of gradients along v, (∇L(w + hv) − ∇L(w − hv)) / 2h, agrees with ∇²L v. v is a product of the
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optim_family.curvature.chunked_loss import ChunkLoss, ModelLoss, isolated
+from optim_family.curvature.chunked_loss import ChunkLoss, ModelLoss, run_isolated
 from optim_family.curvature.double_backward import replace_functions
 from optim_family.curvature.hessian import Hessian, chunk_gradient, require_finite
 from optim_family.curvature.krylov import NotSymmetric
@@ -65,7 +65,7 @@ def check_once(chunks: Sequence[ChunkLoss], params: Sequence[Tensor], check: Che
 
 
 def check_loss(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> str:
-    """`passed`, or why the first chunk does not let differences judge.
+    """`passed`, or the reason why the check has no result on the first chunk.
 
     Args:
         chunks: closures whose sum is the loss.
@@ -94,7 +94,7 @@ def check_loss(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> str:
             "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
         )
     if coarse > torch.finfo(torch.float32).eps:
-        return f"not checked: computed with a spacing of {coarse:.2g}"
+        return f"not checked: computed in a format with machine epsilon {coarse:.2g}"
     along = product if bool(product.any()) else start
     verdict = _compare(first, params, along / float(norm(along)), eps * float(norm(gradient)), float(loss))
     if verdict != PASSED and graph and graph.once:
@@ -202,7 +202,7 @@ def _require_mean(chunk: ModelLoss) -> None:
         return once, chunk.loss_fn(torch.cat([outputs, outputs]), torch.cat([y, y]))
 
     try:
-        losses = isolated(chunk, twice)
+        losses = run_isolated(chunk, twice)
     except (RuntimeError, ValueError, TypeError, IndexError):  # a loss of just these examples
         return
     if losses and float(losses[0]) and abs(float(losses[1] / losses[0]) - 2) < 1e-3:

@@ -127,7 +127,7 @@ class Measurements:
 
     def state_dict(self) -> dict[str, Any]:
         """The state that the next measurements depend on."""
-        return {
+        return {  # former names as keys: stored checkpoints have them
             "panel": self.probes.state_dict(),
             "middle": self.midpoint_probes.state_dict(),
             "trail": self.history.state_dict(),
