@@ -28,7 +28,7 @@ Check = Literal["full", "once", "off"]
 
 # Steps h of a difference, as shares of ‖w‖: from the first, each a quarter of the one before.
 STEPS: Final = {torch.float64: 1e-3, torch.float32: 1e-2}
-QUARTERS: Final = 8
+QUARTERS: Final = 12
 # Two steps that agree so far may judge; a product that differs by so much more, or so much, is refused.
 AGREE, MARGIN = 0.02, 20.0
 DIFFER: Final = {torch.float64: 1e-4, torch.float32: 0.02}
@@ -134,11 +134,13 @@ def _compare(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, rounding: fl
         spread = mismatch = float("inf")
         for _ in range(QUARTERS):
             now = _difference(chunk, params, v * length, h)
-            size = max(float(norm(now)), float(norm(product))) or 1.0
+            noise, size = rounding / h, float(norm(now))
+            if size <= 10 * noise:  # a derivative of zero: what is left is rounding
+                size = max(size, float(norm(product)))
             if before is not None:
-                spread, mismatch = float(norm(now - before)) / size, float(norm(now - product)) / size
-                spread = max(spread, rounding / (h * size))
-                if spread < AGREE or rounding > AGREE * h * size:  # smaller steps only lose digits
+                spread = max(float(norm(now - before)), noise) / (size or 1.0)
+                mismatch = float(norm(now - product)) / (max(size, float(norm(product))) or 1.0)
+                if spread < AGREE or noise > AGREE * size:  # smaller steps only lose digits
                     break
             before, h = now, h / 4
     kinks = hessian.graph.kinks if hessian.graph else ()

@@ -444,6 +444,19 @@ def test_a_network_in_a_list_or_in_the_loss_stays_as_it_is() -> None:
     assert model.seen == []
 
 
+def test_curvature_on_a_scale_far_below_the_first_step_passes_the_check() -> None:
+    model = nn.Linear(2, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1e-9, 1.0]]))
+
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        return (out**2 + 1e-14).sqrt().mean()  # 1e7 within 1e-7 of zero
+
+    chunks = [(torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.zeros(1))]
+    reading = measure(model, loss, chunks, views=("raw",), check="full")["raw"]
+    assert reading.value == pytest.approx(1e7, rel=1e-3) and reading.check == "passed"
+
+
 def test_a_loss_next_to_the_rounding_of_its_dtype_is_not_checked_rather_than_blamed() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3, bias=False))
