@@ -42,7 +42,7 @@ def small(**settings):
     config = GPT2Config(
         **{"vocab_size": 18, "pad_token_id": 17, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 2},
         **{"num_labels": 10, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0},
-        **{"use_cache": False, "attn_implementation": "eager", "tie_word_embeddings": False},
+        **{"use_cache": False, "tie_word_embeddings": False},
         **{"bos_token_id": None, "eos_token_id": None},
         **settings,
     )

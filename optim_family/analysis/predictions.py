@@ -15,14 +15,14 @@ reduction", NeurIPS 2022.
 import math
 
 
-def oscillation_variance(shrink: float, q: float = 0.0) -> float:
-    """a² = 2ηλ / (4 + q), on the unit sphere; `shrink` is ηλ, and q = 0 gives the largest a²."""
-    return 2 * shrink / (4 + q)
+def oscillation_variance(eta_lambda: float, q: float = 0.0) -> float:
+    """a² = 2ηλ / (4 + q), on the unit sphere; `eta_lambda` is ηλ, and q = 0 gives the largest a²."""
+    return 2 * eta_lambda / (4 + q)
 
 
-def mean_excess_loss(sharpness: float, shrink: float, q: float = 0.0) -> float:
-    """S ηλ / (4 + q), in units of the loss; `shrink` is ηλ, and q = 0 gives the largest value."""
-    return sharpness * shrink / (4 + q)
+def mean_excess_loss(sharpness: float, eta_lambda: float, q: float = 0.0) -> float:
+    """S ηλ / (4 + q), in units of the loss; `eta_lambda` is ηλ, and q = 0 gives the largest value."""
+    return sharpness * eta_lambda / (4 + q)
 
 
 def log_sharpness_slope(q: float) -> float:
@@ -30,17 +30,17 @@ def log_sharpness_slope(q: float) -> float:
     return -2 * q / (4 + q)
 
 
-def sharpness_floor(sharpness: float, tau: float) -> float:
+def steepest_drift(sharpness: float, tau: float) -> float:
     """The lowest S that a drift over a time τ can reach: S e^{−2τ}, in units of the loss."""
     return sharpness * math.exp(-2 * tau)
 
 
-def modulation_period(shrink: float) -> float:
+def modulation_period(eta_lambda: float) -> float:
     """π / √(2ηλ), in steps.
 
     Raises:
         ValueError: there is no weight decay.
     """
-    if not shrink > 0:
-        raise ValueError(f"without weight decay there is no modulation; got ηλ = {shrink}.")
-    return math.pi / math.sqrt(2 * shrink)
+    if not eta_lambda > 0:
+        raise ValueError(f"without weight decay there is no modulation; got ηλ = {eta_lambda}.")
+    return math.pi / math.sqrt(2 * eta_lambda)

@@ -21,15 +21,15 @@ class RecorderCallback(Callback):
 
     Args:
         loss_fn: the mean loss of one chunk, from (model(x), y).
-        chunks: pairs (x, y).
-        **options: those of `Recorder`: every, out, views, rtol.
+        chunks: pairs (x, y), or triples (x, y, n) with n examples.
+        **options: those of `Recorder`: every, out, views, rtol, count.
 
     Raises:
         ValueError: when the fit begins, if the module has more than one optimizer.
     """
 
     def __init__(
-        self, loss_fn: Callable[[Any, Any], Tensor], chunks: Iterable[tuple[Any, Any]], **options: Any
+        self, loss_fn: Callable[[Any, Any], Tensor], chunks: Iterable[tuple[Any, ...]], **options: Any
     ) -> None:
         self.loss_fn, self.chunks, self.options, self.steps = loss_fn, list(chunks), options, 0
         self.recorder: Recorder | None = None

@@ -2,7 +2,8 @@
 
 Trainer(model, …, callbacks=[RecorderCallback(batches, every=50)]).train()
 
-Load the model with `attn_implementation="eager"`: fused attention has no second derivatives.
+A measurement replaces torch's fused attention by its plain kernel. Attention of other packages, such as
+`flash_attention_2`, has no second derivatives: load such a model with `attn_implementation="sdpa"`.
 
 Source: the events of transformers.TrainerCallback.
 """
@@ -22,7 +23,7 @@ class RecorderCallback(TrainerCallback):
 
     Args:
         batches: inputs of the model, {"input_ids": …, "labels": …, …}; the loss is the model's own.
-        **options: those of `Recorder`: every, out, views, rtol.
+        **options: those of `Recorder`: every, out, views, rtol, count.
 
     Raises:
         KeyError: a batch has no labels.

@@ -12,7 +12,7 @@ from optim_family.figures import style
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.record_log import finite
 from optim_family.runs.run import read_run
-from optim_family.theory.demos import SUBJECTS, Demo, network
+from optim_family.theory.demos import DEMOS, Demo, network
 from optim_family.training.record import library_versions
 
 
@@ -23,11 +23,11 @@ def run_demo(name: str | None, output: Output) -> Demo:
         UsageError: there is no such demo.
     """
     if name is None:
-        raise UsageError(f"name a demo, one of {', '.join(SUBJECTS)}, or a run with --run")
-    if name not in SUBJECTS:
-        raise UsageError(unknown("demo", name, SUBJECTS))
+        raise UsageError(f"name a demo, one of {', '.join(DEMOS)}, or a run with --run")
+    if name not in DEMOS:
+        raise UsageError(unknown("demo", name, DEMOS))
     output.say(f"{name}: gradient descent and the flow …")
-    return SUBJECTS[name]()
+    return DEMOS[name]()
 
 
 def compare_run(name: str | None, path: Path, checkpoints: int, removed: int, output: Output) -> Demo:

@@ -22,31 +22,33 @@ from optim_family.optimizers.base import OptimizerBase
 MOMENTUM_DECAY_STEPS = 20_000  # at most, until the momentum of the warm-up has decayed
 WEIGHT_SCALE = 1e-12  # so small that gradients do not change a sum or a maximum of squares either
 SETTLE_STEPS = 60  # until one oscillation dominates
-OSCILLATION_STEPS = 300  # in which 0.5 % too much or too little curvature shows
+OFFSET: Final = 0.005  # of the curvature from the threshold, on either side
+OSCILLATION_STEPS = 300  # in which an offset from the threshold shows
 BEAT_WINDOW = 30  # steps whose maximum is the amplitude: strong momentum beats below the threshold
 NO_METRIC: Final = "no metric declared"
 
 
 def check_threshold_is_sharp(optimizer: type[OptimizerBase]) -> str:
-    """With P frozen, an oscillation decays at curvature 0.5 % below the threshold and grows 0.5 % above.
+    """With P frozen, an oscillation decays at curvature 0.5 % (`OFFSET`) below the threshold and grows above.
 
     Measured relative to a weight without gradient, which weight decay shrinks too. The loss is ½ wᵀHw with
     H = P^{1/2} U diag(h, h/10, …, 0) Uᵀ P^{1/2}, so that λ₁(P^{-1/2} H P^{-1/2}) = h.
     """
-    lowest, highest = math.inf, 0.0
+    lowest, highest, (below, above) = math.inf, 0.0, (1 - OFFSET, 1 + OFFSET)
     for values in with_metric(optimizer, with_decay(optimizer)):
         declared = OptimizerHarness.build(optimizer, values).geometry().threshold
         frozen = _frozen(optimizer, values)
-        growth = {factor: _growth(frozen, factor) for factor in (0.995, 1.005)}
-        assert growth[0.995] < 1 < growth[1.005], (
+        growth = {factor: _growth(frozen, factor) for factor in (below, above)}
+        assert growth[below] < 1 < growth[above], (
             f"{optimizer.__name__} declares the threshold {declared:.6g} with {values}; in up to "
             f"{OSCILLATION_STEPS} real steps an oscillation changed by the factor "
-            f"{growth[0.995]:.3g} at 0.995 times that curvature (should be below 1) and {growth[1.005]:.3g} "
-            "at 1.005 times (above 1). Likely causes: momentum or the factor (1 − ηλ) missing in the "
-            "threshold, or a metric that is not the P of the step (perhaps without its square root)."
+            f"{growth[below]:.3g} at {below:g} times that curvature (should be below 1) and "
+            f"{growth[above]:.3g} at {above:g} times (above 1). Likely causes: momentum or the factor "
+            "(1 − ηλ) missing in the threshold, or a metric that is not the P of the step "
+            "(perhaps without its square root)."
         )
-        highest, lowest = max(highest, growth[0.995]), min(lowest, growth[1.005])
-    return f"× {highest:.3g} at 0.995, × {lowest:.3g} at 1.005" if highest else NO_METRIC
+        highest, lowest = max(highest, growth[below]), min(lowest, growth[above])
+    return f"× {highest:.3g} at {below:g}, × {lowest:.3g} at {above:g}" if highest else NO_METRIC
 
 
 def _frozen(optimizer: type[OptimizerBase], values: dict[str, Any]) -> OptimizerHarness:

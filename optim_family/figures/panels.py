@@ -25,7 +25,7 @@ from optim_family.figures.curves import (
     plot_curve,
     plot_reading,
 )
-from optim_family.figures.overlays import drift, mean_loss, threshold_is_two_over_effective_lr
+from optim_family.figures.overlays import mean_loss, steepest_drift, threshold_is_two_over_effective_lr
 from optim_family.runs.run import views
 from optim_family.sharpness.views import (
     KINDS,
@@ -80,7 +80,7 @@ def draw_sharpness(
     fields = ("value", "threshold") if "edge" in overlays else ("value",)
     for ax, group in zip(axes, groups, strict=True):
         for curve in _themselves(group) if "edge" in overlays else ():
-            plot_curve(ax, curve, "threshold", **style.LIMIT)
+            plot_curve(ax, curve, "threshold", **style.RUN_THRESHOLD)
         for curve in group:
             plot_reading(ax, curve, "value")
         log_axis(ax, [c.points(field)[1] for c in group for field in fields], skip_first=True)
@@ -130,9 +130,9 @@ def _reading_legend(ax: Axes, group: Sequence[Curve], overlays: Collection[str],
     colour = {"color": group[0].color} if single_run and group else {}
     if "edge" in overlays and any(curve.has("threshold") for curve in themselves):
         same = all(threshold_is_two_over_effective_lr(curve.run, curve.view) for curve in themselves)
-        entries["threshold 2/ℓ" if same else "threshold"] = style.LIMIT | colour
+        entries["threshold 2/ℓ" if same else "threshold"] = style.RUN_THRESHOLD | colour
     spherical = [curve for curve in themselves if curve.view == "spherical" and "drift" in overlays]
-    falls = [(curve, drift(curve.run)) for curve in spherical]
+    falls = [(curve, steepest_drift(curve.run)) for curve in spherical]
     for name, line in _predict(ax, falls, style.DRIFT, "steepest drift from the edge, $e^{-2τ}$").items():
         entries[name] = line | colour
     if any((curve.points("converged")[1] == 0).any() for curve in group):

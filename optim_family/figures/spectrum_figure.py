@@ -110,7 +110,9 @@ def mark_top_eigenvalue(ax: Axes, record: Record) -> None:
     reading: Record = record["reading"]
     ax.axvline(reading["value"], label=f"λ₁ {reading['value']:.4g}", **style.TOP_EIGENVALUE)
     if reading["threshold"] is not None:
-        ax.axvline(reading["threshold"], label=f"threshold {reading['threshold']:.4g}", **style.THRESHOLD)
+        ax.axvline(
+            reading["threshold"], label=f"threshold {reading['threshold']:.4g}", **style.SPECTRUM_THRESHOLD
+        )
 
 
 def _sheet(title: str, subtitle: str, view: str, body: float) -> Figure:

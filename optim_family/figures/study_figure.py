@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from optim_family.analysis.study_table import own_view
 from optim_family.figures.curves import Curve, log_axis, mark_divergence, mark_fit, plot_curve, step_axis
-from optim_family.figures.style import LIMIT, WIDTH, applied, escape_mathtext
+from optim_family.figures.style import RUN_THRESHOLD, WIDTH, applied, escape_mathtext
 from optim_family.runs.run import Run, last_step, series
 
 # Inches, fixed for the same reasons as in `run_figure`.
@@ -130,7 +130,7 @@ def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
     own_curves = [replace(curve, view=own_view(curve.run)) for curve in curves]
     own_curves = [curve for curve in own_curves if curve.view]
     for curve in own_curves:
-        plot_curve(ax, curve, "threshold", **LIMIT | {"linewidth": 1.0})
+        plot_curve(ax, curve, "threshold", **RUN_THRESHOLD | {"linewidth": 1.0})
         plot_curve(ax, curve, "value", **_marks(own_curves))
     lists = [c.points(field)[1] for c in own_curves for field in ("value", "threshold")]
     log_axis(ax, lists, skip_first=True)

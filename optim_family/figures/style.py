@@ -33,7 +33,7 @@ BAND: dict[str, Any] = {"color": GREY, "alpha": 0.08, "linewidth": 0, "zorder": 
 TRAIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (4, 2)), "marker": ""}
 TEST: dict[str, Any] = {"linewidth": 1.7}
 PEAK: dict[str, Any] = {"linewidth": 0.7, "linestyle": "-", "alpha": 0.45, "marker": ""}
-LIMIT: dict[str, Any] = {"linewidth": 1.3, "linestyle": ":", "marker": ""}
+RUN_THRESHOLD: dict[str, Any] = {"linewidth": 1.3, "linestyle": ":", "marker": ""}
 # Predictions: gradient descent's steepest drift, and the mean loss of its oscillation.
 DRIFT: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (8, 3)), "marker": ""}
 MEAN: dict[str, Any] = {"linewidth": 1.3, "linestyle": (0, (1, 1.2)), "marker": ""}
@@ -42,7 +42,7 @@ MEAN: dict[str, Any] = {"linewidth": 1.3, "linestyle": (0, (1, 1.2)), "marker": 
 BODY, MEAN_COLOUR = COLOURS[0], COLOURS[2]
 BATCH_MEAN: dict[str, Any] = {"color": MEAN_COLOUR, "linewidth": 1.6, "linestyle": (0, (5, 1.5))}
 TOP_EIGENVALUE: dict[str, Any] = {"color": COLOURS[1], "linewidth": 1.4, "linestyle": "-"}
-THRESHOLD: dict[str, Any] = {"color": "black", "linewidth": 1.4, "linestyle": ":"}
+SPECTRUM_THRESHOLD: dict[str, Any] = {"color": "black", "linewidth": 1.4, "linestyle": ":"}
 ONE_EIGENVALUE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (1, 3))}
 
 # Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.

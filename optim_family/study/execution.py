@@ -81,6 +81,9 @@ def run_study(
 ) -> list[JobResult]:
     """Execute the unfinished runs of a study, and wait for those that other processes have locked.
 
+    Each call tries a run that fails once. A run that was stopped from outside (exit code 75) has not failed:
+    a cluster starts it again, up to `clusters.RESTARTS` times within a call.
+
     Args:
         jobs: all runs of the study.
         launcher: executes them.

@@ -1,4 +1,4 @@
-"""The subjects of `optim-family flow`: a figure, a table, and the numbers behind both."""
+"""The demos of `optim-family flow`: each a figure, a table, and the numbers behind both."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -59,7 +59,7 @@ def sphere() -> Demo:
         ("S at the end", scene.flow.sharpness[-1], scene.sharpness[-1]),
         ("ℓS at the end", 2.0, scene.trajectory.effective_lr[-2] * scene.sharpness[-1]),
     ]
-    settings = {"lr": scene.trajectory.lr, "shrink": scene.trajectory.eta_lambda, **asdict(scene.toy)}
+    settings = {"lr": scene.trajectory.lr, "eta_lambda": scene.trajectory.eta_lambda, **asdict(scene.toy)}
     return replace(_demo("sphere", figure(scene), settings, findings), film=film(scene))
 
 
@@ -71,7 +71,7 @@ def toy(name: str) -> Demo:
         *((f"{symbol} at the end", predicted[key][-1], measured[key][-1]) for key, symbol in SYMBOLS.items()),
         ("modulation period, steps", modulation_period(setting.eta_lambda), comparison.period),
     ]
-    settings = {"lr": setting.lr, "shrink": setting.eta_lambda, "end": setting.end}
+    settings = {"lr": setting.lr, "eta_lambda": setting.eta_lambda, "end": setting.end}
     return _demo(name, toy_figure(comparison, TITLES[name]), settings, findings, series=_series(comparison))
 
 
@@ -84,7 +84,7 @@ def convergence() -> Demo:
         for (points, order), column in zip(ORDERS.items(), pairs.T, strict=True)
     ]
     series = {name: dict(zip(ORDERS, pairs.T.tolist(), strict=True)) for name, pairs in lengths.items()}
-    settings = {"shrinks": list(ETA_LAMBDAS), "end": END}
+    settings = {"eta_lambdas": list(ETA_LAMBDAS), "end": END}
     return _demo("convergence", convergence_figure(ETA_LAMBDAS, lengths), settings, findings, series=series)
 
 
@@ -104,7 +104,7 @@ def network(run: Run, drift: RunDrift) -> Demo:
     return Demo("network", network_figure(drift, title), headers, rows, record)
 
 
-SUBJECTS: Final[dict[str, Callable[[], Demo]]] = {
+DEMOS: Final[dict[str, Callable[[], Demo]]] = {
     "sphere": sphere,
     **{name: partial(toy, name) for name in SETTINGS},
     "convergence": convergence,

@@ -141,7 +141,7 @@ class MinimizerManifold:
     def _flow_point(self, point: Tensor, gradient: Tensor, values: Tensor, vectors: Tensor) -> FlowPoint:
         self._check(gradient, values)
         top, kernel = vectors[:, -1], vectors[:, : -self.codimension]
-        tangent = kernel @ (kernel.T @ (third_derivative(self.loss, point, top) / values[-1]))
+        tangent = kernel @ (kernel.T @ (third_derivative_at(self.loss, point, top) / values[-1]))
         if self.spherical:  # λ₁ changes along the radius too, as 1/ρ²
             tangent = tangent - (point @ tangent) * point
         return FlowPoint(point, float(values[-1]), top, tangent, float(tangent @ tangent))
@@ -231,7 +231,7 @@ def derivatives(loss: Loss, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return gradient.detach(), *torch.linalg.eigh((hessian + hessian.T) / 2)
 
 
-def third_derivative(loss: Loss, point: Tensor, v: Tensor) -> Tensor:
+def third_derivative_at(loss: Loss, point: Tensor, v: Tensor) -> Tensor:
     """∇(vᵀ ∇²L(w) v) at a point, for a fixed v: [d], [d] → [d]."""
     w = point.detach().clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(w), w, create_graph=True)

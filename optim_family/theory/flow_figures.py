@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
-from optim_family.analysis.predictions import mean_excess_loss, modulation_period, sharpness_floor
+from optim_family.analysis.predictions import mean_excess_loss, modulation_period, steepest_drift
 from optim_family.figures.curves import plain_ticks
 from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, applied
 from optim_family.theory.flow_comparison import ORDERS, Comparison, exponent
@@ -20,8 +20,8 @@ from optim_family.theory.run_drift import CUTS, RunDrift
 MEASURED: Final[dict[str, Any]] = {"color": COLOURS[0], "linestyle": "", "marker": "o", "markersize": 3.5}
 PREDICTED: Final[dict[str, Any]] = {"color": COLOURS[1], "linestyle": "", "marker": "s", "mfc": "none"}
 CUT: Final[dict[str, Any]] = {"color": COLOURS[2], "linestyle": "", "marker": "D", "markersize": 4}
-FLOOR: Final[dict[str, Any]] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (5, 2))}
-EXPECTED: Final[dict[str, Any]] = {"color": "black", "linewidth": 1.2}
+BOUND: Final[dict[str, Any]] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (5, 2))}
+PREDICTED_CURVE: Final[dict[str, Any]] = {"color": "black", "linewidth": 1.2}
 # Heading, and formula of the prediction.
 PANELS: Final = {
     "sharpness": ("Spherical sharpness S", "flow"),
@@ -39,7 +39,7 @@ def toy_figure(comparison: Comparison, title: str) -> Figure:
             measured, predicted = comparison.measured[name], comparison.predicted[name]
             ax.set_title(heading, loc="left")
             ax.plot(flow.tau, measured, label="gradient descent", **MEASURED)
-            ax.plot(flow.tau, predicted, label=formula, **EXPECTED)
+            ax.plot(flow.tau, predicted, label=formula, **PREDICTED_CURVE)
             both = torch.cat([predicted, measured])
             low, high = float(both.min()), float(both.max())
             # Wide limits, so that agreement to one per cent looks like it.
@@ -71,7 +71,9 @@ def _draw_modulation(ax: Axes, comparison: Comparison) -> None:
     )  # the step after a² rises through its prediction
     label = f"every π / √(2ηλ) = {period:.1f} steps; measured {comparison.period:.1f}"
     for count in range(int((len(steps) - first) / period) + 1):
-        ax.axvline(first + count * period, label=label if not count else None, **EXPECTED, linestyle=":")
+        ax.axvline(
+            first + count * period, label=label if not count else None, **PREDICTED_CURVE, linestyle=":"
+        )
     ax.set_ylim(top=ax.get_ylim()[1] * 1.5)  # room for the legend
     ax.set_xlabel("step")
     ax.legend(loc="upper right")
@@ -89,11 +91,11 @@ def network_figure(drift: RunDrift, title: str) -> Figure:
 
 def _draw_sharpness(ax: Axes, drift: RunDrift) -> None:
     tau = drift.eta_lambda * drift.steps
-    floor = [sharpness_floor(float(drift.sharpness[0]), float(t - tau[0])) for t in tau]
+    steepest = [steepest_drift(float(drift.sharpness[0]), float(t - tau[0])) for t in tau]
     ax.set_title("Spherical sharpness", loc="left")
     ax.plot(tau, drift.sharpness, color=COLOURS[0], linewidth=1.0, label="S at midpoints")
     ax.plot(tau, drift.threshold, color=COLOURS[1], linestyle=":", linewidth=1.6, label="threshold 2/ℓ")
-    ax.plot(tau, floor, label="steepest drift, $e^{-2τ}$", **FLOOR)
+    ax.plot(tau, steepest, label="steepest drift, $e^{-2τ}$", **BOUND)
     limits = float(drift.sharpness.min()) / 1.5, float(drift.sharpness.max()) * 1.2
     ax.set(yscale="log", ylim=limits, xlabel="τ = ηλt")
     plain_ticks(ax, 1.0)
@@ -108,7 +110,7 @@ def _draw_slopes(ax: Axes, drift: RunDrift) -> None:
     ax.plot(columns["tau"], columns["slope_predicted"], label=label, **PREDICTED)
     label = f"the same, |curvature| below {CUTS[-1]:g} λ₁"
     ax.plot(columns["tau"], columns["slope_smallest_cut"], label=label, **CUT)
-    ax.axhline(-2, label="steepest drift", **FLOOR)
+    ax.axhline(-2, label="steepest drift", **BOUND)
     ax.set(ylim=(-2.3, 0.3), xlabel="τ = ηλt")
 
 
@@ -120,7 +122,7 @@ def _draw_mean_loss(ax: Axes, drift: RunDrift) -> None:
     label = "S ηλ (2 + s) / 8, s the measured slope"
     ax.plot(columns["tau"], columns["loss_from_slope"], color="black", label=label)
     largest = [mean_excess_loss(sharpness, drift.eta_lambda) for sharpness in columns["sharpness"]]
-    ax.plot(columns["tau"], largest, label="S ηλ / 4", **FLOOR)
+    ax.plot(columns["tau"], largest, label="S ηλ / 4", **BOUND)
     ax.set(yscale="log", xlabel="τ = ηλt")
 
 

@@ -20,7 +20,7 @@ Paths = dict[str, Trajectory]
 
 EXPECTED: Final[dict[str, Any]] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (4, 2)), "zorder": 1.5}
 # Errors below this are drawn at it: a logarithmic axis has no zero.
-FLOOR: Final = 1e-17
+SMALLEST_DRAWN: Final = 1e-17
 CONTROL: Final = ", another path"
 
 
@@ -86,7 +86,12 @@ def error_case(tolerance: float, title: str, *, control: float = 0.0) -> tuple[C
         last = max(map(len, errors.values()))
         for index, (quantity, series) in enumerate(errors.items()):
             steps = range(last - len(series), last)
-            ax.plot(steps, series.abs().clamp_min(FLOOR), label=quantity, **dots(index) | {"markersize": 2})
+            ax.plot(
+                steps,
+                series.abs().clamp_min(SMALLEST_DRAWN),
+                label=quantity,
+                **dots(index) | {"markersize": 2},
+            )
         ax.axhline(tolerance, label=f"tolerance {tolerance:g}", **EXPECTED)
         ax.set(xlabel="step", ylabel=title, yscale="log")
 

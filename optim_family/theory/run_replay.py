@@ -21,7 +21,7 @@ from optim_family.curvature.lanczos import top_eigenpairs
 from optim_family.curvature.precision import deterministic, full_precision
 from optim_family.curvature.spectral_density import spectral_measure
 from optim_family.errors import UsageError
-from optim_family.figures.overlays import edge
+from optim_family.figures.overlays import first_index_at_edge
 from optim_family.runs.run import Run, column, series
 from optim_family.sharpness.midpoint import midpoint, moved_to
 from optim_family.sharpness.probe import Probe, Reading
@@ -85,7 +85,7 @@ def follow(
 
 def _schedule(run: Run, eta_lambda: float, checkpoints: int) -> tuple[range, set[int]]:
     """The steps at which S is measured, and those with ∇ log λ₁, from the edge of stability on."""
-    if (index := edge(run)) is None:
+    if (index := first_index_at_edge(run)) is None:
         raise UsageError(
             f"{run.path} never reaches its edge of stability with 100 % training accuracy, where the flow "
             "begins; make the run longer"

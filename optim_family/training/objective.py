@@ -8,9 +8,9 @@ several whole ghost batches.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import final
+from typing import Final, final
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from optim_family.errors import UsageError
 from optim_family.space import ParameterSpace
 from optim_family.training.evaluation import Batch, Evaluation, LossFunction, evaluate
 from optim_family.training.process_group import ProcessGroup, SingleProcess
-from optim_family.training.spec import Hvp, MemoryFormat
+from optim_family.training.spec import Hvp, Loss, MemoryFormat
 
 SAMPLE = 32  # examples of `sample_loss`
 KEPT_BYTES = 2**26  # normalised training images are kept in memory up to this size, else made when needed
@@ -60,7 +60,7 @@ class Objective:
         model: nn.Module,
         data: Dataset,
         *,
-        loss: str = "mse",
+        loss: Loss = "mse",
         ghost_batch: int | None = None,
         batch_size: int | None = None,
         seed: int = 0,
@@ -69,8 +69,7 @@ class Objective:
         memory_format: MemoryFormat | None = None,
     ) -> None:
         self.model, self.data, self.space = model.train(), data, ParameterSpace.of(model)
-        mse: LossFunction = partial(half_squared_error, classes=data.classes)
-        self.loss_fn = mse if loss == "mse" else functional.cross_entropy
+        self.loss_fn: LossFunction = partial(LOSSES[loss], classes=data.classes)
         self.size, self.batch_size, self.seed = len(data.y_train), batch_size, seed
         if batch_size and batch_size > self.size:
             raise UsageError(
@@ -214,6 +213,18 @@ def half_squared_error(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:
     """½‖f − y‖² with one-hot y, the mean over the examples: [n, classes], [n] → scalar."""
     targets = functional.one_hot(labels, classes).to(outputs.dtype)
     return 0.5 * (outputs - targets).square().sum(1).mean()
+
+
+def cross_entropy(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """−log of the probability of the label, the mean over the examples: [n, classes], [n] → scalar."""
+    return functional.cross_entropy(outputs, labels)
+
+
+# Each name of `spec.Loss`, and its function of outputs, labels and the number of classes.
+LOSSES: Final[Mapping[Loss, Callable[..., Tensor]]] = {
+    "mse": half_squared_error,
+    "cross-entropy": cross_entropy,
+}
 
 
 def _ghost_batch(size: int, batch_size: int | None, requested: int | None) -> int:

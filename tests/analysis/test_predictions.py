@@ -29,7 +29,7 @@ def test_decay_and_oscillation_balance(q):
 
 def test_no_slope_is_steeper_than_the_floor():
     steepest = predictions.log_sharpness_slope(1e12)
-    assert math.log(predictions.sharpness_floor(1.0, 1e-3)) / 1e-3 == pytest.approx(steepest, rel=1e-9)
+    assert math.log(predictions.steepest_drift(1.0, 1e-3)) / 1e-3 == pytest.approx(steepest, rel=1e-9)
 
 
 def test_the_modulation_is_that_of_the_averaged_motion():

@@ -45,6 +45,38 @@ def test_lightning_notes_an_exception_and_refuses_two_optimizers(lightning, tmp_
         callback.on_train_start(trainer, model)
 
 
+def test_fused_attention_of_transformers_is_measured_as_the_plain_one(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    from optim_family.callbacks.transformers import RecorderCallback
+
+    tokens = torch.randint(0, 17, (9, 6), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": tokens, "labels": torch.arange(9) % 3}
+    readings = []
+    for attention in ("sdpa", "eager"):
+        torch.manual_seed(0)
+        config = transformers.GPT2Config(
+            **{
+                "vocab_size": 18,
+                "pad_token_id": 17,
+                "n_positions": 6,
+                "n_embd": 8,
+                "n_layer": 1,
+                "n_head": 2,
+            },
+            **{"num_labels": 3, "use_cache": False, "attn_implementation": attention},
+        )
+        model = transformers.GPT2ForSequenceClassification(config)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        callback = RecorderCallback([batch], out=tmp_path / attention)
+        callback.on_train_begin(None, None, None, model=model, optimizer=optimizer)
+        callback.on_train_end(None, None, None)
+        assert model.config._attn_implementation == attention
+        (record,) = read_run(tmp_path / attention).records
+        readings.append(record["views"]["raw"])
+    assert readings[0]["check"] == "passed"
+    assert readings[0]["value"] == pytest.approx(readings[1]["value"], rel=1e-3)
+
+
 class Labelled(nn.Module):
     """Answers as a model of transformers does."""
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from optim_family import cli, errors, registry
-from optim_family.cli import diagnostics
-from optim_family.cli.diagnostics import Diagnosis
+from optim_family.cli import doctor
+from optim_family.cli.doctor import Diagnosis
 from optim_family.networks import cards
 from tests.helpers import ROOT
 from tests.helpers.cli_runner import optim_family
@@ -134,7 +134,7 @@ def test_an_error_is_one_line_and_an_exit_code_and_a_traceback_only_for_debug(
     def fail():
         raise error
 
-    monkeypatch.setattr(diagnostics, "diagnose", fail)
+    monkeypatch.setattr(doctor, "diagnose", fail)
     answer = run("doctor")
     assert (answer.code, answer.out, answer.err) == (code, "", line)
     answer = run("doctor", "--debug")
@@ -147,7 +147,7 @@ def test_ctrl_c_is_130(run, monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(diagnostics, "diagnose", interrupt)
+    monkeypatch.setattr(doctor, "diagnose", interrupt)
     answer = run("doctor")
     assert (answer.code, answer.err.strip()) == (130, "optim-family: interrupted")
 
@@ -260,7 +260,7 @@ def test_data_show_counts_what_is_there(run):
 
 @pytest.mark.parametrize(("state", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
 def test_doctor_exits_1_if_something_is_broken(run, monkeypatch, state, code):
-    monkeypatch.setattr(diagnostics, "diagnose", lambda: iter([Diagnosis("torch", state, "text", "hint")]))
+    monkeypatch.setattr(doctor, "diagnose", lambda: iter([Diagnosis("torch", state, "text", "hint")]))
     answer = run("doctor")
     assert answer.code == code
     assert re.fullmatch(rf"{state} +torch +text \(hint\)\n", answer.out)

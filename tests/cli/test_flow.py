@@ -22,7 +22,7 @@ def answer(monkeypatch):
 
     record = {"findings": [{"quantity": "S", "predicted": 1.0, "measured": float("nan")}]}
     demo = Demo("sphere", Figure(), ["quantity", "predicted"], [["S", "1"]], record, film=b"GIF89a")
-    monkeypatch.setitem(flow_work.SUBJECTS, "sphere", lambda: demo)
+    monkeypatch.setitem(flow_work.DEMOS, "sphere", lambda: demo)
 
 
 def test_it_writes_figure_film_and_numbers_and_says_where(flow, answer, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from optim_family.figures.curves import Curve
-from optim_family.figures.overlays import drift, mean_loss
+from optim_family.figures.overlays import mean_loss, steepest_drift
 from optim_family.figures.panels import (
     _of_view,
     draw_accuracy,
@@ -122,7 +122,7 @@ def test_predictions_are_drawn_from_the_edge_on_and_leave_the_axis_as_it_is():
         draw_sharpness([ax], sharpness_groups(curves(run)), curves(run), overlays)
         drawn.append((ax.get_ylim(), len(ax.lines)))
     assert drawn[1] == (drawn[0][0], drawn[0][1] + 1)
-    assert [tuple(point) for point in ax.lines[-1].get_xydata()] == list(map(tuple, drift(run).T))
+    assert [tuple(point) for point in ax.lines[-1].get_xydata()] == list(map(tuple, steepest_drift(run).T))
 
 
 def test_without_the_edge_there_is_no_threshold(ax):

@@ -1,10 +1,13 @@
 import io
 import json
+import statistics
 
 import pytest
 
 from optim_family.errors import UsageError
+from optim_family.runs.run import column, read_run, views
 from optim_family.study import cost
+from optim_family.training.loop import train
 from optim_family.training.spec import RunSpec
 
 SPEC = RunSpec(
@@ -79,6 +82,15 @@ def test_a_part_of_the_data_that_batches_divide(changes, images, part):
 def test_time_and_memory_are_measured():
     measured = cost.measure(SPEC)
     assert measured.seconds > 0 and measured.bytes > 2**20
+
+
+def test_a_reading_takes_about_as_many_products_as_estimated(tmp_path):
+    products = []
+    for spec in (SPEC, changed(optimizer="rmsprop", hyper=RMSPROP)):
+        train(spec, tmp_path / spec.optimizer)
+        run = read_run(tmp_path / spec.optimizer)
+        products += [number for view in views(run) for number in column(run, f"{view}.products")]
+    assert statistics.mean(products) == pytest.approx(cost.PRODUCTS, rel=1 / 3)
 
 
 def asked(spec, monkeypatch, capsys):

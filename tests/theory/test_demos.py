@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from optim_family.theory import demos, flow_comparison
-from optim_family.theory.demos import SUBJECTS, TITLES
+from optim_family.theory.demos import DEMOS, TITLES
 from optim_family.theory.flow_comparison import SETTINGS
 from optim_family.theory.run_drift import CUTS, Checkpoint, RunDrift
 from tests.helpers.fake_runs import make_run
@@ -36,11 +36,11 @@ def check_demo(demo):
 
 def test_every_toy_has_a_title_and_every_subject_a_name():
     assert TITLES.keys() == SETTINGS.keys()
-    assert list(SUBJECTS) == ["sphere", *SETTINGS, "convergence"]
+    assert list(DEMOS) == ["sphere", *SETTINGS, "convergence"]
 
 
 def test_a_toy_says_what_was_predicted_and_measured(short_paths):
-    demo = check_demo(SUBJECTS["valley"]())
+    demo = check_demo(DEMOS["valley"]())
     assert demo.stem == "valley" and list(demo.headers) == ["quantity", "predicted", "measured"]
     assert [row[0].split()[0] for row in demo.rows] == ["S", "a²", "mean", "modulation"]
     assert demo.record["findings"][0]["predicted"] == demo.record["series"]["sharpness_flow"][-1]
@@ -49,13 +49,13 @@ def test_a_toy_says_what_was_predicted_and_measured(short_paths):
 
 
 def test_convergence_gives_an_exponent_for_iterates_and_midpoints(short_paths):
-    demo = check_demo(SUBJECTS["convergence"]())
+    demo = check_demo(DEMOS["convergence"]())
     assert [row[1] for row in demo.rows] == ["0.5", "1"]
     assert all(finding["measured"] > 0.3 for finding in demo.record["findings"])
 
 
 def test_the_sphere_has_a_film():
-    demo = check_demo(SUBJECTS["sphere"]())
+    demo = check_demo(DEMOS["sphere"]())
     assert demo.film.startswith(b"GIF89a")
     for finding in demo.record["findings"]:
         assert finding["measured"] == pytest.approx(finding["predicted"], rel=0.1)

@@ -106,7 +106,7 @@ def test_the_third_derivative_is_a_difference_of_second_ones():
         return float(values @ (vectors.T @ v).square())
 
     difference = (curvature(w + h * u) - curvature(w - h * u)) / (2 * h)
-    assert float(flow.third_derivative(toy.loss, w, v) @ u) == pytest.approx(difference, rel=1e-6)
+    assert float(flow.third_derivative_at(toy.loss, w, v) @ u) == pytest.approx(difference, rel=1e-6)
 
 
 def test_newton_finds_the_minimiser_and_does_not_move_one():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from optim_family.analysis.predictions import modulation_period, sharpness_floor
+from optim_family.analysis.predictions import modulation_period, steepest_drift
 from optim_family.theory import flow_figures
 from optim_family.theory.flow import FlowPath
 from optim_family.theory.flow_comparison import SETTINGS, Comparison
@@ -74,7 +74,7 @@ def test_the_exponents_stand_in_the_legend():
 def test_a_run_is_shown_with_its_bound_its_slopes_and_its_losses(drift):
     fall, slopes, loss, removed = flow_figures.network_figure(drift, "a run").axes
     floor = lines(fall)["steepest drift, $e^{-2τ}$"].get_ydata()
-    assert floor[-1] == pytest.approx(sharpness_floor(float(drift.sharpness[0]), 1.79), rel=1e-6)
+    assert floor[-1] == pytest.approx(steepest_drift(float(drift.sharpness[0]), 1.79), rel=1e-6)
     assert np.array_equal(lines(fall)["S at midpoints"].get_ydata(), drift.sharpness)
     rows = drift.rows()
     predicted = lines(slopes)["−2q / (4 + q), 5 eigenvectors removed"].get_ydata()

@@ -1,6 +1,7 @@
 """The loss over ghost batches: value, gradient and Hessian are those of one function."""
 
 import dataclasses
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from optim_family.data import datasets
 from optim_family.errors import UsageError
 from optim_family.networks import build
 from optim_family.space import flatten
-from optim_family.training.objective import Objective, half_squared_error
+from optim_family.training.objective import LOSSES, Objective, half_squared_error
+from optim_family.training.spec import Loss
 
 
 def make(limit=60, model="bn_mlp", dtype=torch.float64, norm="frozen-affine", **options):
@@ -260,3 +262,9 @@ def test_further_test_sets_are_evaluated_beside_the_first():
         mean = (evaluation.further[f"test_{what}_a"] + evaluation.further[f"test_{what}_b"]) / 2
         assert mean == pytest.approx(whole, rel=1e-6)
     assert evaluation.test_loss > 0
+
+
+def test_every_loss_of_a_specification_has_its_function():
+    assert tuple(LOSSES) == get_args(Loss)
+    with pytest.raises(KeyError, match="hinge"):
+        make(loss="hinge")

@@ -1,4 +1,4 @@
-"""Checks of this machine and the installation: one result a line, with a hint for each problem."""
+"""Execute `optim-family doctor`: one result a line, with a hint for each problem."""
 
 import os
 import platform

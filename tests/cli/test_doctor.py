@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from optim_family import registry, resources
-from optim_family.cli import diagnostics
+from optim_family.cli import doctor
 from optim_family.data import datasets, torchvision_sets
 from optim_family.errors import OptimFamilyError, PluginError
 
@@ -11,7 +11,7 @@ from optim_family.errors import OptimFamilyError, PluginError
 @pytest.fixture
 def look(monkeypatch, tmp_path):
     monkeypatch.setenv("OPTIM_FAMILY_DATA", str(tmp_path / "data"))
-    return lambda: {finding.subject: finding for finding in diagnostics.diagnose()}
+    return lambda: {finding.subject: finding for finding in doctor.diagnose()}
 
 
 def test_a_sound_machine_has_nothing_broken(look):
@@ -25,7 +25,7 @@ def test_a_sound_machine_has_nothing_broken(look):
 
 
 def test_a_library_that_is_missing_is_named(look, monkeypatch):
-    monkeypatch.setattr(diagnostics, "LIBRARIES", ("torch", "no-such-library"))
+    monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "no-such-library"))
     finding = look()["no-such-library"]
     assert (finding.state, finding.hint) == ("fail", "pip install no-such-library")
 
@@ -51,11 +51,11 @@ def test_a_torch_that_cannot_be_imported_is_a_finding_and_stops_nothing(look, mo
 
 
 def test_a_driver_without_a_device_is_suspicious(monkeypatch):
-    monkeypatch.setattr(diagnostics.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    assert diagnostics._no_cuda("13.0").state == "warn"
-    assert "CUDA 13.0" in diagnostics._no_cuda("13.0").hint
-    monkeypatch.setattr(diagnostics.shutil, "which", lambda name: None)
-    assert diagnostics._no_cuda("13.0").state == "ok"
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    assert doctor._no_cuda("13.0").state == "warn"
+    assert "CUDA 13.0" in doctor._no_cuda("13.0").hint
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    assert doctor._no_cuda("13.0").state == "ok"
 
 
 def test_a_broken_plugin_is_named_with_the_reason_and_the_others_load(look, monkeypatch):
@@ -86,8 +86,8 @@ def test_models_that_are_missing_are_broken(look, monkeypatch):
 
 
 def test_little_room_is_a_warning(monkeypatch):
-    assert diagnostics._enough("memory", 1.0, 2.0, "hint").state == "warn"
-    assert diagnostics._enough("memory", 3.0, 2.0, "hint").state == "ok"
+    assert doctor._enough("memory", 1.0, 2.0, "hint").state == "warn"
+    assert doctor._enough("memory", 3.0, 2.0, "hint").state == "ok"
 
 
 def test_a_folder_under_a_file_cannot_be_written(look, monkeypatch, tmp_path):
