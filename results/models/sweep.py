@@ -347,8 +347,12 @@ SOURCES: dict[str, Callable[[str], tuple[Any, Any, Any]]] = {
 }
 
 
-def write_table() -> None:
-    """README.md from the records."""
+def write_table(remaining: int) -> None:
+    """README.md from the records.
+
+    Args:
+        remaining: models of the sweep without a record.
+    """
     rows = [json.loads(line) for line in RECORDS.read_text().splitlines()]
     right = [r for r in rows if "value" in r]
     refused = [r for r in rows if "refused" in r]
@@ -360,7 +364,9 @@ def write_table() -> None:
         "",
         f"{len(right)} of {len(rows)} models are measured; the two numbers differ by "
         f"{sorted(off)[len(off) // 2]:.0e} in the median, {max(off):.0e} at most. "
-        f"{sum(bool(r['changed']) for r in right)} left something changed. {len(refused)} are refused.",
+        f"{sum(bool(r['changed']) for r in right)} left something changed. {len(refused)} are refused."
+        + f" {remaining} more are still to be measured: the command resumes."
+        * (remaining > 0),
         "",
         "| model | weights | λ₁ | by differences | check | changed |",
         "|---|---|---|---|---|---|",
@@ -407,7 +413,7 @@ def main(labels: list[str]) -> None:
         with RECORDS.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(f"{number}/{len(waiting)} {label}: {row.get('refused') or row['check']}", flush=True)
-    write_table()
+        write_table(len(waiting) - number)
 
 
 if __name__ == "__main__":
