@@ -1,4 +1,4 @@
-"""A Hessian product and a reading, as multiples of a gradient: bn_cnn on 200 digits."""
+"""A Hessian-vector product and a reading, as multiples of a gradient: bn_cnn on 200 digits."""
 
 import statistics
 

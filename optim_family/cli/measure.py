@@ -34,7 +34,7 @@ def measure_command(
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         write_json(out / "measurement.json", measurement)
-        figure = draw(measurement.get("looks", {}), out, "spectrum", model, data)
+        figure = draw(measurement.get("spectrum", {}), out, "spectrum", model, data)
     if output.json:
         return output.data(measurement | {"figure": by_suffix(figure)})
     _show(measurement, model, data, output)
@@ -66,10 +66,12 @@ def _measure(
     hessian, space = objective.hessian(), objective.space
     options: dict[str, Any] = {"rtol": spec.rtol, "seed": spec.seed, "k": k}
     readings = ProbeSet(selection.views, **options)(hessian, space.weights())
-    looks = {}
+    quantities = {}
     if spectrum.names:
         options["view"] = "spherical" if "spherical" in selection.views else selection.views[0]
-        looks["looks"] = examine(hessian, space, quantities=spectrum.names, depth=spectrum.depth, **options)
+        quantities["spectrum"] = examine(
+            hessian, space, quantities=spectrum.names, depth=spectrum.depth, **options
+        )
     if hessian.mode != objective.mode:
         output.say("the graphs of the gradients do not fit in memory; they were rebuilt for every product")
     return {
@@ -81,7 +83,7 @@ def _measure(
         **asdict(objective.evaluate()),
         "hvp": hessian.mode,
         "views": {name: reading.as_record() for name, reading in readings.items()},
-        **looks,
+        **quantities,
     }
 
 
@@ -93,4 +95,4 @@ def _show(measurement: Mapping[str, Any], model: str, data: str, output: Output)
         f"{measurement['train_accuracy']:.1%} in training, {measurement['test_accuracy']:.1%} in test\n"
     )
     show_readings("view", measurement["views"], output)
-    show(measurement.get("looks", {}), output)
+    show(measurement.get("spectrum", {}), output)

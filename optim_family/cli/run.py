@@ -41,11 +41,12 @@ def run_command(
     elif not _train(spec, out, train_options, output):
         return 0
     run = read_run(out)
-    summary, figure = out / layout.SUMMARY, [out / name for name in _FIGURES]
-    if overlays is not None or not all(path.exists() for path in (summary, *figure)):
-        replace_atomically(summary, json.dumps(run_summary.summary(run), indent=2) + "\n")
+    summary = run_summary.summary(run)
+    path, figure = out / layout.SUMMARY, [out / name for name in _FIGURES]
+    if overlays is not None or not all(file.exists() for file in (path, *figure)):
+        replace_atomically(path, json.dumps(summary, indent=2) + "\n")
         run_results.draw([run], out, layout.FIGURE, overlays)
-    run_results.show([run], figure, output)
+    run_results.show([run], [summary], figure, output)
     diverged = run.status.get("status") == "diverged"
     if requested.names and diverged:
         output.say(f"{out} diverged: the spectrum at its end is not computed")

@@ -1,7 +1,8 @@
 """Finished runs: the table on the screen, the figure and the evidence of the figure."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
@@ -28,19 +29,19 @@ def draw(runs: Sequence[Run], folder: Path, stem: str, names: Collection[str] | 
     return style.save(figure, folder, stem)
 
 
-def write_evidence(runs: Sequence[Run], path: Path) -> None:
+def write_evidence(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write specification, provenance and summary of the runs in a figure."""
     evidence = [
-        {"run": run.path.name, "spec": run.spec, "provenance": run.provenance}
-        | {"summary": run_summary.summary(run)}
-        for run in runs
+        {"run": run.path.name, "spec": run.spec, "provenance": run.provenance, "summary": summary}
+        for run, summary in zip(runs, summaries, strict=True)
     ]
     write_json(path, evidence)
 
 
-def show(runs: Sequence[Run], figure: Sequence[Path], output: Output) -> None:
+def show(
+    runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]], figure: Sequence[Path], output: Output
+) -> None:
     """Print the summaries and the paths of the figure."""
-    summaries = [run_summary.summary(run) for run in runs]
     values = [{"path": str(run.path), **each} for run, each in zip(runs, summaries, strict=True)]
     value = {"runs": values, "figure": by_suffix(figure)}
     output.result(value, *run_summary.summary_rows(runs, summaries))

@@ -1,4 +1,4 @@
-"""Estimate the cost of a run from a few gradients and Hessian products on part of its data, in a new process.
+"""Estimate the cost of a run: a new process times gradients and Hessian-vector products on part of its data.
 
     seconds ≈ start + steps · gradient
               + records · (places · kinds · PRODUCTS · product + evaluation + batches · views · quotient)
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optim_family.training.experiment import Experiment
 
 IMAGES: Final = 1000  # at most; the cost is proportional to the number of images
-# Hessian products of a reading: the mean of 159 of gd and rmsprop on bn_mlp and bn_cnn, each 9 to 29.
+# Hessian-vector products of a reading: the mean of 159 of gd and rmsprop on bn_mlp and bn_cnn, each 9 to 29.
 PRODUCTS: Final = 15
 _REPEATS: Final = 3
 

@@ -48,7 +48,7 @@ def train(
         out: the run directory; created if it does not exist.
         resume: continue from the last checkpoint, if there is one.
         listener: receives the events of the run.
-        stop: checked before every step and every Hessian product.
+        stop: checked before every step and every Hessian-vector product.
         process_group: the processes that share the run; each calls this, and the main process writes.
         memory_format: layout of the images; if None, that of the earlier part of the run, else the fastest.
         make_optimizer: makes the optimizer from tensors, if the caller has validated `spec.hyper` already.

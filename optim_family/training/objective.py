@@ -43,13 +43,13 @@ class Objective:
             that allows, up to 1000.
         batch_size: size of a mini-batch; the full batch if None.
         seed: of the order of the mini-batches.
-        hvp: keep the gradient's graph between Hessian products, rebuild it, or whichever the memory allows.
+        hvp: keep the gradient's graph between Hessian-vector products, or rebuild it, as memory allows.
         process_group: the processes that share the ghost batches; a single process if None.
         memory_format: layout of the images; it changes sums by rounding only. If None, the fastest: channels
             last on a CPU, if the network has convolutions and accepts it.
 
     Attributes:
-        mode: how Hessian products are computed; None before the first Hessian is planned.
+        mode: how Hessian-vector products are computed; None before the first Hessian is planned.
 
     Raises:
         UsageError: no ghost batch fits, or a mini-batch is larger than the training set.

@@ -59,7 +59,7 @@ class RunSpec(BaseModel):
         int | None, Field(ge=1, description="number of mini-batches to measure along their own gradients")
     ] = None
     hvp: Annotated[
-        Hvp, Field(description="keep the gradient's graph between Hessian products, or rebuild it")
+        Hvp, Field(description="keep the gradient's graph between Hessian-vector products, or rebuild it")
     ] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32, description="seed of weights, subset and mini-batches")] = 0
     device: Annotated[str, Field(description="cpu, cuda or cuda:N")] = "cpu"

@@ -226,7 +226,7 @@ def test_models_check_proves_invariance(run):
     answer = run("models", "check", "bn_mlp", "--size", "8", "--json")
     assert answer.code == 0
     facts = json.loads(answer.out)
-    assert facts["promised"] == "bitwise" and facts["kept"]
+    assert facts["required"] == "bitwise" and facts["holds"]
     assert all(facts["verdicts"][precision]["exact"] for precision in ("float32", "float64"))
 
 

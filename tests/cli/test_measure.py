@@ -87,13 +87,13 @@ def test_a_table_for_people_with_everything_that_was_asked_for(run, tmp_path):
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
         *("measurement.json", "spectrum.svg", "spectrum.png")
     }
-    assert set(json.loads((tmp_path / "new/measurement.json").read_text())["looks"]) == {
+    assert set(json.loads((tmp_path / "new/measurement.json").read_text())["spectrum"]) == {
         *("view", "reading", "density", "trace", "layers")
     }
 
 
 def test_layers_without_a_depth_are_the_tensors_and_each_is_less_sharp_than_the_whole(answered):
-    spectrum = answered("--layers", "--trace")["looks"]
+    spectrum = answered("--layers", "--trace")["spectrum"]
     assert spectrum["layers"] and all("." in name for name in spectrum["layers"])
     whole = spectrum["reading"]
     for layer in spectrum["layers"].values():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from optim_family.analysis import run_summary
 from optim_family.cli import run_results
 from optim_family.cli.output import FOLDER, PATH, Output, common
 from optim_family.runs.run import read_run
@@ -27,8 +28,9 @@ def command(
     loaded = [read_run(path) for path in runs]
     folder = out or common_folder(runs)
     figure = run_results.draw(loaded, folder, "comparison", overlays)
-    run_results.write_evidence(loaded, folder / "comparison.json")
-    run_results.show(loaded, figure, output)
+    summaries = [run_summary.summary(run) for run in loaded]
+    run_results.write_evidence(loaded, summaries, folder / "comparison.json")
+    run_results.show(loaded, summaries, figure, output)
 
 
 def common_folder(runs: Sequence[Path]) -> Path:

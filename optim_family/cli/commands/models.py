@@ -44,16 +44,16 @@ def check(output: Output, name: str, norm: cards.Norm, size: int | None) -> int:
 
     If all trained weights are doubled, the loss must stay equal and the gradient must halve.
     """
-    promised = cards.load(name).expect.invariant if norm == "frozen-affine" else None
+    required = cards.load(name).expect.invariant if norm == "frozen-affine" else None
     side = size or (32 if name.startswith("timm:") else 16)
     results = {precision: _check(name, norm, side, precision) for precision in ("float32", "float64")}
-    holds = promised is None or all(result.exact for result in results.values())
+    holds = required is None or all(result.exact for result in results.values())
     facts = {precision: asdict(result) for precision, result in results.items()}
-    value = {"model": name, "norm": norm, "promised": promised, "kept": holds, "verdicts": facts}
+    value = {"model": name, "norm": norm, "required": required, "holds": holds, "verdicts": facts}
     output.result(value, ["precision", "verdict"], [[key, result.summary] for key, result in results.items()])
     if not output.json:
-        outcome = f"{promised} invariance, which {'holds' if holds else 'does not hold'}"
-        output.say(f"The card of {name} requires {outcome if promised else 'no scale invariance here'}.")
+        outcome = f"{required} invariance, which {'holds' if holds else 'does not hold'}"
+        output.say(f"The card of {name} requires {outcome if required else 'no scale invariance here'}.")
     return 0 if holds else 1
 
 
