@@ -1,8 +1,8 @@
-"""How many examples each chunk has, which is its weight in the loss.
+"""The number of examples of each chunk, which is its weight in the loss.
 
-The mean loss over all chunks is Σ (n_c/n) L_c. Batches do not say n_c in one way: labels may come time
-first, as lists, or with tokens that the loss leaves out. Where these lead to different weights, the caller
-must choose.
+The mean loss over all chunks is Σ (n_c/n) L_c. The shapes of a batch do not always determine n_c: labels may
+have the time axis first, be lists, or contain tokens that the loss ignores. If the possible counts give
+different weights, the caller must choose one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 Pair = tuple[Any, Any]
 Count = Callable[[Any, Any], float]
 
-# The label that torch's losses leave out by default.
+# The label that torch's losses ignore by default.
 IGNORED: Final = -100
 CHOOSE: Final = "give each chunk as (x, y, n), or count=, a function of (x, y) that returns n"
 
@@ -27,11 +27,11 @@ def pairs_and_counts(
 
     Args:
         chunks: pairs (x, y), or triples (x, y, n).
-        loss_fn: one that says that it sums is refused where there are several chunks.
+        loss_fn: refused with several chunks if its `reduction` is "sum".
         count: n_c of a pair.
 
     Raises:
-        ValueError: a chunk is neither, the counts are not plain, or a loss that sums.
+        ValueError: a chunk is neither, the counts are ambiguous, or the loss sums over the examples.
     """
     pairs = [_pair(chunk, index) for index, chunk in enumerate(chunks)]
     if not pairs:

@@ -1,11 +1,12 @@
 """Check on one chunk, at the cost of a few gradients, that the operator is the second derivative of the loss.
 
 1. Loss and gradient, evaluated twice at the same weights, agree.
-2. A difference of gradients along v, (∇L(w + hv) − ∇L(w − hv)) / 2h, agrees with ∇²L v. v is a product of the
-   Hessian, and so leaves out what it holds constant by design. Differences see kinks, derivatives do not: the
-   usual piecewise linear layers are smooth for this check, and where kinks remain it judges no disagreement.
-3. The graph of the loss shows no checkpoint that hides what is inside.
-4. Over twice the same examples a mean stays and a sum doubles.
+2. A difference of gradients along v, (∇L(w + hv) − ∇L(w − hv)) / 2h, agrees with ∇²L v. The direction v is
+   itself a Hessian-vector product, so it has no part along weights that the loss treats as constants by
+   design. Differences see kinks and derivatives do not: the check replaces the usual piecewise linear layers
+   by smooth ones, and where other kinks remain a disagreement is not judged.
+3. The graph of the loss contains no reentrant checkpoint, which hides the part inside.
+4. If every example is given twice, the loss stays the same (a mean) and does not double (a sum).
 """
 
 import weakref
@@ -26,14 +27,15 @@ from optim_family.space import flatten, norm, unflatten
 
 Check = Literal["full", "once", "off"]
 
-# Steps h of a difference, as shares of ‖w‖: from the first, each a quarter of the one before.
+# Steps h of a difference, as shares of ‖w‖: the first one; each further step is a quarter of the one before.
 STEPS: Final = {torch.float64: 1e-3, torch.float32: 1e-2}
-QUARTERS: Final = 12
-# Two steps that agree so far may judge; a product that differs by so much more, or so much, is refused.
-AGREE, MARGIN = 0.02, 20.0
-DIFFER: Final = {torch.float64: 1e-4, torch.float32: 0.02}
-# A loss of fewer units of rounding than this is 1 − p of probabilities p, which hardly holds a digit.
-NEXT_TO_NOTHING: Final = 1e3
+MAX_STEPS: Final = 12
+# The differences of two steps must agree to AGREEMENT. A product is then refused if it differs from them by
+# more than TOLERANCE, and by more than MARGIN times their disagreement.
+AGREEMENT, MARGIN = 0.02, 20.0
+TOLERANCE: Final = {torch.float64: 1e-4, torch.float32: 0.02}
+# A loss of fewer machine epsilons is 1 − p for probabilities p close to 1, with hardly one correct digit.
+LOSS_ROUNDINGS: Final = 1e3
 PASSED: Final = "passed"
 
 CAUSES: Final = (
@@ -132,7 +134,7 @@ def _compare(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, rounding: fl
         dtype = torch.float64 if v.dtype == torch.float64 else torch.float32
         h, before = STEPS[dtype], None
         spread = mismatch = float("inf")
-        for _ in range(QUARTERS):
+        for _ in range(MAX_STEPS):
             now = _difference(chunk, params, v * length, h)
             noise, size = rounding / h, float(norm(now))
             if size <= 10 * noise:  # a derivative of zero: what is left is rounding
@@ -140,17 +142,17 @@ def _compare(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, rounding: fl
             if before is not None:
                 spread = max(float(norm(now - before)), noise) / (size or 1.0)
                 mismatch = float(norm(now - product)) / (max(size, float(norm(product))) or 1.0)
-                if spread < AGREE or noise > AGREE * size:  # smaller steps only lose digits
+                if spread < AGREEMENT or noise > AGREEMENT * size:  # smaller steps only lose digits
                     break
             before, h = now, h / 4
     kinks = hessian.graph.kinks if hessian.graph else ()
-    if spread < AGREE and mismatch <= max(DIFFER[dtype], MARGIN * spread):
+    if spread < AGREEMENT and mismatch <= max(TOLERANCE[dtype], MARGIN * spread):
         return PASSED
-    if kinks or _renormed(chunk):
+    if kinks or _has_max_norm(chunk):
         return f"not checked: piecewise linear ({', '.join(kinks) or 'max_norm'})"
-    if not spread < AGREE:
+    if not spread < AGREEMENT:
         return "not checked: differences of gradients are too noisy"
-    if abs(loss) < NEXT_TO_NOTHING * torch.finfo(v.dtype).eps:
+    if abs(loss) < LOSS_ROUNDINGS * torch.finfo(v.dtype).eps:
         return f"not checked: a loss of {loss:.2g} is close to the rounding of {v.dtype}"
     raise UnreliableReading(
         f"a product with the Hessian differs by {mismatch:.2g} of its size from a difference of gradients. "
@@ -211,7 +213,7 @@ def _require_mean(chunk: ModelLoss) -> None:
         raise UnreliableReading("loss_fn sums over the examples; several chunks need their mean")
 
 
-def _renormed(chunk: ChunkLoss) -> bool:
+def _has_max_norm(chunk: ChunkLoss) -> bool:
     modules = chunk.isolation.model.modules() if isinstance(chunk, ModelLoss) else ()
     return any(getattr(module, "max_norm", None) is not None for module in modules)
 
