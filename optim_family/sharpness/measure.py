@@ -71,6 +71,7 @@ def measure(
         UnreliableReading: the operator is not the second derivative of the loss; a ValueError.
         FloatingPointError: weights, loss or gradient are not finite.
     """
+    _check_arguments(loss_fn, optimizer, views, rtol)
     probes = ProbeSet(views, rtol=rtol, k=k, seed=seed)
     space = _parameter_space(model, optimizer)
     losses = chunk_losses(model, loss_fn, chunks, count)
@@ -93,6 +94,22 @@ def measure(
         name: replace(reading, check=verdict, seconds=reading.seconds + seconds)
         for name, reading in readings.items()
     }
+
+
+def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float) -> None:
+    """Refuse what would fail later in torch's words, or give a number without a meaning."""
+    if isinstance(loss_fn, type):
+        raise ValueError(
+            f"loss_fn is the class {loss_fn.__name__}; give an object of it: {loss_fn.__name__}()."
+        )
+    if optimizer is not None and not hasattr(optimizer, "param_groups"):
+        raise ValueError(
+            f"the optimizer {type(optimizer).__name__} has no param_groups; give the one inside."
+        )
+    if isinstance(views, str):
+        raise ValueError(f"views must be a list of names; write [{views!r}].")
+    if not 0 < rtol < 1:
+        raise ValueError(f"rtol must lie between 0 and 1; got {rtol!r}.")
 
 
 def _parameter_space(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> ParameterSpace:
@@ -119,7 +136,13 @@ def _geometry(
         raise ValueError(problem)
     gradients = [g if h is None or problem else h for h, g in zip(dense, own, strict=True)]
     with replace_gradients(space.tensors, gradients):
-        return geometry_of(optimizer)
+        geometry = geometry_of(optimizer)
+    if geometry.threshold < 0:
+        raise ValueError(
+            f"the weight decay of this {type(optimizer).__name__} turns the weights over in every step: its "
+            f"threshold is {geometry.threshold:.3g}. Use a smaller lr · weight_decay."
+        )
+    return geometry
 
 
 def _problem_of(gradients: Sequence[Tensor | None], own: Sequence[Tensor]) -> str | None:

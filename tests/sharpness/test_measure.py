@@ -416,3 +416,30 @@ def test_the_public_name_is_the_function() -> None:
     import optim_family
 
     assert optim_family.measure is measure_module.measure
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"rtol": -1.0}, "rtol must lie between 0 and 1; got -1.0"),
+        ({"rtol": 2.0}, "rtol must lie between 0 and 1; got 2.0"),
+        ({"rtol": float("nan")}, "rtol must lie between 0 and 1; got nan"),
+        ({"views": "preconditioned"}, r"views must be a list of names; write \['preconditioned'\]"),
+        ({"loss_fn": nn.MSELoss}, r"loss_fn is the class MSELoss; give an object of it: MSELoss\(\)"),
+        ({"optimizer": object()}, "the optimizer object has no param_groups"),
+    ],
+)
+def test_an_argument_without_a_meaning_is_refused_in_one_line(options: dict[str, Any], says: str) -> None:
+    arguments = {"loss_fn": F.mse_loss, "chunks": CHUNKS, **options}
+    with pytest.raises(ValueError, match=says) as caught:
+        measure(mlp(), **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_decay_that_turns_the_weights_over_has_no_threshold() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=20.0)
+    with pytest.raises(
+        ValueError, match=r"weight decay of this SGD turns the weights over .* threshold is -"
+    ):
+        measure(model, F.mse_loss, CHUNKS, optimizer, views=["raw"])

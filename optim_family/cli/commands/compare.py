@@ -1,7 +1,7 @@
 """`optim-family compare`: several runs in one figure and one table."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import rich_click as click
@@ -9,7 +9,9 @@ import rich_click as click
 from optim_family.analysis import run_summary
 from optim_family.cli import run_results
 from optim_family.cli.output import FOLDER, PATH, Output, common
-from optim_family.runs.run import read_run
+from optim_family.errors import UsageError
+from optim_family.runs.layout import SPEC
+from optim_family.runs.run import find_runs, read_run
 
 
 @click.command("compare")
@@ -25,12 +27,22 @@ def command(
     output: Output, runs: tuple[Path, ...], out: Path | None, overlays: tuple[str, ...] | None
 ) -> None:
     """Compare several runs in one figure and one table."""
-    loaded = [read_run(path) for path in runs]
-    folder = out or common_folder(runs)
+    loaded = [read_run(path) for path in run_folders(runs)]
+    if not loaded:
+        raise UsageError(f"there is no run in {', '.join(map(str, runs))}; give folders made by `run`")
+    folder = out or common_folder([run.path for run in loaded])
     figure = run_results.draw(loaded, folder, "comparison", overlays)
     summaries = [run_summary.summary(run) for run in loaded]
     run_results.write_evidence(loaded, summaries, folder / "comparison.json")
     run_results.show(loaded, summaries, figure, output)
+
+
+def run_folders(paths: Sequence[Path]) -> Iterator[Path]:
+    """The runs, in the order of the paths, of which each may be a folder of runs or an earlier comparison."""
+    for path in paths:
+        if path.name.startswith("comparison."):
+            continue
+        yield from [path] if (path / SPEC).is_file() or not path.is_dir() else find_runs(path)
 
 
 def common_folder(runs: Sequence[Path]) -> Path:
