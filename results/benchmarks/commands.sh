@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The cost of a measurement, compared with other libraries; an hour on two shared cores, most of it for the other libraries.
+# The cost of a measurement, compared with other libraries; two hours on two shared cores, most of it for the other libraries.
 #   .venv/bin/python -m pip install '.[bench]' && bash results/benchmarks/commands.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-for name in reading step product memory startup; do
+for name in reading accuracy step product memory startup; do
   .venv/bin/python -m benchmarks "$name" >"results/benchmarks/$name.txt"
 done
