@@ -5,23 +5,23 @@ of torch, numpy and Python. If the forward pass changes weights, it raises an er
 """
 
 import contextlib
-import functools
-import inspect
-import random
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as hooks_of_every_module
 
-from optim_family.curvature.shared_context import SharedContext
+from optim_family.curvature.module_state import (
+    all_modules,
+    no_global_hooks,
+    parameters_of,
+    restore_modules,
+    restore_parameters,
+)
+from optim_family.curvature.random_streams import RandomStreams, random_lock
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ def read_chunks(chunks: Iterable[T]) -> list[T]:
     """All chunks; restores the random streams: a DataLoader draws a number even without shuffling."""
     if isinstance(chunks, list | tuple):
         return [*chunks]
-    with contextlib.nullcontext() if _is_inside() else _random_lock.write():
+    with contextlib.nullcontext() if _is_inside() else random_lock.write():
         before = RandomStreams.now()
         try:
             return [*chunks]
@@ -98,7 +98,7 @@ class Isolation:
         self.model = model
         self.modules, self.compared = all_modules(model, loss_fn), False
         self.devices = tuple({p.device for p in model.parameters() if p.device.type == "cuda"})
-        with contextlib.nullcontext() if _is_inside() else _random_lock.read():
+        with contextlib.nullcontext() if _is_inside() else random_lock.read():
             self.seed, self.streams = torch.initial_seed(), RandomStreams.now(self.devices)
         self.draws = any("Dropout" in type(m).__name__ and m.training for m in self.modules)
         with _lock:
@@ -118,7 +118,7 @@ class Isolation:
             return work()
         with self.lock, self._surroundings():
             if not self.draws:
-                with _random_lock.read():
+                with random_lock.read():
                     before = RandomStreams.now(self.devices)
                     try:
                         result = work()
@@ -129,12 +129,12 @@ class Isolation:
                         return result
             else:
                 before = None
-            with _random_lock.write():
+            with random_lock.write():
                 return self._run_seeded(work, index, before)
 
     def _copies(self) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
         """Each weight, its tensor and a copy; without frozen ones if these are far more numbers."""
-        parameters = [p for p in _parameters(self.modules) if _has_bits(p)]
+        parameters = [p for p in parameters_of(self.modules) if _has_bits(p)]
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         few = sum(p.numel() for p in parameters) <= COMPARED * trained
         return [(p, p.data, p.data.clone()) for p in parameters if p.requires_grad or few]
@@ -175,73 +175,14 @@ class Isolation:
             stack.enter_context(torch.enable_grad())
             for kind in {"cpu", *(p.device.type for p in self.model.parameters())}:
                 stack.enter_context(torch.autocast(kind, enabled=False))
-            stack.enter_context(_no_global_hooks)
-            stack.enter_context(_restore_modules(self.modules))
-            stack.enter_context(_restore_parameters(_parameters(self.modules)))
+            stack.enter_context(no_global_hooks)
+            stack.enter_context(restore_modules(self.modules))
+            stack.enter_context(restore_parameters(parameters_of(self.modules)))
             if not self.compared:
                 stack.callback(self._require_same, self._copies())
             _thread.inside = True
             stack.callback(setattr, _thread, "inside", False)
             yield
-
-
-@contextmanager
-def _restore_modules(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Copy the buffers and remove backward hooks inside; restore the attributes of each module."""
-    states = [(m.__dict__, dict(m.__dict__)) for m in modules]
-    containers = [
-        (c, c.copy())
-        for _, before in states
-        for c in before.values()
-        if type(c) in (list, dict, set, OrderedDict)
-    ]
-    clones: dict[int, Tensor] = {}
-    try:
-        for attributes, before in states:
-            buffers: Mapping[str, Tensor | None] = before["_buffers"]
-            attributes["_buffers"] = {
-                key: None if b is None else clones.setdefault(id(b), b.detach().clone())
-                for key, b in buffers.items()
-            }
-            attributes["_parameters"] = dict(before["_parameters"])
-            attributes["_backward_hooks"], attributes["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
-        yield
-    finally:
-        for attributes, before in states:
-            for key in attributes.keys() - before.keys():
-                del attributes[key]
-            attributes.update(before)
-        for container, content in containers:
-            container.clear()
-            container.extend(content) if isinstance(container, list) else container.update(content)
-
-
-@contextmanager
-def _restore_parameters(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Remove gradients and their hooks inside; restore tensors, flags, gradients and hooks."""
-    before = [(p, p.data, p.requires_grad, p.grad) for p in parameters]
-    hooks = [h for p in parameters for h in (p._backward_hooks, p._post_accumulate_grad_hooks) if h]
-    callbacks = [dict(registry) for registry in hooks]
-    try:
-        for p in parameters:
-            p.grad = None  # a backward pass within the loss writes here
-        for registry in hooks:
-            registry.clear()
-        yield
-    finally:
-        for registry, entries in zip(hooks, callbacks, strict=True):
-            registry.update(entries)
-        for p, data, trained, gradient in before:
-            p.data = data
-            if p.requires_grad != trained:
-                p.requires_grad_(trained)
-            p.grad = gradient
-
-
-def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
-    """The parameters of all modules that have a shape, each once."""
-    parameters = {id(p): p for m in modules for p in m.parameters(recurse=False)}.values()
-    return [p for p in parameters if not isinstance(p, nn.parameter.UninitializedParameter)]
 
 
 def _has_bits(p: nn.Parameter) -> bool:
@@ -252,108 +193,3 @@ def _has_bits(p: nn.Parameter) -> bool:
 def _bits(t: Tensor) -> Tensor:
     """Equal for equal numbers, NaN too."""
     return t.detach().contiguous().reshape(-1).view(torch.uint8)
-
-
-@contextmanager
-def _without_global_hooks() -> Iterator[None]:
-    """Remove the backward hooks of the process inside; restore them."""
-    hooks: list[Any] = [
-        hooks_of_every_module._global_backward_pre_hooks,
-        hooks_of_every_module._global_backward_hooks,
-    ]
-    callbacks = [dict(registry) for registry in hooks]
-    try:
-        for registry in hooks:
-            registry.clear()
-        yield
-    finally:
-        for registry, entries in zip(hooks, callbacks, strict=True):
-            registry.update(entries)
-
-
-_no_global_hooks = SharedContext(_without_global_hooks)
-
-
-def all_modules(model: nn.Module, loss_fn: Callable[..., Any] | None = None) -> list[nn.Module]:
-    """The modules of the model, and those that its modules or the loss refer to, as a teacher in a list."""
-    references: list[Any] = [model, loss_fn, getattr(loss_fn, "__self__", None)]
-    if isinstance(loss_fn, functools.partial):
-        references += [loss_fn.func, *loss_fn.args, *loss_fn.keywords.values()]
-    if inspect.isfunction(loss_fn):
-        names = inspect.getclosurevars(loss_fn)
-        references += [*names.nonlocals.values(), *names.globals.values(), *(loss_fn.__defaults__ or ())]
-    modules: dict[int, nn.Module] = {}
-    while references:
-        reference = references.pop()
-        if isinstance(reference, nn.Module) and id(reference) not in modules:
-            for module in reference.modules():
-                modules[id(module)] = module
-                references += [c for c in vars(module).values() if type(c) in (list, tuple, dict)]
-        elif type(reference) in (list, tuple):
-            references += [r for r in reference if isinstance(r, nn.Module)]
-        elif type(reference) is dict:
-            references += [r for r in reference.values() if isinstance(r, nn.Module)]
-    return [*modules.values()]
-
-
-@final
-@dataclass(frozen=True)
-class RandomStreams:
-    """The states of Python's, numpy's and torch's random numbers."""
-
-    python: Any
-    numpy: tuple[Any, ...]
-    numpy_key: bytes
-    torch_states: tuple[tuple["torch.device | None", bytes], ...]
-
-    @classmethod
-    def now(cls, devices: tuple[torch.device, ...] = ()) -> Self:
-        """The present states, on these devices and the CPU."""
-        name, key, *rest = np.random.get_state()
-        states = [(None, torch.get_rng_state()), *((d, torch.cuda.get_rng_state(d)) for d in devices)]
-        torch_states = tuple((device, state.numpy().tobytes()) for device, state in states)
-        return cls(random.getstate(), (name, *rest), np.asarray(key).tobytes(), torch_states)
-
-    def restore(self) -> None:
-        """Restore all of them."""
-        random.setstate(self.python)
-        name, *rest = self.numpy
-        np.random.set_state((name, np.frombuffer(self.numpy_key, dtype=np.uint32), *rest))
-        for device, state in self.torch_states:
-            numbers = torch.frombuffer(bytearray(state), dtype=torch.uint8)
-            torch.set_rng_state(numbers) if device is None else torch.cuda.set_rng_state(numbers, device)
-
-
-@final
-class _ReadWriteLock:
-    """Many readers at a time, or one writer: readers draw no random numbers, the writer does."""
-
-    def __init__(self) -> None:
-        self.condition, self.readers, self.writing = threading.Condition(), 0, False
-
-    @contextmanager
-    def read(self) -> Iterator[None]:
-        with self.condition:
-            self.condition.wait_for(lambda: not self.writing)
-            self.readers += 1
-        try:
-            yield
-        finally:
-            with self.condition:
-                self.readers -= 1
-                self.condition.notify_all()
-
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        with self.condition:
-            self.condition.wait_for(lambda: not self.writing and not self.readers)
-            self.writing = True
-        try:
-            yield
-        finally:
-            with self.condition:
-                self.writing = False
-                self.condition.notify_all()
-
-
-_random_lock = _ReadWriteLock()

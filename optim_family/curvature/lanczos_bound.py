@@ -7,8 +7,8 @@ squares bound each mass,
     c₁² ≤ 1 / K(λ₁),    K(x) = p₀(x)² + … + p_m(x)²,
 
 and K grows fast above the Ritz values. For a random v, c₁² ≥ ε except with a small probability; then λ₁ is
-below the x at which K(x) = 1/ε. Residuals and gaps bound the errors of the eigenvalues that the search found;
-this bound covers those that it may have missed.
+below the x at which K(x) = 1/ε. Residuals and gaps bound the errors of the Ritz values; this bound covers
+eigenvalues that the Krylov space does not show yet.
 
 Source: J. van Dorsselaer, M. Hochstenbach, H. van der Vorst, "Computing probabilistic bounds for extreme
 eigenvalues of symmetric matrices with the Lanczos method", SIAM J. Matrix Anal. Appl. 22 (2000), with p_m²

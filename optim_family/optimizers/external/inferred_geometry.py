@@ -50,9 +50,10 @@ def geometry_of(optimizer: Optimizer) -> Geometry:
 
 def unwrapped_optimizer(optimizer: Any) -> Optimizer:
     """The optimizer inside the wrapper of accelerate or Lightning, or the optimizer itself."""
-    while any(kind.__name__ in WRAPPERS for kind in type(optimizer).__mro__):
-        optimizer = optimizer.optimizer
-    return optimizer  # type: ignore[no-any-return]
+    if any(kind.__name__ in WRAPPERS for kind in type(optimizer).__mro__):
+        return unwrapped_optimizer(optimizer.optimizer)
+    unwrapped: Optimizer = optimizer
+    return unwrapped
 
 
 def warn_about(optimizer: Optimizer, geometry: Geometry) -> None:
