@@ -13,13 +13,12 @@ from typing import Any, Final
 from optim_family.analysis import run_summary
 from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
 from optim_family.runs import readings_table
-from optim_family.runs.layout import READING_FIELDS, record_fields
 from optim_family.runs.run import Run
 
 PROJECT: Final = "optim-family"
-# Not among the numbers: the axes of every curve, and what judges a search rather than the sharpness.
-_AXES: Final = ("step", "elapsed")
-_READING: Final = [n for n in READING_FIELDS if n not in ("residual", "bound", "seconds", "converged")]
+# Not exported: the axes of every curve, and what judges a search rather than the sharpness.
+_AXES: Final = frozenset({"step", "elapsed"})
+_SEARCH: Final = frozenset({"residual", "bound", "seconds", "converged"})
 _MOST_METRICS: Final = 1000  # in one call of MLflow
 
 
@@ -70,9 +69,9 @@ def parameters(run: Run) -> dict[str, Any]:
 def points(run: Run) -> Iterator[Point]:
     """Every record of a run."""
     for record in run.records:
-        numbers = {name: record.get(name) for name in record_fields(record) if name not in _AXES}
+        numbers = {name: value for name, value in record.items() if name not in _AXES}
         for view, reading in (record.get("views") or {}).items():
-            numbers |= {f"{view}/{name}": (reading or {}).get(name) for name in _READING}
+            numbers |= {f"{view}/{n}": value for n, value in (reading or {}).items() if n not in _SEARCH}
         yield record["step"], record["elapsed"], _finite(numbers)
 
 

@@ -31,7 +31,7 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """All field names, in order of first appearance."""
+        """The fields that hold more than texts and lists, in order of first appearance."""
         return list(self._parsed[1])
 
     def __getitem__(self, name: str) -> Array:
@@ -66,9 +66,12 @@ def _numbers(prefix: str, rows: Rows) -> dict[str, Array]:
         if isinstance(values, np.ndarray):
             columns[name] = values
             continue
+        types = set(map(type, values))
+        if types <= {str, list}:
+            continue
         numbers = (value if isinstance(value, int | float) else math.nan for value in values)
         columns[name] = np.fromiter(numbers, np.float64, len(rows))
-        if dict in set(map(type, values)):
+        if dict in types:
             nested = [value if isinstance(value, dict) else {} for value in values]
             columns |= _numbers(f"{name}.", nested)
     return columns
@@ -79,7 +82,8 @@ def _transpose(rows: Rows) -> dict[str, Array | list[Any]]:
     with suppress(KeyError):
         if len(set(map(len, rows))) == 1:
             return {field: _values(rows, field) for field in rows[0]}
-    return {field: [row.get(field) for row in rows] for field in dict.fromkeys(chain.from_iterable(rows))}
+    names = dict.fromkeys(chain.from_iterable(rows))
+    return {field: [row.get(field, "") for row in rows] for field in names}  # like a text: no number, no null
 
 
 def _values(rows: Rows, field: str) -> Array | list[Any]:

@@ -1,4 +1,7 @@
-"""The layout of a run directory: the names of its files, and the fields of its records.
+"""The layout of a run directory: the names of its files.
+
+The fields of a record stand in `training.record`, those of a reading in `sharpness.probe.Reading`; tables and
+exports have a column for every number that a record holds.
 
 spec.json        the specification, written first: a folder is a run if it has one
 metrics.jsonl    the log, one record a line
@@ -11,7 +14,6 @@ figure.svg, .png the figure of the run
 spectrum/        step-N.json, .svg, .png: density, trace and layers at a checkpoint; once called looks/
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 SPEC: Final = "spec.json"
@@ -24,24 +26,4 @@ SUMMARY: Final = "summary.json"
 FIGURE: Final = "figure"  # without the ending
 SPECTRUM: Final = "spectrum"
 
-# Numbers of every record; a record also holds `views`, and may hold `hvp` and further numbers of test sets.
-RECORD_FIELDS: Final = (
-    *("step", "tau", "train_loss", "peak_loss", "train_accuracy", "test_accuracy"),
-    *("weight_norm", "gradient_norm", "effective_lr", "lr", "elapsed"),
-)
-# Numbers of every reading in `views`; a reading may hold `top` and `check` as well.
-READING_FIELDS: Final = (
-    *("value", "threshold", "ratio", "residual", "error", "bound", "products", "seconds", "converged"),
-)
 TIMING_FIELDS: Final = frozenset({"elapsed", "seconds"})  # of records and readings: new in every run
-
-
-def record_fields(names: Iterable[str]) -> list[str]:
-    """`RECORD_FIELDS`, and those of `names` that are further numbers of test sets.
-
-    >>> record_fields(["step", "test_accuracy", "test_loss_clear", "views"])[5:7]
-    ['test_accuracy', 'test_loss_clear']
-    """
-    end = RECORD_FIELDS.index("test_accuracy") + 1
-    further = [name for name in names if name.startswith(("test_loss", "test_accuracy_"))]
-    return [*RECORD_FIELDS[:end], *dict.fromkeys(further), *RECORD_FIELDS[end:]]

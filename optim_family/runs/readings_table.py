@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optim_family.runs.labels import labels
-from optim_family.runs.layout import READING_FIELDS, record_fields
 from optim_family.runs.run import Run, find_runs, read_run, series, views
 
 if TYPE_CHECKING:
@@ -20,10 +19,10 @@ def load_runs(path: str | Path) -> "pandas.DataFrame":
 
     Returns:
         The columns `run` (its folder) and `status`; the specification, `optimizer`, `model`, … and
-        `hyper.lr`, …; the record, `step`, `tau`, `train_loss`, …, and `test_loss`, `test_loss_NAME` and
-        `test_accuracy_NAME` if a run has them; then `view` and its measurement, `value`,
-        `threshold`, `ratio`, …, `converged` being 1 or 0. Numbers have the units of the record, and are
-        floats except for `step`; NaN if a number is not finite or a view does not apply.
+        `hyper.lr`, …; every number of the records, `step`, `tau`, `train_loss`, …; then `view` and every
+        number of its measurements, `value`, `threshold`, `ratio`, …, `converged` being 1 or 0. Numbers
+        have the units of the record, and are floats except for `step`; NaN if a number is not finite, a
+        run does not have it, or a view does not apply.
 
     Raises:
         UsageError: there is no run directory.
@@ -60,12 +59,11 @@ def _readings(parts: Sequence[tuple[Run, str | None]]) -> "pandas.DataFrame":
     def concatenate(field: str) -> Any:
         return np.concatenate([[], *(series(run, field.format(view)) for run, view in parts)])
 
-    names = [name for run, _ in parts for name in run.columns.names]
-    records = {field: concatenate(field) for field in record_fields(names)}
+    names = dict.fromkeys(name for run, _ in parts for name in run.columns.names)
+    records = {name: concatenate(name) for name in ("step", *names) if name.partition(".")[0] != "views"}
+    measured = dict.fromkeys(name.split(".", 2)[2] for name in names if name.count(".") > 1)
     view = {"view": _repeat([view for _, view in parts], parts)}
-    return pandas.DataFrame(
-        records | view | {field: concatenate(f"{{}}.{field}") for field in READING_FIELDS}
-    )
+    return pandas.DataFrame(records | view | {field: concatenate(f"{{}}.{field}") for field in measured})
 
 
 def _repeat(values: Sequence[Any], parts: Sequence[tuple[Run, str | None]]) -> Any:

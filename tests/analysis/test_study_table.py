@@ -216,7 +216,7 @@ def test_readings_are_rows_for_each_record_and_view():
         ("b", "spherical-preconditioned"): 5,
     }
     assert {"step", "train_loss", "value", "threshold"} <= set(table)
-    assert list(readings_table.readings([])) == list(table)
+    assert readings_table.readings([]).empty
 
 
 @pytest.mark.parametrize("order", [1, -1])

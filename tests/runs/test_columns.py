@@ -25,8 +25,10 @@ def value_at(row, name):
 
 
 def fields(row, prefix=""):
+    """All but texts and lists."""
     for name, value in row.items():
-        yield prefix + name
+        if not isinstance(value, str | list):
+            yield prefix + name
         if isinstance(value, dict):
             yield from fields(value, f"{prefix}{name}.")
 
