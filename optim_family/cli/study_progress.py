@@ -43,8 +43,9 @@ class Progress:
         return sorted(self.states.values(), key=lambda state: _ORDER.index(self.status(state)))
 
     def status(self, state: State) -> str:
-        """The status in the run directory; `failed` if the process of the run has just failed."""
-        return "failed" if state.job in self.failed and state.status not in FINISHED else state.status
+        """The status in the run directory; `failed` if the process of the run has failed and none is at work."""
+        over = state.status in FINISHED or state.status == "running"
+        return "failed" if state.job in self.failed and not over else state.status
 
     def row(self, state: State) -> list[str]:
         """One row of the table."""

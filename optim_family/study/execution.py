@@ -7,6 +7,7 @@ state is read again later.
 import fcntl
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from optim_family.study.spec import StudySpec
 from optim_family.training.stop_signal import StopSignal
 
 TAIL_BYTES: Final = 1 << 16  # at the end of a log; more than any record takes
+ATTEMPTS: Final = 2  # of a run whose process is killed, within a call; then the run is given up
 BUSY_POLL_SECONDS: Final = 2.0  # between two checks of runs that other processes have locked
 
 
@@ -81,8 +83,9 @@ def run_study(
 ) -> list[JobResult]:
     """Execute the unfinished runs of a study, and wait for those that other processes have locked.
 
-    Each call tries a run that fails once. A run that was stopped from outside (exit code 75) has not failed:
-    a cluster starts it again, up to `clusters.RESTARTS` times within a call.
+    A run whose process is killed, for want of memory for instance, is tried `ATTEMPTS` times; any other failure
+    would come again, and the run is given up at once. A run that was stopped from outside (exit code 75) has
+    not failed: a cluster starts it again, up to `clusters.RESTARTS` times within a call.
 
     Args:
         jobs: all runs of the study.
@@ -92,20 +95,22 @@ def run_study(
         on_poll: called at every poll.
 
     Returns:
-        The results of the runs that failed; the next call tries them again.
+        The results of the runs given up; the next call tries them again.
 
     Raises:
         Stopped: `stop` was requested; every running run has written a checkpoint.
     """
-    failed: list[JobResult] = []
-    while todo := [job for job in jobs if not finished(job) and all(job != each.job for each in failed)]:
+    attempts, given_up = Counter[Job](), dict[Job, JobResult]()
+    while todo := [job for job in jobs if not finished(job) and job not in given_up]:
         available = (job for job in todo if not finished(job) and not _is_locked(job.out))  # when asked for
         for result in launcher.map(available, stop, on_poll):
             on_result(result)
-            failed += [result] * has_failed(result)
+            attempts[result.job] += has_failed(result)
+            if has_failed(result) and (result.exit_code >= 0 or attempts[result.job] == ATTEMPTS):
+                given_up[result.job] = result
         if all(_is_locked(job.out) for job in todo):
             _wait(stop, on_poll)
-    return failed
+    return list(given_up.values())
 
 
 def runs(jobs: Iterable[Job]) -> list[Run]:

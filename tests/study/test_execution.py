@@ -90,15 +90,28 @@ def test_what_diverged_is_not_tried_again(todo):
     assert again.done == [] and states(todo)[1] == "diverged"
 
 
-def test_what_failed_is_told_and_tried_the_next_time_only(todo):
-    first, again = Pretender({1: ("failed", 6), 2: ("running", -9)}), Pretender({})
+def test_a_run_that_fails_is_given_up_until_the_next_call(todo):
+    first, again = Pretender({1: ("failed", 6), 2: ("running", 1)}), Pretender({})
     failed = execute(todo, first)
     assert [(result.job.spec.seed, result.message) for result in failed] == [
         (1, "ended with 6"),
-        (2, "ended with -9"),
+        (2, "ended with 1"),
     ]
     assert first.done == [0, 1, 2, 3]
     assert execute(todo, again) == [] and again.done == [1, 2]
+
+
+def test_a_run_whose_process_is_killed_is_given_up_after_two_failures(todo):
+    launcher = Pretender({2: ("running", -9)})
+    failed = execute(todo, launcher)
+    assert [(result.job.spec.seed, result.exit_code) for result in failed] == [(2, -9)]
+    assert launcher.done == [0, 1, 2, 3, 2]
+
+
+def test_a_run_whose_process_is_killed_once_has_not_failed(todo):
+    ends = iter(["running", "done"])
+    launcher = Pretender({2: (lambda: leave(todo[2], next(ends), records=1), -9)})
+    assert execute(todo, launcher) == [] and launcher.done == [0, 1, 2, 3, 2]
 
 
 def test_a_worker_that_leaves_a_run_unfinished_without_a_word_has_failed(todo):
