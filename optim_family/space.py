@@ -53,6 +53,11 @@ def inner(rows: Tensor, vector: Tensor) -> Tensor:
     return torch.stack([row @ part for row, part in parts]).double().sum(0)
 
 
+def trained_parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The parameters that an optimizer trains, in the order of its groups: those that require a gradient."""
+    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+
 @final
 class ParameterSpace:
     """The trained tensors of one module, by name; each tensor once, also when it is tied."""
@@ -72,6 +77,11 @@ class ParameterSpace:
         if not parameters:
             raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient.")
         return cls(parameters)
+
+    @classmethod
+    def of_optimizer(cls, optimizer: torch.optim.Optimizer) -> "ParameterSpace":
+        """The trained parameters of an optimizer, named by their numbers, in the order of its metric."""
+        return cls({str(index): p for index, p in enumerate(trained_parameters(optimizer))})
 
     def weights(self) -> Tensor:
         """w [d], a copy."""

@@ -1,14 +1,25 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from optim_family.errors import DIVERGED, Interrupted, OptimFamilyError, one_line
 
+ROOT = Path(__file__).parents[1]
+KINDS = [
+    Interrupted,
+    *(kind for kind in OptimFamilyError.__subclasses__() if kind.__module__ == OptimFamilyError.__module__),
+]
+
 
 def test_every_class_has_an_exit_code_of_its_own():
-    kinds = [
-        kind for kind in OptimFamilyError.__subclasses__() if kind.__module__ == OptimFamilyError.__module__
-    ]
-    codes = [kind.exit_code for kind in (*kinds, Interrupted)]
+    codes = [kind.exit_code for kind in KINDS]
     assert len(set(codes)) == len(codes) and not {0, 1, DIVERGED} & set(codes)
+
+
+def test_the_readme_lists_every_exit_code():
+    table = re.findall(r"^\| (\d+) \| ", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert list(map(int, table)) == sorted({0, 1, DIVERGED, *(kind.exit_code for kind in KINDS)})
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         recorder_metadata.check(model, optimizer, every, views, rtol)
         pairs, examples = pairs_and_counts(read_chunks(chunks), loss_fn, count)
         self.chunks = [(x, y, n) for (x, y), n in zip(pairs, examples, strict=True)]
-        trained = (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
-        self.space = ParameterSpace({str(index): p for index, p in enumerate(trained)})
+        self.space = ParameterSpace.of_optimizer(optimizer)
         self.every, self.steps, self.tau, self.peak = every, 0, 0.0, -math.inf
         self._begin = time.perf_counter()
         path = recorder_metadata.folder(out, recorder_metadata.name(optimizer))

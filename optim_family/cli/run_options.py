@@ -13,7 +13,7 @@ from optim_family import registry
 from optim_family.cli.model_options import Field, fields, mistakes
 from optim_family.errors import UsageError
 from optim_family.runs.run import read_run
-from optim_family.training.spec import RunSpec
+from optim_family.training.spec import RunSpec, default_device
 
 # Fields whose default is computed when the command runs: the help of their options.
 _RESOLVED: Final[dict[str, dict[str, Any]]] = {
@@ -144,9 +144,7 @@ def _resolved(values: dict[str, Any]) -> dict[str, Any]:
     if values.get("batch_size") == "full":
         values["batch_size"] = None
     if values.get("device", "auto") == "auto":
-        import torch
-
-        values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+        values["device"] = default_device()
     if values.get("views"):
         values["views"] = [name for text in values["views"] for name in text.split(",")]
     return values

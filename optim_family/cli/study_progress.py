@@ -43,7 +43,7 @@ class Progress:
         return sorted(self.states.values(), key=lambda state: _ORDER.index(self.status(state)))
 
     def status(self, state: State) -> str:
-        """The status in the run directory; `failed` if the process of the run has failed and none is at work."""
+        """The status in the run directory; `failed` if its process has failed and no other works on it."""
         over = state.status in FINISHED or state.status == "running"
         return "failed" if state.job in self.failed and not over else state.status
 

@@ -10,7 +10,8 @@ from optim_family.optimizers.base import OptimizerBase
 Check = Callable[[type[OptimizerBase]], str]
 # Each check, and what a correct optimizer shows.
 EXPECTED: Final[Mapping[Check, str]] = {
-    geometry.check_threshold_is_sharp: "growth below 1 at 0.995 T, above 1 at 1.005 T",
+    geometry.check_threshold_is_sharp: f"growth below 1 at {1 - geometry.OFFSET} T, above 1 at "
+    f"{1 + geometry.OFFSET} T",
     geometry.check_metric_is_that_of_the_step: "P > 0, cosine with −P⁻¹δ above 1 − 1e-8",
     geometry.check_freeze_holds_the_metric: "relative change of P below 1e-6",
     geometry.check_decay_is_as_declared: "error below 1e-12 ‖w‖",

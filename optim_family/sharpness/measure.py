@@ -116,10 +116,10 @@ def _parameter_space(model: nn.Module, optimizer: torch.optim.Optimizer | None) 
     """The weights that are measured, in the order in which the optimizer's metric has them."""
     if optimizer is None:
         return ParameterSpace.of(model)
-    trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    if {id(p) for p in trained}.isdisjoint(id(p) for p in model.parameters()):
+    space = ParameterSpace.of_optimizer(optimizer)
+    if {id(p) for p in space.tensors}.isdisjoint(id(p) for p in model.parameters()):
         raise ValueError(f"the optimizer trains no parameter of this {type(model).__name__}.")
-    return ParameterSpace({str(index): p for index, p in enumerate(trained)})
+    return space
 
 
 def _geometry(

@@ -83,9 +83,9 @@ def run_study(
 ) -> list[JobResult]:
     """Execute the unfinished runs of a study, and wait for those that other processes have locked.
 
-    A run whose process is killed, for want of memory for instance, is tried `ATTEMPTS` times; any other failure
-    would come again, and the run is given up at once. A run that was stopped from outside (exit code 75) has
-    not failed: a cluster starts it again, up to `clusters.RESTARTS` times within a call.
+    A run whose process is killed, for lack of memory for instance, is tried `ATTEMPTS` times; after any other
+    failure it is given up at once. A run that was stopped from outside (exit code 75) has not failed: a
+    cluster starts it again, up to `clusters.RESTARTS` times within a call.
 
     Args:
         jobs: all runs of the study.

@@ -13,7 +13,7 @@ from pathlib import Path
 from optim_family.errors import DIVERGED, OptimFamilyError, one_line
 from optim_family.runs import layout
 from optim_family.runs.atomic_files import unseal
-from optim_family.training.spec import RunSpec
+from optim_family.training.spec import RunSpec, default_device
 
 
 def main(folder: Path) -> int:
@@ -38,13 +38,11 @@ def _train(spec: RunSpec, folder: Path) -> int:
 
 def resolve_device(spec: RunSpec, folder: Path | None = None) -> RunSpec:
     """Set the device: the one on which the run in `folder` began; else for `auto` the GPU if there is one."""
-    import torch
-
     device = spec.device
     if folder and (folder / layout.SPEC).exists():
         device = unseal(folder / layout.SPEC)["device"]
     elif device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = default_device()
     return spec.model_copy(update={"device": device})
 
 

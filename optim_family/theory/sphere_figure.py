@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from optim_family.figures.curves import Array, plain_ticks
-from optim_family.figures.style import COLOURS, GREY, applied
+from optim_family.figures.style import COLOURS, GREY, RUN_THRESHOLD, applied
 from optim_family.theory.sphere import SETTLED, Camera, Scene
 
 CAMERA: Final = Camera()
@@ -30,7 +30,7 @@ PATH: Final[dict[str, Any]] = {"color": "#00305c", "linewidth": 0.8, "solid_join
 # A white line with black edges is visible on every background.
 EDGES: Final = [patheffects.withStroke(linewidth=3.2, foreground="black")]
 FLOW: Final[dict[str, Any]] = {"color": "white", "linewidth": 1.6, "path_effects": EDGES}
-THRESHOLD: Final[dict[str, Any]] = {"color": COLOURS[1], "linewidth": 1.8, "linestyle": (0, (1, 1))}
+THRESHOLD: Final[dict[str, Any]] = RUN_THRESHOLD | {"color": COLOURS[1], "linewidth": 1.8}
 ITERATE: Final[dict[str, Any]] = {"color": PATH["color"], "marker": "o", "markersize": 6, "mec": "white"}
 CURVE: Final = {**PATH, "linewidth": 1.3}
 VALLEY: Final[dict[str, Any]] = {"cmap": "YlOrRd", "linewidth": 11, "capstyle": "round"}

@@ -14,6 +14,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Optimizer, lr_scheduler
 
 from optim_family.errors import UsageError, invalid_field, json_or_text, key_value, one_line, unknown
+from optim_family.space import trained_parameters
 from optim_family.training.lr_schedules import BUILT_IN, Schedule, ScheduleContext
 
 TORCH: Final = (
@@ -129,5 +130,4 @@ class Scheduler:
                 )
 
     def _norm(self) -> float:
-        weights = (w for group in self.optimizer.param_groups for w in group["params"] if w.requires_grad)
-        return float(get_total_norm([w.detach() for w in weights]))
+        return float(get_total_norm([w.detach() for w in trained_parameters(self.optimizer)]))

@@ -16,6 +16,13 @@ Hvp = Literal["auto", "retained", "rebuilt"]
 MemoryFormat = Literal["channels-last", "contiguous"]
 
 
+def default_device() -> str:
+    """The GPU if there is one, else the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @final
 class RunSpec(BaseModel):
     """All parameters that determine the result of a run; two runs with the same `key` are the same run."""

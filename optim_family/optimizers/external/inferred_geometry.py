@@ -27,7 +27,7 @@ from optim_family.optimizers.external.update_rules import (
     ParameterStep,
 )
 from optim_family.optimizers.motion import MomentumUpdate
-from optim_family.space import flatten
+from optim_family.space import flatten, trained_parameters
 
 MAX_STRETCH = 1e20  # bound of T over the smallest T, for a tensor whose learning rate is 0
 # β₂ = 1 would divide by its bias correction 0; with this β₂ the correction is 1 after FAR_STEP steps.
@@ -79,7 +79,7 @@ def geometry(optimizer: Optimizer) -> Geometry:
     Raises:
         ValueError: the metric depends on the gradient, and no tensor has a gradient.
     """
-    weights = [w for group in optimizer.param_groups for w in group["params"] if w.requires_grad]
+    weights = trained_parameters(optimizer)
     reason = why_unknown(optimizer)
     if reason is not None:
         return Geometry(UnknownMetric(sum(w.numel() for w in weights), reason), math.inf, None)
@@ -156,7 +156,7 @@ def _why_undeclared(optimizer: Optimizer) -> str:
     for kind in type(optimizer).__mro__[1:]:
         if f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}" in UPDATE_RULES:
             return f"{name} has a step of its own, which may not be that of {kind.__qualname__}"
-    return f"that of {name} has not been declared, as a FamilyOptimizer declares its own"
+    return f"{name} declares none, as a FamilyOptimizer does"
 
 
 def _step_on_copy(optimizer: Optimizer) -> Iterator[ParameterStep]:

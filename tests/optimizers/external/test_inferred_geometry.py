@@ -501,7 +501,7 @@ UNKNOWN = [
     (lambda w: Lion([w]), "Lion has none, for it uses only the sign"),
     (lambda w: Rprop([w]), "Rprop has none, for it uses only the sign"),
     (lambda w: LBFGS([w]), "LBFGS has none, for it evaluates the loss several times"),
-    (lambda w: Adafactor([w]), "that of Adafactor has not been declared"),
+    (lambda w: Adafactor([w]), "Adafactor declares none"),
     (lambda w: Overrides([w]), "Overrides has a step of its own, which may not be that of Adam"),
     (
         lambda w: Wraps(SGD([w])),
