@@ -15,12 +15,12 @@ from typing import Literal, TypeVar, final
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from optim_family.curvature.chunked_loss import ChunkLoss, run_isolated
 from optim_family.curvature.double_backward import second_derivatives
 from optim_family.curvature.loss_graph import LossGraph, explain_missing_derivative
-from optim_family.curvature.memory import free_bytes, out_of_memory
+from optim_family.curvature.memory import SavedTensors, free_bytes, out_of_memory
 from optim_family.operators import SymmetricOperator
 from optim_family.space import flatten, unflatten
 
@@ -38,9 +38,10 @@ class Hessian(SymmetricOperator):
     Args:
         chunks: closures that return L_c, a scalar with a graph; each gives the same value every time.
         params: the tensors that w consists of, in order.
-        mode: keep the graphs, or build them for every product; chosen by `plan` if not given. When memory
-            runs out, `mode` becomes `rebuilt`.
+        mode: keep the graphs, or build them for every product. If None, they are kept if those of all chunks
+            fit the free memory, judged by the first one. When memory runs out, `mode` becomes `rebuilt`.
         all_reduce: sums a vector [d] over the processes that share the chunks; None for a single process.
+        processes: number of processes that share the memory of this device, each with as many chunks.
 
     Attributes:
         graph: what the graph of the first chunk's loss shows; None until it has been built.
@@ -56,11 +57,13 @@ class Hessian(SymmetricOperator):
         params: Sequence[Tensor],
         mode: Mode | None = None,
         all_reduce: Callable[[Tensor], Tensor] | None = None,
+        processes: int = 1,
     ) -> None:
         self.chunks, self.params = tuple(chunks), tuple(params)
         self.dim = sum(p.numel() for p in self.params)
         self.dtype = reduce(torch.promote_types, (p.dtype for p in self.params))
-        self.mode, self.all_reduce = mode or plan(self.chunks, self.params), all_reduce
+        self.mode: Mode = mode or "retained"
+        self.all_reduce, self._plans_for = all_reduce, None if mode else processes
         self._graphs: list[list[GradientEdge | None]] | None = None
         self._gradient_sum: Tensor | None = None
         self.graph: LossGraph | None = None
@@ -98,22 +101,51 @@ class Hessian(SymmetricOperator):
     def _retain(self) -> None:
         if self.mode == "retained":
             graphs: list[list[GradientEdge | None]] = []
-            self._gradient_sum = self._accumulate_gradient(graphs)
-            self._graphs = graphs
+            gradient = self._accumulate_gradient(graphs)
+            if self.mode == "retained":
+                self._graphs, self._gradient_sum = graphs, gradient
 
     def _accumulate_gradient(self, graphs: list[list[GradientEdge | None]] | None = None) -> Tensor:
-        """∇L over the chunks of this process, [d]; appends its graphs to the list, if there is one."""
+        """∇L over the chunks of this process, [d]; appends its graphs to the list, if there is one.
+
+        Without a mode from the caller, ends after the first graph if all of them do not fit.
+        """
         total = torch.zeros(self.dim, dtype=self.dtype, device=self.params[0].device)
         losses = []
         for chunk in self.chunks:
-            loss, gradient = run_isolated(chunk, partial(self._gradient, chunk))
+            plans = graphs == [] and self._plans_for is not None
+            loss, gradient = (
+                self._plan(chunk) if plans else run_isolated(chunk, partial(self._gradient, chunk))
+            )
+            if graphs is not None:
+                if self.mode == "rebuilt":
+                    return total
+                graphs.append(_edges(gradient))
             losses.append(loss)
             total += flatten(g.detach() for g in gradient)
-            if graphs is not None:
-                graphs.append(_edges(gradient))
         if self.all_reduce is None:  # another process must not wait for this one
             require_finite(losses)
         return total
+
+    def _plan(self, chunk: ChunkLoss) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """L_c and ∇L_c with a graph that stays in use; `mode` is `rebuilt` if not all graphs fit.
+
+        It is as well if the size is unknown, as with torch.func in the loss or with sparse tensors.
+        """
+        free, saved = free_bytes(self.params[0].device), SavedTensors(self.params)
+
+        def build() -> tuple[Tensor, tuple[Tensor, ...]]:
+            with saved.hooks():
+                return self._gradient(chunk)
+
+        try:
+            built = run_isolated(chunk, build)
+        except RuntimeError:
+            self.mode = "rebuilt"
+            return torch.empty(0), ()
+        graphs = len(self.chunks) * (self._plans_for or 1)
+        self.mode = "retained" if graphs * saved.bytes <= MEMORY_SHARE * free else "rebuilt"
+        return built
 
     def _product(self, v: Tensor) -> Tensor:
         vs = unflatten(v, self.params)
@@ -176,32 +208,3 @@ def require_finite(losses: Sequence[Tensor]) -> None:
 def _edges(gradient: Sequence[Tensor]) -> list[GradientEdge | None]:
     """The graph of each gradient without its values; None if it is constant in w, as for an unused tensor."""
     return [get_gradient_edge(g) if g.requires_grad else None for g in gradient]
-
-
-def plan(chunks: Sequence[ChunkLoss], params: Sequence[Tensor]) -> Mode:
-    """`retained` if the graphs of all chunks fit the free memory, judged by the first chunk.
-
-    `rebuilt` if the size of a graph is unknown, as with torch.func in the loss or with sparse tensors.
-    """
-    try:
-        needed = len(chunks) * graph_bytes(chunks[0], params)
-    except RuntimeError:
-        return "rebuilt"
-    return "retained" if needed <= MEMORY_SHARE * free_bytes(params[0].device) else "rebuilt"
-
-
-def graph_bytes(chunk: ChunkLoss, params: Sequence[Tensor]) -> int:
-    """Bytes that the graph of one chunk's gradient keeps alive, the weights left out."""
-    sizes: dict[int, int] = {}
-
-    def pack(t: Tensor) -> Tensor:
-        sizes[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-        return t.detach()  # keeping the tensor itself would make a reference cycle
-
-    def build() -> None:
-        with second_derivatives(), explain_missing_derivative(), saved_tensors_hooks(pack, lambda t: t):
-            torch.autograd.grad(chunk(), tuple(params), create_graph=True, materialize_grads=True)
-
-    run_isolated(chunk, build)
-    weights = {p.untyped_storage().data_ptr() for p in params}
-    return sum(size for pointer, size in sizes.items() if pointer not in weights)

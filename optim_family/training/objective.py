@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optim_family.curvature.chunked_loss import ChunkLoss
-from optim_family.curvature.hessian import Hessian, Mode, plan
+from optim_family.curvature.hessian import Hessian, Mode
 from optim_family.data.datasets import Dataset
 from optim_family.errors import UsageError
 from optim_family.space import ParameterSpace
@@ -109,8 +109,12 @@ class Objective:
     def hessian(self) -> Hessian:
         """∇²L over the whole training set [d, d]; its mode is planned once and then kept."""
         chunks = self.process_group.shard(self.chunk_losses())
-        self.mode = self.mode or plan([*chunks] * self.process_group.processes_per_device, self.space.tensors)
-        return Hessian(chunks, self.space.tensors, self.mode, self.process_group.all_reduce_vector)
+        group = self.process_group
+        hessian = Hessian(
+            chunks, self.space.tensors, self.mode, group.all_reduce_vector, group.processes_per_device
+        )
+        self.mode = self.mode or hessian.mode
+        return hessian
 
     def sample_batches(self, count: int, seed: int) -> list[list[ChunkLoss]]:
         """Mini-batches independent of those of the steps, each as the closures of this process.

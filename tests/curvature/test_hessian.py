@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from optim_family.curvature import hessian as module
 from optim_family.curvature.chunked_loss import chunk_losses
-from optim_family.curvature.hessian import Hessian, graph_bytes, plan
+from optim_family.curvature.hessian import Hessian
+from optim_family.curvature.memory import SavedTensors
 from optim_family.space import ParameterSpace, flatten, unflatten
 from tests.helpers.operators_for_tests import draw
 
@@ -258,7 +259,14 @@ def test_a_loss_on_the_cpu_leaves_the_generators_of_other_devices_alone(
 # --- memory -----------------------------------------------------------------------------------------------
 
 
-def test_graph_bytes_grow_with_the_chunk_and_leave_the_weights_out() -> None:
+def graph_bytes(chunk: Callable[[], Tensor], params: tuple[Tensor, ...]) -> int:
+    saved = SavedTensors(params)
+    with saved.hooks():
+        torch.autograd.grad(chunk(), params, create_graph=True)
+    return saved.bytes
+
+
+def test_the_size_of_a_graph_grows_with_the_chunk_and_leaves_the_weights_out() -> None:
     layers = nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 1)
     model = nn.Sequential(*layers).double()
     params = tuple(model.parameters())
@@ -272,18 +280,43 @@ def test_graph_bytes_grow_with_the_chunk_and_leave_the_weights_out() -> None:
     assert size(1) < 300 * activation  # less than the weights alone
 
 
-def test_plan_keeps_graphs_only_where_all_of_them_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_graphs_are_kept_only_where_all_of_them_fit(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
     model = mlp()
     chunks = chunk_losses(model, F.mse_loss, split(draw(12, 3), draw(12, 2), 4, 4, 4))
     params = tuple(model.parameters())
-    needed = 3 * graph_bytes(chunks[0], params)
+    needed = 3 * processes * graph_bytes(chunks[0], params)
     for free, mode in (
         (needed / module.MEMORY_SHARE + 8, "retained"),
         (needed / module.MEMORY_SHARE - 8, "rebuilt"),
     ):
         monkeypatch.setattr(module, "free_bytes", lambda device, free=free: int(free))
-        assert plan(chunks, params) == mode
-        assert Hessian(chunks, params).mode == mode
+        assert Hessian(chunks, params, processes=processes).mode == mode
+
+
+def test_the_plan_evaluates_each_chunk_once_and_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, y = mlp(), draw(N, 3), draw(N, 2, seed=1)
+    chunks = split(x, y, 4, 4, 2)
+    planned, retained = (operator(model, F.mse_loss, chunks, mode) for mode in (None, "retained"))
+    evaluations = list[int]()
+    model[1].register_forward_hook(lambda *_: evaluations.append(1))
+    operator(model, F.mse_loss, chunks)
+    assert len(evaluations) == 3
+    v = draw(planned.dim)
+    assert torch.equal(planned @ v, retained @ v) and torch.equal(planned @ v, retained @ v)
+    assert torch.equal(planned.gradient(), retained.gradient())
+    monkeypatch.setattr(module, "free_bytes", lambda device: 0)
+    evaluations.clear()
+    assert operator(model, F.mse_loss, chunks).mode == "rebuilt" and len(evaluations) == 1
+
+
+@pytest.mark.parametrize("mode", [None, "retained"])
+def test_a_graph_of_weights_that_have_changed_gives_an_error_not_a_number(mode: str | None) -> None:
+    hessian = operator(mlp(), F.mse_loss, [(draw(N, 3), draw(N, 2))], mode)
+    with torch.no_grad():
+        hessian.params[2].add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        hessian @ draw(hessian.dim)
 
 
 def test_retained_graphs_keep_no_copy_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,17 +340,16 @@ def test_free_bytes_of_this_machine_are_a_plausible_number() -> None:
     assert 2**20 < module.free_bytes(torch.device("cpu")) < 2**50
 
 
-@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
-def test_a_hessian_leaves_no_graph_behind_even_without_the_garbage_collector(mode: str) -> None:
+@pytest.mark.parametrize("mode", [None, "retained", "rebuilt"])
+def test_a_hessian_leaves_no_graph_behind_even_without_the_garbage_collector(mode: str | None) -> None:
     model, activations = mlp(), list[weakref.ref[Tensor]]()
     model[1].register_forward_hook(lambda module, inputs, output: activations.append(weakref.ref(output)))
     gc.disable()
     try:
         hessian = operator(model, F.mse_loss, [(draw(N, 3), draw(N, 2))], mode)
         hessian @ draw(32)
-        plan(hessian.chunks, hessian.params)
         del hessian
-        assert len(activations) == 2
+        assert len(activations) == 1
         assert not any(ref() is not None for ref in activations)
     finally:
         gc.enable()
