@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,13 @@ from optim_family.curvature.chunked_loss import chunk_losses
 from optim_family.curvature.example_counts import Count
 from optim_family.curvature.hessian import Hessian, Mode
 from optim_family.curvature.precision import full_precision
-from optim_family.geometry import Geometry
+from optim_family.errors import unknown
+from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.external.inferred_geometry import geometry_of, warn_about
 from optim_family.sharpness.probe import ProbeSet, Reading
 from optim_family.sharpness.self_check import Check, check_once
+from optim_family.sharpness.view_selection import RECORDER, select_views
+from optim_family.sharpness.views import view_by_name
 from optim_family.space import ParameterSpace, norm, replace_gradients, unflatten
 
 # Gradients in `.grad` that point along those of the loss and are so much longer have been scaled.
@@ -30,7 +33,7 @@ def measure(
     chunks: Iterable[Any],
     optimizer: torch.optim.Optimizer | None = None,
     *,
-    views: Sequence[str] = ("raw", "spherical"),
+    views: Sequence[str] | None = None,
     rtol: float = 1e-3,
     k: int = 1,
     mode: Mode | None = None,
@@ -51,7 +54,8 @@ def measure(
         optimizer: for thresholds and for the preconditioned views; a FamilyOptimizer, or one of torch's or
             timm's of which the metric is known. Its geometry is that of its next step, with the gradients in
             `.grad`, or those of this loss where there are none.
-        views: names out of raw, spherical, riemannian, preconditioned, spherical-preconditioned.
+        views: names out of raw, spherical, riemannian, preconditioned, spherical-preconditioned; by default
+            raw, spherical, and preconditioned if the optimizer has a metric that is not the identity.
         rtol: relative error at which a reading stops.
         k: how many of the largest eigenvalues, in `Reading.top`.
         mode: keep the gradient's graph between products or rebuild it; chosen by the free memory if None.
@@ -71,8 +75,8 @@ def measure(
         UnreliableReading: the operator is not the second derivative of the loss; a ValueError.
         FloatingPointError: weights, loss or gradient are not finite.
     """
-    _check_arguments(loss_fn, optimizer, views, rtol)
-    probes = ProbeSet(views, rtol=rtol, k=k, seed=seed)
+    _check_arguments(loss_fn, optimizer, views, rtol, mode, check)
+    requested = [view_by_name(name) for name in views or ()]
     space = _parameter_space(model, optimizer)
     losses = chunk_losses(model, loss_fn, chunks, count)
     with torch.inference_mode(False), torch.enable_grad(), full_precision():
@@ -83,9 +87,13 @@ def measure(
         verdict = check_once(losses, space.tensors, check)
         seconds = time.perf_counter() - begin
         hessian = Hessian(losses, space.tensors, mode)
-        needed = any(view.preconditioned for view in probes.views)
+        needed = any(view.preconditioned for view in requested)
         geometry = _geometry(optimizer, hessian, space, needed)
-        readings = probes(hessian, weights, geometry)
+        metric = geometry.metric if geometry else UnknownMetric(space.dim, "no optimizer")
+        names = [view.name for view in requested] or select_views(
+            None, RECORDER, metric, invariant=True
+        ).views
+        readings = ProbeSet(names, rtol=rtol, k=k, seed=seed)(hessian, weights, geometry)
     if optimizer is not None and geometry is not None:
         warn_about(optimizer, geometry)
     if not verdict:
@@ -96,7 +104,7 @@ def measure(
     }
 
 
-def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float) -> None:
+def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float, mode: Any, check: Any) -> None:
     """Refuse what would fail later in torch's words, or give a number without a meaning."""
     if isinstance(loss_fn, type):
         raise ValueError(
@@ -110,6 +118,10 @@ def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float) -> N
         raise ValueError(f"views must be a list of names; write [{views!r}].")
     if not 0 < rtol < 1:
         raise ValueError(f"rtol must lie between 0 and 1; got {rtol!r}.")
+    if mode not in (None, *get_args(Mode)):
+        raise ValueError(f"{unknown('mode', mode, get_args(Mode))}.")
+    if check not in get_args(Check):
+        raise ValueError(f"{unknown('check', check, get_args(Check))}.")
 
 
 def _parameter_space(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> ParameterSpace:

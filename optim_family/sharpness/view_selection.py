@@ -12,7 +12,7 @@ from optim_family.errors import UsageError
 from optim_family.geometry import Metric, UnknownMetric
 from optim_family.sharpness.views import VIEWS, unscaled_view
 
-# Default views of `run`, of weights without an optimizer, and of `Recorder`.
+# Default views of `run`, of weights without an optimizer, and of `measure` and `Recorder`.
 RUN: Final = ("spherical", "spherical-preconditioned")
 WEIGHTS: Final = ("raw", "spherical")
 RECORDER: Final = ("raw", "spherical", "preconditioned")

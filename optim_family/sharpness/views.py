@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, final
 
+from optim_family.errors import unknown
+
 
 @final
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def view_by_name(name: View | str) -> View:
     if isinstance(name, View):
         return name
     if name not in VIEWS:
-        raise ValueError(f"there is no view {name!r}; known: {', '.join(VIEWS)}.")
+        raise ValueError(f"{unknown('view', name, VIEWS)}.")
     return VIEWS[name]
 
 

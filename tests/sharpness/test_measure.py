@@ -427,6 +427,9 @@ def test_the_public_name_is_the_function() -> None:
         ({"views": "preconditioned"}, r"views must be a list of names; write \['preconditioned'\]"),
         ({"loss_fn": nn.MSELoss}, r"loss_fn is the class MSELoss; give an object of it: MSELoss\(\)"),
         ({"optimizer": object()}, "the optimizer object has no param_groups"),
+        ({"mode": "retain"}, "there is no mode 'retain'; did you mean 'retained'"),
+        ({"check": "on"}, "there is no check 'on'; did you mean 'once'"),
+        ({"views": ["spherial"]}, "there is no view 'spherial'; did you mean 'spherical'"),
     ],
 )
 def test_an_argument_without_a_meaning_is_refused_in_one_line(options: dict[str, Any], says: str) -> None:
@@ -443,3 +446,13 @@ def test_a_decay_that_turns_the_weights_over_has_no_threshold() -> None:
         ValueError, match=r"weight decay of this SGD turns the weights over .* threshold is -"
     ):
         measure(model, F.mse_loss, CHUNKS, optimizer, views=["raw"])
+
+
+def test_the_default_views_have_the_metric_of_an_adaptive_optimizer() -> None:
+    model = mlp()
+    adaptive, plain = torch.optim.AdamW(model.parameters()), torch.optim.SGD(model.parameters(), lr=0.1)
+    assert [*measure(model, F.mse_loss, CHUNKS)] == ["raw", "spherical"]
+    assert [*measure(model, F.mse_loss, CHUNKS, plain)] == ["raw", "spherical"]
+    readings = measure(model, F.mse_loss, CHUNKS, adaptive)
+    assert [*readings] == ["raw", "spherical", "preconditioned"]
+    assert readings["preconditioned"].threshold is not None
