@@ -87,12 +87,8 @@ def measure(
         verdict = check_once(losses, space.tensors, check)
         seconds = time.perf_counter() - begin
         hessian = Hessian(losses, space.tensors, mode)
-        needed = any(view.preconditioned for view in requested)
-        geometry = _geometry(optimizer, hessian, space, needed)
-        metric = geometry.metric if geometry else UnknownMetric(space.dim, "no optimizer")
-        names = [view.name for view in requested] or select_views(
-            None, RECORDER, metric, invariant=True
-        ).views
+        geometry = _geometry(optimizer, hessian, space, any(view.preconditioned for view in requested))
+        names = [view.name for view in requested] or _default_views(geometry, space.dim)
         readings = ProbeSet(names, rtol=rtol, k=k, seed=seed)(hessian, weights, geometry)
     if optimizer is not None and geometry is not None:
         warn_about(optimizer, geometry)
@@ -122,6 +118,11 @@ def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float, mode
         raise ValueError(f"{unknown('mode', mode, get_args(Mode))}.")
     if check not in get_args(Check):
         raise ValueError(f"{unknown('check', check, get_args(Check))}.")
+
+
+def _default_views(geometry: Geometry | None, dim: int) -> tuple[str, ...]:
+    metric = geometry.metric if geometry else UnknownMetric(dim, "no optimizer")
+    return select_views(None, RECORDER, metric, invariant=True).views
 
 
 def _parameter_space(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> ParameterSpace:
