@@ -55,7 +55,7 @@ def run_rows(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]] | None 
     import pandas
 
     summaries = summaries or [run_summary.summary(run) for run in runs]
-    names = zip(_settings(runs), arms([run.spec for run in runs]), strict=True)
+    names = zip(settings(runs), arms([run.spec for run in runs]), strict=True)
     rows = [
         {"setting": setting, "arm": arm, "seed": run.spec["seed"], **_row(run, summary)}
         for run, summary, (setting, arm) in zip(runs, summaries, names, strict=True)
@@ -179,7 +179,7 @@ def own_view(run: Run) -> str:
     return first_view(run, OWN_METRIC, "threshold")
 
 
-def _settings(runs: Sequence[Run]) -> list[str]:
+def settings(runs: Sequence[Run]) -> list[str]:
     """The setting of each run: model, normalisation, and what else differs between the runs."""
     specs = [{k: v for k, v in run.spec.items() if k not in _NOT_SETTING} for run in runs]
     others = dict.fromkeys(k for spec in specs for k in spec if k not in ("model", "norm"))

@@ -84,19 +84,29 @@ class Curve:
 def downsample(points: Array) -> Array:
     """Keep the visible points of (x, y, …), [k, n] → [k, m]; x does not decrease.
 
-    In each interval of x these are the first and the last point, and those where a y is lowest or highest: at
-    most 2 k INTERVALS. If there are no more points than that, all are kept.
+    If there are no more than 2 k INTERVALS points, all are kept, else those of `extreme_indices`.
+    """
+    if points.shape[1] <= 2 * len(points) * INTERVALS:
+        return points
+    return points[:, extreme_indices(points, INTERVALS)]
+
+
+def extreme_indices(points: Array, intervals: int) -> list[int]:
+    """The indices of the points of (x, y, …), [k, n], that draw the same lines; x does not decrease.
+
+    In each of the intervals of x these are the first and the last point, and those where a y is lowest or
+    highest: at most 2 k points in each.
     """
     x, *ys = points
-    if len(x) <= 2 * len(points) * INTERVALS:
-        return points
-    inner = np.linspace(x[0], x[-1], INTERVALS + 1)[1:-1]
+    if not x.size:
+        return []
+    inner = np.linspace(x[0], x[-1], intervals + 1)[1:-1]
     indices = set[int]()
     for begin, end in pairwise([0, *np.searchsorted(x, inner), len(x)]):
         if begin < end:
-            indices |= {begin, end - 1}
-            indices |= {begin + at for y in ys for at in (y[begin:end].argmin(), y[begin:end].argmax())}
-    return points[:, sorted(indices)]
+            indices |= {int(begin), int(end) - 1}
+            indices |= {int(begin + at) for y in ys for at in (y[begin:end].argmin(), y[begin:end].argmax())}
+    return sorted(indices)
 
 
 def plot_curve(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **style: Any) -> None:

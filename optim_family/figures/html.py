@@ -1,6 +1,7 @@
 """Self-contained HTML: one file with its style, script, figures and data, which loads nothing else.
 
-Every value of a template is escaped, and the content security policy permits the page's own script only.
+Every value of a template is escaped, and the content security policy permits the page's own scripts only. The
+figures of runs are drawn by BokehJS, which the installed package brings along; it makes no request.
 """
 
 import base64
@@ -8,11 +9,15 @@ import hashlib
 import io
 import re
 from collections.abc import Collection
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+from optim_family.errors import OptimFamilyError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +40,8 @@ def render(template: str, **values: Any) -> str:
     Args:
         template: a file of `templates/`; it extends `page.html`, and its blocks are `title` and `body`.
             Tables of class `sortable` sort by a click on a header: by `data-value` of a cell where it is set.
-        values: the variables of the template; text is escaped, a missing one is an error.
+        values: the variables of the template; text is escaped, a missing one is an error. `data_json` is the
+            content of an interactive figure, from `figure_data.as_json`.
     """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -45,9 +51,39 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(template).render(**values, script=Markup(script), script_sha256=digest)
+    scripts = page_scripts("data_json" in values)
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    return environment.get_template(template).render(
+        **values | {"data_json": Markup(values.get("data_json", ""))},
+        scripts=map(Markup, scripts),
+        hashes=Markup(hashes),
+    )
+
+
+def page_scripts(interactive: bool) -> list[str]:
+    """The scripts of a page: that of its tables; for an interactive figure also BokehJS and its own."""
+    names = ["page.js", "figure.js"] if interactive else ["page.js"]
+    own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in names]
+    return [bokeh_js(), *own] if interactive else own
+
+
+@cache
+def bokeh_js() -> str:
+    """BokehJS, read from the installed package without importing it.
+
+    Raises:
+        OptimFamilyError: it is not installed.
+    """
+    package = find_spec("bokeh")
+    if package is None or package.origin is None:
+        raise OptimFamilyError("interactive pages need bokeh; install it with: pip install bokeh")
+    script = Path(package.origin).parent / "server" / "static" / "js" / "bokeh.min.js"
+    return script.read_text(encoding="utf-8")
+
+
+@cache
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def inline_svg(figure: "Figure", name: str) -> Markup:

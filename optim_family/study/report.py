@@ -1,6 +1,6 @@
 """Write the results of a study: one HTML page, its tables as Markdown and CSV, and its figures.
 
-report.html        question, verdicts, tables, figures, every run, provenance, and the data inside
+report.html        question, verdicts, figures, tables, a card for each run, and the data inside
 summary.md         verdicts and tables
 summary.csv        one row a run; groups.csv: a group of seeds, differences.csv: two arms, readings.csv
 sharpness.svg …    the figures of the page, as SVG and PNG
@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from optim_family.analysis import run_summary
 from optim_family.analysis.study_results import Cell, StudyResults, Table
-from optim_family.figures import html, run_figure, study_figure, style
+from optim_family.figures import html, run_figure, run_page, study_figure, style
 from optim_family.runs import layout, readings_table
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.labels import compact
@@ -24,7 +23,7 @@ from optim_family.study.spec import StudySpec
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_DRAWN: Final = 100  # runs: with more the page has no figures of single runs, which take a second each
+_INLINE: Final = 500_000  # characters of a table inside the page; a longer one lies beside it only
 _CLASSES: Final = {"holds": "good", "does not hold": "bad", "cannot tell": "open"}
 
 
@@ -65,7 +64,7 @@ def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
 
 def figures(results: StudyResults) -> Iterator[tuple[str, tuple[str, "Figure"]]]:
     """File stem, caption and figure: the small multiples, and one figure a setting with its optimizers."""
-    arms, settings = results.rows["arm"].tolist(), results.rows["setting"].tolist()
+    arms, settings = _names(results)
     for stem, name, draw in (
         ("sharpness", "Sharpness against threshold", study_figure.sharpness_small_multiples),
         ("accuracy", "Test accuracy", study_figure.accuracy_small_multiples),
@@ -108,23 +107,14 @@ def report_html(
         tables=results.group_tables,
         differences=results.difference_table,
         figures=inline_figures,
-        runs=list(_sections(results)),
-        provenance=json.dumps(_provenance(results.runs), indent=2, ensure_ascii=False),
-        downloads={name: html.download(text) for name, text in texts.items()},
+        downloads={name: html.download(text) for name, text in texts.items() if len(text) <= _INLINE},
+        **run_page.page_values(results.runs, results.summaries, *_names(results)),
     )
 
 
-def _sections(results: StudyResults) -> Iterator[dict[str, Any]]:
-    """Title, status, facts, specification and figure of each run."""
-    rows, with_figures = results.rows.to_dict("records"), len(results.runs) <= _DRAWN
-    for number, (run, summary, row) in enumerate(zip(results.runs, results.summaries, rows, strict=True)):
-        yield {
-            "title": f"{row['arm']}; {row['setting']}; seed {compact(row['seed'])}",
-            "status": row["status"],
-            "facts": run_summary.summary_rows([run], [summary])[1],
-            "spec": json.dumps(run.spec, indent=2, ensure_ascii=False),
-            "figure": html.inline_svg(run_figure.figure([run]), f"r{number}") if with_figures else "",
-        }
+def _names(results: StudyResults) -> tuple[list[str], list[str]]:
+    """Arm and setting of every run."""
+    return results.rows["arm"].tolist(), results.rows["setting"].tolist()
 
 
 def markdown(study: StudySpec, results: StudyResults) -> str:

@@ -1,12 +1,13 @@
 import base64
 import hashlib
+import json
 import re
 
 import pytest
 from jinja2 import UndefinedError
 from matplotlib.figure import Figure
 
-from optim_family.figures import html
+from optim_family.figures import figure_data, html, run_page
 
 STUDY = {"name": "<script>alert(1)</script>", "question": "a < b & c?", "source": "x = 1"}
 EMPTY = {
@@ -17,9 +18,8 @@ EMPTY = {
     "tables": [],
     "differences": {"heading": "", "headers": [], "rows": []},
     "figures": [],
-    "runs": [],
-    "provenance": "{}",
     "downloads": {},
+    **run_page.page_values([], [], [], []),
 }
 
 
@@ -38,14 +38,28 @@ def test_what_is_missing_is_an_error():
         html.render("report.html", study=STUDY)
 
 
-def test_only_the_page_s_own_script_may_run_and_nothing_may_be_fetched():
+def test_only_the_page_s_own_scripts_may_run_and_nothing_may_be_fetched():
     text = page()
-    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
-    assert "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
-    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", text)
-    assert not re.findall(r"@import|url\(", text)
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
+    assert len(scripts) == 3 and f"script-src {hashes};" in policy
+    assert policy.startswith("default-src 'none'") and "unsafe-eval" not in policy
+    own = text.replace(html.bokeh_js(), "")
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", own)
+    assert not re.findall(r"@import|url\(", own)
+
+
+def test_a_page_without_an_interactive_figure_has_no_bokeh():
+    text = html.render("verify.html", rows=[])
+    assert len(text) < 20_000 and text.count("<script>") == 1
+
+
+def test_json_in_a_page_cannot_end_its_element():
+    value = {"name": "</script><script>alert(1)</script><!--"}
+    text = figure_data.as_json(value)
+    assert "<" not in text and json.loads(text) == value
 
 
 def drawing(title):
