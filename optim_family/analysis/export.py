@@ -13,6 +13,7 @@ from typing import Any, Final
 from optim_family.analysis import run_summary
 from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
 from optim_family.runs import readings_table
+from optim_family.runs.labels import flat
 from optim_family.runs.run import Run
 
 PROJECT: Final = "optim-family"
@@ -61,9 +62,8 @@ def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -
 
 def parameters(run: Run) -> dict[str, Any]:
     """The specification of a run, flat, without fields that are None."""
-    hyper = {f"hyper.{name}": value for name, value in run.spec["hyper"].items()}
-    flat = {**run.spec, "hyper": None, **hyper}
-    return {k: "+".join(v) if isinstance(v, list) else v for k, v in flat.items() if v is not None}
+    fields = flat(run.spec).items()
+    return {k: "+".join(v) if isinstance(v, list) else v for k, v in fields if v is not None}
 
 
 def points(run: Run) -> Iterator[Point]:

@@ -22,7 +22,7 @@ class RecorderCallback(Callback):
     Args:
         loss_fn: the mean loss of one chunk, from (model(x), y).
         chunks: pairs (x, y), or triples (x, y, n) with n examples.
-        **options: those of `Recorder`: every, out, views, rtol, count.
+        **options: those of `Recorder`: every, out, views, rtol, name, seed, ….
 
     Raises:
         ValueError: when the fit begins, if the module has more than one optimizer.

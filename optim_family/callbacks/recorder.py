@@ -9,7 +9,7 @@ for x, y in loader:
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from optim_family.curvature.isolation import read_chunks
 from optim_family.curvature.precision import full_precision
 from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.external.inferred_geometry import geometry_of, unwrapped_optimizer, warn_about
+from optim_family.runs.labels import facts
 from optim_family.runs.layout import PROVENANCE, STATUS
 from optim_family.runs.store import RunStore
 from optim_family.sharpness.probe import ProbeSet
@@ -71,6 +72,11 @@ class Recorder(AbstractContextManager["Recorder"]):
             loss; preconditioned if the metric is not the identity.
         rtol: relative error at which a measurement stops.
         count: n of a pair (x, y), where the lengths do not say it.
+        name: of the run in figures and tables, and of its folder in runs/; if None, that of the optimizer.
+        seed: of the script, so that reports group runs by it, and of the noise that starts a search.
+        config: settings of the script, numbers and texts by name; `load_runs` has them as `config.NAME`, and
+            legends show those that differ.
+        log: called with one line at the start and for each record; for example `print`.
 
     Attributes:
         steps: optimizer steps so far.
@@ -93,52 +99,63 @@ class Recorder(AbstractContextManager["Recorder"]):
         views: Sequence[str] | None = None,
         rtol: float = 1e-3,
         count: Count | None = None,
+        name: str | None = None,
+        seed: int | None = None,
+        config: Mapping[str, Any] | None = None,
+        log: Callable[[str], object] | None = None,
     ) -> None:
         self.model, self.optimizer, self.loss_fn = model, unwrapped_optimizer(optimizer), loss_fn
         self._accumulation = getattr(optimizer, "gradient_state", None)  # of accelerate's wrapper
         optimizer = self.optimizer
         recorder_metadata.check(model, optimizer, every, views, rtol)
+        extra = recorder_metadata.extra_fields(name, seed, config)
         pairs, examples = pairs_and_counts(read_chunks(chunks), loss_fn, count)
         self.chunks = [(x, y, n) for (x, y), n in zip(pairs, examples, strict=True)]
         self.space = ParameterSpace.of_optimizer(optimizer)
         self.every, self.steps, self.tau, self.peak = every, 0, 0.0, -math.inf
-        self._begin = time.perf_counter()
-        path = recorder_metadata.folder(out, recorder_metadata.name(optimizer))
+        self._begin, self.log = time.perf_counter(), log or (lambda line: None)
+        path = recorder_metadata.folder(out, name or recorder_metadata.name(optimizer))
+        self.log(f"{path}: first measurement, of {self.space.dim:,} weights on {len(pairs)} chunks")
         point = self._loss_and_geometry()
-        if not views:
-            metric = point.geometry.metric if point.geometry else UnknownMetric(self.space.dim, "no gradient")
-            views = select_views(None, RECORDER, metric, invariant=point.radial < RADIAL).views
-        self.probes = ProbeSet(views, rtol=rtol)
+        self.probes = ProbeSet(views or self._default_views(point), rtol=rtol, seed=seed or 0)
         first = self._measure(point)  # before anything is written: an invalid view leaves no folder
         if point.geometry:
             warn_about(optimizer, point.geometry)
         views = [view.name for view in self.probes.views]
         spec = recorder_metadata.spec(model, optimizer, loss_fn, every=every, views=views, rtol=rtol)
-        self.store = RunStore.open(path, spec)
+        self.store = RunStore.open(path, spec | extra)
         weakref.finalize(self, self.store.close)
         self.store.write(PROVENANCE, recorder_metadata.provenance(optimizer, self.space, examples))
         self._write(first)
 
-    def step(self, *, loss: float | None = None, test_accuracy: float | None = None) -> None:
+    def step(
+        self,
+        *,
+        loss: float | None = None,
+        test_accuracy: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
         """Call after each `optimizer.step()`; steps that accelerate skips do not count.
 
         Args:
             loss: of this step; a record holds the highest since the last record.
             test_accuracy: a fraction, for the record of this step, if there is one.
+            metrics: further numbers by name, for the record of this step, if there is one.
 
         Raises:
-            ValueError: test_accuracy is not a fraction.
+            ValueError: test_accuracy is not a fraction, or a metric is no number or has the name of a field.
         """
         accuracy = None if test_accuracy is None else float(test_accuracy)
         if accuracy is not None and not 0 <= accuracy <= 1:
             raise ValueError(f"test_accuracy must be a fraction between 0 and 1; got {accuracy:g}.")
+        own = recorder_metadata.own_metrics(metrics or {})
         self.peak = max(self.peak, -math.inf if loss is None else loss)
         if self._accumulation is not None and not self._accumulation.sync_gradients:
             return
         self.tau += recorder_metadata.rate(self.optimizer) * recorder_metadata.decay(self.optimizer)
         self.steps += 1
         if self.steps % self.every == 0 and self.status == "running":
-            self._write(self._measure(self._loss_and_geometry()) | {"test_accuracy": accuracy})
+            self._write(self._measure(self._loss_and_geometry()) | {"test_accuracy": accuracy} | own)
 
     @property
     def count(self) -> int:
@@ -154,10 +171,15 @@ class Recorder(AbstractContextManager["Recorder"]):
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self.close("failed" if kind else "done")
 
+    def _default_views(self, point: LossAndGeometry) -> Sequence[str]:
+        metric = point.geometry.metric if point.geometry else UnknownMetric(self.space.dim, "no gradient")
+        return select_views(None, RECORDER, metric, invariant=point.radial < RADIAL).views
+
     def _write(self, record: dict[str, Any]) -> None:
         self.store.append(record)
         self.peak = -math.inf
         self._write_status("running" if record["views"] else "diverged")
+        self.log(f"step {record['step']}  {facts(record)}")
 
     def _measure(self, point: LossAndGeometry) -> dict[str, Any]:
         """A record of the present step, with the fields of `run`."""

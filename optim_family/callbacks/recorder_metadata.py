@@ -1,7 +1,8 @@
 """Specification and provenance of a run that a script trains, in the fields of `optim-family run`."""
 
+import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +16,11 @@ from optim_family.optimizers.base import OptimizerBase
 from optim_family.optimizers.external.hyperparameters import arguments
 from optim_family.runs.layout import SPEC
 from optim_family.space import ParameterSpace
-from optim_family.training.record import make_provenance
+from optim_family.training.record import make_provenance, training_record
 from optim_family.training.spec import RunSpec
 
 LIBRARIES: Final = ("optim-family", "torch", "numpy", "scipy")
+RECORD: Final = frozenset({*inspect.signature(training_record).parameters, "effective_lr"})
 
 
 def check(model: nn.Module, optimizer: Optimizer, every: int, views: Any, rtol: float) -> None:
@@ -34,6 +36,37 @@ def check(model: nn.Module, optimizer: Optimizer, every: int, views: Any, rtol: 
         raise ValueError(f"rtol must lie between 0 and 1; got {rtol!r}.")
     if isinstance(views, str):
         raise ValueError(f"views must be a list of names; write [{views!r}].")
+
+
+def extra_fields(name: str | None, seed: int | None, config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The fields of the specification that a script gives; none that is None.
+
+    Raises:
+        ValueError: the name is no file name, the seed no whole number, or a setting no number or text.
+    """
+    if name is not None and (not isinstance(name, str) or not name.strip() or set(name) & set("/\\\0")):
+        raise ValueError(f"name must be a text without slashes, as it names a folder; got {name!r}.")
+    if seed is not None and not (isinstance(seed, Integral) and seed >= 0):
+        raise ValueError(f"seed must be a whole number, at least 0; got {seed!r}.")
+    for key, value in (config or {}).items():
+        if not isinstance(value, Real | str | None):
+            raise ValueError(f"config: {key} must be a number or a text; got a {type(value).__name__}.")
+    given = {"name": name, "seed": None if seed is None else int(seed), "config": dict(config or {}) or None}
+    return {field: value for field, value in given.items() if value is not None}
+
+
+def own_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of a script for a record, as plain numbers.
+
+    Raises:
+        ValueError: one is no number, or has the name of a field of every record.
+    """
+    for name, value in metrics.items():
+        if name in RECORD:
+            raise ValueError(f"metrics: {name} is a field of every record; choose another name.")
+        if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.numel() == 1):
+            raise ValueError(f"metrics: {name} must be one number; got a {type(value).__name__}.")
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def spec(

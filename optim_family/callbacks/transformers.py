@@ -23,7 +23,7 @@ class RecorderCallback(TrainerCallback):
 
     Args:
         batches: inputs of the model, {"input_ids": …, "labels": …, …}; the loss is the model's own.
-        **options: those of `Recorder`: every, out, views, rtol, count.
+        **options: those of `Recorder`: every, out, views, rtol, name, seed, ….
 
     Raises:
         KeyError: a batch has no labels.

@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any, Final, final
 
 from rich.console import Console, Group
@@ -11,6 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from optim_family.runs.labels import facts
 from optim_family.training.progress import ProgressListener
 
 _EVERY: Final = 5.0  # seconds between two plain lines
@@ -44,7 +44,7 @@ class Lines(ProgressListener):
     def on_record(self, record: dict[str, Any]) -> None:
         """Print it, or keep it for the end."""
         steps_done, steps_left = record["step"] - self._start, self._total - record["step"]
-        parts = [f"step {record['step']}/{self._total}", *facts(record)]
+        parts = [f"step {record['step']}/{self._total}", facts(record)]
         if steps_done and steps_left and record.get("train_loss"):
             parts.append(f"{duration((time.monotonic() - self._start_time) / steps_done * steps_left)} left")
         self._pending = "  ".join(parts)
@@ -90,7 +90,7 @@ class Bar(ProgressListener):
 
     def on_record(self, record: dict[str, Any]) -> None:
         """Show its numbers."""
-        self._numbers = "  ".join(facts(record))
+        self._numbers = facts(record)
 
     def on_message(self, text: str) -> None:
         """Print it above the bar."""
@@ -99,18 +99,6 @@ class Bar(ProgressListener):
     def on_end(self) -> None:
         """Leave the bar as it is."""
         self._live.stop()
-
-
-def facts(record: dict[str, Any]) -> Iterator[str]:
-    """The numbers of a record in brief: loss, accuracies, the ratio of each view to its threshold."""
-    loss = record.get("train_loss")
-    yield "loss not finite" if loss is None else f"loss {loss:.3g}"
-    for part in ("train", "test"):
-        if (accuracy := record.get(f"{part}_accuracy")) is not None:
-            yield f"{part} {accuracy:.1%}"
-    for name, reading in record.get("views", {}).items():
-        if (ratio := (reading or {}).get("ratio")) is not None:
-            yield f"{name} ratio {ratio:.2f}"
 
 
 def duration(seconds: float) -> str:

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from optim_family.cli.run_progress import can_redraw, duration, facts
-from optim_family.runs.labels import labels
+from optim_family.cli.run_progress import can_redraw, duration
+from optim_family.runs.labels import facts, labels
 from optim_family.runs.run import FINISHED
 from optim_family.study import execution
 from optim_family.study.execution import State
@@ -53,7 +53,7 @@ class Progress:
         time_left = ""
         if self.status(state) == "running" and record.get("elapsed") and record.get("step"):
             time_left = duration(record["elapsed"] / record["step"] * (steps - record["step"]))
-        numbers = "  ".join(facts(record)) if record else ""
+        numbers = facts(record) if record else ""
         return [self.names[state.job], self.status(state), f"{state.step:,}/{steps:,}", time_left, numbers]
 
     def headline(self) -> str:

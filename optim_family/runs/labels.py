@@ -11,6 +11,7 @@ Spec = Mapping[str, Any]
 
 SYMBOLS = {"weight_decay": "wd", "momentum": "β", "beta1": "β₁", "beta2": "β₂", "eps": "ε"}
 ALWAYS = ("lr", "weight_decay")
+NESTED = ("hyper", "config")  # fields that hold others: hyper-parameters, and what a script adds
 ARM = ("optimizer", "hyper", "batch_size", "schedule")  # a study compares these; its other fields are equal
 # The words for a field of a specification, with and without a value.
 SETTING = {
@@ -47,6 +48,9 @@ def labels(specs: Sequence[Spec], names: Sequence[str] | None = None) -> list[st
     if len(specs) == 1:
         return [label(specs[0])]
     fields = [field for field in SETTING if _differs(_words(spec, field) for spec in specs)]
+    configs = [spec.get("config") or {} for spec in specs]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    fields += [f"config.{key}" for key in keys if _differs(config.get(key) for config in configs)]
     several = _differs(spec["optimizer"] for spec in specs)
     texts = [
         _text(spec, _distinguishing(spec, _same_optimizer(spec, specs), first), fields)
@@ -93,6 +97,29 @@ def setting(specs: Sequence[Spec]) -> str:
     return ", ".join(shared + variant)
 
 
+def flat(spec: Spec) -> dict[str, Any]:
+    """The specification without nested fields: `hyper.lr`, `config.width`."""
+    nested = {f"{n}.{key}": value for n in NESTED for key, value in (spec.get(n) or {}).items()}
+    return {name: value for name, value in spec.items() if name not in NESTED} | nested
+
+
+def facts(record: Mapping[str, Any]) -> str:
+    """A record in brief: loss, accuracies, the ratio of each view to its threshold.
+
+    >>> facts({"train_loss": 0.25, "test_accuracy": 0.5, "views": {"raw": {"ratio": 1.0}}})
+    'loss 0.25  test 50.0%  raw ratio 1.00'
+    """
+    loss = record.get("train_loss")
+    words = ["loss not finite" if loss is None else f"loss {loss:.3g}"]
+    for part in ("train", "test"):
+        if (accuracy := record.get(f"{part}_accuracy")) is not None:
+            words.append(f"{part} {accuracy:.1%}")
+    for name, reading in record.get("views", {}).items():
+        if (ratio := (reading or {}).get("ratio")) is not None:
+            words.append(f"{name} ratio {ratio:.2f}")
+    return "  ".join(words)
+
+
 def compact(value: Any) -> str:
     """A short text for a value: 1e-05 → 1e-5, 2.0 → 2; six significant digits."""
     if value is None:
@@ -132,7 +159,7 @@ def _arm(spec: Spec, specs: Sequence[Spec]) -> str:
 
 def _text(spec: Spec, hyper: Iterable[str], fields: Iterable[str]) -> str:
     parts = [_hyper_words(h, spec["hyper"][h]) for h in hyper] + [_words(spec, field) for field in fields]
-    return f"{spec['optimizer']}  {', '.join(filter(None, parts))}".rstrip()
+    return f"{spec.get('name') or spec['optimizer']}  {', '.join(filter(None, parts))}".rstrip()
 
 
 def _hyper_words(name: str, value: Any) -> str:
@@ -142,6 +169,9 @@ def _hyper_words(name: str, value: Any) -> str:
 
 
 def _words(spec: Spec, field: str) -> str:
+    nested, _, key = field.rpartition(".")
+    if nested:
+        return f"{key} {compact((spec.get(nested) or {}).get(key))}"
     with_value, without = SETTING[field]
     if spec.get(field) is None:
         return without

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optim_family.runs.labels import labels
+from optim_family.runs.labels import flat, labels
 from optim_family.runs.run import Run, find_runs, read_run, series, views
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ def load_runs(path: str | Path) -> "pandas.DataFrame":
         path: a run directory, or a folder above run directories.
 
     Returns:
-        The columns `run` (its folder) and `status`; the specification, `optimizer`, `model`, … and
-        `hyper.lr`, …; every number of the records, `step`, `tau`, `train_loss`, …; then `view` and every
-        number of its measurements, `value`, `threshold`, `ratio`, …, `converged` being 1 or 0. Numbers
-        have the units of the record, and are floats except for `step`; NaN if a number is not finite, a
-        run does not have it, or a view does not apply.
+        The columns `run` (its folder) and `status`; the specification, `optimizer`, `model`, …,
+        `hyper.lr`, …, and `config.NAME` of a `Recorder`; every number of the records, `step`, `tau`,
+        `train_loss`, …; then `view` and every number of its measurements, `value`, `threshold`, `ratio`, …,
+        `converged` being 1 or 0. Numbers have the units of the record, and are floats except for `step`;
+        NaN if a number is not finite, a run does not have it, or a view does not apply.
 
     Raises:
         UsageError: there is no run directory.
@@ -75,9 +75,8 @@ def _repeat(values: Sequence[Any], parts: Sequence[tuple[Run, str | None]]) -> A
 
 def _run_columns(run: Run) -> dict[str, Any]:
     """The columns that are constant over a run."""
-    spec = {name: value for name, value in run.spec.items() if name not in ("hyper", "views")}
-    hyper = {f"hyper.{name}": value for name, value in run.spec["hyper"].items()}
-    return {"run": str(run.path), "status": run.status.get("status"), **spec, **hyper}
+    constants = {name: value for name, value in flat(run.spec).items() if name != "views"}
+    return {"run": str(run.path), "status": run.status.get("status"), **constants}
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:

@@ -17,6 +17,7 @@ from optim_family.errors import UsageError
 from optim_family.optimizers.external.wrapper import wrap_external
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
+from optim_family.runs.readings_table import load_runs, run_labels
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
 from optim_family.training.experiment import build_experiment
@@ -201,6 +202,81 @@ def test_the_first_record_has_the_verdict_of_the_check(tmp_path):
     assert not any("check" in reading for reading in second)
     names = {field.name for field in dataclasses.fields(Reading)}
     assert all(reading.keys() == names - {"top", "check"} for reading in second)
+
+
+# --- what a script adds -----------------------------------------------------------------------------------
+
+
+def recorded(folder, steps=2, **options):
+    model, optimizer, chunks = setup(adamw)
+    with Recorder(model, optimizer, nn.functional.cross_entropy, chunks, every=1, out=folder, **options) as r:
+        for step in range(steps):
+            r.step(metrics={"perplexity": 10.0 - step})
+    return read_run(folder)
+
+
+def test_runs_of_a_script_differ_by_name_seed_and_config(tmp_path):
+    runs = [
+        recorded(
+            tmp_path / f"{width}-{seed}", name="wide net", seed=seed, config={"width": width, "act": "relu"}
+        )
+        for width in (8, 64)
+        for seed in (0, 1)
+    ]
+    assert run_labels(runs) == [
+        f"wide net  lr 0.01, wd 0.1, seed {s}, width {w}" for w in (8, 64) for s in (0, 1)
+    ]
+    table = load_runs(tmp_path)
+    assert {*table["config.width"]} == {8, 64} and {*table["config.act"]} == {"relu"}
+    assert {*table["seed"]} == {0, 1} and "config" not in table
+    assert table[table["step"] == 2]["perplexity"].tolist() == [9.0] * len(table[table["step"] == 2])
+
+
+def test_the_name_is_that_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, optimizer, chunks = setup(adamw)
+    Recorder(model, optimizer, nn.functional.cross_entropy, chunks, name="mine").close()
+    assert read_run(tmp_path / "runs" / "mine").spec["name"] == "mine"
+
+
+def test_a_recorder_says_what_it_does(tmp_path):
+    lines: list[str] = []
+    recorded(tmp_path / "a", steps=1, log=lines.append)
+    assert "first measurement, of" in lines[0] and str(tmp_path / "a") in lines[0]
+    assert [line.partition("  ")[0] for line in lines[1:]] == ["step 0", "step 1"]
+    assert all("raw ratio" in line or "preconditioned ratio" in line for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"name": "a/b"}, "name must be a text without slashes"),
+        ({"name": " "}, "name must be a text without slashes"),
+        ({"seed": 0.5}, "seed must be a whole number, at least 0; got 0.5"),
+        ({"seed": -1}, "seed must be a whole number, at least 0; got -1"),
+        ({"config": {"width": [1]}}, "config: width must be a number or a text; got a list"),
+    ],
+)
+def test_what_a_script_adds_wrongly_is_refused_before_anything_is_written(options, says, tmp_path):
+    with pytest.raises(ValueError, match=says):
+        recorded(tmp_path / "a", **options)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "says"),
+    [
+        ({"train_loss": 1.0}, "train_loss is a field of every record"),
+        ({"views": 1.0}, "views is a field of every record"),
+        ({"accuracy": "high"}, "accuracy must be one number; got a str"),
+        ({"losses": torch.ones(2)}, "losses must be one number; got a Tensor"),
+    ],
+)
+def test_a_metric_is_one_number_with_a_name_of_its_own(metrics, says, tmp_path):
+    model, optimizer, chunks = setup(adamw)
+    recorder = Recorder(model, optimizer, nn.functional.cross_entropy, chunks, every=1, out=tmp_path / "a")
+    with recorder, pytest.raises(ValueError, match=says):
+        recorder.step(metrics=metrics)
 
 
 # --- the run directory ------------------------------------------------------------------------------------

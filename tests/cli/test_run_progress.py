@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from optim_family.cli import run_progress
+from optim_family.runs.labels import facts
 from optim_family.training.progress import ProgressListener
 
 RECORD = {
@@ -25,16 +26,11 @@ class Terminal(io.StringIO):
 
 
 def test_the_facts_are_loss_accuracies_and_the_ratios_that_there_are():
-    assert list(run_progress.facts(RECORD)) == [
-        "loss 0.0123",
-        "train 98.7%",
-        "test 50.0%",
-        "spherical ratio 1.50",
-    ]
+    assert facts(RECORD) == "loss 0.0123  train 98.7%  test 50.0%  spherical ratio 1.50"
 
 
 def test_the_last_record_of_a_diverged_run_has_facts_too():
-    assert list(run_progress.facts({"step": 3, "train_loss": None, "views": {}})) == ["loss not finite"]
+    assert facts({"step": 3, "train_loss": None, "views": {}}) == "loss not finite"
 
 
 def test_quiet_shows_nothing():
