@@ -11,6 +11,7 @@ from typing import Final, Literal, final
 import psutil
 
 from optim_family import registry, resources
+from optim_family.cli.threads import busy_warning
 from optim_family.data import datasets, torchvision_sets
 from optim_family.errors import OptimFamilyError, one_line
 
@@ -82,7 +83,9 @@ def _torch() -> Iterator[Diagnosis]:
             "pip install --upgrade --force-reinstall torch torchvision"
         )
         yield Diagnosis("torchvision", "fail", text, hint)
-    yield Diagnosis("cpu", "ok", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    threads = torch.get_num_threads()
+    warning, text = busy_warning(threads), f"{os.cpu_count()} cores, torch uses {threads} threads"
+    yield Diagnosis("cpu", "warn" if warning else "ok", text, warning or "")
     for index in range(torch.cuda.device_count()):
         free, total = (size / 2**30 for size in torch.cuda.mem_get_info(index))
         name = torch.cuda.get_device_name(index)
