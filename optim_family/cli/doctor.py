@@ -83,9 +83,8 @@ def _torch() -> Iterator[Diagnosis]:
             "pip install --upgrade --force-reinstall torch torchvision"
         )
         yield Diagnosis("torchvision", "fail", text, hint)
-    threads = torch.get_num_threads()
-    warning, text = busy_warning(threads), f"{os.cpu_count()} cores, torch uses {threads} threads"
-    yield Diagnosis("cpu", "warn" if warning else "ok", text, warning or "")
+    warning, threads = busy_warning(), f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
+    yield Diagnosis("cpu", "warn" if warning else "ok", threads, warning or "")
     for index in range(torch.cuda.device_count()):
         free, total = (size / 2**30 for size in torch.cuda.mem_get_info(index))
         name = torch.cuda.get_device_name(index)

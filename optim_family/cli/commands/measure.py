@@ -8,7 +8,7 @@ import rich_click as click
 from optim_family.cli.output import PATH, Output, common
 from optim_family.cli.run_options import loss_fields, loss_spec_from_options
 from optim_family.cli.spectrum import SpectrumOptions, spectrum_options
-from optim_family.cli.threads import threads_option, use_threads
+from optim_family.cli.threads import threads_option
 
 
 @click.command(
@@ -27,12 +27,9 @@ from optim_family.cli.threads import threads_option, use_threads
 @spectrum_options
 @click.option("--out", type=PATH, help="Folder for measurement.json and the figure.")
 @common
-def command(
-    output: Output, /, weights: Path | None, k: int, threads: int | None, out: Path | None, **options: Any
-) -> None:
+def command(output: Output, /, weights: Path | None, k: int, out: Path | None, **options: Any) -> None:
     """Measure the sharpness of a model on data, at weights from a file, without training."""
     from optim_family.cli.measure import measure_command
 
     spectrum = SpectrumOptions.from_options(options)
-    use_threads(threads, output)
     measure_command(loss_spec_from_options(options), weights, k, spectrum, out, output)

@@ -9,7 +9,7 @@ from optim_family.cli.output import PATH, Output, common
 from optim_family.cli.run_options import RunCommand, run_fields, run_spec_from_options
 from optim_family.cli.run_results import overlay_option
 from optim_family.cli.spectrum import SpectrumOptions, spectrum_options
-from optim_family.cli.threads import threads_option, use_threads
+from optim_family.cli.threads import threads_option
 from optim_family.training.spec import MemoryFormat
 
 
@@ -36,13 +36,7 @@ from optim_family.training.spec import MemoryFormat
 @spectrum_options
 @common
 def command(
-    output: Output,
-    /,
-    out: Path | None,
-    threads: int | None,
-    dry_run: bool,
-    overlays: tuple[str, ...] | None,
-    **options: Any,
+    output: Output, /, out: Path | None, dry_run: bool, overlays: tuple[str, ...] | None, **options: Any
 ) -> int:
     """Train one optimizer on one model, and measure its sharpness in its own geometry."""
     from optim_family.cli.run import preview, run_command
@@ -51,7 +45,6 @@ def command(
     train = {name: options.pop(name) for name in ("resume", "memory_format")}
     spec, train["make_optimizer"] = run_spec_from_options(options, out if train["resume"] else None)
     out = out or Path("runs") / spec.title
-    use_threads(threads, output)
     if dry_run:
         return preview(spec, out, train, output)
     return run_command(spec, out, train, spectrum, overlays, output)
