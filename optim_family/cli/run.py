@@ -1,7 +1,7 @@
 """Execute `optim-family run`."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,12 +28,12 @@ def run_command(
     out: Path,
     train_options: Mapping[str, Any],
     requested: spectrum.SpectrumOptions,
-    overlays: Collection[str] | None,
+    figure_options: run_results.FigureOptions,
     output: Output,
 ) -> int:
     """Train, unless the run is finished; then summary, figure and spectrum. Returns the exit code.
 
-    `train_options` are arguments of `training.loop.train`. Without `overlays` an existing figure stays.
+    `train_options` are those of `training.loop.train`. An existing figure stays unless an option changes it.
     """
     stored = read_run(out) if (out / layout.SPEC).exists() else None
     if stored and stored.spec == spec.model_dump(mode="json") and stored.status.get("status") in FINISHED:
@@ -42,10 +42,10 @@ def run_command(
         return 0
     run = read_run(out)
     summary = run_summary.summary(run)
-    path, figure = out / layout.SUMMARY, [out / name for name in _FIGURES]
-    if overlays is not None or not all(file.exists() for file in (path, *figure)):
+    path, figure = out / layout.SUMMARY, figure_options.files(out, layout.FIGURE)
+    if figure_options.given or not all(file.exists() for file in (path, *figure)):
         replace_atomically(path, json.dumps(summary, indent=2) + "\n")
-        run_results.draw([run], out, layout.FIGURE, overlays)
+        run_results.draw([run], [summary], out, layout.FIGURE, figure_options)
     run_results.show([run], [summary], figure, output)
     diverged = run.status.get("status") == "diverged"
     if requested.names and diverged:

@@ -1,32 +1,125 @@
 """Finished runs: the table on the screen, the figure and the evidence of the figure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, final
 
 import rich_click as click
 
 from optim_family.analysis import run_summary
-from optim_family.cli.output import Output, by_suffix, joined, write_json
+from optim_family.cli.output import Output, add_options, by_suffix, joined, write_json
+from optim_family.errors import UsageError, unknown
 from optim_family.figures import overlays
+from optim_family.runs.atomic_files import replace_atomically
 from optim_family.runs.run import Run
 
-overlay_option = click.option(
-    "--overlay",
-    "overlays",
-    metavar="NAMES",
-    callback=lambda ctx, option, text: None if text is None else overlays.parse_overlays(text),
-    help=f"Predictions to draw: any of {','.join(overlays.NAMES)}, or all, or none (default: all).",
+_FORMATS: Final = ("svg", "png", "pdf")
+_option = partial(click.option, panel="Figure")
+
+
+def _formats(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
+    formats = tuple(dict.fromkeys(text.replace(" ", "").split(",")))
+    for name in formats:
+        if name not in _FORMATS:
+            raise UsageError(unknown("format", name, _FORMATS))
+    return formats
+
+
+# The options of a figure of runs, which a command passes to `FigureOptions.from_options`.
+figure_options = add_options(
+    _option(
+        "--overlay",
+        "overlays",
+        metavar="NAMES",
+        callback=lambda context, option, text: None if text is None else overlays.parse_overlays(text),
+        help=f"Predictions to draw: any of {','.join(overlays.NAMES)}, or all, or none (default: all).",
+    ),
+    _option("--html", is_flag=True, help="Also write an interactive page, one file that needs no network."),
+    _option(
+        "--format",
+        "formats",
+        metavar="NAMES",
+        default="svg,png",
+        show_default=True,
+        callback=_formats,
+        help=f"File types of the figure, of {','.join(_FORMATS)}; a PDF has its fonts inside.",
+    ),
+    _option(
+        "--width",
+        type=click.FloatRange(2, 40),
+        metavar="INCHES",
+        help="Width of the figure for a paper: 3.25 is a column, 6.75 a page; without a heading.",
+    ),
+    _option(
+        "--style",
+        metavar="STYLE",
+        help="A .mplstyle file, or a style of matplotlib, to go first.",
+    ),
 )
 
 
-def draw(runs: Sequence[Run], folder: Path, stem: str, names: Collection[str] | None) -> list[Path]:
-    """Draw the runs with these overlays, or all if None, as STEM.svg and STEM.png; return both paths."""
-    from optim_family.figures import run_figure, style
+@final
+@dataclass(frozen=True)
+class FigureOptions:
+    """How to draw runs; `overlays` is None if none were named."""
 
+    overlays: tuple[str, ...] | None
+    formats: tuple[str, ...]
+    width: float | None
+    style: str | None
+    html: bool
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> "FigureOptions":
+        """Take the values of `figure_options` out of the options of a command."""
+        return cls(**{name: options.pop(name) for name in cls.__dataclass_fields__})
+
+    @property
+    def given(self) -> bool:
+        """Whether one of them changes the figure."""
+        return (self.overlays, self.width, self.style) != (None, None, None)
+
+    def files(self, folder: Path, stem: str) -> list[Path]:
+        """The files of a figure with this stem."""
+        return [folder / f"{stem}.{ending}" for ending in (*self.formats, *(["html"] if self.html else []))]
+
+
+def draw(
+    runs: Sequence[Run],
+    summaries: Sequence[Mapping[str, Any]],
+    folder: Path,
+    stem: str,
+    options: FigureOptions,
+    arguments: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write the figure, and the page if wanted; return the paths.
+
+    Args:
+        runs: at least one.
+        summaries: `run_summary.summary` of each.
+        folder: made if it does not exist.
+        stem: of the names of the files.
+        options: of the command.
+        arguments: of `run_figure.figure`, with `runs` where it draws others.
+
+    Raises:
+        UsageError: there is no such style.
+    """
+    from optim_family.figures import run_figure, run_page, style
+
+    names = overlays.NAMES if options.overlays is None else options.overlays
+    figure = {"runs": runs, "overlays": names, "width": options.width, **(arguments or {})}
     folder.mkdir(parents=True, exist_ok=True)
-    figure = run_figure.figure(runs, overlays=overlays.NAMES if names is None else names)
-    return style.save(figure, folder, stem)
+    with style.own_style(options.style):
+        drawn = run_figure.figure(**figure)
+        style.save(drawn, folder, stem, options.formats)
+        if options.html:
+            title = run_figure.title_of(runs)
+            page = run_page.run_page(runs, summaries, title=title, figures=[(title, drawn)])
+            replace_atomically(folder / f"{stem}.html", page)
+    return options.files(folder, stem)
 
 
 def write_evidence(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]], path: Path) -> None:

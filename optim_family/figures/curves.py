@@ -5,7 +5,7 @@ Colour, line style and marker all differ between curves, so that a figure can be
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, final
 
@@ -38,12 +38,16 @@ INTERVALS = 1000  # of the steps that a panel tells apart; it is some 700 pixels
 @final
 @dataclass(frozen=True)
 class Curve:
-    """A run, or one view of it, with its name and the index of its style."""
+    """A run, or one view of it, with its name and the index of its style.
+
+    `ends` are the lowest and the highest values, as runs, if the run is the median of several.
+    """
 
     run: Run
     name: str
     index: int
     view: str = ""
+    ends: tuple[Run, Run] | None = None
 
     @property
     def color(self) -> str:
@@ -121,6 +125,14 @@ def plot_curve(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0, **styl
     ax.plot(steps, scale * values, **options)
 
 
+def plot_range(ax: Axes, curve: Curve, field: str, *, scale: float = 1.0) -> None:
+    """Draw the range of several runs as a band, if the curve is their median."""
+    if curve.ends is None:
+        return
+    low, high = (replace(curve, run=end).points(field) for end in curve.ends)
+    ax.fill_between(low[0], scale * low[1], scale * high[1], color=curve.color, alpha=0.18, linewidth=0)
+
+
 def mark_divergence(ax: Axes, curves: Iterable[Curve], field: str, *, scale: float = 1.0) -> None:
     """Draw a cross at the last point of each run that diverged, on the edge of the panel if it left there."""
     low, high = ax.get_ylim()
@@ -139,16 +151,21 @@ def mark_fit(ax: Axes, curve: Curve, field: str) -> bool:
 
 
 def mark_destabilisations(ax: Axes, curve: Curve) -> bool:
-    """Draw a mark on the test accuracy where training is destabilised; return whether it is."""
-    begins = destabilisations(curve.run)
+    """Draw a mark on the test accuracy where training is destabilised, and return whether it is."""
+    begins = [] if curve.ends else destabilisations(curve.run)
     steps, accuracy = (series(curve.run, name)[begins] for name in ("step", "test_accuracy"))
     ax.plot(steps, 100 * accuracy, color=curve.color, zorder=5, **UNSTABLE)
     return bool(begins)
 
 
 def plot_reading(ax: Axes, curve: Curve, field: str) -> None:
-    """Draw a line with its error as a band, and a ring around each reading that did not converge."""
+    """Draw a line with its error as a band, and a ring around each reading that did not converge.
+
+    The band of a median is the range.
+    """
     plot_curve(ax, curve, field)
+    if curve.ends:
+        return plot_range(ax, curve, field)
     steps, y, error, value = curve.points(field, "error", "value")
     with np.errstate(all="ignore"):
         wide = np.abs(error / value * y)

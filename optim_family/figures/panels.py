@@ -23,6 +23,7 @@ from optim_family.figures.curves import (
     mark_fit,
     plain_ticks,
     plot_curve,
+    plot_range,
     plot_reading,
 )
 from optim_family.figures.overlays import mean_loss, steepest_drift, threshold_is_two_over_effective_lr
@@ -44,6 +45,7 @@ def draw_loss(ax: Axes, curves: Sequence[Curve], overlays: Collection[str] = ())
     for curve in curves:
         plot_curve(ax, curve, "peak_loss", **style.PEAK)
         plot_curve(ax, curve, "train_loss")
+        plot_range(ax, curve, "train_loss")
     log_axis(ax, [c.points(field)[1] for c in curves for field in ("train_loss", "peak_loss")])
     mark_divergence(ax, curves, "train_loss")
     crosses = {"diverged": style.CROSS} if any(curve.diverged for curve in curves) else {}
@@ -59,6 +61,7 @@ def draw_accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
     for curve in curves:
         plot_curve(ax, curve, "train_accuracy", scale=100, **style.TRAIN)
         plot_curve(ax, curve, "test_accuracy", scale=100, **style.TEST)
+        plot_range(ax, curve, "test_accuracy", scale=100)
         fits.append(mark_fit(ax, curve, "train_accuracy"))
         unstable.append(mark_destabilisations(ax, curve))
     values = [c.points(f"{f}_accuracy")[1] for c in curves for f in ("train", "test")]
@@ -74,23 +77,35 @@ def draw_sharpness(
     groups: Sequence[Sequence[Curve]],
     curves: Sequence[Curve],
     overlays: Collection[str] = ("edge",),
+    *,
+    with_start: bool = False,
 ) -> None:
-    """Sharpness, its threshold and its steepest drift; each axis has one group of `sharpness_groups`."""
+    """Sharpness, its threshold and its steepest drift; each axis has one group of `sharpness_groups`.
+
+    The limits ignore a far value at step 0, unless `with_start`.
+    """
     axes[0].set_title(_sharpness_title(groups, curves), loc="left")
+    if absent := len(curves) - len({curve.name for group in groups for curve in group}):
+        axes[0].set_title(f"{absent} of {len(curves)} have none", **style.ASIDE)
     fields = ("value", "threshold") if "edge" in overlays else ("value",)
     for ax, group in zip(axes, groups, strict=True):
         for curve in _themselves(group) if "edge" in overlays else ():
             plot_curve(ax, curve, "threshold", **style.RUN_THRESHOLD)
         for curve in group:
             plot_reading(ax, curve, "value")
-        log_axis(ax, [c.points(field)[1] for c in group for field in fields], skip_first=True)
+        log_axis(ax, [c.points(field)[1] for c in group for field in fields], skip_first=not with_start)
         mark_divergence(ax, group, "value")
         _reading_legend(ax, group, overlays, single_run=len(curves) == 1)
         ax.tick_params(labelbottom=ax is axes[-1])
 
 
-def sharpness_groups(curves: Sequence[Curve]) -> list[list[Curve]]:
-    """Curves that share an axis: all runs; of a single run each metric, as they lie decades apart."""
+def sharpness_groups(curves: Sequence[Curve], view: str = "sharpness") -> list[list[Curve]]:
+    """Curves that share an axis: all runs; of a single run each metric, as they lie decades apart.
+
+    With the name of a view, they are those of this view.
+    """
+    if view in VIEWS:
+        return [[replace(curve, view=view) for curve in curves if _has(curve, view)]]
     if len(curves) == 1:
         bases = [curve for order in (UNPRECONDITIONED, PRECONDITIONED) for curve in _first(curves[0], order)]
         families = ([c.view + variant for variant in VARIANTS if _has(c, c.view + variant)] for c in bases)
@@ -109,7 +124,9 @@ def _sharpness_title(groups: Sequence[Sequence[Curve]], curves: Sequence[Curve])
     if len(curves) > 1 and len(names) > 1 and "spherical" in names:
         rest = [name for name in names if name != "spherical"]
         return f"Spherical sharpness; {' or '.join(rest)} where that is missing"
-    title = f"{' and '.join(names)} sharpness".capitalize()
+    units = {VIEWS[split_view_name(c.view)[0]].unit for group in groups for c in group}
+    unit = f", {units.pop()}" if len(units) == 1 else ""
+    title = f"{' and '.join(names)} sharpness".capitalize() + unit
     return f"{title} (spherical does not apply)" if absent and "spherical" not in names else title
 
 
@@ -150,7 +167,7 @@ def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
         plot_reading(ax, curve, "ratio")
     ax.axhspan(*EDGE, **style.BAND)
     ax.axhline(1, color="black", linewidth=0.9, zorder=1.5)
-    ax.text(1.01, 1, "edge of\nstability", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
+    ax.text(1.01, 1, "edge of\nstability", transform=ax.get_yaxis_transform(), va="center", fontsize="small")
     if not ratio_curves:
         ax.set_title("no view has a threshold", **style.ASIDE)
         ax.set_ylim(0, 2)

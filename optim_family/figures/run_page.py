@@ -2,19 +2,21 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from optim_family.analysis import run_summary
 from optim_family.analysis.run_warnings import warnings
 from optim_family.analysis.study_table import EDGE, own_view, settings
-from optim_family.figures import html, run_figure
+from optim_family.figures import html
 from optim_family.figures.figure_data import as_json, figure_data
-from optim_family.figures.overlays import NAMES
 from optim_family.runs.command import command
 from optim_family.runs.labels import arms, compact
 from optim_family.runs.run import Run
 from optim_family.sharpness.views import MIDPOINT
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def run_page(
@@ -22,7 +24,7 @@ def run_page(
     summaries: Sequence[Mapping[str, Any]],
     *,
     title: str,
-    overlays: Collection[str] = NAMES,
+    figures: Sequence[tuple[str, "Figure"]],
 ) -> str:
     """The page of one run or of several.
 
@@ -30,16 +32,14 @@ def run_page(
         runs: at least one; a run without a record is listed.
         summaries: `run_summary.summary` of each.
         title: of the page.
-        overlays: predictions in the static figure, of `overlays.NAMES`.
+        figures: caption and figure, for print and for readers without JavaScript.
     """
-    recorded = [run for run in runs if run.columns.count]
-    static = [("All runs", run_figure.figure(recorded, overlays=overlays))] if recorded else []
     headers, rows = run_summary.summary_rows(runs, summaries)
     return html.render(
         "runs.html",
         title=title,
         table=list(zip(headers, *rows, strict=True)),  # a row for each run
-        figures=[(caption, html.inline_svg(figure, "f0")) for caption, figure in static],
+        figures=[(caption, html.inline_svg(figure, f"f{i}")) for i, (caption, figure) in enumerate(figures)],
         **page_values(runs, summaries, arms([run.spec for run in runs]), settings(runs)),
     )
 

@@ -1,13 +1,16 @@
 """The style of every figure: sizes, colours, line styles, markers, and how a figure is saved."""
 
 import io
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from optim_family.errors import UsageError
 from optim_family.runs.atomic_files import replace_atomically
 
 # Okabe and Ito's colours without yellow. 7, 5 and 8 have no common factor: 280 different styles.
@@ -47,9 +50,8 @@ ONE_EIGENVALUE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": 
 
 # Inches. Fixed distances, not an automatic arrangement: the same every time, and panels that line up.
 WIDTH, LEFT, RIGHT, BETWEEN = 11.0, 0.65, 0.75, 0.75
-STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
+PRINT: dict[str, float] = {"font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8}  # points
+STYLE: dict[str, Any] = PRINT | {
     "axes.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -61,19 +63,45 @@ STYLE: dict[str, Any] = {
     "xtick.color": GREY,
     "ytick.color": GREY,
     "axes.labelcolor": GREY,
-    "legend.fontsize": 8,
     "legend.framealpha": 0.85,
     "legend.edgecolor": "none",
     "legend.handlelength": 3.2,
     "lines.linewidth": 1.3,
     "svg.fonttype": "path",
     "svg.hashsalt": "optim-family",
+    "pdf.fonttype": 42,  # fonts inside, text as text
 }
+FORMATS: Final[dict[str, dict[str, Any]]] = {  # with the metadata that would be new every time
+    "svg": {"Date": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None},
+}
+_OWN: ContextVar[str | Path | None] = ContextVar("own style", default=None)
 
 
 def applied(**changes: Any) -> AbstractContextManager[None]:
-    """The context in which every figure is drawn and saved: this style, with changes."""
-    return style.context(STYLE | changes, after_reset=True)
+    """The context in which every figure is drawn and saved: this style, with changes, then the user's."""
+    own = _OWN.get()
+    return style.context([STYLE | changes, *([str(own)] if own else [])], after_reset=True)
+
+
+@contextmanager
+def own_style(name: str | Path | None) -> Iterator[None]:
+    """A context in which a style of the user, a .mplstyle file or a name of matplotlib, goes before this one.
+
+    Raises:
+        UsageError: there is no such style.
+    """
+    token = _OWN.set(name)
+    try:
+        try:
+            with applied():
+                pass
+        except OSError:
+            raise UsageError(f"there is no matplotlib style {str(name)!r}; give a file or a name") from None
+        yield
+    finally:
+        _OWN.reset(token)
 
 
 def head(figure: Figure, title: str, subtitle: str) -> None:
@@ -83,20 +111,22 @@ def head(figure: Figure, title: str, subtitle: str) -> None:
     figure.text(0.012, 1 - 0.36 / height, subtitle, va="top", color=GREY)
 
 
-def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
-    """Write <stem>.svg and <stem>.png into a folder, the same bytes every time.
+def save(
+    figure: Figure, folder: Path, stem: str = "figure", formats: Sequence[str] = ("svg", "png")
+) -> list[Path]:
+    """Write <stem>.svg, <stem>.png, … into a folder, the same bytes every time; formats of `FORMATS`.
 
     Returns:
-        Both paths.
+        The paths.
 
     Raises:
         CorruptError: the folder cannot be written.
     """
-    paths = [folder / f"{stem}.svg", folder / f"{stem}.png"]
-    for path, metadata in zip(paths, ({"Date": None}, {"Software": None}), strict=True):
+    paths = [folder / f"{stem}.{form}" for form in formats]
+    for path, form in zip(paths, formats, strict=True):
         buffer = io.BytesIO()
         with applied():
-            figure.savefig(buffer, format=path.suffix[1:], dpi=150, metadata=metadata)
+            figure.savefig(buffer, format=form, dpi=150, metadata=FORMATS[form])
         replace_atomically(path, buffer.getvalue())
     return paths
 

@@ -1,7 +1,7 @@
 """The numbers of records as columns; as dictionaries a million records need more than a gigabyte."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from itertools import chain
@@ -23,6 +23,14 @@ class Columns:
         """`blocks` of records are read once, at the first access, and not kept."""
         self._blocks = blocks
         self._columns: dict[str, Array] = {}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> "Columns":
+        """The columns of these arrays by field, all of one length."""
+        columns = cls([])
+        count = len(next(iter(arrays.values()), ()))
+        columns._parsed = count, {name: bytearray(np.asarray(x, np.float64)) for name, x in arrays.items()}
+        return columns
 
     @property
     def count(self) -> int:

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from optim_family.cli.commands.compare import common_folder, run_folders
+from tests.helpers.cli_runner import optim_family, refusal
+from tests.helpers.fake_runs import make_run, stored
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,48 @@ def test_a_folder_of_runs_stands_for_its_runs_and_an_earlier_comparison_for_none
     runs = [tmp_path / "a", tmp_path / "b"]
     assert [*run_folders([tmp_path])] == runs
     assert [*run_folders([tmp_path / "b", tmp_path / "comparison.json", tmp_path / "a"])] == runs[::-1]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Three seeds of gradient descent, and one run of rmsprop."""
+    for name, run in [(f"gd-{seed}", make_run(records=9, seed=seed)) for seed in range(3)] + [
+        ("rmsprop", make_run("rmsprop", records=9))
+    ]:
+        stored(tmp_path / name, run)
+    return tmp_path
+
+
+def test_a_figure_for_a_paper(runs, capsys):
+    words = "--seeds median --panels ratio,spherical --labels GD,RMSprop --width 3.25 --format pdf,svg --html"
+    answer = optim_family(capsys, "compare", runs, *words.split())
+    assert answer.code == 0
+    pdf, svg, page = (runs / f"comparison.{ending}" for ending in ("pdf", "svg", "html"))
+    assert answer.out.endswith(f"figure: {pdf}  {svg}  {page}\n")
+    assert b"/FontFile2" in pdf.read_bytes() and b"/Subtype /Type3" not in pdf.read_bytes()
+    assert f'width="{3.25 * 72:g}pt"' in svg.read_text()
+    assert "Interactive" not in (text := page.read_text()) and text.count('class="card"') == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labels", "a,b"], "--labels has 2 names for 4 curves"),
+        (["--labels", "a", "--seeds", "median"], "--labels has 1 names for 2 curves"),
+        (["--panels", "ratio,spherica"], "there is no panel 'spherica'; did you mean 'spherical'?"),
+        (["--format", "svg,gif"], "there is no format 'gif'"),
+        (["--style", "nowhere.mplstyle"], "there is no matplotlib style 'nowhere.mplstyle'"),
+    ],
+)
+def test_an_impossible_figure_is_refused(runs, capsys, options, message):
+    assert message in refusal(optim_family(capsys, "compare", runs, *options))
+
+
+def test_a_style_of_the_user_goes_first(runs, capsys, tmp_path):
+    style = tmp_path / "mine.mplstyle"
+    style.write_text("figure.facecolor: 123456\n")
+    assert (
+        optim_family(capsys, "compare", runs, "--panels", "loss", "--style", style, "--format", "svg").code
+        == 0
+    )
+    assert "#123456" in (runs / "comparison.svg").read_text()

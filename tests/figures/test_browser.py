@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from optim_family.analysis import run_summary
+from optim_family.figures.run_figure import figure
 from optim_family.figures.run_page import run_page
 from tests.helpers.browser import browser as start_browser
 from tests.helpers.fake_runs import holding, make_run
@@ -21,7 +22,8 @@ OTHER = make_run("rmsprop", records=30, path="runs/rmsprop")
 def written(folder, runs, name="page.html"):
     page = folder / name
     summaries = [run_summary.summary(run) for run in runs]
-    page.write_text(run_page(runs, summaries, title="runs"), encoding="utf-8")
+    figures = [("All runs", figure([run for run in runs if run.columns.count]))]
+    page.write_text(run_page(runs, summaries, title="runs", figures=figures), encoding="utf-8")
     return page
 
 

@@ -66,7 +66,7 @@ def test_a_run_that_is_never_fitted_has_no_star(ax):
 
 
 def test_the_sharpness_panel_shows_the_views_that_there_are():
-    assert titles(make_run()) == ("Spherical sharpness", [["spherical"]])
+    assert titles(make_run()) == ("Spherical sharpness, loss", [["spherical"]])
     assert titles(make_run("rmsprop")) == (
         "Spherical and spherical preconditioned sharpness",
         [["spherical"], ["spherical-preconditioned"]],
@@ -76,7 +76,7 @@ def test_the_sharpness_panel_shows_the_views_that_there_are():
 
 def test_a_view_that_does_not_apply_is_said_in_the_title():
     raw = without(make_run(norm="none"), "spherical")
-    assert titles(raw) == ("Raw sharpness (spherical does not apply)", [["raw"]])
+    assert titles(raw) == ("Raw sharpness, loss / weight² (spherical does not apply)", [["raw"]])
     both = without(make_run("rmsprop"), "spherical", "spherical-preconditioned")
     assert titles(both)[0] == "Raw and preconditioned sharpness (spherical does not apply)"
     assert titles(make_run(), raw)[0] == titles(raw, make_run())[0]
@@ -91,8 +91,14 @@ def test_several_runs_are_compared_in_a_view_that_all_have():
     for record in mixed.records:
         record["views"]["raw"] = record["views"]["spherical"]
     raw = without(make_run(norm="none"), "spherical")
-    assert titles(mixed, raw) == ("Raw sharpness (spherical does not apply)", [["raw", "raw"]])
-    assert titles(make_run(), make_run("rmsprop")) == ("Spherical sharpness", [["spherical", "spherical"]])
+    assert titles(mixed, raw) == (
+        "Raw sharpness, loss / weight² (spherical does not apply)",
+        [["raw", "raw"]],
+    )
+    assert titles(make_run(), make_run("rmsprop")) == (
+        "Spherical sharpness, loss",
+        [["spherical", "spherical"]],
+    )
 
 
 def test_the_threshold_is_called_2_over_l_only_where_it_is(ax):
@@ -157,7 +163,7 @@ def test_midpoint_and_batches_stand_beside_their_view_with_one_threshold(ax):
     run = beside(make_run())
     title, groups = titles(run)
     assert (title, groups) == (
-        "Spherical sharpness",
+        "Spherical sharpness, loss",
         [["spherical", "spherical-midpoint", "spherical-batch"]],
     )
     draw_sharpness([ax], sharpness_groups(curves(run)), curves(run))
@@ -184,7 +190,7 @@ def test_ratios_at_the_midpoint_and_of_batches_have_curves_and_looks_of_their_ow
 
 def test_several_runs_are_compared_without_what_is_beside_their_views():
     assert titles(beside(make_run()), make_run("rmsprop")) == (
-        "Spherical sharpness",
+        "Spherical sharpness, loss",
         [["spherical", "spherical"]],
     )
 

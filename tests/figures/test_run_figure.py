@@ -6,6 +6,7 @@ import sys
 import matplotlib
 import pytest
 
+from optim_family.analysis.seed_medians import seed_medians
 from optim_family.errors import CorruptError, UsageError
 from optim_family.figures.run_figure import TAU_LABEL, figure
 from optim_family.figures.style import save
@@ -187,3 +188,49 @@ def test_drawing_needs_neither_torch_nor_a_display():
     code = f"import sys, optim_family.figures.run_figure; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_panels_are_those_that_are_wanted_and_fit_the_width():
+    drawn = figure(RUNS["ordinary"], panels=["ratio", "spherical", "loss"], width=3.25)
+    drawn.draw_without_rendering()
+    titles = [ax.get_title("left") for ax in drawn.axes if ax.get_title("left")]
+    assert titles == ["Sharpness / threshold", "Spherical sharpness, loss", "Training loss"]
+    assert drawn.get_figwidth() == 3.25 and len({ax.get_position().x0 for ax in drawn.axes}) == 1
+    assert "bn_cnn" not in " ".join(every_text(drawn))
+
+
+@pytest.mark.parametrize("width", [3.25, 6.75])
+def test_nothing_overlaps_in_a_narrow_figure(width):
+    drawn = figure(RUNS["twelve"][:3], width=width)
+    drawn.draw_without_rendering()
+    rectangles = boxes(drawn)
+    assert all(not a.overlaps(b) for i, a in enumerate(rectangles) for b in rectangles[i + 1 :])
+    sheet = drawn.bbox
+    assert all(box.x0 >= -1 and box.x1 <= sheet.x1 + 1 and box.y0 >= -1 for box in rectangles)
+
+
+def test_a_panel_says_how_many_runs_it_lacks():
+    without = make_run(records=9, path="b", seed=1)
+    for record in without.records:
+        record["views"] = {"raw": record["views"]["spherical"]}
+    texts = every_text(figure([make_run(records=9), without], panels=["spherical"]))
+    assert "1 of 2 have none" in texts
+
+
+def test_step_zero_counts_only_if_wanted():
+    run = make_run(records=12)
+    run.records[0]["views"]["spherical"]["value"] *= 1e5
+    tops = [
+        figure([run], panels=["sharpness"], with_start=wanted).axes[0].get_ylim()[1]
+        for wanted in (False, True)
+    ]
+    assert tops[0] < run.records[0]["views"]["spherical"]["value"] < tops[1]
+
+
+def test_a_median_has_a_band():
+    group = seed_medians([make_run(seed=seed, records=9) for seed in range(3)])[0]
+    bands = [
+        sum(len(ax.collections) for ax in figure([group.median], ends=[ends]).axes)
+        for ends in (group.ends, None)
+    ]
+    assert bands[0] == bands[1] + 2  # loss and accuracy; the readings have a band in any case

@@ -2,16 +2,20 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
 from optim_family.analysis import run_summary
-from optim_family.cli import run_results
+from optim_family.cli import compare, run_results
 from optim_family.cli.output import FOLDER, PATH, Output, common
 from optim_family.errors import UsageError
 from optim_family.runs.layout import SPEC
 from optim_family.runs.run import find_runs, read_run
+
+_option = partial(click.option, panel="Figure")
 
 
 @click.command("compare")
@@ -21,18 +25,36 @@ from optim_family.runs.run import find_runs, read_run
     type=FOLDER,
     help="Folder for comparison.svg, .png and .json (default: the one that holds the runs).",
 )
-@run_results.overlay_option
+@run_results.figure_options
+@_option(
+    "--seeds",
+    type=click.Choice(["each", "median"]),
+    default="each",
+    show_default=True,
+    help="Draw each run, or the median of the seeds of a setting in a band, their range.",
+)
+@_option(
+    "--panels",
+    metavar="NAMES",
+    default="loss,accuracy,sharpness,ratio",
+    show_default=True,
+    help="Panels to draw, in this order; the name of a view is a panel with its sharpness.",
+)
+@_option(
+    "--labels", metavar="NAMES", help="Names of the curves, separated by commas, in the order of the runs."
+)
+@_option("--with-start", is_flag=True, help="Let the axis of the sharpness reach far values at step 0.")
 @common
-def command(
-    output: Output, runs: tuple[Path, ...], out: Path | None, overlays: tuple[str, ...] | None
-) -> None:
+def command(output: Output, runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     """Compare several runs in one figure and one table."""
+    figure_options = run_results.FigureOptions.from_options(options)
     loaded = [read_run(path) for path in run_folders(runs)]
     if not loaded:
         raise UsageError(f"there is no run in {', '.join(map(str, runs))}; give folders made by `run`")
     folder = out or common_folder([run.path for run in loaded])
-    figure = run_results.draw(loaded, folder, "comparison", overlays)
     summaries = [run_summary.summary(run) for run in loaded]
+    drawing = compare.figure_arguments(loaded, **options)
+    figure = run_results.draw(loaded, summaries, folder, "comparison", figure_options, drawing)
     run_results.write_evidence(loaded, summaries, folder / "comparison.json")
     run_results.show(loaded, summaries, figure, output)
 

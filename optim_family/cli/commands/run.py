@@ -7,7 +7,7 @@ import rich_click as click
 
 from optim_family.cli.output import PATH, Output, common
 from optim_family.cli.run_options import RunCommand, run_fields, run_spec_from_options
-from optim_family.cli.run_results import overlay_option
+from optim_family.cli.run_results import FigureOptions, figure_options
 from optim_family.cli.spectrum import SpectrumOptions, spectrum_options
 from optim_family.cli.threads import threads_option
 from optim_family.training.spec import MemoryFormat
@@ -32,19 +32,17 @@ from optim_family.training.spec import MemoryFormat
 )
 @threads_option
 @click.option("--dry-run", is_flag=True, help="Build everything and print the plan; train and write nothing.")
-@overlay_option
+@figure_options
 @spectrum_options
 @common
-def command(
-    output: Output, /, out: Path | None, dry_run: bool, overlays: tuple[str, ...] | None, **options: Any
-) -> int:
+def command(output: Output, /, out: Path | None, dry_run: bool, **options: Any) -> int:
     """Train one optimizer on one model, and measure its sharpness in its own geometry."""
     from optim_family.cli.run import preview, run_command
 
-    spectrum = SpectrumOptions.from_options(options)
+    spectrum, figure = SpectrumOptions.from_options(options), FigureOptions.from_options(options)
     train = {name: options.pop(name) for name in ("resume", "memory_format")}
     spec, train["make_optimizer"] = run_spec_from_options(options, out if train["resume"] else None)
     out = out or Path("runs") / spec.title
     if dry_run:
         return preview(spec, out, train, output)
-    return run_command(spec, out, train, spectrum, overlays, output)
+    return run_command(spec, out, train, spectrum, figure, output)
