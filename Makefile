@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.cfg pyproject.toml optim_family/__init__.py
 
-.PHONY: demo test check faults bench clean
+.PHONY: demo test check docs faults bench clean
 
 demo: .venv/.installed
 	$(BIN)/optim-family study run digits
@@ -16,6 +16,11 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The site in build/docs; any warning, such as a link that leads nowhere, is an error.
+docs: .venv/.installed-dev
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/docs
+	@echo "open build/docs/index.html"
 
 # FAULTS=0.1 makes a tenth of the trials.
 FAULTS ?= 1
@@ -32,7 +37,7 @@ bench: .venv/.installed-dev
 
 .venv/.installed-dev: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
 	touch $@ .venv/.installed
 
 clean:

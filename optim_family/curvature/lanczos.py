@@ -34,13 +34,23 @@ Array = NDArray[np.float64]
 @final
 @dataclass(frozen=True)
 class Eigenpairs:
-    """The k largest eigenvalues, largest first, with the evidence for them."""
+    """The k largest eigenvalues, largest first, with the evidence for them.
+
+    Attributes:
+        values: θ.
+        vectors: [k, d], orthonormal rows v.
+        residuals: ‖A v − θ v‖.
+        errors: bounds of |λ − θ|, if the search missed no eigenvalue near the top.
+        bound: of λ₁ − θ₁ for any spectrum, with the failure probability of `lanczos_bound`.
+        products: number of products with A.
+        converged: all errors are below the tolerance.
+    """
 
     values: tuple[float, ...]
-    vectors: Tensor  #                                                            [k, d], orthonormal
-    residuals: tuple[float, ...]  # ‖A v − θ v‖
-    errors: tuple[float, ...]  # bounds of |λ − θ|, if the search missed no eigenvalue near the top
-    bound: float  # of λ₁ − θ₁ for any spectrum, with the failure probability of `lanczos_bound`
+    vectors: Tensor
+    residuals: tuple[float, ...]
+    errors: tuple[float, ...]
+    bound: float
     products: int
     converged: bool
 
