@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-NAMES = ("step", "product", "memory", "startup", "reading", "accuracy", "world")
+NAMES = ("step", "product", "memory", "startup", "reading", "accuracy", "world", "report")
 
 
 def main(names: list[str]) -> None:

@@ -19,6 +19,7 @@ from optim_family.errors import OptimFamilyError, one_line
 SUMMARIES: Final = {
     "run": "Train one optimizer on one model, and measure its sharpness.",
     "compare": "Compare several runs in one figure and one table.",
+    "serve": "Show runs in the browser while they train.",
     "study": "Run a study, show its progress, write its report.",
     "export": "Export runs to TensorBoard, MLflow, W&B or Parquet.",
     "measure": "Measure the sharpness at weights from a file.",

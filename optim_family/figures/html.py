@@ -34,12 +34,21 @@ _ID: Final = re.compile(r' id="[^"]*"')
 _LONG_NUMBER: Final = re.compile(r"\d+\.\d{3,}")
 
 
-def render(template: str, **values: Any) -> str:
+_POLICY: Final = (
+    "default-src 'none'; script-src {}; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'"
+)
+LIVE_POLICY: Final = _POLICY.format("'self'") + "; connect-src 'self'"
+LIVE_SCRIPTS: Final = ("bokeh.js", "page.js", "figure.js", "live.js")
+
+
+def render(template: str, *, live: bool = False, **values: Any) -> str:
     """An HTML page.
 
     Args:
         template: a file of `templates/`; it extends `page.html`, and its blocks are `title` and `body`.
             Tables of class `sortable` sort by a click on a header: by `data-value` of a cell where it is set.
+        live: a server delivers the scripts, of `live_script`; else they are inside.
         values: the variables of the template; text is escaped, a missing one is an error. `data_json` is the
             content of an interactive figure, from `figure_data.as_json`.
     """
@@ -51,12 +60,13 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    scripts = page_scripts("data_json" in values)
+    scripts = [] if live else page_scripts("data_json" in values)
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     return environment.get_template(template).render(
         **values | {"data_json": Markup(values.get("data_json", ""))},
         scripts=map(Markup, scripts),
-        hashes=Markup(hashes),
+        policy=Markup(LIVE_POLICY if live else _POLICY.format(hashes)),
+        live_scripts=LIVE_SCRIPTS if live else (),
     )
 
 
@@ -65,6 +75,11 @@ def page_scripts(interactive: bool) -> list[str]:
     names = ["page.js", "figure.js"] if interactive else ["page.js"]
     own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in names]
     return [bokeh_js(), *own] if interactive else own
+
+
+def live_script(name: str) -> str:
+    """The text of one of `LIVE_SCRIPTS`."""
+    return bokeh_js() if name == "bokeh.js" else (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 @cache

@@ -24,21 +24,27 @@ def run_page(
     summaries: Sequence[Mapping[str, Any]],
     *,
     title: str,
-    figures: Sequence[tuple[str, "Figure"]],
+    figures: Sequence[tuple[str, "Figure"]] = (),
+    problems: Sequence[str] = (),
+    live: bool = False,
 ) -> str:
     """The page of one run or of several.
 
     Args:
-        runs: at least one; a run without a record is listed.
+        runs: a run without a record is listed.
         summaries: `run_summary.summary` of each.
         title: of the page.
         figures: caption and figure, for print and for readers without JavaScript.
+        problems: runs that cannot be read, a line each.
+        live: for a server, as in `html.render`.
     """
     headers, rows = run_summary.summary_rows(runs, summaries)
     return html.render(
         "runs.html",
+        live=live,
         title=title,
-        table=list(zip(headers, *rows, strict=True)),  # a row for each run
+        problems=problems,
+        table=list(zip(headers, *rows, strict=True)) or [()],  # a row for each run
         figures=[(caption, html.inline_svg(figure, f"f{i}")) for i, (caption, figure) in enumerate(figures)],
         **page_values(runs, summaries, arms([run.spec for run in runs]), settings(runs)),
     )

@@ -444,16 +444,17 @@ const figure = (() => {
     });
     addEventListener("hashchange", () => { readAddress(); update(); });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
-    for (const button of document.querySelectorAll("button[data-filter]"))
-      button.addEventListener("click", () => {
-        set(form.elements.filter, `"${button.dataset.filter}"`);
-        if (form.elements.setting) set(form.elements.setting, "");
-        update();
-        form.scrollIntoView({ block: "start" });
-      });
+    document.addEventListener("click", ({ target }) => {
+      if (target.dataset.filter === undefined) return;
+      set(form.elements.filter, `"${target.dataset.filter}"`);
+      if (form.elements.setting) set(form.elements.setting, "");
+      update();
+      form.scrollIntoView({ block: "start" });
+    });
   }
 
   readAddress();
   listen();
-  return { ready: update(), drawn: () => drawing, views: () => shown };
+  const reload = () => { data = readData(); return update(); };
+  return { ready: update(), reload, drawn: () => drawing, views: () => shown };
 })();
