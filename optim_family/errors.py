@@ -70,8 +70,14 @@ def first_three(names: Iterable[str]) -> str:
     return ", ".join(listed[:3]) + (f", …(+{len(listed) - 3})" if len(listed) > 3 else "")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown(kind: str, name: str, known: Iterable[str], near: str | None = None) -> str:
     """One line for a name that does not exist: the name, the nearest known name, all known names.
+
+    Args:
+        kind: the noun for what the name denotes.
+        name: as the user wrote it.
+        known: all names.
+        near: a name that is meant more probably than the nearest one by spelling.
 
     >>> unknown("optimizer", "rmsprob", ["gd", "rmsprop"])
     "there is no optimizer 'rmsprob'; did you mean 'rmsprop'? Known: gd, rmsprop"
@@ -79,8 +85,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     "there is no optimizer 'x'; known: gd, rmsprop"
     """
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? Known" if near else "known"
+    near = near or next(iter(difflib.get_close_matches(name, names, n=1)), None)
+    hint = f"did you mean {near!r}? Known" if near else "known"
     return f"there is no {kind} {name!r}; {hint}: {', '.join(names) or 'none'}"
 
 

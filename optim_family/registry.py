@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from optim_family import __version__
 from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_line, unknown
-from optim_family.resources import version
+from optim_family.resources import defined_names, version
 
 if TYPE_CHECKING:
     from optim_family.optimizers.base import OptimizerBase
@@ -75,10 +75,20 @@ def entry(name: str) -> PluginEntry:
         )
     known = entries()
     if name not in known:
-        raise UsageError(
-            unknown("optimizer", name, [*known, *(f"{package}:NAME" for package in EXTERNAL_PACKAGES)])
-        )
+        everything = [*known, *(f"{package}:NAME" for package in EXTERNAL_PACKAGES)]
+        raise UsageError(unknown("optimizer", name, everything, near=_external_name(name)))
     return known[name]
+
+
+def _external_name(name: str) -> str | None:
+    """`torch:Adam` for `adam`, `timm:lion` for `Lion`; None if neither package has such an optimizer."""
+    if name.isidentifier():
+        for class_name in defined_names("torch", f"optim/{name.lower()}.py", r"^class (\w+)\("):
+            if class_name.lower() == name.lower():
+                return f"torch:{class_name}"
+        if defined_names("timm", f"optim/{name.lower()}.py", r"^class (\w+)\("):
+            return f"timm:{name.lower()}"
+    return None
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """Installed versions, and the TOML files of models and studies, inside the package or next to it."""
 
+import importlib.util
+import re
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +16,21 @@ def version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def defined_names(package: str, files: str, pattern: str) -> list[str]:
+    """The names that the sources of an installed package define, found without importing it.
+
+    Args:
+        package: at the top level, `timm`.
+        files: a glob inside the package, `models/*.py`.
+        pattern: a regular expression whose group is the name, for whole files.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return []
+    sources = (path.read_text(encoding="utf-8") for path in sorted(Path(spec.origin).parent.glob(files)))
+    return [name for source in sources for name in re.findall(pattern, source, re.MULTILINE)]
 
 
 def folder(kind: Literal["models", "studies"]) -> Path:

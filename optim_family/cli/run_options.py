@@ -30,6 +30,16 @@ _LOSS_FIELDS: Final = (
     *("model", "norm", "data", "limit", "loss", "ghost_batch", "views", "rtol", "hvp", "seed"),
     *("device", "precision"),
 )
+# Names that other tools have for our options.
+_SYNONYMS: Final = {
+    **{
+        "--wd": "--weight-decay",
+        "--decay": "--weight-decay",
+        "--learning-rate": "--lr",
+        "--bs": "--batch-size",
+    },
+    **{"--epochs": "--steps", "--iterations": "--steps", "--dataset": "--data", "--network": "--model"},
+}
 _PREFIX: Final = "hyper_"  # of click's names for hyper-parameters
 _META: Final = "optim_family.hyper"
 
@@ -155,7 +165,9 @@ def _flags(parameters: Sequence[click.Parameter]) -> list[str]:
 
 
 def _no_such_option(option: str, optimizer: str | None, parameters: Sequence[click.Parameter]) -> str:
-    near = difflib.get_close_matches(option, _flags(parameters), n=1, cutoff=0.7)
+    flags = _flags(parameters)
+    near = [_SYNONYMS[option]] if _SYNONYMS.get(option) in flags else []
+    near = near or difflib.get_close_matches(option, flags, n=1, cutoff=0.7)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     if optimizer is None:
         return f"run has no option {option!r}{hint} With --optimizer NAME it has its hyper-parameters too"

@@ -1,5 +1,6 @@
 """Execute `optim-family study`: run, preview, states and report of one study."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -54,6 +55,7 @@ def study_command(
     jobs = execution.jobs(study, folder)
     at_once = min(workers or _workers(study), len(jobs))
     output.say(f"{study.name}: {len(jobs)} runs, {at_once} at a time, in {folder}")
+    _say_notices(study, folder, output)
     try:
         with StopSignal().install() as stop, Display(Progress(jobs, at_once), output.quiet) as display:
             failed = execution.run_study(
@@ -99,6 +101,7 @@ def preview(study: StudySpec, folder: Path, workers: int | None, output: Output)
     jobs = execution.jobs(study, folder)
     at_once = min(workers or _workers(study), len(jobs))
     output.say(f"{study.name}: {len(jobs)} runs in {folder}")
+    _say_notices(study, folder, output)
     plan = [
         {"run": name, "folder": str(job.out), "state": execution.state(job).status, **asdict(each)}
         for name, job, each in zip(_names(study.runs), jobs, _costs(study.runs, output), strict=True)
@@ -122,6 +125,7 @@ def show_states(study: StudySpec, folder: Path, output: Output) -> None:
     """Print the progress of every run."""
     progress = Progress(execution.jobs(study, folder), 1)
     states = progress.refresh_states()
+    _say_notices(study, folder, output)
     runs = [{"run": str(s.job.out), "status": s.status, "step": s.step, "record": s.record} for s in states]
     output.result({"study": study.name, "runs": runs}, HEADERS, [progress.row(state) for state in states])
     if not output.json:
@@ -139,6 +143,15 @@ def show(study: StudySpec, folder: Path, output: Output) -> None:
     print()
     folders = [str(job.out) for job in execution.jobs(study, folder)]
     output.table(["run", "folder"], list(zip(_names(study.runs), folders, strict=True)))
+
+
+def _say_notices(study: StudySpec, folder: Path, output: Output) -> None:
+    """Settings that are hardly meant, and runs in the folder that the study does not have."""
+    for notice in dict.fromkeys(run.notice for run in study.runs if run.notice):
+        output.say(notice)
+    others = Counter(execution.other_settings(study, folder))
+    for difference, count in others.items():
+        output.say(f"{count} run{'s' * (count > 1)} in {folder} differ{'s' * (count == 1)}: {difference}")
 
 
 def _names(runs: Sequence[RunSpec]) -> list[str]:

@@ -200,7 +200,15 @@ def _read(name: str, root: Path | None) -> Arrays:
         return arrays.digits()
     if name in registered_datasets():
         return arrays.plugin_arrays(name)
-    raise UsageError(unknown("data set", name, [*registered_datasets(), *FORMS]))
+    raise unknown_dataset(name)
+
+
+def unknown_dataset(name: str) -> UsageError:
+    """The error for a name that is no data set; a file or a folder of this name needs a prefix."""
+    path = Path(os.path.expanduser(name))
+    prefix = "folder" if path.is_dir() else "npz" if path.is_file() else ""
+    near = f"{prefix}:{name}" if prefix else None
+    return UsageError(unknown("data set", name, [*registered_datasets(), *FORMS], near))
 
 
 def select(labels: npt.NDArray[np.int64], limit: int | None, seed: int) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, final
 
 from optim_family import registry
 from optim_family.errors import UsageError, invalid_field, unknown
-from optim_family.resources import folder, read_toml, toml_names
+from optim_family.resources import defined_names, folder, read_toml, toml_names
 
 
 @final
@@ -85,7 +85,9 @@ def load(model: str) -> Card:
     if model in (plugins := registered_models()):
         return Card(name=model, summary=f"of {plugins[model].source}", plugin=model)
     if model not in names():
-        raise UsageError(unknown("model", model, [*names(), *plugins, "timm:NAME", "PATH.toml"]))
+        known = [*names(), *plugins, "timm:NAME", "PATH.toml"]
+        in_timm = model in defined_names("timm", "models/*.py", r"^def (\w+)\(")
+        raise UsageError(unknown("model", model, known, near=f"timm:{model}" if in_timm else None))
     return _read(folder("models") / f"{model}.toml")
 
 

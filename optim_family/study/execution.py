@@ -8,13 +8,15 @@ import fcntl
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
 
 from optim_family.errors import BusyError, CorruptError
 from optim_family.runs import layout
+from optim_family.runs.labels import compact, flat
 from optim_family.runs.run import FINISHED, Run, read_run
 from optim_family.runs.store import unseal_if_any
 from optim_family.study.launchers import Job, JobResult, Launcher
@@ -111,6 +113,31 @@ def run_study(
         if all(_is_locked(job.out) for job in todo):
             _wait(stop, on_poll)
     return list(given_up.values())
+
+
+def other_settings(study: StudySpec, folder: Path) -> Iterator[str]:
+    """For each run in the folder that the study does not have: how it differs from the nearest that it has.
+
+    For example `every 50, not 100`.
+    """
+    own = (*study.runs, *study.left_out)
+    titles, fields = {run.title for run in own}, [_compared(run.model_dump(mode="json")) for run in own]
+    for path in sorted(folder.glob(f"*/{layout.SPEC}")):
+        if path.parent.name in titles:
+            continue
+        with suppress(CorruptError, ValueError, KeyError):
+            other = _compared(unseal_if_any(path))
+            nearest = max(fields, key=lambda each: len(each.items() & other.items()))
+            yield ", ".join(
+                f"{key.removeprefix('hyper.')} {other.get(key)}, not {nearest.get(key)}"
+                for key in {**nearest, **other}
+                if nearest.get(key) != other.get(key)
+            )
+
+
+def _compared(spec: dict[str, Any]) -> dict[str, str]:
+    """The fields that tell one run from another, as text; a study leaves the device to each machine."""
+    return {key: compact(value) for key, value in flat(spec).items() if key != "device"}
 
 
 def runs(jobs: Iterable[Job]) -> list[Run]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from optim_family import registry
 from optim_family.data import datasets
-from optim_family.errors import OptimFamilyError, UsageError, invalid_field, unknown
+from optim_family.errors import OptimFamilyError, UsageError, invalid_field
 from optim_family.networks import cards
 from optim_family.training.spec import RunSpec
 
@@ -52,6 +52,12 @@ def expand(shared: Grid, grid: Grid) -> Iterator[RunSpec | Mistake]:
             near = difflib.get_close_matches(key, axes, n=1)
             yield Mistake(f"it names no {key}" + (f"; did you mean that by {near[0]!r}?" if near else ""))
     yield from (Mistake(f"{key}: give at least one value", key) for key, values in axes.items() if not values)
+    yield from (
+        Mistake(f"{key}: {value} stands twice", key)
+        for key, values in axes.items()
+        for i, value in enumerate(values)
+        if value in values[:i]
+    )
     yield from _invalid_names("model", axes, cards.load)
     yield from _invalid_names("data", axes, _check_data)
     for name in axes.pop("optimizer", []):
@@ -85,7 +91,7 @@ def _invalid_names(key: str, axes: Axes, check: Callable[[str], Any]) -> Iterato
 def _check_data(name: str) -> None:
     known = {*datasets.NAMES, *datasets.registered_datasets()}
     if name not in known and not name.startswith(("npz:", "folder:")):
-        raise UsageError(unknown("data set", name, datasets.FORMS))
+        raise datasets.unknown_dataset(name)
 
 
 def _expand_axes(name: str, hyper: type[BaseModel], axes: Axes) -> Iterator[RunSpec | Mistake]:

@@ -32,6 +32,7 @@ class StudySpec:
         claims: keys of `claims.CLAIMS`.
         runs: all different; each machine resolves the device `auto` for itself.
         source: the text of the file, which the report shows.
+        left_out: the runs that `only` has removed.
     """
 
     name: str
@@ -39,6 +40,7 @@ class StudySpec:
     claims: tuple[str, ...]
     runs: tuple[RunSpec, ...]
     source: str
+    left_out: tuple[RunSpec, ...] = ()
 
     def only(self, conditions: Iterable[str]) -> "StudySpec":
         """The study with the runs that meet every condition: `optimizer=gd,sgd`, `lr=0.1`.
@@ -49,7 +51,8 @@ class StudySpec:
         runs = self.runs
         for condition in conditions:
             runs = _matching(runs, condition)
-        return replace(self, runs=runs)
+        left_out = tuple(run for run in self.runs if run not in runs)
+        return replace(self, runs=runs, left_out=self.left_out + left_out)
 
 
 def names() -> list[str]:

@@ -75,6 +75,15 @@ class RunSpec(BaseModel):
     )
 
     @property
+    def notice(self) -> str | None:
+        """One line about settings that are valid and hardly meant."""
+        if self.every <= self.steps:
+            return None
+        return (
+            f"every {self.every} is beyond the {self.steps} steps: only the first and the last are measured"
+        )
+
+    @property
     def key(self) -> str:
         """Twelve hexadecimal digits that identify this specification."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

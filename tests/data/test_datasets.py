@@ -222,3 +222,10 @@ def test_real_photographs_have_the_statistics_everybody_knows():
     published = torch.tensor([[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]], dtype=torch.float64)
     torch.testing.assert_close(torch.stack([cifar.mean, cifar.std]), published, atol=0.005, rtol=0)
     assert datasets.load(f"npz:{REAL}", limit=1000).y_train.bincount().tolist() == [100] * 10
+
+
+def test_a_file_or_folder_without_its_prefix_is_recognised(tmp_path):
+    (tmp_path / "mine.npz").touch()
+    for path, prefix in ((tmp_path / "mine.npz", "npz"), (tmp_path, "folder")):
+        with pytest.raises(UsageError, match=f"no data set '{path}'; did you mean '{prefix}:{path}'"):
+            datasets.load(str(path))

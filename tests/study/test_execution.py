@@ -201,3 +201,18 @@ def test_only_runs_that_have_begun_are_read(todo):
     (todo[2].out / "spec.json").write_text(json.dumps(spec | {"steps": 11}))
     with pytest.raises(CorruptError):
         execution.runs(todo)
+
+
+def test_runs_of_other_settings_are_told_from_those_of_the_study(tmp_path):
+    def run(**fields):
+        return RunSpec(**({"optimizer": "gd", "hyper": {"lr": 0.1}, "steps": 10, "device": "auto"} | fields))
+
+    study = StudySpec("mine", "?", (), (run(seed=0), run(seed=1)), "")
+    others = [run(seed=1, every=5), run(hyper={"lr": 0.5}), run(seed=0, device="cpu", steps=20)]
+    for spec in (*study.runs, *others):
+        leave(Job(spec, tmp_path / spec.title), "done")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "spec.json").write_text("{")
+    expected = sorted(["every 5, not 20", "lr 0.5, not 0.1", "steps 20, not 10"])
+    assert sorted(execution.other_settings(study, tmp_path)) == expected
+    assert sorted(execution.other_settings(study.only(["seeds=0"]), tmp_path)) == expected

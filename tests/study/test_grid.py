@@ -84,6 +84,7 @@ def test_every_field_of_a_run_has_a_key():
             "gd has no hyper-parameter 'beta'. It has lr, weight_decay, momentum",
         ),
         ({"momentun": 0.9}, "gd has no hyper-parameter 'momentun'; did you mean 'momentum'? It has lr, "),
+        ({"seeds": [1, 2, 1]}, "seeds: 1 stands twice"),
         ({"modle": "x"}, "gd has no hyper-parameter 'modle'; did you mean 'model'?"),
         ({"lr": [0.1, -1]}, "gd lr: it must be greater than 0, not -1"),
         (
