@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.cfg pyproject.toml optim_family/__init__.py
 
-.PHONY: demo test check docs faults bench clean
+.PHONY: demo test check docs faults bench gpu clean
 
 demo: .venv/.installed
 	$(BIN)/optim-family study run digits
@@ -26,6 +26,10 @@ docs: .venv/.installed-dev
 FAULTS ?= 1
 faults: .venv/.installed-dev
 	OPTIM_FAMILY_FAULTS=$(FAULTS) $(BIN)/python -m pytest -n 2 tests/faults
+
+# On a machine with a CUDA card: docs/gpu.md.
+gpu: .venv/.installed-dev
+	$(BIN)/python -m pytest tests/gpu
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks

@@ -65,7 +65,7 @@ class DiagonalMetric(Metric):
     """
 
     def __init__(self, diagonal: Tensor) -> None:
-        low, high = (float(x) for x in torch.aminmax(diagonal))
+        low, high = torch.stack(torch.aminmax(diagonal)).tolist()  # one synchronisation
         if not (low > 0 and high < float("inf")):
             raise ValueError(
                 f"a metric must be positive and finite; its diagonal reaches from {low:.3g} to {high:.3g}. "

@@ -35,6 +35,11 @@ class SymmetricOperator(ABC):
         """That of the coarsest format inside a product; 0.0 if no format is coarser than that of v."""
         return 0.0
 
+    @property
+    def device(self) -> torch.device:
+        """Where the vectors lie; the CPU if the operator holds no tensor."""
+        return torch.device("cpu")
+
     @abstractmethod
     def apply(self, v: Tensor) -> Tensor:
         """The product with one vector, [d] → [d]."""
@@ -55,9 +60,14 @@ class SymmetricOperator(ABC):
             )
         return self.apply(v)
 
-    def dense(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
-        """The matrix, [d, d], one product a column: for tests and small examples."""
-        basis = torch.eye(self.dim, dtype=dtype, device=device)
+    def dense(self, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
+        """The matrix, [d, d], one product a column: for tests and small examples.
+
+        Args:
+            dtype: of the vectors.
+            device: of the vectors; that of the operator if None.
+        """
+        basis = torch.eye(self.dim, dtype=dtype, device=device or self.device)
         return torch.stack([self @ e for e in basis], dim=1)
 
 
@@ -80,6 +90,11 @@ class Diagonal(SymmetricOperator):
     def __init__(self, diagonal: Tensor) -> None:
         self.dim, self.diagonal = diagonal.numel(), diagonal
 
+    @property
+    def device(self) -> torch.device:
+        """That of the diagonal."""
+        return self.diagonal.device
+
     def apply(self, v: Tensor) -> Tensor:
         """The product a ⊙ v."""
         return torch.mul(self.diagonal, v)
@@ -92,6 +107,11 @@ class Matrix(SymmetricOperator):
     def __init__(self, matrix: Tensor) -> None:
         self.dim, self.matrix = len(matrix), matrix
 
+    @property
+    def device(self) -> torch.device:
+        """That of the matrix."""
+        return self.matrix.device
+
     def apply(self, v: Tensor) -> Tensor:
         """The product A v."""
         return torch.mv(self.matrix, v)
@@ -101,16 +121,25 @@ class Matrix(SymmetricOperator):
 class TangentProjection(SymmetricOperator):
     """Π = I − θθᵀ: onto the tangent space of the sphere at θ = w/‖w‖, from the weights w [d].
 
+    Args:
+        weights: w [d].
+        length: ‖w‖, if it has been read from the device already.
+
     Raises:
         ValueError: the weights are all zero, or not finite.
     """
 
-    def __init__(self, weights: Tensor) -> None:
-        length = float(norm(weights))
+    def __init__(self, weights: Tensor, length: float | None = None) -> None:
+        length = float(norm(weights)) if length is None else length
         if not 0 < length < float("inf"):
             what = "zero: there is no sphere through them" if not length else "not finite"
             raise ValueError(f"the weights are {what}.")
         self.dim, self.direction = weights.numel(), weights / length
+
+    @property
+    def device(self) -> torch.device:
+        """That of the weights."""
+        return self.direction.device
 
     def apply(self, v: Tensor) -> Tensor:
         """The product v − ⟨θ, v⟩ θ."""
@@ -134,6 +163,11 @@ class CongruenceOperator(SymmetricOperator):
     def machine_epsilon(self) -> float:
         """That of the middle."""
         return self.middle.machine_epsilon
+
+    @property
+    def device(self) -> torch.device:
+        """That of the middle."""
+        return self.middle.device
 
     def apply(self, v: Tensor) -> Tensor:
         """The product A₁ ⋯ Aₙ H Aₙ ⋯ A₁ v."""
@@ -163,6 +197,11 @@ class HookedOperator(SymmetricOperator):
     def machine_epsilon(self) -> float:
         """That of the middle."""
         return self.middle.machine_epsilon
+
+    @property
+    def device(self) -> torch.device:
+        """That of the middle."""
+        return self.middle.device
 
     def apply(self, v: Tensor) -> Tensor:
         """The product of the middle."""

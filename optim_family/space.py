@@ -36,6 +36,11 @@ def replace_gradients(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> 
             p.grad = gradient_before
 
 
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor of the CPU on a device; pinned memory, so that the host does not wait for a GPU."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
 def norm(vector: Tensor) -> Tensor:
     """‖v‖, a scalar in float64: squares of float32 numbers leave the range of float32 at 1e±19."""
     length: Tensor = torch.linalg.vector_norm(vector, dtype=torch.float64)

@@ -24,7 +24,7 @@ from optim_family.curvature.chunked_loss import ChunkLoss, chunk_losses
 from optim_family.curvature.example_counts import Count, pairs_and_counts
 from optim_family.curvature.hessian import Hessian, chunk_gradient
 from optim_family.curvature.isolation import read_chunks
-from optim_family.curvature.precision import full_precision
+from optim_family.curvature.precision import deterministic_convolutions, full_precision
 from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.external.inferred_geometry import geometry_of, unwrapped_optimizer, warn_about
 from optim_family.runs.labels import facts
@@ -185,7 +185,12 @@ class Recorder(AbstractContextManager["Recorder"]):
         """A record of the present step, with the fields of `run`."""
         weights, readings = self.space.weights(), {}
         if point.geometry:
-            with torch.inference_mode(False), full_precision(), torch.enable_grad():
+            with (
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                full_precision(),
+                deterministic_convolutions(),
+            ):
                 verdict = check_once(point.chunk_losses, self.space.tensors)
                 hessian = Hessian(point.chunk_losses, self.space.tensors)
                 readings = self.probes(hessian, weights, point.geometry)
@@ -217,7 +222,7 @@ class Recorder(AbstractContextManager["Recorder"]):
             return self.loss_fn(outputs, y)
 
         params, loss = self.space.tensors, 0.0
-        with torch.inference_mode(False), full_precision(), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), full_precision(), deterministic_convolutions():
             total = torch.zeros_like(self.space.weights())
             for chunk_loss in chunk_losses(self.model, loss_and_accuracy, self.chunks):
                 chunks_before = len(correct)

@@ -39,7 +39,7 @@ def batch_norm(
     Value, gradient and running statistics are bitwise those of torch.
     """
     mixed = any(t is not None and t.dtype != input.dtype for t in (weight, bias))
-    one_value = input.numel() == (input.shape[1] if input.ndim > 1 else 0)  # a channel: torch raises an error
+    one_value = _one_value(input)
     transformed = torch._C._are_functorch_transforms_active()
     if training and transformed and running_mean is None and not mixed and not one_value:
         x_hat = standardize(input, [0, *range(2, input.ndim)], eps)
@@ -48,6 +48,33 @@ def batch_norm(
         return original(input, running_mean, running_var, weight, bias, training, momentum, eps)
     y: Tensor = _BatchNorm.apply(input, weight, bias, running_mean, running_var, momentum, eps)
     return y
+
+
+def _one_value(input: Tensor) -> bool:
+    """Whether a channel has one value only: torch raises an error."""
+    return input.numel() == (input.shape[1] if input.ndim > 1 else 0)
+
+
+def native_batch_norm(
+    original: Callable[..., Tensor],
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`original` with torch's own kernel on a GPU too, which the derivatives above use, and never cuDNN's.
+
+    The two may differ on a channel that is constant: its variance is a rounding error, which 1/√ε amplifies.
+    """
+    if training and _one_value(input):
+        return original(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return torch.batch_norm(
+        input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled=False
+    )
 
 
 def standardize(x: Tensor, dims: list[int], eps: float) -> Tensor:
@@ -156,6 +183,7 @@ def _covariance_sum(s: Tensor, u: Tensor, mean: Tensor) -> Tensor:
 def _project(u: Tensor, x: Tensor, gamma: Tensor | None, mu: Tensor, r: Tensor) -> Statistics:
     """γ r (u − ⟨u⟩ − ⟨u x̂⟩ x̂), Σ u x̂ and Σ u, in one kernel; r includes ε."""
     mask = [True, True, True]
+    gamma = torch.ones_like(r) if gamma is None else gamma  # CUDA's kernel makes Σ u x̂ like γ
     projected: Statistics = torch.ops.aten.native_batch_norm_backward(
         u, x, gamma, None, None, mu, r, True, 0.0, mask
     )

@@ -2,7 +2,8 @@
 
 Convolution and batch, layer and instance normalisation take fewer passes, and have third derivatives. The
 second derivative of torch's fused `weight_norm` is wrong; `hardsigmoid`, sparse embeddings and fused
-attention have none: attention uses its plain kernel. A reentrant checkpoint hides its weights.
+attention have none: attention uses its plain kernel, and an RNN that of torch instead of cuDNN's. A reentrant
+checkpoint hides its weights.
 """
 
 import importlib
@@ -37,6 +38,7 @@ PLACES: Final[dict[str, tuple[Any, ...]]] = {
     },
     "_weight_norm": (torch, importlib.import_module("torch.nn.utils.weight_norm")),
     "CheckpointFunction": (torch.utils.checkpoint,),
+    **{name: (torch._VF,) for name in ("gru", "lstm", "rnn_relu", "rnn_tanh")},
 }
 ATTENTION_KERNELS: Final = ("flash", "mem_efficient", "cudnn")
 
@@ -178,6 +180,17 @@ def _weight_norm(original: Callable[..., Tensor], v: Tensor, g: Tensor, dim: int
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
+def _rnn(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """An RNN without cuDNN, whose kernels have no second derivative."""
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.enabled
+    cudnn.enabled = False  # in the forward pass only: the graph then holds other operations
+    try:
+        return original(*args, **kwargs)
+    finally:
+        cudnn.enabled = before
+
+
 def _hardsigmoid(original: Callable[..., Tensor], input: Tensor, inplace: bool = False) -> Tensor:
     """Piecewise linear: min(max(x + 3, 0), 6) / 6."""
     return functional.relu6(input + 3) / 6
@@ -197,4 +210,5 @@ REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {
     "layer_norm": _layer_norm,
     "_weight_norm": _weight_norm,
     "CheckpointFunction": _checkpoint,
+    **{name: _rnn for name in ("gru", "lstm", "rnn_relu", "rnn_tanh")},
 }

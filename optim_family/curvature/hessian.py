@@ -75,6 +75,11 @@ class Hessian(SymmetricOperator):
         """That of the coarsest format in the graph of the first chunk; 0.0 before that graph is built."""
         return self.graph.machine_epsilon if self.graph else 0.0
 
+    @property
+    def device(self) -> torch.device:
+        """That of the weights."""
+        return self.params[0].device
+
     def apply(self, v: Tensor) -> Tensor:
         """∇²L v, [d] → [d]."""
         product = self._with_oom_fallback(partial(self._product, v))

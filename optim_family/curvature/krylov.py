@@ -17,7 +17,7 @@ from torch import Tensor
 
 from optim_family.curvature import lanczos_bound
 from optim_family.operators import SymmetricOperator, require_finite_products
-from optim_family.space import inner, norm
+from optim_family.space import inner, norm, upload
 
 # The largest relative asymmetry of products; the error of the values includes a smaller one. Correct products
 # have about 1e-7 in float32, and 1e-3 in a metric that amplifies rounding; wrong ones have 0.02.
@@ -44,14 +44,12 @@ class KrylovSpace:
 
     def __init__(self, operator: SymmetricOperator, start: Tensor, size: int, noise: float) -> None:
         start = start.detach()
-        length = float(norm(start))
-        if not 0 < length < float("inf"):
-            raise ValueError(f"the start vector has norm {length}; it must be finite and above zero.")
         self.operator, self.size, self.filled = operator, size, 0
+        self.start_norm = norm(start)  # read with the first product
         self.component = lanczos_bound.least_component(operator.dim, noise)
         self.known_bound: float | None = None  # of the last projection that was tridiagonal
         self.basis = start.new_empty(size + 1, operator.dim)
-        torch.div(start, length, out=self.basis[0])
+        torch.div(start, self.start_norm, out=self.basis[0])
         self.projection = np.zeros((size, size))
         self.rest, self.beta = torch.empty_like(start), 0.0
         self.rounding = 0.0  # bound of the error that rounding causes in a Ritz value
@@ -75,8 +73,14 @@ class KrylovSpace:
         torch.addmv(product, basis[last_two].T, column.to(product.dtype), alpha=-1, out=self.rest)
         correction = inner(basis, self.rest)
         self.rest.addmv_(basis.T, correction.to(product.dtype), alpha=-1)
-        numbers = torch.cat([correction, column, norm(self.rest)[None]])
+        sizes = [norm(self.rest)] if j else [self.start_norm, norm(product), norm(self.rest)]
+        numbers = torch.cat([correction, column, torch.stack(sizes)])
         values = np.array(numbers.tolist())  # the only synchronisation with the device
+        if j == 0:
+            self._require_start(values[2])
+            if self._changes_scale(values[3]):
+                return self.expand()
+            values = np.delete(values, [2, 3])
         entries, previous_beta, beta = values[: j + 1], self.beta, float(values[-1])
         vanishing = np.abs(entries[: last_two.start])
         entries[last_two] += values[j + 1 : -1]
@@ -91,20 +95,30 @@ class KrylovSpace:
         self.is_tridiagonal_step = True
 
     def _product(self, v: Tensor) -> Tensor:
-        """scale · A v; the first product chooses the scale that keeps sums within the range of the format."""
-        product = (self.operator @ (v if self.scale == 1.0 else v * self.scale)).detach()
-        if self.filled or product.isnan().any():
-            return product
-        limits, size = torch.finfo(product.dtype), float(norm(product))
-        if limits.tiny / limits.eps**1.5 < size < limits.max * limits.eps**1.5:
-            return product
+        """scale · A v."""
+        return (self.operator @ (v if self.scale == 1.0 else v * self.scale)).detach()
+
+    def _require_start(self, length: float) -> None:
+        if not 0 < length < math.inf:
+            raise ValueError(f"the start vector has norm {length}; it must be finite and above zero.")
+
+    def _changes_scale(self, size: float) -> bool:
+        """Choose, by the norm of the first product, the scale that keeps sums within the format's range.
+
+        Returns whether it is another one, so that the product has to be repeated.
+        """
+        limits = torch.finfo(self.basis.dtype)
+        in_range = limits.tiny / limits.eps**1.5 < size < limits.max * limits.eps**1.5
+        if in_range or math.isnan(size) or self.extra_products:
+            return False
         # A power of two changes no digit. For a product of zero or infinity it is a guess.
         exponent = -math.log2(size) if 0 < size < math.inf else 60.0 if size == 0 else -60.0
         self.scale, self.extra_products = 2.0 ** round(min(max(exponent, -100.0), 100.0)), 1
-        product = (self.operator @ (v * self.scale)).detach()
-        if size == 0.0 and not product.any():
+        if size == 0.0 and not self._product(self.basis[0]).any():
             self.scale = 1.0
-        return product
+            return False
+        self.extra_products += size == 0.0
+        return True
 
     def _check_symmetry(self, asymmetry: float, magnitude: float) -> None:
         """Add the asymmetry to the error; raise NotSymmetric if it is large and rounding is not the cause."""
@@ -153,8 +167,8 @@ class KrylovSpace:
 
     def to_full_space(self, coordinates: Array) -> Tensor:
         """Vectors of ℝᵈ from coordinates in the basis, [m, k] → [k, d]."""
-        weights = torch.from_numpy(coordinates.T.copy()).to(self.basis)
-        return weights @ self.basis[: self.filled]
+        weights = torch.from_numpy(coordinates.T.copy()).to(self.basis.dtype)
+        return upload(weights, self.basis.device) @ self.basis[: self.filled]
 
     def restart_if_full(self, k: int) -> None:
         """Append the next direction to the basis; restart first if the basis is full."""

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from optim_family.curvature.krylov import KrylovSpace
 from optim_family.operators import SymmetricOperator
+from optim_family.space import upload
 
 # The search takes at least MIN_PRODUCTS + 2k products, 9 for k = 1: before that an eigenvalue may not appear.
 MIN_PRODUCTS = 7
@@ -108,7 +109,8 @@ class _DeflatedOperator(SymmetricOperator):
     def __init__(self, operator: SymmetricOperator, pairs: Eigenpairs) -> None:
         self.operator, self.dim, self.vectors = operator, operator.dim, pairs.vectors
         c = 2 * max(map(abs, pairs.values))
-        self.shifts = torch.tensor([value + c for value in pairs.values]).to(pairs.vectors)
+        shifts = torch.tensor([value + c for value in pairs.values]).to(pairs.vectors.dtype)
+        self.shifts = upload(shifts, pairs.vectors.device)
 
     @property
     def machine_epsilon(self) -> float:

@@ -15,8 +15,10 @@ from optim_family.errors import OptimFamilyError
 _ALLOCATION: Final = re.compile(
     r"allocate (?:an array with shape .*|\d+(?:\.\d+)? ?(?:bytes|[KMGTPE]iB))", re.I
 )
-
-
+# Of torch on a CPU, of the CUDA runtime, and of cuBLAS, cuDNN and cuSOLVER, which allocate by themselves.
+_MESSAGES: Final = re.compile(
+    r"can't allocate memory|CUDA error: out of memory|(?:CUBLAS|CUDNN|CUSOLVER)_STATUS_\w*ALLOC\w*FAILED"
+)
 ADVICE: Final = (
     "everything written so far is intact. Try --hvp rebuilt, a smaller --ghost-batch, --limit or --model, or "
     "--precision float32; changed options make another run: give it a new folder with --out"
@@ -41,8 +43,8 @@ def explain_oom() -> Iterator[None]:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory: it has an error class for a GPU, and a message for a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether torch ran out of memory: its own allocator has an error class, others have messages."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(_MESSAGES.search(str(error)))
 
 
 def free_bytes(device: torch.device) -> int:

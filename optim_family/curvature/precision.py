@@ -1,12 +1,18 @@
 """Set torch's switches for precision and determinism inside a context; restore them."""
 
+import os
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
+import torch.utils.deterministic
 
 from optim_family.curvature.shared_context import SharedContext
+
+_NOT_DETERMINISTIC: Final = re.compile(r"(\w+) does not have a deterministic implementation")
 
 
 @contextmanager
@@ -20,10 +26,30 @@ def full_precision() -> Iterator[None]:
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Use deterministic convolutions inside, on a GPU too."""
-    with _deterministic:
+def deterministic_convolutions() -> Iterator[None]:
+    """Use deterministic convolutions inside, on a GPU too: the same product for the same vector."""
+    with _convolutions:
         yield
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Use deterministic operations inside, on a GPU too; torch warns of an operation that has none."""
+    with _convolutions, _algorithms:
+        yield
+
+
+@contextmanager
+def find_nondeterministic(names: list[str]) -> Iterator[None]:
+    """Append the operations inside that are not deterministic; each warning of torch appears here only."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if match := _NOT_DETERMINISTIC.match(str(warning.message)):
+            names += [match[1]] * (match[1] not in names)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 @contextmanager
@@ -75,4 +101,27 @@ def _same_kernels() -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
-_full_precision, _deterministic = SharedContext(_ieee), SharedContext(_same_kernels)
+@contextmanager
+def _same_algorithms() -> Iterator[None]:
+    """On a GPU the deterministic variants of scatter, index and matrix products; on a CPU all are."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    settings: Any = torch.utils.deterministic
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    filled = settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    settings.fill_uninitialized_memory = False  # for bugs that read new memory; it costs a pass
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        settings.fill_uninitialized_memory = filled
+
+
+_full_precision, _convolutions = SharedContext(_ieee), SharedContext(_same_kernels)
+_algorithms = SharedContext(_same_algorithms)

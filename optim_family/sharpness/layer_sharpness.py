@@ -18,7 +18,7 @@ from optim_family.geometry import Geometry
 from optim_family.operators import SymmetricOperator
 from optim_family.sharpness.probe import Probe, Reading, view_operator, view_reading
 from optim_family.sharpness.views import View, view_by_name
-from optim_family.space import ParameterSpace
+from optim_family.space import ParameterSpace, norm
 
 
 @final
@@ -99,9 +99,10 @@ def layer_sharpness(
         FloatingPointError: a product is not finite.
     """
     view, weights = view_by_name(view), space.weights()
-    operator, readings = view_operator(view, hessian, weights, geometry), {}
+    length = float(norm(weights))
+    operator, readings = view_operator(view, hessian, weights, geometry, length), {}
     for name, parts in layers(space, depth).items():
         begin, block = time.perf_counter(), DiagonalBlock(operator, parts)
         pairs = Probe("raw", **options).eigenpairs(block, block.restrict(weights), None)
-        readings[name] = view_reading(view, pairs, weights, geometry, time.perf_counter() - begin)
+        readings[name] = view_reading(view, pairs, length, geometry, time.perf_counter() - begin)
     return readings

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from optim_family.curvature.chunked_loss import chunk_losses
 from optim_family.curvature.example_counts import Count
 from optim_family.curvature.hessian import Hessian, Mode
-from optim_family.curvature.precision import full_precision
+from optim_family.curvature.precision import deterministic_convolutions, full_precision
 from optim_family.errors import unknown
 from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.external.inferred_geometry import geometry_of, warn_about
@@ -79,7 +79,7 @@ def measure(
     requested = [view_by_name(name) for name in views or ()]
     space = _parameter_space(model, optimizer)
     losses = chunk_losses(model, loss_fn, chunks, count)
-    with torch.inference_mode(False), torch.enable_grad(), full_precision():
+    with torch.inference_mode(False), torch.enable_grad(), full_precision(), deterministic_convolutions():
         weights = space.weights()
         if not math.isfinite(float(norm(weights))):
             raise FloatingPointError(f"the weights of this {type(model).__name__} are not finite.")

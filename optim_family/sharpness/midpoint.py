@@ -44,7 +44,8 @@ class WeightHistory:
 
     def push(self, weights: Tensor) -> None:
         """Add the weights [d] of the next step; call it after every step."""
-        self.weights = [*self.weights[-2:], weights.detach().clone()]
+        weights = weights.detach().clone()
+        self.weights = [*(w.to(weights.device) for w in self.weights[-2:]), weights]  # loaded on the CPU
 
     @property
     def midpoint(self) -> Tensor | None:

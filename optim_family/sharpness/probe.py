@@ -67,9 +67,13 @@ class Reading:
 
 
 def view_operator(
-    view: View, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None
+    view: View,
+    hessian: SymmetricOperator,
+    weights: Tensor,
+    geometry: Geometry | None,
+    length: float | None = None,
 ) -> CongruenceOperator:
-    """P^{-1/2} (Π) H (Π) P^{-1/2}, the factor ρ² left out.
+    """P^{-1/2} (Π) H (Π) P^{-1/2}, the factor ρ² left out; `length` is ρ, if it is known.
 
     Raises:
         ValueError: the view needs a metric and there is none.
@@ -80,7 +84,7 @@ def view_operator(
             raise ValueError(f"the view {view.name!r} needs an optimizer with a known metric.")
         factors.append(geometry.metric.power(-0.5))
     if view.tangent:
-        factors.append(TangentProjection(weights))
+        factors.append(TangentProjection(weights, length))
     return CongruenceOperator(tuple(factors), hessian)
 
 
@@ -94,10 +98,10 @@ def view_threshold(view: View, geometry: Geometry | None) -> float | None:
 
 
 def view_reading(
-    view: View, pairs: Eigenpairs, weights: Tensor, geometry: Geometry | None, seconds: float
+    view: View, pairs: Eigenpairs, length: float, geometry: Geometry | None, seconds: float
 ) -> Reading:
-    """The number and its evidence, out of the eigenpairs of `view_operator`."""
-    scale = float(norm(weights)) ** 2 if view.spherical else 1.0
+    """The number and its evidence, out of the eigenpairs of `view_operator`; `length` is ρ."""
+    scale = length**2 if view.spherical else 1.0
     threshold = view_threshold(view, geometry)
     return Reading(
         value=scale * pairs.values[0],
@@ -146,15 +150,19 @@ class Probe:
         self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
     ) -> Reading:
         """One reading at the weights w [d]; a view without metric needs no geometry."""
-        begin = time.perf_counter()
-        pairs = self.eigenpairs(hessian, weights, geometry)
-        return view_reading(self.view, pairs, weights, geometry, time.perf_counter() - begin)
+        begin, length = time.perf_counter(), float(norm(weights))
+        pairs = self.eigenpairs(hessian, weights, geometry, length)
+        return view_reading(self.view, pairs, length, geometry, time.perf_counter() - begin)
 
     def eigenpairs(
-        self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None
+        self,
+        hessian: SymmetricOperator,
+        weights: Tensor,
+        geometry: Geometry | None,
+        length: float | None = None,
     ) -> Eigenpairs:
-        """The eigenpairs behind a reading, not scaled by ρ²."""
-        operator = view_operator(self.view, hessian, weights, geometry)
+        """The eigenpairs behind a reading, not scaled by ρ²; `length` is ρ, if it is known."""
+        operator = view_operator(self.view, hessian, weights, geometry, length)
         start, noise = self._start(operator, weights)
         self.count += 1
         with explain_products():
@@ -172,13 +180,14 @@ class Probe:
         generator = torch.Generator(weights.device).manual_seed(self.seed * 1_000_003 + self.count)
         noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=weights.device)
         gradient = operator.gradient()
-        gradient_norm = 0.0 if gradient is None else float(norm(gradient))
+        if gradient is None:
+            return noise, 1.0
+        size = norm(gradient)
+        start = gradient / size + noise * (NOISE / norm(noise))
+        gradient_norm, start_norm = torch.stack([size, norm(start)]).tolist()  # one synchronisation
         if not math.isfinite(gradient_norm):
             raise FloatingPointError("the gradient is not finite: there is no sharpness here.")
-        if gradient is None or not gradient_norm:
-            return noise, 1.0
-        start = gradient / gradient_norm + noise * (NOISE / float(norm(noise)))
-        return start, min(1.0, NOISE / float(norm(start)))
+        return (start, min(1.0, NOISE / start_norm)) if gradient_norm else (noise, 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next reading depends on."""
@@ -201,13 +210,13 @@ class ProbeSet:
         self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
     ) -> dict[str, Reading]:
         """One reading for each view, by name; views of one kind share products and seconds."""
-        solved = {}
+        solved, length = {}, float(norm(weights))
         for kind, probe in self.probes.items():
             begin = time.perf_counter()
-            pairs = probe.eigenpairs(hessian, weights, geometry)
+            pairs = probe.eigenpairs(hessian, weights, geometry, length)
             solved[kind] = pairs, time.perf_counter() - begin
         return {
-            v.name: view_reading(v, solved[v.kind][0], weights, geometry, solved[v.kind][1])
+            v.name: view_reading(v, solved[v.kind][0], length, geometry, solved[v.kind][1])
             for v in self.views
         }
 

@@ -24,6 +24,8 @@ from optim_family.sharpness.views import unscaled_view
 from optim_family.training.spec import RunSpec
 
 if TYPE_CHECKING:
+    import torch
+
     from optim_family.training.experiment import Experiment
 
 IMAGES: Final = 1000  # at most; the cost is proportional to the number of images
@@ -67,12 +69,12 @@ def measure(spec: RunSpec) -> Cost:
     begin = time.perf_counter()
     import torch
 
-    from optim_family.curvature.precision import full_precision
+    from optim_family.curvature.precision import deterministic, full_precision
     from optim_family.data import datasets
     from optim_family.training.experiment import build_experiment
 
     images = len(datasets.load(spec.data, limit=spec.limit, seed=spec.seed).y_train)
-    with full_precision():
+    with full_precision(), deterministic():
         experiment = build_experiment(spec.model_copy(update={"limit": _part(spec, images)}))
         objective, hessian = experiment.objective, experiment.objective.hessian()
         direction = torch.randn_like(objective.space.weights())
@@ -86,7 +88,7 @@ def measure(spec: RunSpec) -> Cost:
     readings = len({unscaled_view(view) for view in experiment.views}) * (1 + spec.midpoint)
     record = whole * (readings * PRODUCTS * product + evaluation) + batch * quotients
     seconds = start + spec.steps * batch * gradient + (1 + spec.steps // spec.every) * record
-    return Cost(objective.space.dim, seconds, _memory(experiment.spec.device))
+    return Cost(objective.space.dim, seconds, _memory(objective.space.tensors[0].device))
 
 
 def _quotients(experiment: "Experiment") -> float:
@@ -113,12 +115,12 @@ def _seconds(work: Callable[[], Any]) -> float:
     return min(timeit.repeat(lambda: float(work()), number=1, repeat=1 + _REPEATS)[1:])
 
 
-def _memory(device: str) -> int:
-    """Peak memory of this process in bytes: of the GPU if it uses one."""
+def _memory(device: "torch.device") -> int:
+    """Peak memory of this process in bytes: of its GPU if it uses one."""
     import torch
 
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

@@ -1,7 +1,7 @@
 """Loss and accuracy of a network, on its training set and on its test sets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import final
@@ -51,33 +51,32 @@ def evaluate(
     """
     shard = process_group.shard(train)
     with recomputing_statistics(network):
-        sums = _sums(network, loss_fn, shard)
+        sums = [_sums(network, loss_fn, shard)]
     _average_statistics(network, len(shard) / len(train), process_group)
     network.eval()
     try:
         for batches in tests.values():
-            sums += _sums(network, loss_fn, process_group.shard(batches))
+            sums.append(_sums(network, loss_fn, process_group.shard(batches)))
     finally:
         network.train()
-    vector = next(network.parameters()).new_tensor(sums, dtype=torch.float64)
-    totals = process_group.all_reduce_vector(vector).view(-1, 3)  #     [sets, (loss, correct, count)]
-    means = (totals[:, :2] / totals[:, 2:]).tolist()
+    totals = process_group.all_reduce(torch.stack(sums))[0]  #          [sets, (loss, correct, count)]
+    means = (totals[:, :2] / totals[:, 2:]).tolist()  # the only synchronisation with the device
     (train_loss, train_accuracy), (test_loss, test_accuracy), *others = means
     fields = [f"test_{mean}_{name}" for mean in ("loss", "accuracy") for name in tests if name]
     further = dict(zip(fields, chain.from_iterable(zip(*others, strict=True)), strict=True))
     return Evaluation(train_loss, train_accuracy, test_loss, test_accuracy, further)
 
 
-def _sums(network: nn.Module, loss_fn: LossFunction, batches: Sequence[Batch]) -> list[float]:
-    """Sum of the losses, number of correct predictions, number of examples."""
-    loss, right, count = 0.0, 0, 0
+def _sums(network: nn.Module, loss_fn: LossFunction, batches: Sequence[Batch]) -> Tensor:
+    """Sum of the losses, number of correct predictions, number of examples, in float64 [3]."""
+    sums = torch.zeros(3, dtype=torch.float64, device=next(network.parameters()).device)
     for batch in batches:
         inputs, labels = batch()
         outputs = network(inputs)
-        loss += float(loss_fn(outputs, labels)) * len(labels)
-        right += int((outputs.argmax(1) == labels).sum())
-        count += len(labels)
-    return [loss, right, count]
+        sums[0] += loss_fn(outputs, labels).double() * len(labels)
+        sums[1] += (outputs.argmax(1) == labels).sum()
+        sums[2] += len(labels)
+    return sums
 
 
 @contextmanager
@@ -89,14 +88,28 @@ def recomputing_statistics(network: nn.Module) -> Iterator[None]:
     """
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     settings = [(norm, norm.momentum, norm.track_running_stats) for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum, norm.track_running_stats = None, True
-            norm.reset_running_stats()
-        yield
-    finally:
-        for norm, momentum, tracks in settings:
-            norm.momentum, norm.track_running_stats = momentum, tracks
+    with ExitStack() as hooks:
+        try:
+            for norm in norms:
+                norm.track_running_stats = True
+                norm.reset_running_stats()
+                hooks.callback(norm.register_forward_pre_hook(_RunningMean()).remove)
+            yield
+        finally:
+            for norm, momentum, tracks in settings:
+                norm.momentum, norm.track_running_stats = momentum, tracks
+
+
+@final
+class _RunningMean:
+    """Gives the n-th batch the weight 1/n; counts on the host, where torch would read its counter."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def __call__(self, norm: _BatchNorm, inputs: object) -> None:
+        self.batches += 1
+        norm.momentum = 1 / self.batches
 
 
 def _average_statistics(network: nn.Module, share: float, process_group: ProcessGroup) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optim_family import registry
+from optim_family.curvature.precision import find_nondeterministic
 from optim_family.data import datasets
 from optim_family.errors import UsageError
 from optim_family.geometry import Geometry, Metric, UnknownMetric
@@ -35,6 +36,7 @@ class Experiment:
         views: measured at every record.
         skipped_views: spherical views that do not apply, because the loss is not scale-invariant.
         scheduler: sets the learning rate; None for a constant one.
+        not_deterministic: operations of the gradient that have no deterministic kernel on this device.
     """
 
     spec: RunSpec
@@ -44,6 +46,7 @@ class Experiment:
     views: tuple[str, ...]
     skipped_views: tuple[str, ...]
     scheduler: Scheduler | None = None
+    not_deterministic: tuple[str, ...] = ()
 
     def geometry(self) -> Geometry:
         """The geometry of the optimizer's next step; an exception in it becomes a PluginError."""
@@ -75,6 +78,7 @@ class Experiment:
             ghost_batch=objective.ghost_batch,
             memory_format=objective.memory_format,
             processes=objective.process_group.size,
+            **({"not_deterministic": [*self.not_deterministic]} if self.not_deterministic else {}),
         )
 
 
@@ -102,12 +106,23 @@ def build_experiment(
     with plugin_errors(spec.optimizer, "failed in its constructor"):
         optimizer = make_optimizer(space.tensors) if make_optimizer else optimizer_class(space.tensors, hyper)
     scheduler = Scheduler(spec.schedule, optimizer, spec.steps) if spec.schedule else None
-    objective.gradient(0)
+    not_deterministic: list[str] = []
+    with find_nondeterministic(not_deterministic):
+        objective.gradient(0)
     with plugin_errors(spec.optimizer, "failed in geometry()"):
         metric = validate_geometry(optimizer.geometry(), space.weights()).metric
     loss = f"{spec.model} with norm {spec.norm} is {verdict.summary}"
     selection = select_views(spec.views, RUN, metric, invariant=verdict.invariant, loss=loss)
-    return Experiment(spec, objective, optimizer, verdict, selection.views, selection.skipped, scheduler)
+    return Experiment(
+        spec,
+        objective,
+        optimizer,
+        verdict,
+        selection.views,
+        selection.skipped,
+        scheduler,
+        tuple(not_deterministic),
+    )
 
 
 def build_objective(
@@ -119,7 +134,7 @@ def build_objective(
         UsageError: an invalid name, batch size or device.
         CorruptError: the data is damaged.
     """
-    device = _device(spec.device)
+    device = _device(spec.device, process_group)
     dataset = datasets.load(spec.data, limit=spec.limit, seed=spec.seed).to(device)
     model = build.build(
         spec.model,
@@ -163,7 +178,7 @@ def validate_geometry(geometry: Geometry, weights: Tensor) -> Geometry:
     return geometry
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, process_group: ProcessGroup | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -172,6 +187,12 @@ def _device(name: str) -> torch.device:
         raise UsageError(
             f"the device {name!r} does not exist: torch sees {torch.cuda.device_count()} CUDA devices; "
             "use --device cpu, or run `optim-family doctor`"
+        )
+    shared = process_group is not None and process_group.size > 1 and device.index is not None
+    if shared and device.type == "cuda":
+        raise UsageError(
+            f"all processes of this run would share the device {name!r}; use --device cuda, which gives each "
+            "process a GPU of its own"
         )
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"runs use cpu or cuda; got the device {name!r}")

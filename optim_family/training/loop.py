@@ -17,6 +17,7 @@ from optim_family.optimizers.base import OptimizerBase
 from optim_family.runs.layout import STATUS
 from optim_family.runs.store import RunStore
 from optim_family.training.experiment import Experiment, build_experiment
+from optim_family.training.loss_log import LossLog, NotFinite
 from optim_family.training.measurements import Measurements
 from optim_family.training.process_group import ProcessGroup, SingleProcess
 from optim_family.training.progress import ProgressListener
@@ -99,6 +100,7 @@ class Trainer:
         self.measurements = Measurements(experiment, self.check, listener.on_message)
         self.checkpoints = Checkpoints(experiment, self.measurements, out, listener.on_message)
         self.state = self.checkpoints.state
+        self.losses, self._loss = LossLog(self.objective.device), math.nan  # the last loss that was read
         self._begin = self._saved = time.perf_counter()
 
     def run(self) -> Status:
@@ -109,37 +111,52 @@ class Trainer:
                 f"{' and '.join(skipped)} sharpness: not applicable, the loss is "
                 f"{self.experiment.verdict.summary}; measuring {', '.join(self.experiment.views)}"
             )
+        if names := ", ".join(self.experiment.not_deterministic):
+            self.listener.on_message(
+                f"not deterministic on this GPU: {names}; a repeated or resumed run agrees up to rounding"
+            )
         self.same_sums = write_provenance(self.experiment, self.store, self.state, self.listener.on_message)
         self._write_status("running")
         try:
-            while self.step():
-                if time.perf_counter() - self._saved > CHECKPOINT_SECONDS:
-                    self.save()
-        except FloatingPointError:
-            return self._diverge()
+            self._train()
+        except FloatingPointError as error:
+            return self._diverge(error)
         except Stopped:
-            self.save()
             self._write_status("stopped")
             raise
         except Exception:
             with suppress(OptimFamilyError):  # the first failure is the one to report
                 self._write_status("failed")
             raise
-        self.save()
         self._write_status("done")
         return "done"
+
+    def _train(self) -> None:
+        """All steps, with a checkpoint from time to time, at a stop request and at the end."""
+        try:
+            while self.step():
+                if time.perf_counter() - self._saved > CHECKPOINT_SECONDS:
+                    self.save()
+        except FloatingPointError:
+            raise
+        except Exception as error:
+            self._read_losses()  # an unread loss that is not finite explains every later error
+            if isinstance(error, Stopped):
+                self.save()
+            raise
+        self.save()
 
     def step(self) -> bool:
         """Write a record if one is due, then take one step; returns False after the last record."""
         self.check()
         if self.experiment.scheduler:  # the last record keeps the rate of the last step
             self.experiment.scheduler(min(self.state.step, self.spec.steps - 1))
-        loss = float(self.objective.gradient(self.state.step))
-        if not math.isfinite(loss):
-            raise FloatingPointError("the training loss is not finite")
-        self.state.peak = max(self.state.peak, loss)
+        self.losses.append(self.state.step, self.state.tau, self.objective.gradient(self.state.step))
         last = self.state.step == self.spec.steps
-        if self.state.recorded < self.state.step and (last or self.state.step % self.spec.every == 0):
+        due = self.state.recorded < self.state.step and (last or self.state.step % self.spec.every == 0)
+        if due or self.losses.is_full:
+            self._read_losses()
+        if due:
             self._record()
         else:
             self.measurements.observe_step(self.state.step)
@@ -148,8 +165,17 @@ class Trainer:
             self.state.tau += values["lr"] * values["weight_decay"]
             self.experiment.optimizer_step()
             self.state.step += 1
-            self.listener.on_step(self.state.step, loss)
+            self.listener.on_step(self.state.step, self._loss)
         return not last
+
+    def _read_losses(self) -> None:
+        """Read the losses since the last time from the device.
+
+        Raises:
+            NotFinite: one of them is not finite.
+        """
+        for _, loss in self.losses.read():
+            self._loss, self.state.peak = loss, max(self.state.peak, loss)
 
     def _record(self) -> None:
         space, values = self.objective.space, self.experiment.optimizer.values
@@ -185,9 +211,11 @@ class Trainer:
             self.store.append(record, must_match=self.same_sums)
         self.listener.on_record(record)
 
-    def _diverge(self) -> Status:
-        """Write a last record without a loss."""
+    def _diverge(self, error: FloatingPointError) -> Status:
+        """Write a last record without a loss, of the step whose loss is not finite."""
         state = self.state
+        if isinstance(error, NotFinite):
+            state.step, state.tau = error.step, error.tau
         self._write(
             {"step": state.step, "tau": state.tau, "train_loss": None, "views": {}, "elapsed": self.elapsed}
         )
@@ -207,7 +235,8 @@ class Trainer:
             )
 
     def save(self) -> None:
-        """Save a checkpoint of the state before the present step."""
+        """Save a checkpoint of the state before the present step, unless an earlier loss is not finite."""
+        self._read_losses()
         self._write_status("running")  # the records reach the disk before a checkpoint that relies on them
         self.checkpoints.save(self.elapsed)
         self._saved = time.perf_counter()

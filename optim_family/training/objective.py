@@ -9,6 +9,7 @@ several whole ghost batches.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Final, final
 
@@ -16,11 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from optim_family.curvature.batch_norm import native_batch_norm
 from optim_family.curvature.chunked_loss import ChunkLoss
+from optim_family.curvature.double_backward import replace_functions
 from optim_family.curvature.hessian import Hessian, Mode
 from optim_family.data.datasets import Dataset
 from optim_family.errors import UsageError
-from optim_family.space import ParameterSpace
+from optim_family.space import ParameterSpace, upload
 from optim_family.training.evaluation import Batch, Evaluation, LossFunction, evaluate
 from optim_family.training.process_group import ProcessGroup, SingleProcess
 from optim_family.training.spec import Hvp, Loss, MemoryFormat
@@ -50,6 +53,7 @@ class Objective:
 
     Attributes:
         mode: how Hessian-vector products are computed; None before the first Hessian is planned.
+        device: of the weights and the data.
 
     Raises:
         UsageError: no ghost batch fits, or a mini-batch is larger than the training set.
@@ -83,7 +87,7 @@ class Objective:
                 f"{self.process_group.size} processes cannot share {chunks} ghost batches of "
                 f"{self.ghost_batch}; start fewer, or choose a smaller --ghost-batch"
             )
-        self._dtype = self.space.tensors[0].dtype
+        self._dtype, self.device = self.space.tensors[0].dtype, self.space.tensors[0].device
         self.memory_format: MemoryFormat = memory_format or "channels-last"
         in_memory = data.x_train.numel() * self._dtype.itemsize <= KEPT_BYTES
         self._kept = self._images(data.x_train, slice(None)) if in_memory else None
@@ -99,12 +103,13 @@ class Objective:
 
     def _batch_losses(self, batch: Tensor) -> Sequence[ChunkLoss]:
         """The closures of this process for a mini-batch, given by its indices."""
-        parts = torch.split(batch.to(self.data.x_train.device), self.ghost_batch)
+        parts = torch.split(batch, self.ghost_batch)
         return self.process_group.shard([partial(self._share, part, len(batch)) for part in parts])
 
     def sample_loss(self) -> Tensor:
         """The loss of a few examples, with a graph: enough to check scale invariance, and cheap."""
-        return self._loss(slice(0, min(SAMPLE, self.ghost_batch)))
+        with self._kernels():
+            return self._loss(slice(0, min(SAMPLE, self.ghost_batch)))
 
     def hessian(self) -> Hessian:
         """∇²L over the whole training set [d, d]; its mode is planned once and then kept."""
@@ -126,19 +131,22 @@ class Objective:
         if self.batch_size is None:
             return [[*self.process_group.shard(self.chunk_losses())]]
         generator = torch.Generator().manual_seed(-1 - seed)  # the order of an epoch has a seed ≥ 0
-        orders = (torch.randperm(self.size, generator=generator) for _ in range(count))
-        return [[*self._batch_losses(order[: self.batch_size])] for order in orders]
+        orders = [torch.randperm(self.size, generator=generator)[: self.batch_size] for _ in range(count)]
+        batches = upload(torch.stack(orders), self.device)
+        return [[*self._batch_losses(batch)] for batch in batches]
 
     def gradient(self, step: int) -> Tensor:
         """Put the gradient of this step's examples into `.grad`; returns their loss, a scalar."""
         for tensor in self.space.tensors:
             tensor.grad = None
-        total = torch.zeros((), dtype=self._dtype, device=self.space.tensors[0].device)
+        total = torch.zeros((), dtype=self._dtype, device=self.device)
         shard = self.process_group.shard
-        for chunk in self._batch_losses(self._batch(step)) if self.batch_size else shard(self.chunk_losses()):
-            loss = chunk()
-            torch.autograd.backward(loss)
-            total += loss.detach()
+        chunks = self._batch_losses(self._batch(step)) if self.batch_size else shard(self.chunk_losses())
+        with self._kernels():
+            for chunk in chunks:
+                loss = chunk()
+                torch.autograd.backward(loss)
+                total += loss.detach()
         gradients = [(tensor, tensor.grad) for tensor in self.space.tensors if tensor.grad is not None]
         total, *sums = self.process_group.all_reduce(total, *(gradient for _, gradient in gradients))
         for (tensor, _), gradient in zip(gradients, sums, strict=True):
@@ -157,7 +165,13 @@ class Objective:
         train = batches(self._inputs, self.data.y_train)
         sets = {"": (self.data.x_test, self.data.y_test), **self.data.further_tests}
         tests = {name: batches(partial(self._images, x), y) for name, (x, y) in sets.items()}
-        return evaluate(self.model, self.loss_fn, train, tests, self.process_group)
+        with self._kernels():
+            return evaluate(self.model, self.loss_fn, train, tests, self.process_group)
+
+    def _kernels(self) -> AbstractContextManager[None]:
+        """On a GPU, batch normalisation with the kernel that Hessian-vector products use."""
+        on_gpu = self.device.type == "cuda"
+        return replace_functions(batch_norm=native_batch_norm) if on_gpu else nullcontext()
 
     def _inputs(self, part: slice | Tensor) -> Tensor:
         """Normalised training images, bitwise identical whether they are kept or not."""
@@ -204,7 +218,8 @@ class Objective:
         epoch, place = divmod(step, self.size // self.batch_size)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._epoch, self._order = epoch, torch.randperm(self.size, generator=generator)
+            order = torch.randperm(self.size, generator=generator)
+            self._epoch, self._order = epoch, upload(order, self.device)
         return self._order[place * self.batch_size : (place + 1) * self.batch_size]
 
 

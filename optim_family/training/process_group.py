@@ -21,6 +21,7 @@ from torch import Tensor
 from optim_family.errors import OptimFamilyError, Stopped, one_line
 from optim_family.space import flatten, unflatten
 from optim_family.training import checkpoint
+from optim_family.training.loss_log import STEPS_PER_READ
 from optim_family.training.stop_signal import StopSignal
 
 T = TypeVar("T")
@@ -119,13 +120,19 @@ class TorchrunGroup(ProcessGroup):
     def __init__(self) -> None:
         self.all_reduce_count = self.bytes_sent = 0
         self.lost = self._any_stop_request = False
+        self._flags: list[Tensor] = []  # of the all-reduces whose stop requests have not been read
         self._stop_request: Stopped | None = None
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        own_gpu, device = 0 < local_size <= gpus, None
         if gpus:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % gpus)
-        own_gpu = 0 < local_size <= gpus
-        dist.init_process_group("cpu:gloo,cuda:nccl" if own_gpu else "gloo", timeout=TIMEOUT)
+            card = int(os.environ.get("LOCAL_RANK", 0)) % gpus
+            torch.cuda.set_device(card)
+            device = torch.device("cuda", card) if own_gpu else None
+        # A hanging process shall raise an error here; without this NCCL's watchdog would kill all the others.
+        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
+        backend = "cpu:gloo,cuda:nccl" if own_gpu else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT, device_id=device)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.processes_per_device = 1 if own_gpu else local_size
         self.self_test(torch.device("cuda" if own_gpu else "cpu"))
@@ -154,7 +161,7 @@ class TorchrunGroup(ProcessGroup):
         except RuntimeError as error:
             raise self._lose(error) from error
         self.all_reduce_count, self.bytes_sent = self.all_reduce_count + 1, self.bytes_sent + packed.nbytes
-        self._any_stop_request = bool(packed[-1] > 0)
+        self._flags.append(packed[-1].clone())
         return [part.to(t.dtype) for part, t in zip(unflatten(packed[:-1], tensors), tensors, strict=True)]
 
     def broadcast(self, value: T) -> T:
@@ -171,11 +178,17 @@ class TorchrunGroup(ProcessGroup):
         return value if self.is_main_process else received
 
     def check(self, stop: StopSignal) -> None:
-        """Raise Stopped if any process had a stop request at the last all-reduce."""
+        """Raise Stopped if any process had a stop request at the last all-reduce that was read.
+
+        All processes read after the same numbers of all-reduces, and stop before the same step or product.
+        """
         try:
             stop.check()
         except Stopped as request:
             self._stop_request = request
+        if self._flags and len(self._flags) >= STEPS_PER_READ[self._flags[-1].device.type]:
+            self._any_stop_request |= bool(torch.stack([flag.double() for flag in self._flags]).any())
+            self._flags = []
         if self._any_stop_request:
             raise self._stop_request or Stopped(
                 f"stopped, because another process of this run was stopped; {_RESUME_HINT}"

@@ -10,7 +10,7 @@ class ProgressListener:
         """The run starts at step `start`, which is not 0 when it is resumed."""
 
     def on_step(self, step: int, loss: float) -> None:
-        """`step` steps are done; `loss` is the training loss before the last of them."""
+        """`step` steps are done; `loss` is the last training loss that was read: on a GPU every tenth is."""
 
     def on_record(self, record: dict[str, Any]) -> None:
         """A record was written, as it stands in metrics.jsonl."""

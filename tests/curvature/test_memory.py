@@ -40,3 +40,18 @@ def test_numpy_and_torch_really_speak_like_that():
 def test_other_failures_are_left_alone():
     with pytest.raises(RuntimeError, match="no luck"), memory.explain_oom():
         raise RuntimeError("no luck")
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", False),
+    ],
+)
+def test_the_libraries_of_cuda_run_out_of_memory_in_words_of_their_own(message, expected):
+    assert memory.out_of_memory(torch.AcceleratorError(message)) is expected

@@ -2,6 +2,8 @@
 
 import hashlib
 
+import numpy as np
+
 from optim_family.errors import Stopped
 from optim_family.training import checkpoint
 from optim_family.training.spec import RunSpec
@@ -34,6 +36,17 @@ def untimed(value):
     if isinstance(value, dict):
         return {k: untimed(v) for k, v in value.items() if k not in TIMINGS}
     return value
+
+
+def write_images(path, side) -> str:
+    """Write random images; returns the name of the data set."""
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for part, size in (("train", 40), ("test", 20)):
+        arrays[f"x_{part}"] = generator.integers(0, 256, (size, side, side, 3), dtype=np.uint8)
+        arrays[f"y_{part}"] = np.arange(size) % 4
+    np.savez(path, **arrays)
+    return f"npz:{path}"
 
 
 def weights_hash(path):

@@ -160,3 +160,33 @@ def test_processes_that_drift_apart_are_noticed(single, monkeypatch):
     monkeypatch.setattr(type(single), "broadcast", lambda self, value: value + 1)
     with pytest.raises(OptimFamilyError, match="process 0 of 1 has other weights than the first"):
         single.require_equal("weights", 7)
+
+
+@pytest.mark.parametrize("cards", [0, 1, 2])
+def test_a_process_with_a_card_of_its_own_binds_the_group_to_it(cards, monkeypatch):
+    arguments = {}
+
+    def init(backend, **options):
+        arguments.update(options, backend=backend)
+        raise RuntimeError("far enough")
+
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("TORCH_NCCL_BLOCKING_WAIT", "")
+    monkeypatch.delenv("TORCH_NCCL_BLOCKING_WAIT")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda card: None)
+    monkeypatch.setattr(process_group.dist, "init_process_group", init)
+    with pytest.raises(RuntimeError, match="far enough"):
+        process_group.TorchrunGroup()
+    own = cards == 2
+    assert arguments["device_id"] == (torch.device("cuda", 1) if own else None)
+    assert arguments["backend"] == ("cpu:gloo,cuda:nccl" if own else "gloo")
+    assert process_group.os.environ["TORCH_NCCL_BLOCKING_WAIT"] == "1"
+
+
+def test_processes_that_would_share_one_card_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UsageError, match="use --device cuda, which gives each process a GPU of its own"):
+        build_experiment(spec(device="cuda:0", ghost_batch=20), Fake())

@@ -8,6 +8,7 @@ which is exact if only learning rates differ.
 """
 
 import copy
+import functools
 import inspect
 import math
 import warnings
@@ -32,6 +33,12 @@ from optim_family.space import flatten, trained_parameters
 MAX_STRETCH = 1e20  # bound of T over the smallest T, for a tensor whose learning rate is 0
 # β₂ = 1 would divide by its bias correction 0; with this β₂ the correction is 1 after FAR_STEP steps.
 BETA2_FROZEN, FAR_STEP = 1 - 2.0**-52, 1e18
+COUNTS: Final = {
+    "step",
+    "eta",
+    "mu",
+    "mu_product",
+}  # numbers of a state that some variants keep on the device
 LARGE = 1e5  # factor for a P that is a sum or a maximum, so that new gradients do not change it
 # Classes of accelerate and Lightning that take the step of the optimizer in their attribute `optimizer`.
 WRAPPERS: Final = ("AcceleratedOptimizer", "LightningOptimizer")
@@ -84,12 +91,15 @@ def geometry(optimizer: Optimizer) -> Geometry:
     if reason is not None:
         return Geometry(UnknownMetric(sum(w.numel() for w in weights), reason), math.inf, None)
     updates = update_rules(optimizer)
-    pull = _mean(weights, [1 / m.metric for m in updates])
+    pulls = [1 / m.metric for m in updates]
+    shrinks = [m.lr * (m.decoupled + (m.coupled or 0.0)) for m in updates]
+    pull, shrink = 1.0, shrinks[0]
+    if len({*shrinks}) > 1 or any(m.coupled for m in updates):
+        pull, shrink = _means(weights, pulls, shrinks)
     thresholds = [m.threshold(pull) for m in updates]
     lowest = min(thresholds)
     stretch = [1.0 if t == lowest else min(t / lowest, MAX_STRETCH) for t in thresholds]
     metric = _metric(optimizer, weights, [m.metric * x for m, x in zip(updates, stretch, strict=True)])
-    shrink = _mean(weights, [m.lr * (m.decoupled + (m.coupled or 0.0)) for m in updates])
     return Geometry(metric, lowest, Decay(shrink, coupled=any(m.coupled is not None for m in updates)))
 
 
@@ -161,7 +171,7 @@ def _why_undeclared(optimizer: Optimizer) -> str:
 
 def _step_on_copy(optimizer: Optimizer) -> Iterator[ParameterStep]:
     """Take the next step on a copy with the same state and no hooks; missing gradients are zero."""
-    twin, norm = copy.deepcopy(optimizer), 0.0
+    twin = copy.deepcopy(optimizer)
     pairs = [
         (w, twin_w, group)
         for own_group, group in zip(optimizer.param_groups, twin.param_groups, strict=True)
@@ -170,18 +180,47 @@ def _step_on_copy(optimizer: Optimizer) -> Iterator[ParameterStep]:
     ]
     for w, twin_w, _ in pairs:  # the copy of an nn.Parameter has no gradient
         twin_w.grad = torch.zeros_like(w) if w.grad is None else w.grad.clone()
-        norm = math.hypot(norm, float(torch.linalg.vector_norm(twin_w.grad)))
+    norms = [torch.linalg.vector_norm(twin_w.grad) for _, twin_w, _ in pairs]
     twin.step()
-    for w, twin_w, group in pairs:
-        values = {key: _plain(value) for key, value in group.items() if key != "params"}
-        yield ParameterStep(w.detach(), optimizer.state.get(w, {}), twin.state[twin_w], values, norm)
+    states = [(optimizer.state.get(w, {}), twin.state[twin_w]) for w, twin_w, _ in pairs]
+    counts = [[{key: s[key] for key in COUNTS & s.keys()} for s in both] for both in states]
+    groups = [{key: value for key, value in group.items() if key != "params"} for *_, group in pairs]
+    counts, groups = _plain((counts, groups))
+
+    @functools.cache
+    def gradient_norm() -> float:
+        return math.hypot(*torch.stack([norm.double() for norm in norms]).tolist())
+
+    for (w, *_), both, numbers, group in zip(pairs, states, counts, groups, strict=True):
+        before, after = ({**s, **n} for s, n in zip(both, numbers, strict=True))
+        yield ParameterStep(w.detach(), before, after, group, gradient_norm)
 
 
-def _plain(value: Any) -> Any:
-    """A number for a tensor of one element, as capturable variants have."""
-    if isinstance(value, tuple | list):
-        return tuple(map(_plain, value))
-    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+def _plain(tree: Any) -> Any:
+    """Dicts and tuples with numbers for tensors of one element; these are read from a device all at once."""
+    tensors = [t for t in _leaves(tree) if isinstance(t, Tensor) and t.numel() == 1]
+    on_device = {id(t): t.detach().double().reshape(()) for t in tensors if t.device.type != "cpu"}
+    numbers = {id(t): t.item() for t in tensors if id(t) not in on_device}
+    if on_device:
+        numbers |= zip(on_device, torch.stack([*on_device.values()]).tolist(), strict=True)
+
+    def replace(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: replace(part) for key, part in value.items()}
+        return (
+            tuple(map(replace, value)) if isinstance(value, tuple | list) else numbers.get(id(value), value)
+        )
+
+    return replace(tree)
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    """The values in dicts, tuples and lists."""
+    if not isinstance(tree, dict | tuple | list):
+        yield tree
+        return
+    for part in tree.values() if isinstance(tree, dict) else tree:
+        yield from _leaves(part)
 
 
 def _metric(optimizer: Optimizer, weights: Sequence[Tensor], parts: Sequence[Tensor | float]) -> Metric:
@@ -199,8 +238,11 @@ def _metric(optimizer: Optimizer, weights: Sequence[Tensor], parts: Sequence[Ten
     )
 
 
-def _mean(weights: Sequence[Tensor], parts: Sequence[Tensor | float]) -> float:
-    """Σ x w² / Σ w²: the mean of x over the weights, each counted by its square."""
-    squares = [w.double().square() for w in weights]
-    weighted = sum(float((part * square).sum()) for part, square in zip(parts, squares, strict=True))
-    return weighted / (sum(float(square.sum()) for square in squares) or 1.0)
+def _means(weights: Sequence[Tensor], *quantities: Sequence[Tensor | float]) -> list[float]:
+    """Σ x w² / Σ w² for each quantity x: its mean over the weights, each counted by its square."""
+    rows = []
+    for w, *parts in zip(weights, *quantities, strict=True):
+        square = w.double().square()
+        rows.append(torch.stack([(part * square).sum() for part in (1.0, *parts)]))
+    whole, *sums = map(sum, zip(*torch.stack(rows).tolist(), strict=True))  # one synchronisation
+    return [total / (whole or 1.0) for total in sums]

@@ -28,14 +28,14 @@ class ParameterStep:
         before: its state before the step; empty before the first.
         after: its state after the step.
         group: the hyper-parameters in force.
-        gradient_norm: of all tensors together.
+        gradient_norm: returns that of all tensors together.
     """
 
     w: Tensor
     before: State
     after: State
     group: State
-    gradient_norm: float
+    gradient_norm: Callable[[], float]
 
     @property
     def count(self) -> float:
@@ -134,7 +134,7 @@ def _lamb(t: ParameterStep) -> MomentumUpdate:
         w_norm, step_norm = map(float, lengths)
         if w_norm and step_norm:
             trust = min(w_norm / step_norm, 1.0 if h["trust_clip"] else math.inf)
-    clip = max(1.0, t.gradient_norm / h["max_grad_norm"]) if h["max_grad_norm"] else 1.0
+    clip = max(1.0, t.gradient_norm() / h["max_grad_norm"]) if h["max_grad_norm"] else 1.0
     weight = 1 - beta1 if h["grad_averaging"] else 1.0
     metric = root * (first * clip / trust)
     return MomentumUpdate(metric, h["lr"], beta1, 0.0, weight, decoupled=outside + trust * inside)
