@@ -224,7 +224,7 @@ def test_commands_leave_the_work_to_functions():
 
 
 # Folders of tests that belong to no single folder of the package.
-ACROSS_SUBPACKAGES = {"docs", "faults", "helpers", "stored_runs"}
+ACROSS_SUBPACKAGES = {"docs", "faults", "gpu", "helpers", "rehearsal", "stored_runs"}
 
 
 def test_the_tests_have_the_subpackages_of_the_package_and_import_only_helpers():
