@@ -31,7 +31,9 @@ asked_cards, training_norms = [], []
 
 
 def install():
-    """Make this process able to rehearse; it cannot be undone."""
+    """Make this process able to rehearse; it cannot be undone, and a second call does nothing."""
+    if torch._C._get_privateuse1_backend_name() == BACKEND:
+        return
     _setup_privateuseone_for_python_backend(BACKEND)
     # torch's optimizers use foreach kernels for these types on a card.
     sys.modules["torch.optim.optimizer"]._foreach_supported_types.append(CardTensor)
