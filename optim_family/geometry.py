@@ -12,12 +12,14 @@ the factor by which a weight without gradient shrinks in a step.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
 
+from optim_family.norms import Norm
 from optim_family.operators import Diagonal, Scalar, SymmetricOperator
+from optim_family.space import norm
 
 
 class Metric(ABC):
@@ -115,17 +117,71 @@ class Decay:
 @final
 @dataclass(frozen=True)
 class Geometry:
-    """The preconditioner, the stability threshold and the decay of one optimizer, for its next step.
+    """The preconditioner or the norm, the stability threshold and the decay of one optimizer's next step.
 
     Attributes:
-        metric: P.
-        threshold: for λ₁(P^{-1/2} H(w) P^{-1/2}); unit 1 / learning rate.
+        metric: P; an `UnknownMetric` for an optimizer that declares a norm.
+        threshold: for λ₁(P^{-1/2} H(w) P^{-1/2}), or for the generalised sharpness in the norm; unit
+            1 / learning rate; infinite where there is none.
         decay: the weight decay; None where it is not known.
+        norm: N of the steps, in place of a metric.
+        normalized: the step is −η s with N(s) = 1, whatever the size of the gradient: the threshold is that
+            of S_N / N*(g). Otherwise it is −η N*(g) s, and the threshold is that of S_N.
+        orbit: the threshold belongs to the orbit of period 2 in which the optimizer ends on a quadratic of
+            any curvature, and depends on its size. A normalised step always has such an orbit.
+        no_threshold: why the threshold is infinite, if the optimizer has a norm and no threshold.
+        momentum: β, where the step is one with momentum in the metric.
     """
 
     metric: Metric
     threshold: float
     decay: Decay | None
+    norm: Norm | None = None
+    normalized: bool = False
+    orbit: bool = False
+    no_threshold: str = ""
+    momentum: float = 0.0
+
+    @classmethod
+    def in_norm(
+        cls,
+        norm: Norm,
+        threshold: float,
+        decay: Decay | None,
+        *,
+        normalized: bool = True,
+        no_threshold: str = "",
+    ) -> Self:
+        """The geometry of an optimizer that moves by steepest descent in a norm, which has no metric."""
+        metric = UnknownMetric(norm.dim, f"its steps have the norm {type(norm).__name__}")
+        return cls(metric, threshold, decay, norm, normalized, normalized, no_threshold)
+
+    @property
+    def step_norm(self) -> Norm | None:
+        """N, declared or that of the metric; None if the optimizer has neither."""
+        if self.norm is not None:
+            return self.norm
+        return None if isinstance(self.metric, UnknownMetric) else MetricNorm(self.metric)
+
+
+@final
+class MetricNorm(Norm):
+    """N(d) = ‖P^{1/2}d‖₂, N*(g) = ‖P^{-1/2}g‖₂, s = P⁻¹g / N*(g); ‖·‖₂ itself for P = I."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.dim, self.metric = metric.dim, metric
+
+    def value(self, step: Tensor) -> float:
+        """‖P^{1/2}d‖₂."""
+        return float(norm(self.metric.power(0.5) @ step))
+
+    def dual(self, gradient: Tensor) -> float:
+        """‖P^{-1/2}g‖₂."""
+        return float(norm(self.metric.power(-0.5) @ gradient))
+
+    def maximizer(self, gradient: Tensor) -> Tensor:
+        """P⁻¹g / N*(g)."""
+        return (self.metric.power(-1.0) @ gradient) / (self.dual(gradient) or 1.0)
 
 
 def momentum_threshold(lr: float, *, beta: float = 0.0, shrink: float = 0.0) -> float:
@@ -153,3 +209,14 @@ def nesterov_threshold(lr: float, *, beta: float = 0.0, shrink: float = 0.0) -> 
     b, c = (1 + beta) * (1 - shrink), beta * (1 - shrink)
     z = (b + math.sqrt(max(b * b - 4 * c, 0.0))) / 2
     return ((z + 1) * (z + beta) / ((1 + beta) * z + beta) - shrink) / lr
+
+
+def normalized_threshold(lr: float, *, shrink: float = 0.0) -> float:
+    """(2 − s) / η: a normalised step without momentum, w ← (1 − s) w − η s(g).
+
+    On ½ h w² its orbit of period 2 has the amplitude η / (2 − s), at which h / |g| is this number.
+    The arguments are those of `momentum_threshold`.
+
+    Source: R. Islamov et al., arXiv:2603.05002 (2026), without decay.
+    """
+    return (2 - shrink) / lr
