@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from optim_family.sharpness.probe import ProbeSet
+from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.training.experiment import build_experiment
 from optim_family.training.process_group import ProcessGroup, TorchrunGroup, process_group
 from optim_family.training.spec import RunSpec

@@ -15,13 +15,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from optim_family.geometry import Metric
 
 
 class Norm(ABC):
@@ -29,11 +26,9 @@ class Norm(ABC):
 
     Attributes:
         dim: d.
-        metric: P if N(d) = ‖P^{1/2}d‖₂, so that S_N is an eigenvalue; None for any other norm.
     """
 
     dim: int
-    metric: "Metric | None" = None
 
     @abstractmethod
     def value(self, step: Tensor) -> float:

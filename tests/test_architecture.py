@@ -18,14 +18,15 @@ MAY_IMPORT = {
     "operators": "space",
     "space": "",
     "resources": "errors",
-    "geometry": "operators",
+    "norms": "",
+    "geometry": "norms operators space",
     # the core: torch, numpy, scipy, psutil
     "curvature": "errors operators space",
     # optimizers and who judges them; nobody imports a plugin by name
     "optimizers": "geometry space",
     "optimizers.external": "errors geometry optimizers space",
     "registry": "curvature errors optimizers resources",
-    "sharpness": "curvature errors geometry operators optimizers.external space",
+    "sharpness": "curvature errors geometry norms operators optimizers.external space",
     "networks": "errors registry resources",
     "data": "errors registry",
     # readers: no torch
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "analysis": "errors runs sharpness",
     "figures": "analysis curvature errors runs sharpness",
     # what trains
-    "training": "curvature data errors geometry networks operators optimizers registry resources runs "
+    "training": "curvature data errors geometry networks norms operators optimizers registry resources runs "
     "sharpness space",
     "callbacks": "curvature errors geometry optimizers optimizers.external registry runs sharpness space "
     "training",
@@ -47,10 +48,10 @@ MAY_IMPORT = {
 # Imported by the subpackages that read results: data and small linear algebra, without torch.
 WITHOUT_TORCH = {"sharpness.views", "curvature.gauss_quadrature"}
 WITH_TORCH = {"analysis.export"}  # TensorBoard's writer is torch's
-CORE = {"operators", "space", "geometry", "curvature", "sharpness"}
+CORE = {"operators", "space", "norms", "geometry", "curvature", "sharpness"}
 CORE_LIBRARIES = {"torch", "scipy", "numpy", "psutil"}  # numpy is what scipy speaks
 READERS = {"runs", "analysis", "figures"}
-MODULES_AT_THE_TOP = 7
+MODULES_AT_THE_TOP = 8
 # Neither abstract nor final, with the reason.
 OPEN_CLASSES = {
     "optimizers.base.HyperParameters": "a pydantic model that every optimizer extends",

@@ -30,7 +30,7 @@ from optim_family.optimizers.external.inferred_geometry import geometry_of, unwr
 from optim_family.runs.labels import facts
 from optim_family.runs.layout import PROVENANCE, STATUS
 from optim_family.runs.store import RunStore
-from optim_family.sharpness.probe import ProbeSet
+from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.self_check import check_once
 from optim_family.sharpness.view_selection import RADIAL, RECORDER, select_views
 from optim_family.space import ParameterSpace, inner, norm, replace_gradients, unflatten
@@ -77,6 +77,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         config: settings of the script, numbers and texts by name; `load_runs` has them as `config.NAME`, and
             legends show those that differ.
         log: called with one line at the start and for each record; for example `print`.
+        budget: Hessian-vector products of the generalised view, at least 2; 100 if None.
 
     Attributes:
         steps: optimizer steps so far.
@@ -103,6 +104,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         seed: int | None = None,
         config: Mapping[str, Any] | None = None,
         log: Callable[[str], object] | None = None,
+        budget: int | None = None,
     ) -> None:
         self.model, self.optimizer, self.loss_fn = model, unwrapped_optimizer(optimizer), loss_fn
         self._accumulation = getattr(optimizer, "gradient_state", None)  # of accelerate's wrapper
@@ -117,7 +119,9 @@ class Recorder(AbstractContextManager["Recorder"]):
         path = recorder_metadata.folder(out, name or recorder_metadata.name(optimizer))
         self.log(f"{path}: first measurement, of {self.space.dim:,} weights on {len(pairs)} chunks")
         point = self._loss_and_geometry()
-        self.probes = ProbeSet(views or self._default_views(point), rtol=rtol, seed=seed or 0)
+        self.probes = ProbeSet(
+            views or self._default_views(point), rtol=rtol, seed=seed or 0, budget=budget
+        )
         first = self._measure(point)  # before anything is written: an invalid view leaves no folder
         if point.geometry:
             warn_about(optimizer, point.geometry)
@@ -172,8 +176,9 @@ class Recorder(AbstractContextManager["Recorder"]):
         self.close("failed" if kind else "done")
 
     def _default_views(self, point: LossAndGeometry) -> Sequence[str]:
-        metric = point.geometry.metric if point.geometry else UnknownMetric(self.space.dim, "no gradient")
-        return select_views(None, RECORDER, metric, invariant=point.radial < RADIAL).views
+        unknown = Geometry(UnknownMetric(self.space.dim, "no gradient"), math.inf, None)
+        geometry, invariant = point.geometry or unknown, point.radial < RADIAL
+        return select_views(None, RECORDER, geometry.metric, norm=geometry.norm, invariant=invariant).views
 
     def _write(self, record: dict[str, Any]) -> None:
         self.store.append(record)

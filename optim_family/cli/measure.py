@@ -12,7 +12,7 @@ from optim_family.geometry import UnknownMetric
 from optim_family.networks.pretrained import load_weights
 from optim_family.runs.atomic_files import writing
 from optim_family.runs.labels import setting
-from optim_family.sharpness.probe import ProbeSet
+from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.spectrum import examine
 from optim_family.sharpness.view_selection import WEIGHTS, select_views
 from optim_family.training.experiment import build_objective, check_scale_invariance

@@ -16,7 +16,8 @@ from optim_family.curvature.precision import deterministic_convolutions, full_pr
 from optim_family.errors import unknown
 from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.external.inferred_geometry import geometry_of, warn_about
-from optim_family.sharpness.probe import ProbeSet, Reading
+from optim_family.sharpness.probe import Reading
+from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.self_check import Check, check_once
 from optim_family.sharpness.view_selection import RECORDER, select_views
 from optim_family.sharpness.views import view_by_name
@@ -36,6 +37,7 @@ def measure(
     views: Sequence[str] | None = None,
     rtol: float = 1e-3,
     k: int = 1,
+    budget: int | None = None,
     mode: Mode | None = None,
     count: Count | None = None,
     check: Check = "once",
@@ -54,10 +56,12 @@ def measure(
         optimizer: for thresholds and for the preconditioned views; a FamilyOptimizer, or one of torch's or
             timm's of which the metric is known. Its geometry is that of its next step, with the gradients in
             `.grad`, or those of this loss where there are none.
-        views: names out of raw, spherical, riemannian, preconditioned, spherical-preconditioned; by default
-            raw, spherical, and preconditioned if the optimizer has a metric that is not the identity.
+        views: names out of raw, spherical, riemannian, preconditioned, spherical-preconditioned, generalized; by
+            default raw, spherical, preconditioned if the optimizer has a metric that is not the identity, and
+            generalized if it declares a norm.
         rtol: relative error at which a reading stops.
         k: how many of the largest eigenvalues, in `Reading.top`.
+        budget: Hessian-vector products of the generalised view, at least 2; 100 if None.
         mode: keep the gradient's graph between products or rebuild it; chosen by the free memory if None.
         count: n of a pair (x, y), where the lengths do not say it.
         check: whether the operator is the second derivative of the loss, for some ten gradients of the first
@@ -87,9 +91,9 @@ def measure(
         verdict = check_once(losses, space.tensors, check)
         seconds = time.perf_counter() - begin
         hessian = Hessian(losses, space.tensors, mode)
-        geometry = _geometry(optimizer, hessian, space, any(view.preconditioned for view in requested))
+        geometry = _geometry(optimizer, hessian, space, any(view.own_geometry for view in requested))
         names = [view.name for view in requested] or _default_views(geometry, space.dim)
-        readings = ProbeSet(names, rtol=rtol, k=k, seed=seed)(hessian, weights, geometry)
+        readings = ProbeSet(names, rtol=rtol, k=k, seed=seed, budget=budget)(hessian, weights, geometry)
     if optimizer is not None and geometry is not None:
         warn_about(optimizer, geometry)
     if not verdict:
@@ -122,7 +126,8 @@ def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float, mode
 
 def _default_views(geometry: Geometry | None, dim: int) -> tuple[str, ...]:
     metric = geometry.metric if geometry else UnknownMetric(dim, "no optimizer")
-    return select_views(None, RECORDER, metric, invariant=True).views
+    norm = geometry.norm if geometry else None
+    return select_views(None, RECORDER, metric, norm=norm, invariant=True).views
 
 
 def _parameter_space(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> ParameterSpace:

@@ -31,7 +31,8 @@ class Reading:
 
     Attributes:
         value: λ₁, in units of loss / weight² (raw), loss (spherical, riemannian), 1 / learning rate
-            (preconditioned) or weight² / learning rate (spherical-preconditioned).
+            (preconditioned) or weight² / learning rate (spherical-preconditioned); or a lower bound of S_N
+            (generalized; `sharpness.generalized_probe` says which fields differ).
         threshold: the stability threshold of the same view, or None where it has none.
         ratio: value / threshold, 1 at the edge of stability; None without a threshold, or where it is zero.
         residual: ‖A v − λ v‖ for the eigenvector found.
@@ -42,6 +43,10 @@ class Reading:
         converged: `error` is below rtol times the value, within the allowed products.
         top: the k largest eigenvalues, multiples counted, largest first.
         check: what the check of the loss said, where this reading made one.
+        note: what the value is if it is no eigenvalue, such as "lower bound", and why there is no threshold.
+        spread: of the values at which the starts of a lower bound ended.
+        floor: λ₁ / N(v₁)², below which S_N cannot be.
+        dual: N*(g), by which the sharpness of a normalised step is divided.
     """
 
     value: float
@@ -55,15 +60,18 @@ class Reading:
     converged: bool = True
     top: tuple[float, ...] = ()
     check: str = ""
+    note: str = ""
+    spread: float | None = None
+    floor: float | None = None
+    dual: float | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """As JSON; `top` only where it says more than `value`, `check` where there was one."""
+        """As JSON; `top` only where it says more than `value`, other optional fields where they are set."""
         record = asdict(self)
         if len(self.top) < 2:
             del record["top"]
-        if not self.check:
-            del record["check"]
-        return record
+        unset = [name for name in ("check", "note", "spread", "floor", "dual") if record[name] in ("", None)]
+        return {name: value for name, value in record.items() if name not in unset}
 
 
 def view_operator(
@@ -76,8 +84,10 @@ def view_operator(
     """P^{-1/2} (Π) H (Π) P^{-1/2}, the factor ρ² left out; `length` is ρ, if it is known.
 
     Raises:
-        ValueError: the view needs a metric and there is none.
+        ValueError: the view needs a metric and there is none, or it is not an eigenvalue of an operator.
     """
+    if view.generalized:
+        raise ValueError(f"the view {view.name!r} is a maximum over a norm, not an eigenvalue.")
     factors: list[SymmetricOperator] = []
     if view.preconditioned:
         if geometry is None:
@@ -150,9 +160,21 @@ class Probe:
         self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
     ) -> Reading:
         """One reading at the weights w [d]; a view without metric needs no geometry."""
-        begin, length = time.perf_counter(), float(norm(weights))
+        return self.readings([self.view], hessian, weights, geometry, float(norm(weights)))[self.view.name]
+
+    def readings(
+        self,
+        views: Iterable[View],
+        hessian: SymmetricOperator,
+        weights: Tensor,
+        geometry: Geometry | None,
+        length: float,
+    ) -> dict[str, Reading]:
+        """The reading of each view of this probe's kind, by name; they share products. `length` is ρ."""
+        begin = time.perf_counter()
         pairs = self.eigenpairs(hessian, weights, geometry, length)
-        return view_reading(self.view, pairs, length, geometry, time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        return {view.name: view_reading(view, pairs, length, geometry, seconds) for view in views}
 
     def eigenpairs(
         self,
@@ -176,18 +198,8 @@ class Probe:
             )
 
     def _start(self, operator: SymmetricOperator, weights: Tensor) -> tuple[Tensor, float]:
-        """The start vector, and the norm of its random part as a share of the whole."""
         generator = torch.Generator(weights.device).manual_seed(self.seed * 1_000_003 + self.count)
-        noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=weights.device)
-        gradient = operator.gradient()
-        if gradient is None:
-            return noise, 1.0
-        size = norm(gradient)
-        start = gradient / size + noise * (NOISE / norm(noise))
-        gradient_norm, start_norm = torch.stack([size, norm(start)]).tolist()  # one synchronisation
-        if not math.isfinite(gradient_norm):
-            raise FloatingPointError("the gradient is not finite: there is no sharpness here.")
-        return (start, min(1.0, NOISE / start_norm)) if gradient_norm else (noise, 1.0)
+        return eigen_start(operator, weights, generator)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next reading depends on."""
@@ -198,33 +210,21 @@ class Probe:
         self.count = state["count"]
 
 
-@final
-class ProbeSet:
-    """Measures several views, once for each kind; remembers one probe a kind."""
+def eigen_start(
+    operator: SymmetricOperator, weights: Tensor, generator: torch.Generator
+) -> tuple[Tensor, float]:
+    """The start vector [d] of a search, and the norm of its random part as a share of the whole.
 
-    def __init__(self, views: Iterable[str], **options: Any) -> None:
-        self.views = [view_by_name(name) for name in views]
-        self.probes = {view.kind: Probe(view, **options) for view in self.views}
-
-    def __call__(
-        self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
-    ) -> dict[str, Reading]:
-        """One reading for each view, by name; views of one kind share products and seconds."""
-        solved, length = {}, float(norm(weights))
-        for kind, probe in self.probes.items():
-            begin = time.perf_counter()
-            pairs = probe.eigenpairs(hessian, weights, geometry, length)
-            solved[kind] = pairs, time.perf_counter() - begin
-        return {
-            v.name: view_reading(v, solved[v.kind][0], length, geometry, solved[v.kind][1])
-            for v in self.views
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the next readings depend on."""
-        return {p.view.name: p.state_dict() for p in self.probes.values()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the saved state of a probe set of the same views."""
-        for probe in self.probes.values():
-            probe.load_state_dict(state[probe.view.name])
+    Raises:
+        FloatingPointError: the gradient is not finite.
+    """
+    noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=weights.device)
+    gradient = operator.gradient()
+    if gradient is None:
+        return noise, 1.0
+    size = norm(gradient)
+    start = gradient / size + noise * (NOISE / norm(noise))
+    gradient_norm, start_norm = torch.stack([size, norm(start)]).tolist()  # one synchronisation
+    if not math.isfinite(gradient_norm):
+        raise FloatingPointError("the gradient is not finite: there is no sharpness here.")
+    return (start, min(1.0, NOISE / start_norm)) if gradient_norm else (noise, 1.0)

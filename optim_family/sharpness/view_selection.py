@@ -10,12 +10,13 @@ from typing import Final, final
 
 from optim_family.errors import UsageError
 from optim_family.geometry import Metric, UnknownMetric
+from optim_family.norms import Norm
 from optim_family.sharpness.views import VIEWS, unscaled_view
 
 # Default views of `run`, of weights without an optimizer, and of `measure` and `Recorder`.
-RUN: Final = ("spherical", "spherical-preconditioned")
+RUN: Final = ("spherical", "spherical-preconditioned", "generalized")
 WEIGHTS: Final = ("raw", "spherical")
-RECORDER: Final = ("raw", "spherical", "preconditioned")
+RECORDER: Final = ("raw", "spherical", "preconditioned", "generalized")
 # A loss counts as scale-invariant if |⟨g, w⟩| / ‖g‖‖w‖ is below this: BatchNorm's ε causes about 1e-5, a
 # network without normalisation has far more.
 RADIAL: Final = 1e-3
@@ -36,39 +37,47 @@ def select_views(
     metric: Metric,
     *,
     invariant: bool,
+    norm: Norm | None = None,
     loss: str = "the loss is not scale-invariant",
 ) -> ViewSelection:
     """The views to measure.
 
     Args:
         requested: names of views; None for the default ones.
-        default: names of views; preconditioned ones apply if the metric is known and not the identity.
+        default: names of views; preconditioned ones apply if the metric is known and not the identity, and
+            the generalised one if the optimizer declares a norm: in a metric it is the preconditioned one.
         metric: of the optimizer; an `UnknownMetric` if it has none.
         invariant: whether the loss is scale-invariant.
+        norm: that the optimizer declares, if it does.
         loss: the reason in an error if it is not.
 
     Raises:
         UsageError: a requested view does not apply.
     """
-    known = not isinstance(metric, UnknownMetric)
     if requested:
-        _require_applicable(requested, metric, invariant, loss)
+        _require_applicable(requested, metric, norm, invariant, loss)
         return ViewSelection(tuple(requested))
-    useful = known and metric.scale != 1.0
-    views = tuple(name for name in default if useful or not VIEWS[name].preconditioned)
+    useful = not isinstance(metric, UnknownMetric) and metric.scale != 1.0
+    applies = {True: norm is not None, False: useful}
+    views = tuple(
+        name for name in default if not VIEWS[name].own_geometry or applies[VIEWS[name].generalized]
+    )
     if invariant:
         return ViewSelection(views)
     skipped = tuple(name for name in views if VIEWS[name].spherical)
     return ViewSelection(tuple(dict.fromkeys(map(unscaled_view, views))), skipped)
 
 
-def _require_applicable(requested: Sequence[str], metric: Metric, invariant: bool, loss: str) -> None:
+def _require_applicable(
+    requested: Sequence[str], metric: Metric, norm: Norm | None, invariant: bool, loss: str
+) -> None:
     for view in (VIEWS[name] for name in requested):
         if view.spherical and not invariant:
             raise UsageError(
                 f"the view {view.name!r} does not apply: {loss}; measure raw or preconditioned instead"
             )
-        if view.preconditioned and isinstance(metric, UnknownMetric):
+        in_norm = view.generalized and norm is not None
+        if view.own_geometry and isinstance(metric, UnknownMetric) and not in_norm:
             raise UsageError(
                 f"the view {view.name!r} does not apply: there is no metric: {metric.reason}; measure raw or "
                 "spherical instead"

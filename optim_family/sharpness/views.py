@@ -2,7 +2,8 @@
 
 A view is λ₁ of P^{-1/2} Π ρ · H(w) · ρ Π P^{-1/2}, or of the same without some of the factors; ρ = ‖w‖,
 Π = I − θθᵀ, P the optimizer's metric. For a scale-invariant loss ρ² H(w) = H(w/ρ), so that the measurement
-does not move the weights. `probe` builds the operators; this module does not import torch.
+does not move the weights. One view is the maximum S_N in the norm of the optimizer's steps instead. `probe`
+builds the operators; this module does not import torch.
 """
 
 from collections.abc import Iterable
@@ -22,6 +23,8 @@ class View:
         spherical: has the factor ρ: the Hessian at w/‖w‖.
         tangent: has the factor Π: the tangent space of the sphere.
         preconditioned: has the factor P^{-1/2}: the optimizer's own metric.
+        generalized: is no eigenvalue but S_N, the maximum of dᵀHd over N(d) = 1 in the norm N of the
+            optimizer's steps; divided by N*(g) for a normalised step.
         unit: of its λ₁.
         rank: the applicable view of lowest rank represents a run.
         style: number of its colour, line style and marker in a figure of one run.
@@ -31,14 +34,20 @@ class View:
     spherical: bool = False
     tangent: bool = False
     preconditioned: bool = False
+    generalized: bool = False
     unit: str = ""
     rank: int = 99
     style: int = 5
 
     @property
-    def kind(self) -> tuple[bool, bool]:
+    def kind(self) -> tuple[bool, bool, bool]:
         """Views of one kind differ by the number ρ² only: they share eigenvectors, and one measurement."""
-        return self.tangent, self.preconditioned
+        return self.tangent, self.preconditioned, self.generalized
+
+    @property
+    def own_geometry(self) -> bool:
+        """Depends on the optimizer, by its metric or its norm."""
+        return self.preconditioned or self.generalized
 
 
 @final
@@ -73,6 +82,7 @@ VIEWS: Final = {
             rank=3,
             style=1,
         ),
+        View("generalized", generalized=True, unit="1 / learning rate", rank=5, style=6),
     )
 }
 MIDPOINT, BATCH = "-midpoint", "-batch"
@@ -90,10 +100,10 @@ def _by_rank(views: Iterable[View]) -> tuple[str, ...]:
     return tuple(view.name for view in sorted(views, key=lambda view: view.rank))
 
 
-# Names by rank: without the metric, with the metric, and without metric and tangent projection.
-UNPRECONDITIONED: Final = _by_rank(view for view in VIEWS.values() if not view.preconditioned)
-PRECONDITIONED: Final = _by_rank(view for view in VIEWS.values() if view.preconditioned)
-AMBIENT: Final = _by_rank(view for view in VIEWS.values() if view.kind == (False, False))
+# Names by rank: without the optimizer's geometry, with it, and without metric and tangent projection.
+UNPRECONDITIONED: Final = _by_rank(view for view in VIEWS.values() if not view.own_geometry)
+PRECONDITIONED: Final = _by_rank(view for view in VIEWS.values() if view.own_geometry)
+AMBIENT: Final = _by_rank(view for view in VIEWS.values() if not view.own_geometry and not view.tangent)
 # Names for the sharpness in the optimizer's metric; for P = I these are the views without a metric.
 OWN_METRIC: Final = (*PRECONDITIONED, *AMBIENT)
 # Views of one kind have the same ratio; kinds are ordered by their first style.

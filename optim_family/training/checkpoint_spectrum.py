@@ -11,6 +11,7 @@ from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.layout import CHECKPOINTS, SPECTRUM
 from optim_family.runs.run import read_run
 from optim_family.sharpness.spectrum import examine
+from optim_family.sharpness.views import VIEWS
 from optim_family.training import checkpoint
 from optim_family.training.experiment import build_experiment
 from optim_family.training.spec import RunSpec
@@ -24,7 +25,7 @@ def checkpoint_spectrum(
 ) -> tuple[Path, dict[str, Any]]:
     """Examine a run at its last checkpoint, which for a finished run is its last record.
 
-    The view is the last one that the run measures: that in the optimizer's metric, if it has one.
+    The view is the last eigenvalue that the run measures: that in the optimizer's metric, if it has one.
 
     Args:
         path: the run directory.
@@ -52,7 +53,9 @@ def checkpoint_spectrum(
         objective.model.load_state_dict(tree["model"])
         experiment.optimizer.load_state_dict(tree["optimizer"])
         objective.gradient(step)
-        options: dict[str, Any] = {"view": experiment.views[-1], "rtol": spec.rtol, "seed": spec.seed}
+        eigenvalues = [name for name in experiment.views if not VIEWS[name].generalized]
+        view = eigenvalues[-1] if eigenvalues else "raw"
+        options: dict[str, Any] = {"view": view, "rtol": spec.rtol, "seed": spec.seed}
         hessian, geometry = objective.hessian(), experiment.geometry()
         record = examine(hessian, objective.space, geometry, quantities=quantities, depth=depth, **options)
     record = {"step": step, "hvp": hessian.mode, **record}

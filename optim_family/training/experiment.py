@@ -1,5 +1,6 @@
 """Builds a run from its specification, and raises every mistake before the run begins."""
 
+import math
 import os
 import platform
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from optim_family.data import datasets
 from optim_family.errors import UsageError
 from optim_family.geometry import Geometry, Metric, UnknownMetric
 from optim_family.networks import build, scale_invariance
+from optim_family.norms import Norm
 from optim_family.optimizers.base import OptimizerBase
 from optim_family.registry import plugin_errors
 from optim_family.sharpness.view_selection import RUN, select_views
@@ -110,9 +112,11 @@ def build_experiment(
     with find_nondeterministic(not_deterministic):
         objective.gradient(0)
     with plugin_errors(spec.optimizer, "failed in geometry()"):
-        metric = validate_geometry(optimizer.geometry(), space.weights()).metric
+        geometry = validate_geometry(optimizer.geometry(), space.weights())
     loss = f"{spec.model} with norm {spec.norm} is {verdict.summary}"
-    selection = select_views(spec.views, RUN, metric, invariant=verdict.invariant, loss=loss)
+    selection = select_views(
+        spec.views, RUN, geometry.metric, norm=geometry.norm, invariant=verdict.invariant, loss=loss
+    )
     return Experiment(
         spec,
         objective,
@@ -156,14 +160,17 @@ def check_scale_invariance(objective: Objective) -> scale_invariance.ScaleInvari
 
 
 def validate_geometry(geometry: Geometry, weights: Tensor) -> Geometry:
-    """Check a geometry: apply P^{-1/2} to the weights [d], and check the threshold; returns the geometry.
+    """Check a geometry at the weights [d]: its metric or norm, and its threshold; returns the geometry.
 
     Raises:
-        TypeError: it has no metric.
-        ValueError: P has another dimension or is not positive definite, or the threshold is not positive.
+        TypeError: it has no metric, or a norm that is no Norm.
+        ValueError: P or N has another dimension, P is not positive definite, N is no norm, or the
+            threshold is not positive.
     """
     if not isinstance(geometry.metric, Metric):
         raise TypeError(f"geometry().metric must be a Metric; got {type(geometry.metric).__name__}")
+    if geometry.norm is not None:
+        return _validate_norm(geometry, geometry.norm, weights)
     if isinstance(geometry.metric, UnknownMetric):
         return geometry
     if geometry.metric.dim != len(weights):
@@ -172,6 +179,25 @@ def validate_geometry(geometry: Geometry, weights: Tensor) -> Geometry:
     if not (float(weights @ product) > 0 and bool(product.isfinite().all())):
         raise ValueError(
             "the metric must be positive definite and finite; wᵀP^{-1/2}w is not, for the weights w"
+        )
+    if not geometry.threshold > 0:
+        raise ValueError(f"the threshold must be positive; got {geometry.threshold}")
+    return geometry
+
+
+def _validate_norm(geometry: Geometry, norm: Norm, weights: Tensor) -> Geometry:
+    """The geometry, if N(w) is positive, N(2w) twice as large, and N(−w) equal."""
+    if not isinstance(norm, Norm):
+        raise TypeError(f"geometry().norm must be a Norm; got {type(norm).__name__}")
+    if norm.dim != len(weights):
+        raise ValueError(f"the norm is for {norm.dim} weights, and {len(weights)} are trained")
+    value, twice, negative = (norm.value(factor * weights) for factor in (1.0, 2.0, -1.0))
+    if not 0 < value < math.inf:
+        raise ValueError(f"{type(norm).__name__} is not a norm: N(w) = {value:.3g} at the weights w")
+    if not (math.isclose(twice, 2 * value, rel_tol=1e-3) and math.isclose(negative, value, rel_tol=1e-3)):
+        raise ValueError(
+            f"{type(norm).__name__} is not a norm: N(w) = {value:.4g}, but N(2w) = {twice:.4g} and "
+            f"N(−w) = {negative:.4g}"
         )
     if not geometry.threshold > 0:
         raise ValueError(f"the threshold must be positive; got {geometry.threshold}")

@@ -15,9 +15,9 @@ from optim_family.geometry import Geometry
 from optim_family.operators import HookedOperator
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.midpoint import WeightHistory, moved_to
-from optim_family.sharpness.probe import ProbeSet
+from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.self_check import PASSED, check_loss
-from optim_family.sharpness.views import BATCH, MIDPOINT
+from optim_family.sharpness.views import BATCH, MIDPOINT, VIEWS
 from optim_family.training.experiment import Experiment
 
 Readings = dict[str, dict[str, Any] | None]
@@ -44,8 +44,10 @@ class Measurements:
         self.before_product, self.on_message, self.history = before_product, on_message, WeightHistory()
         self.checked = False
         spec = experiment.spec
-        self.probes = ProbeSet(experiment.views, rtol=spec.rtol, seed=spec.seed)
-        midpoint_views = experiment.views if spec.midpoint else ()
+        self.probes = ProbeSet(experiment.views, rtol=spec.rtol, seed=spec.seed, budget=spec.budget)
+        # A normalised step has no sharpness where the oscillation, and with it the gradient, cancels.
+        self.variant_views = [name for name in experiment.views if not VIEWS[name].generalized]
+        midpoint_views = self.variant_views if spec.midpoint else ()
         self.midpoint_probes = ProbeSet(midpoint_views, rtol=spec.rtol, seed=spec.seed)
 
     def observe_step(self, step: int) -> None:
@@ -106,7 +108,7 @@ class Measurements:
         if spec.batch_sharpness is None:
             return readings
         batches = self.objective.sample_batches(spec.batch_sharpness, spec.seed * 1_000_003 + step)
-        for view in self.experiment.views:
+        for view in self.variant_views:
             try:
                 reading = batch_sharpness(
                     self._watched(batches),

@@ -65,6 +65,14 @@ class RunSpec(BaseModel):
     batch_sharpness: Annotated[
         int | None, Field(ge=1, description="number of mini-batches to measure along their own gradients")
     ] = None
+    budget: Annotated[
+        int | None,
+        Field(
+            ge=2,
+            exclude_if=lambda number: number is None,
+            description="Hessian-vector products of the generalised view; default 100",
+        ),
+    ] = None
     hvp: Annotated[
         Hvp, Field(description="keep the gradient's graph between Hessian-vector products, or rebuild it")
     ] = "auto"

@@ -185,7 +185,7 @@ def test_ratios_at_the_midpoint_and_of_batches_have_curves_and_looks_of_their_ow
     assert len({curve.color for curve in view_curves}) == len({c.style["marker"] for c in view_curves}) == 6
     names = [f"{view}{variant}" for view in VIEWS for variant in VARIANTS]
     looks = [_of_view(curves(run)[0], name).index for name in names]
-    assert len(set(looks)) == len(names) == 15 and max(looks) < 280
+    assert len(set(looks)) == len(names) == 18 and max(looks) < 280
 
 
 def test_several_runs_are_compared_without_what_is_beside_their_views():

@@ -13,7 +13,8 @@ from optim_family.curvature.hessian import Hessian
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric
 from optim_family.operators import Diagonal, Matrix
 from optim_family.sharpness import probe as sharpness
-from optim_family.sharpness.probe import Probe, ProbeSet, Reading, view_operator
+from optim_family.sharpness.probe import Probe, Reading, view_operator
+from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.views import VIEWS, View
 from optim_family.space import ParameterSpace, flatten
 from tests.helpers.operators_for_tests import Counting, Sloping, draw, top_eigenvalue
@@ -49,8 +50,9 @@ DENSE = {
 }
 
 
-def test_there_are_five_views_under_their_own_names() -> None:
-    assert list(VIEWS) == list(DENSE)
+def test_five_views_are_eigenvalues_and_one_is_a_maximum_over_a_norm() -> None:
+    assert [name for name, view in VIEWS.items() if not view.generalized] == list(DENSE)
+    assert list(VIEWS) == [*DENSE, "generalized"]
     assert all(view.name == name for name, view in VIEWS.items())
 
 

@@ -47,7 +47,7 @@ def case() -> Case:
     return Case()
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", [name for name, view in VIEWS.items() if not view.generalized])
 def test_all_numbers_of_a_record_are_in_the_unit_of_its_reading(case, view):
     record = json.loads(json.dumps(case.examine(view=view, rtol=1e-9)))
     top, w = record["reading"]["value"], case.space.weights()

@@ -10,7 +10,7 @@ from optim_family.curvature.hessian import Hessian
 from optim_family.errors import Stopped
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
-from optim_family.sharpness.probe import ProbeSet
+from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.training.experiment import build_experiment
 from optim_family.training.loop import Trainer, train
 from optim_family.training.progress import ProgressListener

@@ -1,0 +1,54 @@
+"""Several views at once, each kind of them measured once."""
+
+from collections.abc import Iterable
+from typing import Any, final
+
+from torch import Tensor
+
+from optim_family.geometry import Geometry
+from optim_family.operators import SymmetricOperator
+from optim_family.sharpness.generalized import BUDGET
+from optim_family.sharpness.generalized_probe import GeneralizedProbe
+from optim_family.sharpness.probe import Probe, Reading
+from optim_family.sharpness.views import View, view_by_name
+from optim_family.space import norm
+
+
+@final
+class ProbeSet:
+    """Measures several views, once for each kind; remembers one probe a kind.
+
+    Args:
+        views: by name.
+        budget: Hessian-vector products of a generalised reading.
+        **options: those of `Probe`.
+    """
+
+    def __init__(self, views: Iterable[str], *, budget: int | None = None, **options: Any) -> None:
+        self.views = [view_by_name(name) for name in views]
+
+        def probe(view: View) -> Probe | GeneralizedProbe:
+            if view.generalized:
+                return GeneralizedProbe(view, budget=BUDGET if budget is None else budget, **options)
+            return Probe(view, **options)
+
+        self.probes = {view.kind: probe(view) for view in self.views}
+
+    def __call__(
+        self, hessian: SymmetricOperator, weights: Tensor, geometry: Geometry | None = None
+    ) -> dict[str, Reading]:
+        """One reading for each view, by name; views of one kind share products and seconds."""
+        readings, length = dict[str, Reading](), float(norm(weights))
+        for kind, probe in self.probes.items():
+            same = [view for view in self.views if view.kind == kind]
+            readings |= probe.readings(same, hessian, weights, geometry, length)
+        return {view.name: readings[view.name] for view in self.views}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next readings depend on."""
+        return {p.view.name: p.state_dict() for p in self.probes.values()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the saved state of a probe set of the same views."""
+        for probe in self.probes.values():
+            probe.load_state_dict(state[probe.view.name])
