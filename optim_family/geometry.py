@@ -130,7 +130,9 @@ class Geometry:
         orbit: the threshold belongs to the orbit of period 2 in which the optimizer ends on a quadratic of
             any curvature, and depends on its size. A normalised step always has such an orbit.
         no_threshold: why the threshold is infinite, if the optimizer has a norm and no threshold.
-        momentum: β, where the step is one with momentum in the metric.
+        momentum: β of the heavy ball or of an average, where the step is one in the metric.
+        inexact: how far the step may be from the maximiser of the norm, and the ratio from 1 at the edge:
+            relative, zero for an exact rule.
     """
 
     metric: Metric
@@ -141,6 +143,7 @@ class Geometry:
     orbit: bool = False
     no_threshold: str = ""
     momentum: float = 0.0
+    inexact: float = 0.0
 
     @classmethod
     def in_norm(
@@ -151,10 +154,11 @@ class Geometry:
         *,
         normalized: bool = True,
         no_threshold: str = "",
+        inexact: float = 0.0,
     ) -> Self:
         """The geometry of an optimizer that moves by steepest descent in a norm, which has no metric."""
         metric = UnknownMetric(norm.dim, f"its steps have the norm {type(norm).__name__}")
-        return cls(metric, threshold, decay, norm, normalized, normalized, no_threshold)
+        return cls(metric, threshold, decay, norm, normalized, normalized, no_threshold, inexact=inexact)
 
     @property
     def step_norm(self) -> Norm | None:

@@ -74,6 +74,8 @@ def entry(name: str) -> PluginEntry:
             name, "optim_family.optimizers.external.wrapper:wrap_external", package, version(package) or ""
         )
     known = entries()
+    if package != name and package in known:
+        return replace(known[package], name=name)
     if name not in known:
         everything = [*known, *(f"{package}:NAME" for package in EXTERNAL_PACKAGES)]
         raise UsageError(unknown("optimizer", name, everything, near=_external_name(name)))
@@ -104,6 +106,7 @@ def load(name: str) -> "type[OptimizerBase]":
     target = _registered_object(plugin)
     if plugin.distribution in EXTERNAL_PACKAGES:
         target = target(name)
+    target = _around(target, plugin)
     from optim_family.optimizers.base import OptimizerBase
 
     if not (isinstance(target, type) and issubclass(target, OptimizerBase)):
@@ -114,6 +117,28 @@ def load(name: str) -> "type[OptimizerBase]":
         missing = ", ".join(sorted(target.__abstractmethods__))
         raise named_error(plugin, f"does not define {missing}, which every family optimizer must")
     return target
+
+
+def _around(target: Any, plugin: PluginEntry) -> Any:
+    """The optimizer `sam:gd` from the class of `sam`, whose `around` takes the class of `gd`."""
+    _, colon, inner = plugin.name.partition(":")
+    around = getattr(target, "around", None)
+    if around is None:
+        if colon and plugin.distribution not in EXTERNAL_PACKAGES:
+            raise UsageError(f"{plugin.name}: this optimizer goes around no other one; write its name alone")
+        return target
+    from optim_family.optimizers.base import FamilyOptimizer
+
+    inner_class = load(inner or target.default_inner)
+    if not issubclass(inner_class, FamilyOptimizer) or inner_class.needs_closure:
+        raise UsageError(
+            f"{plugin.name}: the inner optimizer must move one tensor at a time with one gradient a step, as "
+            f"gd does; {inner} does not"
+        )
+    wrapped = around(inner_class)
+    wrapped.__name__ = wrapped.__qualname__ = plugin.name
+    wrapped.__doc__ = target.__doc__
+    return wrapped
 
 
 def load_plugin(group: str, name: str) -> tuple[PluginEntry, Any]:

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     # the core: torch, numpy, scipy, psutil
     "curvature": "errors operators space",
     # optimizers and who judges them; nobody imports a plugin by name
-    "optimizers": "geometry space",
+    "optimizers": "geometry norms space",
     "optimizers.external": "errors geometry optimizers space",
     "registry": "curvature errors optimizers resources",
     "sharpness": "curvature errors geometry norms operators optimizers.external space",
@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "sharpness space",
     "callbacks": "curvature errors geometry optimizers optimizers.external registry runs sharpness space "
     "training",
-    "conformance": "errors geometry optimizers registry space training",
+    "conformance": "errors geometry norms operators optimizers registry sharpness space training",
     "testing": "conformance",
     "study": "analysis curvature data errors figures networks registry resources runs sharpness training",
     "theory": "analysis curvature errors figures registry runs sharpness space training",
@@ -55,6 +55,7 @@ MODULES_AT_THE_TOP = 8
 # Neither abstract nor final, with the reason.
 OPEN_CLASSES = {
     "optimizers.base.HyperParameters": "a pydantic model that every optimizer extends",
+    "optimizers.muon.MuonHyper": "extended by the hyper-parameters of the inner optimizer",
     "training.progress.ProgressListener": "does nothing, displays override what they show",
 }
 
@@ -67,7 +68,9 @@ def dotted(path: Path) -> str:
 TREES = {dotted(path): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
 FILES = {dotted(path): path for path in PACKAGE.rglob("*.py")}
 # The built-in plugins: what setup.cfg registers.
-PLUGINS = {f"optimizers.{name}" for name in ("gd", "sgd", "rmsprop", "adamw")}
+PLUGINS = {
+    f"optimizers.{name}" for name in ("gd", "sgd", "rmsprop", "adamw", "signgd", "lion", "muon", "sam")
+}
 every_module = pytest.mark.parametrize("module", sorted(TREES))
 
 

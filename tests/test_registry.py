@@ -37,7 +37,7 @@ from optim_family.geometry import Decay, Geometry, ScalarMetric
 from optim_family.optimizers.base import FamilyOptimizer
 
 @final
-class Lion(FamilyOptimizer):
+class Lynx(FamilyOptimizer):
     def update(self, w, grad, state, h):
         w.sub_(grad.sign(), alpha=h["lr"])
     def geometry(self):
@@ -58,25 +58,25 @@ def test_every_built_in_optimizer_loads(name):
 
 
 def test_a_plugin_is_listed_and_loaded_by_its_name(install):
-    install("lion-plugin", {"lion": "lion_plugin:Lion"}, PLUGIN)
-    entry = registry.entries()["lion"]
-    assert (entry.source, entry.conflicting) == ("lion-plugin 1.0", ())
-    assert registry.load("lion").__name__ == "Lion"
+    install("lynx-plugin", {"lynx": "lynx_plugin:Lynx"}, PLUGIN)
+    entry = registry.entries()["lynx"]
+    assert (entry.source, entry.conflicting) == ("lynx-plugin 1.0", ())
+    assert registry.load("lynx").__name__ == "Lynx"
 
 
 def test_listing_imports_nothing(install):
-    install("lion-plugin", {"lion": "lion_plugin:Lion"}, "raise RuntimeError('imported')")
-    assert "lion" in registry.entries()
-    assert "lion_plugin" not in sys.modules
+    install("lynx-plugin", {"lynx": "lynx_plugin:Lynx"}, "raise RuntimeError('imported')")
+    assert "lynx" in registry.entries()
+    assert "lynx_plugin" not in sys.modules
 
 
 def test_two_distributions_with_one_name_clash_and_the_rest_works(install):
-    install("lion-plugin", {"lion": "lion_plugin:Lion", "tiger": "lion_plugin:Lion"}, PLUGIN)
-    install("other-lion", {"lion": "other_lion:Lion"}, version="2.0")
-    assert registry.entries()["lion"].conflicting == ("lion-plugin 1.0", "other-lion 2.0")
-    with pytest.raises(PluginError, match=r"lion-plugin 1\.0 and by other-lion 2\.0; uninstall one"):
-        registry.load("lion")
-    assert registry.load("tiger").__name__ == "Lion"
+    install("lynx-plugin", {"lynx": "lynx_plugin:Lynx", "tiger": "lynx_plugin:Lynx"}, PLUGIN)
+    install("other-lynx", {"lynx": "other_lynx:Lynx"}, version="2.0")
+    assert registry.entries()["lynx"].conflicting == ("lynx-plugin 1.0", "other-lynx 2.0")
+    with pytest.raises(PluginError, match=r"lynx-plugin 1\.0 and by other-lynx 2\.0; uninstall one"):
+        registry.load("lynx")
+    assert registry.load("tiger").__name__ == "Lynx"
 
 
 def test_a_plugin_cannot_take_the_name_of_a_built_in_one(install):
@@ -87,10 +87,10 @@ def test_a_plugin_cannot_take_the_name_of_a_built_in_one(install):
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_one_distribution_that_is_on_the_path_twice_is_no_clash(install, version):
-    install("lion-plugin", {"lion": "lion_plugin:Lion"}, PLUGIN, version=version, place="egg")
-    install("lion_plugin", {"lion": "lion_plugin:Lion"}, PLUGIN, place="site")
-    entry = registry.entries()["lion"]
-    assert (entry.source, entry.conflicting) == ("lion-plugin 1.0", ())
+    install("lynx-plugin", {"lynx": "lynx_plugin:Lynx"}, PLUGIN, version=version, place="egg")
+    install("lynx_plugin", {"lynx": "lynx_plugin:Lynx"}, PLUGIN, place="site")
+    entry = registry.entries()["lynx"]
+    assert (entry.source, entry.conflicting) == ("lynx-plugin 1.0", ())
 
 
 @pytest.mark.parametrize(
@@ -98,36 +98,36 @@ def test_one_distribution_that_is_on_the_path_twice_is_no_clash(install, version
     [
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("raise SystemExit('line one\\n  line two')", "SystemExit: line one line two"),
-        ("class Tiger: pass", "AttributeError: module 'lion_plugin' has no attribute 'Lion'"),
+        ("class Tiger: pass", "AttributeError: module 'lynx_plugin' has no attribute 'Lynx'"),
         (
-            "class Lion: pass",
-            "is not a subclass of optim_family.FamilyOptimizer or OptimizerBase: lion_plugin:Lion",
+            "class Lynx: pass",
+            "is not a subclass of optim_family.FamilyOptimizer or OptimizerBase: lynx_plugin:Lynx",
         ),
-        ("def Lion(): pass", "is not a subclass of optim_family.FamilyOptimizer"),
+        ("def Lynx(): pass", "is not a subclass of optim_family.FamilyOptimizer"),
         (PLUGIN.replace("geometry(self)", "metric(self)"), "does not define geometry"),
     ],
 )
 def test_a_broken_plugin_is_named_with_its_distribution_and_the_reason(install, source, reason):
-    install("lion-plugin", {"lion": "lion_plugin:Lion"}, source)
+    install("lynx-plugin", {"lynx": "lynx_plugin:Lynx"}, source)
     with pytest.raises(PluginError) as caught:
-        registry.load("lion")
+        registry.load("lynx")
     message = str(caught.value)
-    assert message.startswith("optimizer 'lion' of lion-plugin 1.0 ")
+    assert message.startswith("optimizer 'lynx' of lynx-plugin 1.0 ")
     assert reason in message
     assert "\n" not in message
     assert registry.load("gd").__name__ == "GD"
 
 
 def test_what_a_plugin_prints_while_it_is_imported_does_not_mix_with_the_answer(install, capsys):
-    install("loud-plugin", {"loud": "loud_plugin:Lion"}, "print('hello')\n" + PLUGIN)
+    install("loud-plugin", {"loud": "loud_plugin:Lynx"}, "print('hello')\n" + PLUGIN)
     registry.load("loud")
     assert capsys.readouterr() == ("", "hello\n")
 
 
 def test_a_keyboard_interrupt_is_not_a_broken_plugin(install):
-    install("lion-plugin", {"lion": "lion_plugin:Lion"}, "raise KeyboardInterrupt")
+    install("lynx-plugin", {"lynx": "lynx_plugin:Lynx"}, "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
-        registry.load("lion")
+        registry.load("lynx")
 
 
 def test_an_unknown_name_gets_the_nearest_one_and_the_list():
@@ -137,7 +137,9 @@ def test_an_unknown_name_gets_the_nearest_one_and_the_list():
 
 def test_without_metadata_the_setup_file_beside_the_package_is_read(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: ())
-    assert list(registry.entries()) == ["adamw", "gd", "rmsprop", "sgd"]
+    assert list(registry.entries()) == [
+        *("adamw", "gd", "lion", "muon", "rmsprop", "sam", "sgd", "signgd"),
+    ]
     assert registry.entries()["sgd"].source == f"optim-family {__version__}"
 
 

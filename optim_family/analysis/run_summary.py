@@ -11,7 +11,7 @@ from typing import Any
 from optim_family.runs.labels import label
 from optim_family.runs.readings_table import run_labels
 from optim_family.runs.run import Run, column, first_fit_index, series, views
-from optim_family.sharpness.views import unscaled_view
+from optim_family.sharpness.views import LOWER_BOUND, VIEWS, unscaled_view
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -117,7 +117,8 @@ def _cells(text: str, s: Mapping[str, Any], names: Sequence[str]) -> dict[str, s
 
 
 def _view_cells(name: str, s: Mapping[str, Any] | None) -> dict[str, str]:
-    sharpness, ratio = f"{name}: then → end (peak)", f"{name} / threshold: median (quartiles)"
+    bound = f" ({LOWER_BOUND})" if name in VIEWS and VIEWS[name].generalized else ""
+    sharpness, ratio = f"{name}{bound}: then → end (peak)", f"{name} / threshold: median (quartiles)"
     if s is None or not s["readings"]:
         return {sharpness: "–" if s is None else "not applicable", ratio: "–"}
     spread = " to ".join(_number(q, ".2f") for q in s["ratio_quartiles"])

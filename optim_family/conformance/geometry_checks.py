@@ -36,7 +36,10 @@ def check_threshold_is_sharp(optimizer: type[OptimizerBase]) -> str:
     """
     lowest, highest, (below, above) = math.inf, 0.0, (1 - OFFSET, 1 + OFFSET)
     for values in with_metric(optimizer, with_decay(optimizer)):
-        declared = OptimizerHarness.build(optimizer, values).geometry().threshold
+        geometry = OptimizerHarness.build(optimizer, values).geometry()
+        if geometry.orbit:  # `check_orbit_sits_at_the_threshold` is for these
+            continue
+        declared = geometry.threshold
         frozen = _frozen(optimizer, values)
         growth = {factor: _growth(frozen, factor) for factor in (below, above)}
         assert growth[below] < 1 < growth[above], (
@@ -120,7 +123,7 @@ def check_freeze_holds_the_metric(optimizer: type[OptimizerBase]) -> str:
         metrics = []
         for gradient in gradients(harness.space.dim, 20, seed=4):
             metrics.append(harness.geometry(gradient).metric.power(1.0).dense())
-            harness.optimizer.step()
+            harness.step(gradient)
         drift = float((metrics[-1] - metrics[0]).norm() / metrics[0].norm())
         assert drift < 1e-6, (
             f"{optimizer.__name__}'s metric changed by {drift:.2g} (relative) in 19 steps although "

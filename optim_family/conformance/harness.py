@@ -1,7 +1,7 @@
 """The test bed of the conformance suite: an optimizer on two tensors whose gradients a check sets."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Self, final, get_args, get_origin
@@ -40,10 +40,18 @@ class OptimizerHarness:
         space = ParameterSpace(tensors)
         return cls(optimizer(space.tensors, **values), space)
 
-    def step(self, gradient: Tensor) -> Tensor:
-        """One real step with this gradient [d]; returns the weights after it [d]."""
-        self.set_gradient(gradient)
-        self.optimizer.step()
+    def step(self, gradient: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
+        """One real step with this gradient [d], or function of w; returns the weights after it [d]."""
+
+        def closure() -> float:
+            self.set_gradient(gradient(self.space.weights()) if callable(gradient) else gradient)
+            return 0.0
+
+        if self.optimizer.needs_closure:
+            self.optimizer.step(closure)
+        else:
+            closure()
+            self.optimizer.step()
         return self.space.weights()
 
     def set_gradient(self, gradient: Tensor) -> None:

@@ -62,7 +62,8 @@ class AdamW(FamilyOptimizer):
         lr, beta1 = self.values["lr"], self.values["beta1"]
         decay = Decay(lr * self.values["weight_decay"])
         threshold = momentum_threshold(lr * (1 - beta1), beta=beta1, shrink=decay.shrink)
-        return Geometry(DiagonalMetric(self.next_step_entry(self._metric)), threshold, decay)
+        metric = DiagonalMetric(self.next_step_entry(self._metric))
+        return Geometry(metric, threshold, decay, momentum=beta1)
 
     def rescaling(self) -> tuple[float, float] | None:
         """(w, η, λ) → (cw, cη, λ/c) if ε = 0."""

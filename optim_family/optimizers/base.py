@@ -58,6 +58,8 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
     # Shapes of the tensors that the conformance suite trains.
     test_shapes: ClassVar[Sequence[tuple[int, ...]]] = ((4, 3), (5,))
     tried_on: ClassVar[Sequence[tuple[int, ...]]] = test_shapes  # former name
+    # Whether `step` evaluates the loss again, so that it needs a closure.
+    needs_closure: ClassVar[bool] = False
     # The usual mini-batch size; None for the full batch.
     batch_size: ClassVar[int | None] = None
 

@@ -48,7 +48,7 @@ class GD(FamilyOptimizer):
         lr, beta = self.values["lr"], self.values["momentum"]
         decay = Decay(lr * self.values["weight_decay"])
         threshold = momentum_threshold(lr, beta=beta, shrink=decay.shrink)
-        return Geometry(ScalarMetric(self.dim), threshold, decay)
+        return Geometry(ScalarMetric(self.dim), threshold, decay, momentum=beta)
 
     def rescaling(self) -> tuple[float, float]:
         """(w, η, λ) → (cw, c²η, λ/c²)."""

@@ -58,8 +58,11 @@ class SGD(FamilyOptimizer):
         """P = I."""
         lr, beta = self.values["lr"], self.values["momentum"]
         decay = Decay(lr * self.values["weight_decay"], coupled=True)
-        threshold = nesterov_threshold if self.values["nesterov"] else momentum_threshold
-        return Geometry(ScalarMetric(self.dim), threshold(lr, beta=beta, shrink=decay.shrink), decay)
+        if self.values["nesterov"]:
+            threshold = nesterov_threshold(lr, beta=beta, shrink=decay.shrink)
+            return Geometry(ScalarMetric(self.dim), threshold, decay)
+        threshold = momentum_threshold(lr, beta=beta, shrink=decay.shrink)
+        return Geometry(ScalarMetric(self.dim), threshold, decay, momentum=beta)
 
     def rescaling(self) -> tuple[float, float]:
         """(w, η, λ) → (cw, c²η, λ/c²)."""

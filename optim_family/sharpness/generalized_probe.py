@@ -9,7 +9,7 @@ In any other norm it is a lower bound, divided by N*(g) if the step is normalise
     spread              between the best and the worst start that reached a local maximum
     floor               λ₁ / N(v₁)², or this / N*(g)
     converged           four starts ended at the same best value
-    note                "lower bound", and why there is no threshold
+    note                "lower bound", and why there is no threshold; all numbers are NaN at a zero gradient
 """
 
 import math
@@ -27,9 +27,7 @@ from optim_family.operators import SymmetricOperator
 from optim_family.sharpness.generalized import BUDGET, NormMaximum, maximize_over_norm
 from optim_family.sharpness.probe import Probe, Reading, eigen_start
 from optim_family.sharpness.self_check import explain_products
-from optim_family.sharpness.views import VIEWS, View, view_by_name
-
-LOWER_BOUND = "lower bound"
+from optim_family.sharpness.views import LOWER_BOUND, VIEWS, View, view_by_name
 
 
 @final
@@ -77,7 +75,7 @@ class GeneralizedProbe:
 
         Raises:
             ValueError: the optimizer has neither a norm nor a metric, the budget is below 2, the norm is not
-                one, or the step is normalised and the operator has no gradient or a zero one.
+                one, or the step is normalised and the operator has no gradient.
             FloatingPointError: a product or the gradient is not finite.
         """
         begin = time.perf_counter()
@@ -144,19 +142,19 @@ def _dual(norm: Norm, gradient: Tensor | None) -> float:
     dual = norm.dual(gradient)
     if not math.isfinite(dual):
         raise FloatingPointError("the gradient is not finite: there is no sharpness here.")
-    if not dual > 0:
-        raise ValueError(
-            "the gradient is zero: a normalised step has no direction, and S_N / N*(g) no value."
-        )
     return dual
 
 
 def _reading(maximum: NormMaximum, geometry: Geometry, dual: float | None, seconds: float) -> Reading:
-    scale = 1.0 if dual is None else 1 / dual
+    scale = 1.0 if dual is None else 1 / dual if dual else math.nan
     known = math.isfinite(geometry.threshold)
-    note = (
-        LOWER_BOUND if known else f"{LOWER_BOUND}; no threshold: {geometry.no_threshold or 'none is known'}"
-    )
+    notes = [LOWER_BOUND]
+    if dual == 0:
+        notes.append("the gradient is zero, and S_N / N*(g) has no value")
+    if not known:
+        notes.append(f"no threshold: {geometry.no_threshold or 'none is known'}")
+    if geometry.inexact:
+        notes.append(f"the step is within {geometry.inexact:.0%} of the maximiser")
     value = scale * maximum.value
     return Reading(
         value=value,
@@ -169,7 +167,7 @@ def _reading(maximum: NormMaximum, geometry: Geometry, dual: float | None, secon
         seconds=seconds,
         converged=maximum.converged,
         top=(value,),
-        note=note,
+        note="; ".join(notes),
         spread=scale * maximum.spread,
         floor=scale * maximum.floor,
         dual=dual,

@@ -85,6 +85,7 @@ VIEWS: Final = {
         View("generalized", generalized=True, unit="1 / learning rate", rank=5, style=6),
     )
 }
+LOWER_BOUND: Final = "lower bound"  # of the generalised view, the maximum of which is NP-hard
 MIDPOINT, BATCH = "-midpoint", "-batch"
 VARIANTS: Final = {
     variant.suffix: variant
@@ -143,4 +144,5 @@ def unscaled_view(name: str) -> str:
 def label(name: str) -> str:
     """Label of a recorded name: spherical-preconditioned-midpoint → `spherical preconditioned, midpoint`."""
     base, suffix = split_view_name(name)
-    return base.replace("-", " ") + VARIANTS[suffix].label
+    remark = f" ({LOWER_BOUND})" if base in VIEWS and VIEWS[base].generalized else ""
+    return base.replace("-", " ") + remark + VARIANTS[suffix].label

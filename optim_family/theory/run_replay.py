@@ -116,7 +116,7 @@ def steps_of(run: Run, experiment: Experiment) -> Iterator[tuple[float, Tensor]]
                 "make the run on this machine, with these versions and as many threads"
             )
         loss = float(experiment.objective.gradient(step))
-        experiment.optimizer_step()
+        experiment.optimizer_step(step, loss)
         after = experiment.objective.space.weights()
         yield loss, midpoint(before, now, after)
         before, now = now, after

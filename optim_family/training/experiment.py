@@ -55,10 +55,27 @@ class Experiment:
         with plugin_errors(self.spec.optimizer, "failed in geometry()"):
             return self.optimizer.geometry()
 
-    def optimizer_step(self) -> None:
-        """One optimizer step; an exception in it becomes a PluginError."""
+    def optimizer_step(self, step: int, loss: float) -> None:
+        """One optimizer step; an exception in it becomes a PluginError.
+
+        Args:
+            step: its number, which chooses the mini-batch of a closure.
+            loss: at the present weights, whose gradient is in `.grad`.
+        """
+        closure = self._closure(step, loss) if self.optimizer.needs_closure else None
         with plugin_errors(self.spec.optimizer, "failed in step()"):
-            self.optimizer.step()
+            self.optimizer.step(closure) if closure else self.optimizer.step()
+
+    def _closure(self, step: int, loss: float) -> Callable[[], float]:
+        """The loss and the gradient of this step's examples, again where the weights have moved."""
+        known = self.objective.space.weights()
+
+        def closure() -> float:
+            if torch.equal(self.objective.space.weights(), known):
+                return loss
+            return float(self.objective.gradient(step))
+
+        return closure
 
     def provenance(self) -> dict[str, Any]:
         """What the numbers depend on beyond the specification, as JSON."""

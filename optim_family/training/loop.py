@@ -163,7 +163,7 @@ class Trainer:
         if not last:
             values = self.experiment.optimizer.values
             self.state.tau += values["lr"] * values["weight_decay"]
-            self.experiment.optimizer_step()
+            self.experiment.optimizer_step(self.state.step, loss)
             self.state.step += 1
             self.listener.on_step(self.state.step, self._loss)
         return not last

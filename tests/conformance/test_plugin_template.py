@@ -16,17 +16,17 @@ def written(tmp_path_factory):
     """Its folder, and an installation of it beside."""
     folder = tmp_path_factory.mktemp("new")
     environment = {"PYTHONPATH": str(ROOT)}
-    command = sys.executable, "-m", "optim_family", "optimizers", "new", "my-lion", "--json"
+    command = sys.executable, "-m", "optim_family", "optimizers", "new", "my-lynx", "--json"
     answer = json.loads(call(*command, cwd=folder, **environment))
     options = "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"
-    source = folder / "my-lion"
+    source = folder / "my-lynx"
     call(sys.executable, "-m", "pip", "install", *options, "--target", folder / "site", source, cwd=folder)
     return source, answer["files"], folder / "site"
 
 
 def test_nothing_of_the_template_is_left_open(written):
     source, files, _ = written
-    assert {"my-lion/setup.cfg", "my-lion/my_lion_optimizer/optimizer.py"} <= set(files)
+    assert {"my-lynx/setup.cfg", "my-lynx/my_lion_optimizer/optimizer.py"} <= set(files)
     for file in files:
         text = (source.parent / file).read_text(encoding="utf-8")
         assert text and not re.search("NAME|PACKAGE|CLASS", text)
@@ -51,21 +51,21 @@ def test_it_passes_its_own_tests(written, tmp_path):
 
 def test_it_runs_by_its_name(written, capsys, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(written[2]))
-    command = "run", "--optimizer", "my-lion", "--momentum", "0.9", "--limit", "20", "--steps", "2"
+    command = "run", "--optimizer", "my-lynx", "--momentum", "0.9", "--limit", "20", "--steps", "2"
     answer = optim_family(capsys, *command, "--out", tmp_path / "out", "--json")
     assert answer.code == 0
     provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
-    assert provenance["optimizer"]["distribution"] == "my-lion 0.1"
+    assert provenance["optimizer"]["distribution"] == "my-lynx 0.1"
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["My Lion"], "'My Lion' cannot be a name; use lower-case words joined by hyphens"),
-        (["lion", "--out", "."], "is not empty; choose another folder with --out"),
+        (["lynx", "--out", "."], "is not empty; choose another folder with --out"),
         (["gd"], "has an optimizer 'gd' already; choose another name"),
-        (["lion", "--out", "something"], "something cannot be written (File exists); choose another folder"),
-        (["lion", "--out", "something/lion"], "cannot be written (Not a directory); choose another folder"),
+        (["lynx", "--out", "something"], "something cannot be written (File exists); choose another folder"),
+        (["lynx", "--out", "something/lynx"], "cannot be written (Not a directory); choose another folder"),
         (["a" * 300], "cannot be written (File name too long); choose another folder with --out"),
     ],
 )

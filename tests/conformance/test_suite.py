@@ -1,4 +1,4 @@
-"""The suite passes for the family and catches seven planted defects, each by the check that is for it."""
+"""The suite passes for the family and catches planted defects, each by the check that is for it."""
 
 from dataclasses import replace
 from typing import ClassVar
@@ -7,20 +7,84 @@ import pytest
 import torch
 
 from optim_family import registry, testing
-from optim_family.geometry import DiagonalMetric
+from optim_family.geometry import DiagonalMetric, Geometry, UnknownMetric, normalized_threshold
+from optim_family.norms import MaxNorm, SpectralNorm
 from optim_family.optimizers.adamw import AdamW
 from optim_family.optimizers.base import FamilyOptimizer
 from optim_family.optimizers.gd import GD
+from optim_family.optimizers.lion import Lion
 from optim_family.optimizers.rmsprop import RMSprop
 from optim_family.optimizers.sgd import SGD
+from optim_family.optimizers.signgd import SignGD
 
-BUILT_IN = ("gd", "sgd", "rmsprop", "adamw")
+BUILT_IN = ("gd", "sgd", "rmsprop", "adamw", "signgd", "lion", "muon", "sam", "muon:signgd", "sam:sgd")
 
 
 @pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_family_passes_every_check(name, check):
     check(registry.load(name))  # raises AssertionError where it does not
+
+
+class WithVectors(registry.load("muon:signgd")):
+    """Muon whose vectors move by signs: one norm over both."""
+
+    test_shapes = ((4, 3), (5,))
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        testing.check_norm_and_dual_belong_together,
+        testing.check_step_is_the_maximiser,
+        testing.check_decay_is_as_declared,
+        testing.check_geometry_changes_nothing,
+        testing.check_state_can_be_saved,
+    ],
+)
+def test_matrices_and_vectors_have_one_norm(check):
+    check(WithVectors)
+
+
+class WrongDual(MaxNorm):
+    def dual(self, gradient):
+        return float(gradient.norm())
+
+
+class NormOfTheWrongDual(SignGD):
+    def geometry(self):
+        return replace(super().geometry(), norm=WrongDual(self.dim))
+
+
+class RadiusForgotten(registry.load("muon")):
+    def geometry(self):
+        geometry = super().geometry()
+        return replace(geometry, norm=SpectralNorm([w.shape for w in self.weights], [1.0] * 3), inexact=0.0)
+
+
+class DeclaredNormalised(SignGD):
+    """Steepest descent whose step grows with the gradient, declared as normalised."""
+
+    def update(self, w, grad, state, h):
+        w.mul_(1 - h["lr"] * h["weight_decay"]).sub_(grad.abs().sum() * grad.sign(), alpha=h["lr"])
+
+
+class SignOfMomentumDeclaredWithout(Lion):
+    def geometry(self):
+        lr, decay = self.values["lr"], super().geometry().decay
+        return Geometry.in_norm(MaxNorm(self.dim), normalized_threshold(lr, shrink=decay.shrink), decay)
+
+
+class OrbitWithoutDecay(SignGD):
+    def geometry(self):
+        return replace(super().geometry(), threshold=2 / self.values["lr"])
+
+
+class EdgeOfPlainDescent(registry.load("sam")):
+    def geometry(self):
+        geometry = super().geometry()
+        plain = 2 / self.values["lr"]
+        return geometry if isinstance(geometry.metric, UnknownMetric) else replace(geometry, threshold=plain)
 
 
 class ThresholdTooHigh(GD):
@@ -110,6 +174,12 @@ class Dice(GD):
         (NotFrozen, testing.check_freeze_holds_the_metric, "should freeze it"),
         (TwoGroups, testing.check_one_parameter_group, "second parameter group"),
         (Dice, testing.check_is_deterministic, "different steps"),
+        (NormOfTheWrongDual, testing.check_norm_and_dual_belong_together, "which is no norm with its dual"),
+        (RadiusForgotten, testing.check_step_is_the_maximiser, "a radius that is missing"),
+        (DeclaredNormalised, testing.check_step_is_the_maximiser, "`normalized` is wrong"),
+        (SignOfMomentumDeclaredWithout, testing.check_step_is_the_maximiser, "declared without"),
+        (OrbitWithoutDecay, testing.check_orbit_sits_at_the_threshold, "without the decay"),
+        (EdgeOfPlainDescent, testing.check_orbit_sits_at_the_threshold, "should be 1"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

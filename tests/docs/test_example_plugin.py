@@ -65,13 +65,23 @@ def test_the_slow_checks_pass_too(installed):
 def test_both_are_listed_with_their_distribution(environment, tmp_path):
     rows = json.loads(call(environment / "optim-family", "optimizers", "--json", cwd=tmp_path))
     mine = {row["name"]: row for row in rows if row["distribution"] == "example-optimizers"}
-    assert mine.keys() == {"lion", "kron"}
-    assert mine["lion"]["class"] == "example_optimizers.lion:Lion"
-    assert mine["lion"]["version"] == "1.0"
+    assert mine.keys() == {"example-lion", "kron"}
+    assert mine["example-lion"]["class"] == "example_optimizers.lion:Lion"
+    assert mine["example-lion"]["version"] == "1.0"
 
 
 def test_lion_runs_in_the_new_environment(environment, tmp_path):
-    command = "run", "--optimizer", "lion", *TINY, "--view", "spherical", "--out", tmp_path / "out", "--quiet"
+    command = (
+        "run",
+        "--optimizer",
+        "example-lion",
+        *TINY,
+        "--view",
+        "spherical",
+        "--out",
+        tmp_path / "out",
+        "--quiet",
+    )
     call(environment / "optim-family", *command, cwd=tmp_path, OMP_NUM_THREADS="1")
     run = read_run(tmp_path / "out")
     expected = {"target": "example_optimizers.lion:Lion", "distribution": "example-optimizers 1.0"}
@@ -84,8 +94,8 @@ def test_lion_runs_in_the_new_environment(environment, tmp_path):
 
 def test_its_hyper_parameters_are_options(installed, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
-    answer = optim_family(capsys, "run", "--optimizer", "lion", "--help").out
-    assert "Hyper-parameters of lion" in answer
+    answer = optim_family(capsys, "run", "--optimizer", "example-lion", "--help").out
+    assert "Hyper-parameters of example-lion" in answer
     assert "memory of the momentum β₂ (≥ 0, ≤ 1; default 0.99)" in answer
 
 
@@ -101,7 +111,7 @@ def test_lion_takes_the_same_path_at_every_curvature(installed):
     paths = []
     for h in (2.0**-6, 1.0, 2.0**6):
         w = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
-        lion, path = registry.load("lion")([w], lr=0.01), []
+        lion, path = registry.load("example-lion")([w], lr=0.01), []
         for _ in range(200):
             w.grad = h * w.detach()
             lion.step()

@@ -4,11 +4,10 @@
     w ← (1 − ηλ) w − η sign(c)
     m ← β₂ m + (1 − β₂) g
 
-Every weight moves by η, whatever its gradient. On a quadratic ½hw² the sign does not depend on h: Lion takes
-the same path for every curvature, so that there is no threshold. With P = diag|c| the step is P⁻¹c, but this
-P changes with c at every step. With a frozen P the update would not be Lion's, and the sharpness in the
-changing P would show where Lion oscillates, not how curved the loss is. The class therefore declares no
-metric, and the spherical sharpness is measured without a threshold.
+Every weight moves by η, whatever its gradient: no quadratic form describes the step, and the class declares
+the norm of its steps instead, N(d) = max |dᵢ|. Without momentum (β₁ = 0) it is normalised steepest descent in
+this norm, at S_N / N*(g) = (2 − ηλ)/η. With momentum no threshold is known, and the class says so: the
+generalised sharpness is measured without a ratio.
 
 Source: X. Chen et al., "Symbolic discovery of optimization algorithms" (2023).
 """
@@ -20,7 +19,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from optim_family.geometry import Decay, Geometry, UnknownMetric
+from optim_family.geometry import Decay, Geometry, normalized_threshold
+from optim_family.norms import MaxNorm
 from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
 
 
@@ -32,13 +32,13 @@ class LionHyper(HyperParameters):
         1e-3
     )
     weight_decay: Annotated[float, Field(ge=0, description="weight decay λ, decoupled")] = 0.0
-    beta1: Annotated[float, Field(ge=0, le=1, description="share β₁ of the momentum in the sign")] = 0.9
+    beta1: Annotated[float, Field(ge=0, le=1, description="share β₁ of m in the sign", examples=[0.0])] = 0.9
     beta2: Annotated[float, Field(ge=0, le=1, description="memory of the momentum β₂")] = 0.99
 
 
 @final
 class Lion(FamilyOptimizer):
-    """The sign of a momentum; it has no metric and no threshold."""
+    """The sign of a momentum; its steps have the maximum norm."""
 
     Hyper = LionHyper
 
@@ -50,10 +50,12 @@ class Lion(FamilyOptimizer):
         state["m"] = h["beta2"] * m + (1 - h["beta2"]) * grad
 
     def geometry(self) -> Geometry:
-        """The decay; the metric is unknown."""
-        reason = "Lion moves every weight by η, whatever its gradient"
-        decay = Decay(self.values["lr"] * self.values["weight_decay"])
-        return Geometry(UnknownMetric(self.dim, reason), math.inf, decay)
+        """The maximum norm; with momentum no threshold."""
+        lr, norm = self.values["lr"], MaxNorm(self.dim)
+        decay = Decay(lr * self.values["weight_decay"])
+        if self.values["beta1"]:
+            return Geometry.in_norm(norm, math.inf, decay, no_threshold="with momentum none is known")
+        return Geometry.in_norm(norm, normalized_threshold(lr, shrink=decay.shrink), decay)
 
     def rescaling(self) -> tuple[float, float]:
         """(w, η, λ) → (cw, cη, λ/c), since signs do not depend on the size of the gradient."""
