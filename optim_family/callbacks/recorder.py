@@ -119,14 +119,13 @@ class Recorder(AbstractContextManager["Recorder"]):
         path = recorder_metadata.folder(out, name or recorder_metadata.name(optimizer))
         self.log(f"{path}: first measurement, of {self.space.dim:,} weights on {len(pairs)} chunks")
         point = self._loss_and_geometry()
-        self.probes = ProbeSet(
-            views or self._default_views(point), rtol=rtol, seed=seed or 0, budget=budget
-        )
+        self.probes = ProbeSet(views or self._default_views(point), rtol=rtol, seed=seed or 0, budget=budget)
         first = self._measure(point)  # before anything is written: an invalid view leaves no folder
         if point.geometry:
             warn_about(optimizer, point.geometry)
-        views = [view.name for view in self.probes.views]
-        spec = recorder_metadata.spec(model, optimizer, loss_fn, every=every, views=views, rtol=rtol)
+        spec = recorder_metadata.spec(
+            model, optimizer, loss_fn, every=every, views=self.probes.names, rtol=rtol
+        )
         self.store = RunStore.open(path, spec | extra)
         weakref.finalize(self, self.store.close)
         self.store.write(PROVENANCE, recorder_metadata.provenance(optimizer, self.space, examples))

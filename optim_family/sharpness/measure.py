@@ -56,8 +56,8 @@ def measure(
         optimizer: for thresholds and for the preconditioned views; a FamilyOptimizer, or one of torch's or
             timm's of which the metric is known. Its geometry is that of its next step, with the gradients in
             `.grad`, or those of this loss where there are none.
-        views: names out of raw, spherical, riemannian, preconditioned, spherical-preconditioned, generalized; by
-            default raw, spherical, preconditioned if the optimizer has a metric that is not the identity, and
+        views: names out of raw, spherical, riemannian, preconditioned, spherical-preconditioned, generalized;
+            by default raw, spherical, preconditioned if the optimizer has a metric that is not the identity, and
             generalized if it declares a norm.
         rtol: relative error at which a reading stops.
         k: how many of the largest eigenvalues, in `Reading.top`.

@@ -26,6 +26,7 @@ class ProbeSet:
 
     def __init__(self, views: Iterable[str], *, budget: int | None = None, **options: Any) -> None:
         self.views = [view_by_name(name) for name in views]
+        self.names = [view.name for view in self.views]
 
         def probe(view: View) -> Probe | GeneralizedProbe:
             if view.generalized:
