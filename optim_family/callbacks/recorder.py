@@ -121,11 +121,9 @@ class Recorder(AbstractContextManager["Recorder"]):
         point = self._loss_and_geometry()
         self.probes = ProbeSet(views or self._default_views(point), rtol=rtol, seed=seed or 0, budget=budget)
         first = self._measure(point)  # before anything is written: an invalid view leaves no folder
-        if point.geometry:
-            warn_about(optimizer, point.geometry)
-        spec = recorder_metadata.spec(
-            model, optimizer, loss_fn, every=every, views=self.probes.names, rtol=rtol
-        )
+        warn_about(optimizer, point.geometry)
+        names = self.probes.names
+        spec = recorder_metadata.spec(model, optimizer, loss_fn, every=every, views=names, rtol=rtol)
         self.store = RunStore.open(path, spec | extra)
         weakref.finalize(self, self.store.close)
         self.store.write(PROVENANCE, recorder_metadata.provenance(optimizer, self.space, examples))

@@ -57,8 +57,8 @@ def measure(
             timm's of which the metric is known. Its geometry is that of its next step, with the gradients in
             `.grad`, or those of this loss where there are none.
         views: names out of raw, spherical, riemannian, preconditioned, spherical-preconditioned, generalized;
-            by default raw, spherical, preconditioned if the optimizer has a metric that is not the identity, and
-            generalized if it declares a norm.
+            by default raw, spherical, preconditioned if the optimizer has a metric that is not the identity,
+            and generalized if it declares a norm.
         rtol: relative error at which a reading stops.
         k: how many of the largest eigenvalues, in `Reading.top`.
         budget: Hessian-vector products of the generalised view, at least 2; 100 if None.

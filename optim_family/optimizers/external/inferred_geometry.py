@@ -63,9 +63,9 @@ def unwrapped_optimizer(optimizer: Any) -> Optimizer:
     return unwrapped
 
 
-def warn_about(optimizer: Optimizer, geometry: Geometry) -> None:
+def warn_about(optimizer: Optimizer, geometry: Geometry | None) -> None:
     """Warn where readings lack a threshold, or are taken at other weights than those that are evaluated."""
-    if isinstance(geometry.metric, UnknownMetric):
+    if geometry is not None and geometry.norm is None and isinstance(geometry.metric, UnknownMetric):
         reason = geometry.metric.reason
         warnings.warn(f"the readings have no threshold: there is no metric: {reason}.", stacklevel=3)
     if any(group.get("train_mode") for group in optimizer.param_groups):
