@@ -115,10 +115,10 @@ def steps_of(run: Run, experiment: Experiment) -> Iterator[tuple[float, Tensor]]
                 f"{run.path} cannot be repeated here: at step {step} ‖w‖ is {norm!r}, not {log[step]!r}; "
                 "make the run on this machine, with these versions and as many threads"
             )
-        loss = float(experiment.objective.gradient(step))
+        loss = experiment.objective.gradient(step)
         experiment.optimizer_step(step, loss)
         after = experiment.objective.space.weights()
-        yield loss, midpoint(before, now, after)
+        yield float(loss), midpoint(before, now, after)
         before, now = now, after
 
 

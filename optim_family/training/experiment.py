@@ -55,7 +55,7 @@ class Experiment:
         with plugin_errors(self.spec.optimizer, "failed in geometry()"):
             return self.optimizer.geometry()
 
-    def optimizer_step(self, step: int, loss: float) -> None:
+    def optimizer_step(self, step: int, loss: Tensor) -> None:
         """One optimizer step; an exception in it becomes a PluginError.
 
         Args:
@@ -66,14 +66,14 @@ class Experiment:
         with plugin_errors(self.spec.optimizer, "failed in step()"):
             self.optimizer.step(closure) if closure else self.optimizer.step()
 
-    def _closure(self, step: int, loss: float) -> Callable[[], float]:
+    def _closure(self, step: int, loss: Tensor) -> Callable[[], Tensor]:
         """The loss and the gradient of this step's examples, again where the weights have moved."""
         known = self.objective.space.weights()
 
-        def closure() -> float:
+        def closure() -> Tensor:
             if torch.equal(self.objective.space.weights(), known):
                 return loss
-            return float(self.objective.gradient(step))
+            return self.objective.gradient(step)
 
         return closure
 

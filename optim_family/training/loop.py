@@ -151,7 +151,8 @@ class Trainer:
         self.check()
         if self.experiment.scheduler:  # the last record keeps the rate of the last step
             self.experiment.scheduler(min(self.state.step, self.spec.steps - 1))
-        self.losses.append(self.state.step, self.state.tau, self.objective.gradient(self.state.step))
+        loss = self.objective.gradient(self.state.step)
+        self.losses.append(self.state.step, self.state.tau, loss)
         last = self.state.step == self.spec.steps
         due = self.state.recorded < self.state.step and (last or self.state.step % self.spec.every == 0)
         if due or self.losses.is_full:
