@@ -24,6 +24,7 @@ _PUBLIC = {
     "curvature.trace": ("trace", "Trace"),
     "callbacks.recorder": ("Recorder",),
     "runs.readings_table": ("load_runs",),
+    "figures.notebook": ("plot_runs",),
 }
 _FORMER = {"Member": "optimizers.base", "Trail": "sharpness.midpoint"}  # they work, and nothing lists them
 _LAZY = {name: module for module, names in _PUBLIC.items() for name in names}

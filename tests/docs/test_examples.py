@@ -1,6 +1,7 @@
 """Each script of examples/, carried out with few steps in a process of its own."""
 
 import importlib.util
+import json
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from optim_family.runs.run import read_run
 from tests.helpers import ROOT
 from tests.helpers.environments import call
+from tests.helpers.notebooks import executed
 
 EXAMPLES = ROOT / "examples"
 SCRIPTS = {
@@ -27,6 +29,12 @@ def test_every_script_is_named_here_and_in_the_list():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == SCRIPTS.keys()
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert all(f"({script}.py)" in readme for script in SCRIPTS)
+
+
+def test_the_notebook_shows_what_its_code_gives():
+    stored = json.loads((EXAMPLES / "runs.ipynb").read_text(encoding="utf-8"))
+    assert executed(EXAMPLES / "runs.ipynb") == stored
+    assert "(runs.ipynb)" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
