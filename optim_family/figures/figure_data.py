@@ -52,8 +52,8 @@ def figure_data(runs: Sequence[Run], arms: Sequence[str], settings: Sequence[str
         records = _kept_records([runs[i] for i in members], RECORDS // len(runs))
         for i, name, kept in zip(members, _names(runs, members), records, strict=True):
             drawn[i] = _run(runs[i], name, kept)
-        dash = setting_numbers[setting] if len(setting_numbers) > 1 else arm_numbers[arm]
-        groups.append({"arm": arm, "setting": setting, "runs": members, **_style(arm_numbers[arm], dash)})
+        style = _style(arm_numbers[arm], setting_numbers[setting], len(setting_numbers))
+        groups.append({"arm": arm, "setting": setting, "runs": members, **style})
     names = dict.fromkeys(name for run in runs for name in views(run))
     shown = sum(len(run["columns"].get("step", ())) for run in drawn.values())
     return {
@@ -87,13 +87,11 @@ def as_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
-def _style(colour: int, dash: int) -> dict[str, Any]:
-    """A colour, which is that of an arm, and a line style, that of a setting or of the only setting's arm."""
-    dashes = DASHES[dash % len(DASHES)]
-    return {
-        "color": COLOURS[colour % len(COLOURS)],
-        "dash": [] if dashes == "-" else [2 * length for length in dashes[1]],
-    }
+def _style(arm: int, setting: int, settings: int) -> dict[str, Any]:
+    """The colour is that of the arm; the line style that of the only setting's arm, or of setting and arm."""
+    dash = DASHES[(arm if settings == 1 else setting + settings * (arm // len(COLOURS))) % len(DASHES)]
+    lengths = [] if dash == "-" else [2 * length for length in dash[1]]
+    return {"color": COLOURS[arm % len(COLOURS)], "dash": lengths}
 
 
 def _names(runs: Sequence[Run], group: Sequence[int]) -> list[str]:

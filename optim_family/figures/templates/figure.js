@@ -160,7 +160,8 @@ const figure = (() => {
     names.delete("");
     if (!names.size) return "Sharpness: no readings";
     const units = new Set([...names].map((name) => data.units[name.replace(/-(midpoint|batch)$/, "")]));
-    return `Sharpness: ${[...names].map((name) => data.views[name]).join(" or ")}${units.size === 1 ? `, ${[...units][0]}` : ""}`;
+    const views = [...names].map((name) => data.views[name]).join(" or ");
+    return `${views[0].toUpperCase()}${views.slice(1)} sharpness${units.size === 1 ? `, ${[...units][0]}` : ""}`;
   }
 
   const columns = (list) => ({
@@ -287,9 +288,44 @@ const figure = (() => {
     return make(kind, {
       axis_label: label, axis_label_text_color: faint, axis_label_text_font_style: "normal", axis_label_text_font_size: "12px",
       major_label_text_color: faint, axis_line_color: faint, major_tick_line_color: faint, minor_tick_line_color: null,
-      ticker: log ? make("LogTicker", { mantissas: [1, 2, 5], desired_num_ticks: 5 }) : make("BasicTicker", { desired_num_ticks: 6 }),
+      ticker: log ? make("FixedTicker") : make("BasicTicker", { desired_num_ticks: 6 }),
       formatter: make("BasicTickFormatter", { use_scientific: true, power_limit_high: 6, power_limit_low: -4 }),
     });
+  }
+
+  // The ticks of a logarithmic axis, the more the shorter it is.
+  function logTicks(low, high) {
+    const decades = Math.log10(high / low);
+    if (decades < 0.4) {
+      const step = 10 ** Math.floor(Math.log10((high - low) / 2)); // 2 to 20 of them
+      const every = step * ((high - low) / step > 10 ? 5 : (high - low) / step > 5 ? 2 : 1);
+      const count = Math.floor(high / every) - Math.ceil(low / every) + 1;
+      return Array.from({ length: count }, (_, i) => (Math.ceil(low / every) + i) * every);
+    }
+    const factors = decades < 0.8 ? [1, 1.5, 2, 3, 5, 7] : decades < 2.5 ? [1, 2, 5] : [1];
+    const [from, to] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
+    const every = Math.max(1, Math.round((to - from) / 8));
+    const powers = Array.from({ length: Math.floor((to - from) / every) + 1 }, (_, i) => from + i * every);
+    return powers.flatMap((power) => factors.map((factor) => factor * 10 ** power)).filter((y) => low <= y && y <= high);
+  }
+
+  const superscript = (text) => [...text].map((c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]).join("");
+
+  function tickLabel(y) {
+    if (y >= 1e-3 && y < 1e6) return String(Number(y.toPrecision(4)));
+    const [factor, power] = y.toExponential(3).split("e");
+    const exponent = superscript(String(Number(power)));
+    return `${Number(factor) === 1 ? "" : `${Number(factor)} × `}10${exponent}`;
+  }
+
+  function followTicks(axis, range) {
+    const renew = () => {
+      const ticks = logTicks(Math.max(range.start, 1e-300), Math.max(range.end, 1e-300));
+      axis.major_label_overrides = new Map(ticks.map((y) => [y, tickLabel(y)]));
+      axis.ticker.ticks = ticks;
+    };
+    renew();
+    range.change.connect(renew);
   }
 
   function span(attributes) {
@@ -301,6 +337,8 @@ const figure = (() => {
     const log = option("log") && !panel.linear && values.flat().some((y) => y > 0);
     const [start, end] = limits(name, values, thresholds, log);
     const [x, y] = [axis(false, X[option("x")]), axis(log, "")];
+    const yRange = make("Range1d", { start, end });
+    if (log) followTicks(y, yRange);
     const grid = { grid_line_color: css("--rule"), grid_line_alpha: 0.6 };
     const center = [make("Grid", { dimension: 0, axis: x, ...grid }), make("Grid", { dimension: 1, axis: y, ...grid })];
     if (name === "ratio") {
@@ -318,7 +356,7 @@ const figure = (() => {
       zoom, make("PanTool"), make("WheelZoomTool"), reset, make("SaveTool", { filename: name }),
     ];
     const made = make("Plot", {
-      x_range: xRange, y_range: make("Range1d", { start, end }), x_scale: make("LinearScale"),
+      x_range: xRange, y_range: yRange, x_scale: make("LinearScale"),
       y_scale: make(log ? "LogScale" : "LinearScale"), below: [x], left: [y], center, renderers: [...renderers, target],
       title: make("Title", { text: panel.title(), text_color: css("--ink"), text_font_size: "14px" }),
       toolbar: make("Toolbar", { tools, logo: null, autohide: true, active_drag: touch ? null : zoom, active_scroll: null }),
