@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.cfg pyproject.toml optim_family/__init__.py
 
-.PHONY: demo test check docs faults bench gpu clean
+.PHONY: demo test check docs dist faults bench gpu clean
 
 demo: .venv/.installed
 	$(BIN)/optim-family study run digits
@@ -21,6 +21,10 @@ check: .venv/.installed-dev
 docs: .venv/.installed-dev
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/docs
 	@echo "open build/docs/index.html"
+
+# The sdist and the wheel of the last commit in dist/, the same bytes from every build, checked by twine.
+dist: .venv/.installed-dev
+	$(BIN)/python .ci/dist.py
 
 # FAULTS=0.1 makes a tenth of the trials.
 FAULTS ?= 1

@@ -1,9 +1,13 @@
 """A wheel in a new environment, and a bare copy of the checkout: each finds its own models, not these."""
 
+import email
+import importlib.util
+import io
 import json
 import shutil
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -89,3 +93,33 @@ def test_a_bare_checkout_finds_models_and_optimizers(tmp_path):
     for kind, names in (("models", CARDS), ("optimizers", {"gd", "sgd", "rmsprop", "adamw"})):
         listed = json.loads(call(*command, kind, "--json", cwd=elsewhere, PYTHONPATH=str(bare)))
         assert {row["name"] for row in listed} >= names
+
+
+def test_an_sdist_has_the_same_bytes_whenever_and_by_whomever_it_was_packed(tmp_path):
+    spec = importlib.util.spec_from_file_location("dist", ROOT / ".ci" / "dist.py")
+    dist = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(dist)
+    packed = []
+    for moment, names in ((1, ("a", "b")), (2, ("b", "a"))):
+        path = tmp_path / f"{moment}.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime, member.uid, member.mode = 1, moment, moment, 0o600 + moment
+                archive.addfile(member, io.BytesIO(name.encode()))
+        dist.normalise(path, 1_000_000_000)
+        packed.append(path.read_bytes())
+        with tarfile.open(path) as archive:
+            assert [archive.extractfile(name).read() for name in archive.getnames()] == [b"a", b"b"]
+            assert {member.mtime for member in archive} == {1_000_000_000}
+    assert packed[0] == packed[1]
+
+
+def test_the_metadata_names_the_authors_of_the_citation(wheel):
+    (metadata,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("METADATA"))
+    message = email.message_from_bytes(zipfile.ZipFile(wheel).read(metadata))
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f'- name: "{message["Author"]}"' in citation
+    for url in message.get_all("Project-URL"):
+        assert url.partition(", ")[2] in citation
+    assert f"version: {message['Version']}\n" in citation

@@ -48,3 +48,10 @@ def test_the_commands_can_be_carried_out(line, capsys, tmp_path, monkeypatch):
 def test_every_file_that_it_names_exists():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", TEXT):
         assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("[!.b]*/**/*.md")), ids=str)
+def test_no_page_installs_a_release_that_does_not_exist(path):
+    """There is none on an index: a page installs from a folder, a wheel or a repository."""
+    for command in re.findall(r"pip install[^`\n]*", path.read_text(encoding="utf-8")):
+        assert not re.search(r"[ '\"]optim[-_]family(\[|['\" `]|$)", command), command
