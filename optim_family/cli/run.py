@@ -96,7 +96,10 @@ def _train(spec: RunSpec, out: Path, options: Mapping[str, Any], output: Output)
     if output.verbose:
         output.say("\n".join(f"{key}: {value}" for key, value in flat(spec.model_dump(mode="json"))))
     title = f"{spec.optimizer} on {spec.model}, {spec.data}: {spec.steps} steps, written to {out}"
-    with StopSignal().install() as stop, process_group() as group:
+    request = (
+        "" if output.quiet else "stopping at the next step or product; again to stop without a checkpoint"
+    )
+    with StopSignal(request).install() as stop, process_group() as group:
         listener = run_progress.listener(title, output.quiet or not group.is_main_process)
         train(spec, out, listener=listener, stop=stop, process_group=group, **options)
     return group.is_main_process

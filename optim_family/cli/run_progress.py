@@ -30,7 +30,10 @@ def can_redraw() -> bool:
 
 @final
 class Lines(ProgressListener):
-    """A line for a record, at most every few seconds, on stderr. Remembers the last record and its time."""
+    """A line on stderr every few seconds at most: a record, or how far training or a measurement is.
+
+    Remembers the last record, and the time of the last line.
+    """
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -40,6 +43,17 @@ class Lines(ProgressListener):
         self.on_message(self._title)
         self._total, self._start, self._start_time = total_steps, start, time.monotonic()
         self._printed, self._pending = -_EVERY, ""
+        self._step, self._products = start, 0
+
+    def on_step(self, step: int, loss: float) -> None:
+        """Print the step if nothing was printed for a while."""
+        self._step = step
+        self._print_if_due(f"step {step}/{self._total}")
+
+    def on_product(self) -> None:
+        """Print the number of products if nothing was printed for a while."""
+        self._products += 1
+        self._print_if_due(f"step {self._step}/{self._total}, measuring: {self._products} HVPs")
 
     def on_record(self, record: dict[str, Any]) -> None:
         """Print it, or keep it for the end."""
@@ -47,9 +61,8 @@ class Lines(ProgressListener):
         parts = [f"step {record['step']}/{self._total}", facts(record)]
         if steps_done and steps_left and record.get("train_loss"):
             parts.append(f"{duration((time.monotonic() - self._start_time) / steps_done * steps_left)} left")
-        self._pending = "  ".join(parts)
-        if time.monotonic() - self._printed >= _EVERY:
-            self.on_end()
+        self._pending, self._products = "  ".join(parts), 0
+        self._print_if_due(self._pending)
 
     def on_message(self, text: str) -> None:
         """Print it."""
@@ -59,7 +72,13 @@ class Lines(ProgressListener):
         """Print the last record, unless it is printed already."""
         if self._pending:
             self.on_message(self._pending)
-        self._printed, self._pending = time.monotonic(), ""
+        self._pending = ""
+
+    def _print_if_due(self, text: str) -> None:
+        if time.monotonic() - self._printed >= _EVERY:
+            self.on_message(text)
+            self._printed = time.monotonic()
+            self._pending = "" if text == self._pending else self._pending
 
 
 @final
@@ -67,12 +86,12 @@ class Bar(ProgressListener):
     """A bar with steps and time left, the numbers below it, on stderr. Remembers the last numbers."""
 
     def __init__(self, title: str) -> None:
-        self._title, self._numbers = title, ""
+        self._title, self._numbers, self._products = title, "", 0
         columns = TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TimeRemainingColumn()
         self._progress = Progress(*columns, TextColumn("left"), speed_estimate_period=300)
         self._console = Console(stderr=True)
         self._live = Live(
-            get_renderable=lambda: Group(self._progress, Text(self._numbers)),
+            get_renderable=lambda: Group(self._progress, Text(self._shown())),
             console=self._console,
             refresh_per_second=4,
             redirect_stdout=False,
@@ -88,9 +107,13 @@ class Bar(ProgressListener):
         """Move the bar."""
         self._progress.update(self._task, completed=step)
 
+    def on_product(self) -> None:
+        """Show how far the measurement is."""
+        self._products += 1
+
     def on_record(self, record: dict[str, Any]) -> None:
         """Show its numbers."""
-        self._numbers = facts(record)
+        self._numbers, self._products = facts(record), 0
 
     def on_message(self, text: str) -> None:
         """Print it above the bar."""
@@ -99,6 +122,10 @@ class Bar(ProgressListener):
     def on_end(self) -> None:
         """Leave the bar as it is."""
         self._live.stop()
+
+    def _shown(self) -> str:
+        measuring = f"  measuring: {self._products} HVPs" if self._products else ""
+        return self._numbers + measuring
 
 
 def duration(seconds: float) -> str:

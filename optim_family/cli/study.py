@@ -56,8 +56,9 @@ def study_command(
     at_once = min(workers or _workers(study), len(jobs))
     output.say(f"{study.name}: {len(jobs)} runs, {at_once} at a time, in {folder}")
     _say_notices(study, folder, output)
+    request = "" if output.quiet else "stopping: the runs write checkpoints; again to kill them"
     try:
-        with StopSignal().install() as stop, Display(Progress(jobs, at_once), output.quiet) as display:
+        with StopSignal(request).install() as stop, Display(Progress(jobs, at_once), output.quiet) as display:
             failed = execution.run_study(
                 jobs, start_launcher(at_once), stop=stop, on_result=display.on_result, on_poll=display.refresh
             )

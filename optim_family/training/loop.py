@@ -97,7 +97,7 @@ class Trainer:
         self.spec, self.objective = experiment.spec, experiment.objective
         self.process_group, self.same_sums = experiment.objective.process_group, True
         self.check = partial(self.process_group.check, stop)
-        self.measurements = Measurements(experiment, self.check, listener.on_message)
+        self.measurements = Measurements(experiment, self._before_product, listener.on_message)
         self.checkpoints = Checkpoints(experiment, self.measurements, out, listener.on_message)
         self.state = self.checkpoints.state
         self.losses, self._loss = LossLog(self.objective.device), math.nan  # the last loss that was read
@@ -177,6 +177,10 @@ class Trainer:
         """
         for _, loss in self.losses.read():
             self._loss, self.state.peak = loss, max(self.state.peak, loss)
+
+    def _before_product(self) -> None:
+        self.check()
+        self.listener.on_product()
 
     def _record(self) -> None:
         space, values = self.objective.space, self.experiment.optimizer.values

@@ -12,6 +12,9 @@ class ProgressListener:
     def on_step(self, step: int, loss: float) -> None:
         """`step` steps are done; `loss` is the last training loss that was read: on a GPU every tenth is."""
 
+    def on_product(self) -> None:
+        """A Hessian-vector product of a measurement begins."""
+
     def on_record(self, record: dict[str, Any]) -> None:
         """A record was written, as it stands in metrics.jsonl."""
 

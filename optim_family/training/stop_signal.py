@@ -1,5 +1,6 @@
 """A stop request raised by a signal, so that a run saves a checkpoint before it ends."""
 
+import os
 import signal
 import sys
 import threading
@@ -22,11 +23,14 @@ class StopSignal:
 
     Schedulers announce the end of a job by SIGTERM, SIGUSR1 or SIGUSR2, a terminal by SIGINT. After a second
     signal the process exits at once and loses what is not in a checkpoint.
+
+    Args:
+        acknowledgement: printed on stderr at the first signal, unless empty.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, acknowledgement: str = "") -> None:
         self.signal: int | None = None
-        self._since = 0.0
+        self._since, self._acknowledgement = 0.0, acknowledgement
 
     @contextmanager
     def install(self) -> Iterator["StopSignal"]:
@@ -56,5 +60,7 @@ class StopSignal:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal, self._since = number, time.monotonic()
+            if self._acknowledgement:  # not by print, which the signal may have interrupted
+                os.write(2, f"{self._acknowledgement}\n".encode())
         elif time.monotonic() - self._since >= DUPLICATE_SIGNAL_SECONDS:
             sys.exit(self._kind.exit_code)

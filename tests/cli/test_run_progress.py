@@ -71,6 +71,35 @@ def test_lines_are_few_and_the_last_record_is_always_among_them(monkeypatch, cap
     assert lines_printed[2].endswith("spherical ratio 1.50  5 s left")
 
 
+def test_a_long_wait_for_a_record_shows_steps_and_products(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(run_progress.time, "monotonic", lambda: now[0])
+    lines = run_progress.Lines("title")
+    lines.on_start(100, 0)
+    lines.on_record(RECORD | {"step": 0})
+    for step in range(1, 21):
+        now[0] += 1.0
+        lines.on_step(step, 0.5)
+    for _ in range(10):
+        now[0] += 1.0
+        lines.on_product()
+    printed = [line.split("  ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert printed == [
+        "title",
+        *("step 0/100", "step 5/100", "step 10/100", "step 15/100", "step 20/100"),
+        *("step 20/100, measuring: 5 HVPs", "step 20/100, measuring: 10 HVPs"),
+    ]
+
+
+def test_the_bar_counts_the_products_of_a_measurement():
+    bar = run_progress.Bar("title")
+    bar.on_product()
+    bar.on_product()
+    assert bar._shown().strip() == "measuring: 2 HVPs"
+    bar.on_record(RECORD)
+    assert "measuring" not in bar._shown()
+
+
 def test_time_left_counts_from_where_a_run_was_resumed(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(run_progress.time, "monotonic", lambda: now[0])

@@ -29,6 +29,13 @@ def test_a_signal_waits_until_somebody_checks(number, code):
     assert caught.value.exit_code == code
 
 
+def test_the_first_signal_is_acknowledged_once(capfd):
+    with StopSignal("stopping").install():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert capfd.readouterr().err == "stopping\n"
+
+
 @pytest.mark.parametrize("second", SIGNALS)
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_a_second_signal_does_not_wait(monkeypatch, number, code, second):
