@@ -128,6 +128,16 @@ def test_the_filter_and_the_columns_of_a_table(browser, page):
     assert latex.startswith("\\begin{tabular}") and "100 \\% training accuracy" in latex
 
 
+def test_arrow_keys_read_out_the_records(browser, page):
+    browser.open(page, "#open=g0")
+    panel = browser.driver.find_element("id", "panel-ratio")
+    for _ in range(3):
+        panel.send_keys("\ue014")  # the right arrow
+    note = browser.js("return document.getElementById('note').textContent")
+    ratio = FULL[1].records[2]["views"]["spherical"]["ratio"]
+    assert "step 20." in note and f"seed 1: {ratio:.4g}" in note
+
+
 def test_a_dot_at_the_edge_leads_to_the_card_of_its_run(browser, page):
     browser.open(page)
     browser.js("document.querySelectorAll('a.dot')[1].click()")

@@ -276,6 +276,16 @@ def test_a_long_table_lies_beside_the_page_only(tmp_path, monkeypatch):
     assert "readings.csv, every reading" in text and (tmp_path / "readings.csv").exists()
 
 
+def test_of_very_many_runs_the_static_figures_lie_beside_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.run_figure, "figure", sketch)
+    monkeypatch.setattr(report, "_DRAWN", len(RUNS) - 1)
+    monkeypatch.setattr(report, "_SETTINGS", 0)
+    page = report.write(make_study(RUNS), evaluate_study(CLAIMS, RUNS), tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert "<figure>" not in text and "too many for figures" in text
+    assert {path.stem for path in tmp_path.glob("*.svg")} == {"sharpness", "accuracy"}
+
+
 def test_a_subject_of_a_claim_that_is_a_group_of_runs_filters_the_page(written):
     text = (written / "report.html").read_text(encoding="utf-8")
     groups = evaluate_study(CLAIMS, RUNS).groups

@@ -364,8 +364,23 @@ const figure = (() => {
       background_fill_color: null, border_fill_color: null, outline_line_color: null, name,
     });
     const box = document.getElementById(`panel-${name}`);
-    box.ariaLabel = `${panel.title()} against ${X[option("x")]}: ${curves.length} curves. The tables below have the numbers.`;
+    box.ariaLabel = `${panel.title()} against ${X[option("x")]}: ${curves.length} curves. Arrow keys read out the records; the tables below have the numbers.`;
+    delete box.dataset.at;
+    box.onkeydown = (event) => readOut(name, hits, event);
     return made;
+  }
+
+  // Arrow keys go from record to record of a panel and read it out, as the mouse does.
+  function readOut(name, hits, event) {
+    const to = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!to || !hits.length) return;
+    event.preventDefault();
+    const xs = [...new Set(hits.map((point) => point.x))].sort((a, b) => a - b);
+    const box = event.currentTarget;
+    const at = Math.min(Math.max(Number(box.dataset.at ?? (to > 0 ? -1 : xs.length)) + to, 0), xs.length - 1);
+    box.dataset.at = at;
+    const texts = hits.filter((point) => point.x === xs[at]).map((point) => `${point.curve.name}: ${short(point.y, 4)}`);
+    document.getElementById("note").textContent = `${PANELS[name].title()}, ${X[option("x")]} ${short(xs[at])}. ${texts.join("; ")}`;
   }
 
   // The x axis of all panels: what was chosen, or all records.
