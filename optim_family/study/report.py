@@ -100,6 +100,7 @@ def report_html(
     inline_figures = [(caption, html.inline_svg(f, f"f{i}")) for i, (caption, f) in enumerate(drawn)]
     return html.render(
         "report.html",
+        scripts=html.FIGURE_SCRIPTS,
         study=study,
         state=_state(study, results),
         conditions=_conditions(results.runs),

@@ -9,7 +9,8 @@ import pytest
 
 from optim_family.analysis.study_table import settings
 from optim_family.figures import figure_data as module
-from optim_family.figures.figure_data import as_json, figure_data
+from optim_family.figures.figure_data import figure_data
+from optim_family.figures.html import as_json
 from optim_family.runs.columns import Columns
 from optim_family.runs.labels import arms
 from tests.helpers.fake_runs import make_run
