@@ -159,6 +159,18 @@ class FamilyOptimizer(OptimizerBase, ABC):
             h: the present hyper-parameters.
         """
 
+    def update_all(self, weights: list[Tensor], gradients: list[Any], states: list[State], h: Values) -> None:
+        """`update` of every tensor; an optimizer may do this with few kernels on a GPU, and bitwise the same.
+
+        Args:
+            weights: the tensors that have a gradient.
+            gradients: of each; must not be changed.
+            states: of each.
+            h: the present hyper-parameters.
+        """
+        for w, gradient, state in zip(weights, gradients, states, strict=True):
+            self.update(w, gradient, state, h)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step on all tensors that have a gradient; return the value of the closure, if any."""
@@ -167,9 +179,12 @@ class FamilyOptimizer(OptimizerBase, ABC):
             with torch.enable_grad():
                 loss = closure()
         self._compute_norms()
-        for w in self.weights:
-            if w.grad is not None:
-                self.update(w, w.grad, self.state[w], self.values)
+        trained = [w for w in self.weights if w.grad is not None]
+        gradients, states = [w.grad for w in trained], [self.state[w] for w in trained]
+        if _shares_kernels(trained):
+            self.update_all(trained, gradients, states, self.values)
+        else:
+            FamilyOptimizer.update_all(self, trained, gradients, states, self.values)
         return loss
 
     @torch.no_grad()
@@ -203,3 +218,27 @@ class FamilyOptimizer(OptimizerBase, ABC):
             gradients = [w.grad for w in self.weights if w.grad is not None]
             self.rho = torch.nn.utils.get_total_norm([w.detach() for w in self.weights])
             self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+
+
+def _shares_kernels(tensors: Sequence[Tensor]) -> bool:
+    """Whether torch's foreach kernels update all these tensors at once: on a GPU, in one format."""
+    return len({(t.dtype, t.device) for t in tensors}) == 1 and tensors[0].is_cuda
+
+
+def heavy_ball(gradients: Sequence[Any], states: list[State], beta: float) -> list[Any]:
+    """m ← β m + g of all tensors, in `m` of their states; the gradients if β is 0."""
+    if not beta:
+        return [*gradients]
+    zeros = [state.get("m", torch.zeros_like(g)) for state, g in zip(states, gradients, strict=True)]
+    m = torch._foreach_add(torch._foreach_mul(zeros, beta), gradients)
+    for state, entry in zip(states, m, strict=True):
+        state["m"] = entry
+    return [*m]
+
+
+def averages(old: list[Any], new: Sequence[Any], beta: float, first: float) -> list[Any]:
+    """β old + (1 − β) new of all tensors; where there is no old one, `first` · new."""
+    if any(entry is None for entry in old):  # in the first step, and for a tensor that joins later
+        pairs = zip(old, new, strict=True)
+        return [first * y if x is None else beta * x + (1 - beta) * y for x, y in pairs]
+    return [*torch._foreach_add(torch._foreach_mul(old, beta), torch._foreach_mul([*new], 1 - beta))]
