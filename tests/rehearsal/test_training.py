@@ -3,18 +3,18 @@
 import pytest
 import torch
 
+from optim_family.curvature.hessian import Hessian
 from optim_family.errors import Stopped
 from optim_family.runs.run import read_run
 from optim_family.sharpness.views import VIEWS
 from optim_family.study import cost
-from optim_family.training import loss_log
+from optim_family.training import loss_log, objective
 from tests.helpers.rehearsed_cuda import asked_cards, rehearsed_cuda, training_norms
 from tests.helpers.training_runs import StopAfter, untimed, weights_hash
 
 EXTERNAL = {
     "torch:SGD": {"momentum": 0.9, "nesterov": True},
-    "torch:Adam": {},
-    "torch:AdamW": {"amsgrad": True},
+    "torch:Adam": {"amsgrad": True},
     "torch:NAdam": {},
     "torch:RAdam": {},
     "torch:Adamax": {},
@@ -25,7 +25,6 @@ EXTERNAL = {
     "timm:lamb": {},
     "timm:lion": {},
     "timm:rmsproptf": {},
-    "timm:sgdw": {},
 }
 
 
@@ -95,6 +94,26 @@ def test_a_divergence_is_found_in_a_block_of_steps_and_dated_to_its_own(run):
 def test_training_never_calls_the_batch_normalisation_of_cudnn(run):
     run("cuda", model="bn_cnn", steps=2)
     assert training_norms and set(training_norms) == {"native"}
+
+
+def test_gradients_of_steps_may_be_in_tf32_and_nothing_else(run, monkeypatch):
+    seen = {"step": set(), "product": set(), "evaluation": set()}
+
+    def watch(owner, name, kind):
+        real = getattr(owner, name)
+
+        def watched(*args, **kwargs):
+            seen[kind].add(torch.backends.cuda.matmul.fp32_precision)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(torch.autograd, "backward", "step")
+    watch(Hessian, "_chunk_product", "product")
+    watch(objective, "evaluate", "evaluation")
+    folder = run("cuda", precision="tf32", steps=1, views=("raw",), rtol=0.3)
+    assert seen == {"step": {"tf32"}, "product": {"ieee"}, "evaluation": {"ieee"}}
+    assert read_run(folder).spec["precision"] == "tf32"
 
 
 def test_the_memory_of_an_estimate_is_that_of_its_own_card():
