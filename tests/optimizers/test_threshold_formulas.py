@@ -1,4 +1,4 @@
-"""The threshold in the docstring of an optimizer is its declared one, with decay, and that of docs/theory.md."""
+"""The threshold in the docstring of an optimizer is its declared one, and that of docs/theory.md."""
 
 import re
 
