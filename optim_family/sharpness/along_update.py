@@ -171,3 +171,61 @@ def _angle(before: Tensor, after: Tensor) -> float:
     unit = before.double() / float(norm(before)) if bool(before.any()) else before.double()
     along = float(after.double() @ unit)
     return math.atan2(float(norm(after.double() - along * unit)), along)
+
+
+@final
+class UpdateObserver:
+    """Remembers the weights around the last step of an optimizer, by hooks on its `step`.
+
+    Attributes:
+        active: whether the next step is remembered, which costs two copies of the weights.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, space: ParameterSpace) -> None:
+        self.space, self.active = space, True
+        self._update: tuple[Tensor, Tensor, float] | None = None
+        self._before: Tensor | None = None
+        self._handles = [
+            optimizer.register_step_pre_hook(self._on_begin),
+            optimizer.register_step_post_hook(self._on_end),
+        ]
+
+    def _on_begin(self, *arguments: Any) -> None:
+        self._before = self.space.weights() if self.active else None
+
+    def _on_end(self, optimizer: torch.optim.Optimizer, *arguments: Any) -> None:
+        if self._before is not None:
+            rate = float(optimizer.param_groups[0]["lr"])
+            self._update, self._before = (self._before, self.space.weights(), rate), None
+
+    def measure(self, losses: Sequence[ChunkLoss], **options: Any) -> AlongUpdate | None:
+        """`along_update` of the last step; None before the first, or if it did not move the weights.
+
+        Raises:
+            ValueError: the weights have changed since the step.
+        """
+        if self._update is None:
+            return None
+        now, lr = self.space.weights(), self._update[2]
+        before, after = (point.to(now.device) for point in self._update[:2])
+        if not torch.equal(after, now):
+            raise ValueError(
+                "the weights have changed since optimizer.step(), and are no longer where it left them: "
+                "record before you change them, or without `along`."
+            )
+        if torch.equal(before, after):
+            return None
+        return along_update(losses, self.space, before, after, lr, **options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last update."""
+        return {"update": self._update}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self._update = state["update"]
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
