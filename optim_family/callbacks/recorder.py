@@ -124,21 +124,23 @@ class Recorder(AbstractContextManager["Recorder"]):
         path = recorder_metadata.folder(out, name or recorder_metadata.name(optimizer))
         self.log(f"{path}: first measurement, of {self.space.dim:,} weights on {len(pairs)} chunks")
         point = self._loss_and_geometry()
-        if not views and not (along and views is not None):
-            views = self._default_views(point)
-        self.probes = ProbeSet(views, rtol=rtol, seed=seed or 0, budget=budget)
+        chosen = self._default_views(point) if views is None or not (views or along) else views
+        self.probes = ProbeSet(chosen, rtol=rtol, seed=seed or 0, budget=budget)
         first = self._measure(point)  # before anything is written: an invalid view leaves no folder
         warn_about(optimizer, point.geometry)
         self.observer = UpdateObserver(optimizer, self.space) if along else None
         names = self.probes.names
         spec = recorder_metadata.spec(model, optimizer, loss_fn, every=every, views=names, rtol=rtol)
-        self._open(path, spec | extra, examples)
-        self._write(first)
+        self._begin_run(path, spec | extra, examples, first)
 
-    def _open(self, path: Path, spec: dict[str, Any], examples: Sequence[float]) -> None:
+    def _begin_run(
+        self, path: Path, spec: dict[str, Any], examples: Sequence[float], first: dict[str, Any]
+    ) -> None:
+        """Write specification, provenance and the first record."""
         self.store = RunStore.open(path, spec)
         weakref.finalize(self, self.store.close)
         self.store.write(PROVENANCE, recorder_metadata.provenance(self.optimizer, self.space, examples))
+        self._write(first)
         self._arm()
 
     def _arm(self) -> None:
@@ -174,7 +176,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         self.steps += 1
         if self.steps % self.every == 0 and self.status == "running":
             record = self._measure(self._loss_and_geometry()) | {"test_accuracy": accuracy} | own
-            self._write(record | self._along())
+            self._write(record | (self._along() if math.isfinite(record["train_loss"]) else {}))
         self._arm()
 
     def _along(self) -> dict[str, Any]:

@@ -86,24 +86,20 @@ def along_update(
         ValueError: the learning rate is not above zero, or the weights did not move.
         FloatingPointError: the loss or its gradient is not finite.
     """
-    if not lr > 0:
-        raise ValueError(f"along an update the learning rate must be above 0; got {lr:g}.")
-    delta = (before - after) / lr
-    length = float(norm(delta))
-    if not length:
-        raise ValueError("the last step did not move the weights: there is no update to measure along.")
+    delta, length = _direction(before, after, lr)
     total = all_reduce or (lambda vector: vector)
 
     def loss_at(rate: float) -> float:
-        """L(w − rate Δ)."""
         with moved_to(space, before - rate * delta), torch.no_grad():
             return float(total(torch.stack([chunk().detach().double() for chunk in losses]).sum()[None])[0])
 
     with moved_to(space, before), torch.enable_grad():
         gradient = total(_gradient(losses, space, before))
-        hessian = Hessian(losses, space.tensors, "rebuilt", all_reduce) if curvature else None
-        bend = None if hessian is None else float(inner(delta[None], hessian @ delta)[0])
-    descent, now, then = float(inner(gradient[None], delta)[0]), loss_at(0.0), loss_at(lr)
+        descent, bend = float(inner(gradient[None], delta)[0]), None
+        if curvature:
+            hessian = Hessian(losses, space.tensors, "rebuilt", all_reduce)
+            bend = float(inner(delta[None], hessian @ delta)[0]) / length**2
+    now, then = loss_at(0.0), loss_at(lr)
     if not all(map(math.isfinite, (descent, now, then))):
         raise FloatingPointError("the loss or the gradient along the update is not finite.")
     smoothness = 2 * (then - now + lr * descent) / (lr * length) ** 2
@@ -111,7 +107,7 @@ def along_update(
     rate, passes = critical_rate(loss_at, lr, now, slack) if descent > 0 else (None, 0)
     resolved = abs(smoothness) * (lr * length) ** 2 / 2 > slack
     return AlongUpdate(
-        curvature=None if bend is None else bend / length**2,
+        curvature=bend,
         smoothness=smoothness if resolved else None,
         smoothness_ratio=lr * smoothness * length**2 / (2 * descent) if descent > 0 and resolved else None,
         critical=2 / rate if rate else None,
@@ -157,6 +153,16 @@ def critical_rate(
         middle = math.sqrt(low * high)
         low, high = (low, middle) if rises(middle) else (middle, high)
     return math.sqrt(low * high), count
+
+
+def _direction(before: Tensor, after: Tensor, lr: float) -> tuple[Tensor, float]:
+    """Δ and its length."""
+    if not lr > 0:
+        raise ValueError(f"along an update the learning rate must be above 0; got {lr:g}.")
+    delta = (before - after) / lr
+    if not (length := float(norm(delta))):
+        raise ValueError("the last step did not move the weights: there is no update to measure along.")
+    return delta, length
 
 
 def _gradient(losses: Sequence[ChunkLoss], space: ParameterSpace, like: Tensor) -> Tensor:

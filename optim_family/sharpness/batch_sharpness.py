@@ -48,7 +48,6 @@ class BatchSharpness:
         ratio: value / threshold.
         small_batch_threshold: with momentum β, threshold · (1 − β)/(1 + β): the plateau of small batches, as
             the threshold is that of large ones; None without momentum, where both are one.
-        small_batch_ratio: value / small_batch_threshold.
         quotients: g_Bᵀ H_B g_B / ‖g_B‖² of each batch, in order.
         products: Hessian-vector products, one for each batch.
         seconds: wall time.
@@ -64,14 +63,19 @@ class BatchSharpness:
     products: int
     seconds: float
     small_batch_threshold: float | None = None
-    small_batch_ratio: float | None = None
+
+    @property
+    def small_batch_ratio(self) -> float | None:
+        """value / small_batch_threshold; None without momentum."""
+        return self.value / self.small_batch_threshold if self.small_batch_threshold else None
 
     def as_record(self) -> dict[str, Any]:
-        """As JSON; the plateau of small batches only with momentum."""
+        """As JSON; the plateau of small batches and the ratio to it only with momentum."""
         record = asdict(self)
-        if self.small_batch_threshold is None:
-            del record["small_batch_threshold"], record["small_batch_ratio"]
-        return record
+        if self.small_batch_ratio is None:
+            del record["small_batch_threshold"]
+            return record
+        return record | {"small_batch_ratio": self.small_batch_ratio}
 
 
 def batch_sharpness(
@@ -117,8 +121,6 @@ def batch_sharpness(
         )
     n, mean = len(quotients), math.fsum(quotients) / len(quotients)
     threshold = view_threshold(view, geometry)
-    beta = geometry.momentum if geometry else 0.0
-    small = scale * threshold * (1 - beta) / (1 + beta) if threshold and beta else None
     standard_error = statistics.stdev(quotients) / math.sqrt(n) if n > 1 else None
     error = None if standard_error is None else standard_error * float(stdtrit(n - 1, (1 + confidence) / 2))
     return BatchSharpness(
@@ -131,9 +133,15 @@ def batch_sharpness(
         quotients=tuple(quotients),
         products=n,
         seconds=time.perf_counter() - begin,
-        small_batch_threshold=small,
-        small_batch_ratio=mean / small if small else None,
+        small_batch_threshold=_small_batch_threshold(threshold, geometry, scale),
     )
+
+
+def _small_batch_threshold(threshold: float | None, geometry: Geometry | None, scale: float) -> float | None:
+    """The plateau of small batches with momentum, where there is one."""
+    if threshold is None or geometry is None or not geometry.momentum:
+        return None
+    return scale * threshold * (1 - geometry.momentum) / (1 + geometry.momentum)
 
 
 def _quotient(
