@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -145,6 +146,12 @@ class FamilyOptimizer(OptimizerBase, ABC):
     rho: Tensor
     gradient_norm: Tensor
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Keep the inherited `update_all` only together with the inherited `update`."""
+        super().__init_subclass__(**options)
+        if "update" in vars(cls) and "update_all" not in vars(cls):
+            cls.update_all = FamilyOptimizer.update_all  # type: ignore[method-assign]
+
     @abstractmethod
     def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
         """Move one tensor in place: the algorithm, one line of code per line of mathematics.
@@ -178,14 +185,16 @@ class FamilyOptimizer(OptimizerBase, ABC):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.move(at_once=_shares_kernels([w for w in self.weights if w.grad is not None]))
+        return loss
+
+    @torch.no_grad()
+    def move(self, *, at_once: bool) -> None:
+        """One step with `update_all`, as on a GPU, or with the loop over `update`."""
         self._compute_norms()
         trained = [w for w in self.weights if w.grad is not None]
-        gradients, states = [w.grad for w in trained], [self.state[w] for w in trained]
-        if _shares_kernels(trained):
-            self.update_all(trained, gradients, states, self.values)
-        else:
-            FamilyOptimizer.update_all(self, trained, gradients, states, self.values)
-        return loss
+        update = self.update_all if at_once else partial(FamilyOptimizer.update_all, self)
+        update(trained, [w.grad for w in trained], [self.state[w] for w in trained], self.values)
 
     @torch.no_grad()
     def next_step_entry(self, entry: Callable[[Tensor, Tensor, State, Values], Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from optim_family import registry
 from optim_family.optimizers import base
 from optim_family.optimizers.base import FamilyOptimizer
+from optim_family.optimizers.gd import GD
 
 CASES = [
     ("gd", {}),
@@ -57,3 +58,15 @@ def test_tensors_of_one_format_on_a_gpu_are_updated_at_once():
     other = Card()
     other.dtype = torch.float64
     assert not base._shares_kernels([Card(), other])
+
+
+def test_a_class_with_an_update_of_its_own_does_not_inherit_the_kernels_of_another():
+    class Own(GD):
+        def update(self, w, grad, state, h):
+            w.zero_()
+
+    assert Own.update_all is FamilyOptimizer.update_all is not GD.update_all
+    w = torch.ones(2, requires_grad=True)
+    w.grad = torch.ones(2)
+    Own([w]).move(at_once=True)
+    assert w.tolist() == [0, 0]
