@@ -7,7 +7,7 @@
 
 With constant β the sums M and V are the usual 1 − β₁ᵗ and 1 − β₂ᵗ. They are part of the state, so that they
 stay correct when a schedule changes β. The threshold is that of averaged momentum with frozen P, 38/η at
-β₁ = 0.9. Because P changes, Adam oscillates at a sharpness somewhat below it.
+β₁ = 0.9 without decay. Because P changes, Adam oscillates at a sharpness somewhat below it.
 
 Source: D. Kingma, J. Ba, "Adam" (2015); I. Loshchilov, F. Hutter, "Decoupled weight decay
 regularization" (2019); threshold: J. Cohen et al., "Adaptive gradient methods at the edge of stability"

@@ -5,8 +5,8 @@
     w ← w − η m                    Polyak
     w ← w − η (g + β m)            Nesterov
 
-The threshold is that of the full batch. With mini-batches the sharpness settles below it; the smaller the
-batch, the lower.
+The threshold is that of the full batch. The smaller the mini-batch, the lower the sharpness settles:
+below the threshold in some settings, above it in others.
 
 Source: B. Polyak (1964); Y. Nesterov (1983); I. Sutskever et al., "On the importance of initialization
 and momentum in deep learning" (2013).
@@ -40,7 +40,10 @@ class SGDHyper(HyperParameters):
 
 @final
 class SGD(FamilyOptimizer):
-    """Stochastic gradient descent, coupled decay; P = I, threshold 2 (1 − ηλ + β) / η without Nesterov."""
+    """Stochastic gradient descent, coupled decay; P = I, threshold 2 (1 − ηλ + β) / η.
+
+    Nesterov's momentum has the threshold `optim_family.geometry.nesterov_threshold`.
+    """
 
     Hyper = SGDHyper
     batch_size = 50

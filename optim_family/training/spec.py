@@ -66,6 +66,13 @@ class RunSpec(BaseModel):
     batch_sharpness: Annotated[
         int | None, Field(ge=1, description="number of mini-batches to measure along their own gradients")
     ] = None
+    along: Annotated[
+        bool,
+        Field(
+            exclude_if=lambda flag: not flag,
+            description="measure curvature, smoothness and critical sharpness along the last update",
+        ),
+    ] = False
     budget: Annotated[
         int | None,
         Field(

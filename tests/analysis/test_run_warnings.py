@@ -16,11 +16,13 @@ def test_each_reason_is_a_line():
     run.status["steps"] = 99
     for record, converged in zip(run.records, (True, False, False, True), strict=True):
         record["views"]["spherical"] |= {"converged": converged, "check": "no result: a kink"}
-    run = replace(run, provenance={"model": {"invariant": False, "verdict": "loss differs at 2w"}})
+    run = replace(
+        run, provenance={"model": {"invariant": False, "verdict": "not scale-invariant: loss differs at 2w"}}
+    )
     assert list(warnings(run)) == [
         "not finished: running at step 30 of 99",
         "spherical: 2 of 4 readings did not converge",
-        "the loss is not scale-invariant: loss differs at 2w",
+        "not scale-invariant: loss differs at 2w",
         "spherical: no result: a kink",
     ]
     assert next(warnings(make_run(records=4, status="diverged"))).startswith("training diverged: step 30")

@@ -100,7 +100,9 @@ def geometry(optimizer: Optimizer) -> Geometry:
     lowest = min(thresholds)
     stretch = [1.0 if t == lowest else min(t / lowest, MAX_STRETCH) for t in thresholds]
     metric = _metric(optimizer, weights, [m.metric * x for m, x in zip(updates, stretch, strict=True)])
-    return Geometry(metric, lowest, Decay(shrink, coupled=any(m.coupled is not None for m in updates)))
+    decay = Decay(shrink, coupled=any(m.coupled is not None for m in updates))
+    betas = {0.0 if m.gradient_weight else m.beta for m in updates}
+    return Geometry(metric, lowest, decay, momentum=betas.pop() if len(betas) == 1 else 0.0)
 
 
 @torch.no_grad()
