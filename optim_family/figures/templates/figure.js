@@ -205,7 +205,7 @@ const figure = (() => {
         if (!list.length) continue;
         const look = { line_color: curve.color, line_dash: line.dash ?? curve.dash, line_width: line.width ?? 1.8 };
         renderers.push(renderer(list, make("Line", { x: f("x"), y: f("y"), line_alpha: line.alpha ?? 1, ...look })));
-        if (line.threshold) thresholds.push(...list.map((p) => p.y));
+        if (line.threshold) thresholds.push(list.map((p) => p.y));
         values.push(list.map((p) => p.y));
         if (!line.main) continue;
         if (list.length === 1) renderers.push(scatter(list, "circle", 6, curve.color));
@@ -236,7 +236,7 @@ const figure = (() => {
     else if (log) [low, high] = [Math.max(low, at(0.02) / 10), Math.min(high, 1000 * at(0.5))];
     else high = Math.min(high, 30 * Math.abs(at(0.5)) || high);
     if (name === "ratio") [low, high] = [Math.min(low, 0.5), Math.max(Math.min(high, Math.max(10, 3 * at(0.5))), 2)];
-    if (name === "sharpness" && option("clip") && thresholds.length) high = Math.min(high, 3 * Math.max(...thresholds));
+    if (name === "sharpness" && option("clip") && thresholds.length) high = Math.min(high, 3 * Math.max(...thresholds.flatMap(usual)));
     if (log) {
       const margin = (high / low) ** 0.06;
       return low < high ? [low / margin, high * margin] : [high / 2, 2 * high];
