@@ -6,7 +6,10 @@ import sys
 
 import torch
 
-NAMES = ("step", "product", "memory", "startup", "reading", "accuracy", "world", "report")
+NAMES = (
+    *("step", "product", "memory", "startup", "reading", "reading_cifar", "accuracy", "sampled"),
+    *("sampled_figure", "world", "report"),
+)
 
 
 def main(names: list[str]) -> None:

@@ -4,7 +4,7 @@ Every sharpness of this project is λ₁ of A₁ ⋯ Aₙ H Aₙ ⋯ A₁ for so
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 import numpy as np
@@ -47,6 +47,25 @@ class SymmetricOperator(ABC):
     def gradient(self) -> Tensor | None:
         """Of the function whose second derivative this is, [d], if it is known to be one."""
         return None
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each term in the sum that this operator is, [N], their sum 1; one term if unknown."""
+        return (1.0,)
+
+    def weighted_terms(self, weights: Mapping[int, float]) -> "SymmetricOperator":
+        """Σ w_c A_c over some of the terms, from their indices and weights."""
+        return CongruenceOperator((Scalar(self.dim, weights[0] ** 0.5),), self)
+
+    def apply_by_terms(self, v: Tensor, see: Callable[[int, Tensor], None]) -> Tensor:
+        """The product with one vector; calls `see` with the index and the product of each term, [d]."""
+        product = self @ v
+        see(0, product)
+        return product
+
+    def all_reduce_terms(self, numbers: Tensor) -> Tensor:
+        """The sum over the processes that share the terms."""
+        return numbers
 
     def __matmul__(self, v: Tensor) -> Tensor:
         """The product with one vector, [d] → [d].
@@ -180,6 +199,26 @@ class CongruenceOperator(SymmetricOperator):
         gradient = self.middle.gradient()
         return None if gradient is None else self._from_the_middle(gradient)
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Those of the middle."""
+        return self.middle.shares
+
+    def weighted_terms(self, weights: Mapping[int, float]) -> SymmetricOperator:
+        """The same factors around those of the middle."""
+        return CongruenceOperator(self.factors, self.middle.weighted_terms(weights))
+
+    def apply_by_terms(self, v: Tensor, see: Callable[[int, Tensor], None]) -> Tensor:
+        """The product; the terms that are seen have the factors too."""
+        for factor in self.factors:
+            v = factor @ v
+        product = self.middle.apply_by_terms(v, lambda index, term: see(index, self._from_the_middle(term)))
+        return self._from_the_middle(product)
+
+    def all_reduce_terms(self, numbers: Tensor) -> Tensor:
+        """As the middle."""
+        return self.middle.all_reduce_terms(numbers)
+
     def _from_the_middle(self, v: Tensor) -> Tensor:
         for factor in reversed(self.factors):
             v = factor @ v
@@ -211,6 +250,24 @@ class HookedOperator(SymmetricOperator):
     def gradient(self) -> Tensor | None:
         """That of the middle."""
         return self.middle.gradient()
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Those of the middle."""
+        return self.middle.shares
+
+    def weighted_terms(self, weights: Mapping[int, float]) -> SymmetricOperator:
+        """The same hook before every product of some terms."""
+        return HookedOperator(self.middle.weighted_terms(weights), self.before)
+
+    def apply_by_terms(self, v: Tensor, see: Callable[[int, Tensor], None]) -> Tensor:
+        """The product of the middle."""
+        self.before()
+        return self.middle.apply_by_terms(v, see)
+
+    def all_reduce_terms(self, numbers: Tensor) -> Tensor:
+        """As the middle."""
+        return self.middle.all_reduce_terms(numbers)
 
 
 # The former names.

@@ -19,6 +19,7 @@ def summary(run: Run) -> dict[str, Any]:
 
     Accuracies are fractions, `fit_tau` is ηλt, seconds are wall time. `views` holds for each view its
     value at the fit, at its peak and at the end, and the median ratio to its threshold with quartiles.
+    `sampled`, if there are sampled readings: their number, that of audits, and the largest difference.
     """
     at = first_fit_index(run)
     test = column(run, "test_accuracy")
@@ -36,7 +37,17 @@ def summary(run: Run) -> dict[str, Any]:
         "train_accuracy": _last(column(run, "train_accuracy")),
         "train_loss": _last(column(run, "train_loss")),
         "views": readings,
+        **_sampled(run),
     } | {name: _total(readings, name) for name in ("products", "seconds", "unconverged")}
+
+
+def _sampled(run: Run) -> dict[str, Any]:
+    """The audits of sampled readings, views of one kind once; nothing if there are no such readings."""
+    kinds = {unscaled_view(view): view for view in views(run)}.values()
+    count = sum(len(_finite(column(run, f"{view}.sample_products"))) for view in kinds)
+    audits = [x for view in kinds for x in _finite(column(run, f"{view}.audit"))]
+    numbers = {"readings": count, "audits": len(audits), "largest": max(audits, default=None)}
+    return {"sampled": numbers} if count else {}
 
 
 def _total(readings: Mapping[str, Mapping[str, Any]], name: str) -> float:
@@ -93,6 +104,9 @@ def summary_rows(
     summaries = summaries or [summary(run) for run in runs]
     names = list(dict.fromkeys(view for run in runs for view in views(run)))
     cells = [_cells(text, each, names) for text, each in zip(run_labels(runs), summaries, strict=True)]
+    if any("sampled" in each for each in summaries):
+        for row, each in zip(cells, summaries, strict=True):
+            row["readings from a sample"] = _audit_cell(each.get("sampled"))
     headers, *rows = ([name, *(each[name] for each in cells)] for name in cells[0])
     return headers, rows
 
@@ -114,6 +128,13 @@ def _cells(text: str, s: Mapping[str, Any], names: Sequence[str]) -> dict[str, s
         "measuring, s": _number(s["seconds"], ".1f"),
         "unconverged readings": str(s["unconverged"]),
     }
+
+
+def _audit_cell(sampled: Mapping[str, Any] | None) -> str:
+    if sampled is None:
+        return "–"
+    text = f"{sampled['readings']}, no bound for any spectrum but at the {sampled['audits']} audits"
+    return text + (f": largest difference {sampled['largest']:.0e}" if sampled["audits"] else "")
 
 
 def _view_cells(name: str, s: Mapping[str, Any] | None) -> dict[str, str]:

@@ -27,7 +27,7 @@ from optim_family.sharpness.views import AMBIENT, BATCH, MIDPOINT, OWN_METRIC
 if TYPE_CHECKING:
     import pandas
 
-_NOT_SETTING: Final = (*ARM, "seed", "device", "views", "every", "rtol")
+_NOT_SETTING: Final = (*ARM, "seed", "device", "views", "every", "rtol", "reading")
 TEXT: Final = "setting arm optimizer model norm data status sharpness_view own_view run".split()
 _OF_SUMMARY: Final = (
     *("status", "steps", "fit_step", "fit_tau"),

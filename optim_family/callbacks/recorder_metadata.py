@@ -38,8 +38,10 @@ def check(model: nn.Module, optimizer: Optimizer, every: int, views: Any, rtol: 
         raise ValueError(f"views must be a list of names; write [{views!r}].")
 
 
-def extra_fields(name: str | None, seed: int | None, config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The fields of the specification that a script gives; none that is None.
+def extra_fields(
+    name: str | None, seed: int | None, config: Mapping[str, Any] | None, reading: str
+) -> dict[str, Any]:
+    """The fields of the specification that a script gives; none that is None, or has the default.
 
     Raises:
         ValueError: the name is no file name, the seed no whole number, or a setting no number or text.
@@ -52,6 +54,7 @@ def extra_fields(name: str | None, seed: int | None, config: Mapping[str, Any] |
         if not isinstance(value, Real | str | None):
             raise ValueError(f"config: {key} must be a number or a text; got a {type(value).__name__}.")
     given = {"name": name, "seed": None if seed is None else int(seed), "config": dict(config or {}) or None}
+    given |= {"reading": None if reading == "lanczos" else reading}
     return {field: value for field, value in given.items() if value is not None}
 
 

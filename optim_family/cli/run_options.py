@@ -27,7 +27,7 @@ _RESOLVED: Final[dict[str, dict[str, Any]]] = {
 DIGITS_LIMIT: Final = 100  # few enough for resnet18 on a laptop
 # The fields that determine a loss and how its sharpness is measured, with any optimizer or none.
 _LOSS_FIELDS: Final = (
-    *("model", "norm", "data", "limit", "loss", "ghost_batch", "views", "rtol", "hvp", "seed"),
+    *("model", "norm", "data", "limit", "loss", "ghost_batch", "views", "rtol", "hvp", "seed", "reading"),
     *("device", "precision"),
 )
 # Names that other tools have for our options.

@@ -76,7 +76,10 @@ def show_readings(header: str, readings: Mapping[str, Mapping[str, Any]], output
 def _cells(reading: Mapping[str, Any]) -> list[str]:
     return [
         "  ".join(f"{value:.6g}" for value in reading.get("top", [reading["value"]])),
-        *(f"{reading[name]:.1e}" for name in ("error", "bound", "residual")),
+        *(
+            "–" if reading[name] is None else f"{reading[name]:.1e}"
+            for name in ("error", "bound", "residual")
+        ),
         str(reading["products"]),
         f"{reading['seconds']:.2f}",
         "" if reading["converged"] else "not converged",

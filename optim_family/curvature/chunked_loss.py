@@ -54,6 +54,14 @@ def run_isolated(chunk: ChunkLoss, work: Callable[[], T]) -> T:
     return chunk.isolation.run(work, chunk.index) if isinstance(chunk, ModelLoss) else work()
 
 
+def weighted_loss(chunk: ChunkLoss, weight: float) -> ChunkLoss:
+    """weight · L_c."""
+    if isinstance(chunk, ModelLoss):
+        share = weight * chunk.share
+        return ModelLoss(chunk.isolation, chunk.loss_fn, chunk.pair, share, chunk.index)
+    return lambda: weight * chunk()
+
+
 @final
 class ModelLoss:
     """The share of one chunk in the loss of a model; called, it returns a scalar with a graph."""

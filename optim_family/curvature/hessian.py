@@ -9,15 +9,15 @@ Source: B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Compu
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
-from typing import Literal, TypeVar, final
+from typing import Any, Literal, TypeVar, final
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from optim_family.curvature.chunked_loss import ChunkLoss, run_isolated
+from optim_family.curvature.chunked_loss import ChunkLoss, ModelLoss, run_isolated, weighted_loss
 from optim_family.curvature.double_backward import second_derivatives
 from optim_family.curvature.loss_graph import LossGraph, explain_missing_derivative
 from optim_family.curvature.memory import SavedTensors, free_bytes, out_of_memory
@@ -25,6 +25,7 @@ from optim_family.operators import SymmetricOperator
 from optim_family.space import flatten, unflatten
 
 Mode = Literal["retained", "rebuilt"]
+Shard = Callable[[Sequence[Any]], Sequence[Any]]
 T = TypeVar("T")
 
 # Share of the free memory that retained graphs may take: products and the basis need the rest.
@@ -36,11 +37,13 @@ class Hessian(SymmetricOperator):
     """∇²L at the present weights [d, d]; remembers the graphs of ∇L_c in mode `retained`.
 
     Args:
-        chunks: closures that return L_c, a scalar with a graph; each gives the same value every time.
+        chunks: closures that return L_c, a scalar with a graph; each gives the same value every time. Those
+            of a model have their own share in the loss; others have equal shares.
         params: the tensors that w consists of, in order.
         mode: keep the graphs, or build them for every product. If None, they are kept if those of all chunks
             fit the free memory, judged by the first one. When memory runs out, `mode` becomes `rebuilt`.
-        all_reduce: sums a vector [d] over the processes that share the chunks; None for a single process.
+        all_reduce: sums a vector over the processes that share the chunks; None for a single process.
+        shard: the part of a sequence that this process computes; None for a single process.
         processes: number of processes that share the memory of this device, each with as many chunks.
 
     Attributes:
@@ -57,13 +60,15 @@ class Hessian(SymmetricOperator):
         params: Sequence[Tensor],
         mode: Mode | None = None,
         all_reduce: Callable[[Tensor], Tensor] | None = None,
+        shard: Shard | None = None,
         processes: int = 1,
     ) -> None:
-        self.chunks, self.params = tuple(chunks), tuple(params)
+        self.all_chunks, self.shard = tuple(chunks), shard or list
+        self.chunks, self.params = tuple(self.shard(self.all_chunks)), tuple(params)
         self.dim = sum(p.numel() for p in self.params)
         self.dtype = reduce(torch.promote_types, (p.dtype for p in self.params))
         self.mode: Mode = mode or "retained"
-        self.all_reduce, self._plans_for = all_reduce, None if mode else processes
+        self.all_reduce, self.processes, self._plans = all_reduce, processes, mode is None
         self._graphs: list[list[GradientEdge | None]] | None = None
         self._gradient_sum: Tensor | None = None
         self.graph: LossGraph | None = None
@@ -90,6 +95,26 @@ class Hessian(SymmetricOperator):
         if self._gradient_sum is None:
             self._gradient_sum = self._accumulate_gradient()
         return self.all_reduce(self._gradient_sum) if self.all_reduce else self._gradient_sum
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each chunk in the loss, [N]."""
+        equal = 1 / len(self.all_chunks)
+        return tuple(c.share if isinstance(c, ModelLoss) else equal for c in self.all_chunks)
+
+    def weighted_terms(self, weights: Mapping[int, float]) -> "Hessian":
+        """Σ w_c ∇²L_c over some of the chunks; the processes share these anew."""
+        chunks = [weighted_loss(self.all_chunks[index], weight) for index, weight in weights.items()]
+        return Hessian(chunks, self.params, None, self.all_reduce, self.shard, self.processes)
+
+    def apply_by_terms(self, v: Tensor, see: Callable[[int, Tensor], None]) -> Tensor:
+        """∇²L v; calls `see` with the index and the product of each chunk of this process."""
+        product = self._with_oom_fallback(partial(self._product, v, see))
+        return self.all_reduce(product) if self.all_reduce else product
+
+    def all_reduce_terms(self, numbers: Tensor) -> Tensor:
+        """The sum over the processes that share the chunks."""
+        return self.all_reduce(numbers) if self.all_reduce else numbers
 
     def _with_oom_fallback(self, work: Callable[[], T]) -> T:
         """The result of the work; if it runs out of memory, drop the graphs and repeat it."""
@@ -118,7 +143,7 @@ class Hessian(SymmetricOperator):
         total = torch.zeros(self.dim, dtype=self.dtype, device=self.params[0].device)
         losses = []
         for chunk in self.chunks:
-            plans = graphs == [] and self._plans_for is not None
+            plans = graphs == [] and self._plans
             loss, gradient = (
                 self._plan(chunk) if plans else run_isolated(chunk, partial(self._gradient, chunk))
             )
@@ -128,7 +153,7 @@ class Hessian(SymmetricOperator):
                 graphs.append(_edges(gradient))
             losses.append(loss)
             total += flatten(g.detach() for g in gradient)
-        if self.all_reduce is None:  # another process must not wait for this one
+        if losses and self.all_reduce is None:  # another process must not wait for this one
             require_finite(losses)
         return total
 
@@ -148,17 +173,24 @@ class Hessian(SymmetricOperator):
         except RuntimeError:
             self.mode = "rebuilt"
             return torch.empty(0), ()
-        graphs = len(self.chunks) * (self._plans_for or 1)
+        graphs = len(self.chunks) * self.processes
         self.mode = "retained" if graphs * saved.bytes <= MEMORY_SHARE * free else "rebuilt"
         return built
 
-    def _product(self, v: Tensor) -> Tensor:
+    def _product(self, v: Tensor, see: Callable[[int, Tensor], None] | None = None) -> Tensor:
+        """The sum over the chunks of this process."""
+        if not self.chunks:
+            return v.new_zeros(self.dim)
         vs = unflatten(v, self.params)
-        parts = (
-            run_isolated(chunk, partial(self._chunk_product, index, vs))
-            for index, chunk in enumerate(self.chunks)
-        )
-        return reduce(Tensor.add_, parts)
+        indices = self.shard(range(len(self.all_chunks)))
+
+        def part(position: int) -> Tensor:
+            product = run_isolated(self.chunks[position], partial(self._chunk_product, position, vs))
+            if see:
+                see(indices[position], product)
+            return product
+
+        return reduce(Tensor.add_, map(part, range(len(self.chunks))))
 
     def _gradient(self, chunk: ChunkLoss) -> tuple[Tensor, tuple[Tensor, ...]]:
         """L_c and ∇L_c with its graph."""

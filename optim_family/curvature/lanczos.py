@@ -15,7 +15,7 @@ Matrix Anal. Appl. 22 (2000); B. Parlett, "The Symmetric Eigenvalue Problem" (19
 """
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -42,9 +42,13 @@ class Eigenpairs:
         vectors: [k, d], orthonormal rows v.
         residuals: ‖A v − θ v‖.
         errors: bounds of |λ − θ|, if the search missed no eigenvalue near the top.
-        bound: of λ₁ − θ₁ for any spectrum, with the failure probability of `lanczos_bound`.
+        bound: of λ₁ − θ₁ for any spectrum, with the failure probability of `lanczos_bound`; or ∞.
         products: number of products with A.
         converged: all errors are below the tolerance.
+        sample_products: number of products with a sample of the terms of A.
+        sample_share: of all terms, that are in the sample.
+        method: the search that gave the values.
+        audit: relative difference of the two searches, where both were made.
     """
 
     values: tuple[float, ...]
@@ -54,6 +58,10 @@ class Eigenpairs:
     bound: float
     products: int
     converged: bool
+    sample_products: int = 0
+    sample_share: float = 0.0
+    method: Literal["lanczos", "sampled"] = "lanczos"
+    audit: float | None = None
 
 
 def top_eigenpairs(

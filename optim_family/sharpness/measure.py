@@ -16,7 +16,7 @@ from optim_family.curvature.precision import deterministic_convolutions, full_pr
 from optim_family.errors import unknown
 from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.external.inferred_geometry import geometry_of, warn_about
-from optim_family.sharpness.probe import Reading
+from optim_family.sharpness.probe import Reading, ReadingMethod
 from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.self_check import Check, check_once
 from optim_family.sharpness.view_selection import RECORDER, select_views
@@ -42,6 +42,7 @@ def measure(
     count: Count | None = None,
     check: Check = "once",
     seed: int = 0,
+    reading: ReadingMethod = "lanczos",
 ) -> dict[str, Reading]:
     """Measure any torch model, in its present mode, and change nothing about it.
 
@@ -67,15 +68,17 @@ def measure(
         check: whether the operator is the second derivative of the loss, for some ten gradients of the first
             chunk: `once` for each model and shape, in `full` at every call, or `off`. The result is in
             `Reading.check`.
-        seed: of the noise that is mixed into the start of the search.
+        seed: of the noise that is mixed into the start of the search, and of the sample.
+        reading: `lanczos`, or `sampled` (`auto`): Lanczos on a sample of the chunks, corrected by few
+            products over all of them, where there are 8 chunks or more.
 
     Returns:
         One reading for each view, by its name.
 
     Raises:
-        ValueError: an unknown view, no chunks, chunks whose examples cannot be counted, no trained weights, a
-            view whose metric is not known, gradients in `.grad` that are scaled, or an operation without a
-            second derivative.
+        ValueError: an unknown view or reading, no chunks, chunks whose examples cannot be counted, no trained
+            weights, a view whose metric is not known, gradients in `.grad` that are scaled, or an operation
+            without a second derivative.
         UnreliableReading: the operator is not the second derivative of the loss; a ValueError.
         FloatingPointError: weights, loss or gradient are not finite.
     """
@@ -93,15 +96,13 @@ def measure(
         hessian = Hessian(losses, space.tensors, mode)
         geometry = _geometry(optimizer, hessian, space, any(view.own_geometry for view in requested))
         names = [view.name for view in requested] or _default_views(geometry, space.dim)
-        readings = ProbeSet(names, rtol=rtol, k=k, seed=seed, budget=budget)(hessian, weights, geometry)
+        options: dict[str, Any] = {"rtol": rtol, "k": k, "seed": seed, "budget": budget, "reading": reading}
+        readings = ProbeSet(names, **options)(hessian, weights, geometry)
     if optimizer is not None and geometry is not None:
         warn_about(optimizer, geometry)
     if not verdict:
         return readings
-    return {
-        name: replace(reading, check=verdict, seconds=reading.seconds + seconds)
-        for name, reading in readings.items()
-    }
+    return {name: replace(r, check=verdict, seconds=r.seconds + seconds) for name, r in readings.items()}
 
 
 def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float, mode: Any, check: Any) -> None:

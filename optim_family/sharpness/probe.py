@@ -7,13 +7,14 @@ sharpness reduction", NeurIPS 2022.
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal, final, get_args
 
 import torch
 from torch import Tensor
 
 from optim_family.curvature.lanczos import Eigenpairs, top_eigenpairs
+from optim_family.curvature.sampled_lanczos import can_sample, sampled_top_eigenpair
 from optim_family.geometry import Geometry
 from optim_family.operators import CongruenceOperator, SymmetricOperator, TangentProjection
 from optim_family.sharpness.self_check import explain_products
@@ -22,6 +23,12 @@ from optim_family.space import norm
 
 # Norm of the noise, that of the gradient being 1: at the edge the gradient may lack the first eigenvector.
 NOISE = 10.0
+
+Method = Literal["lanczos", "sampled"]
+ReadingMethod = Literal["lanczos", "sampled", "auto"]
+METHODS: Final = get_args(ReadingMethod)
+# Every so many sampled readings one is also taken by Lanczos, and compared.
+AUDIT_EVERY: Final = 10
 
 
 @final
@@ -37,8 +44,9 @@ class Reading:
         ratio: value / threshold, 1 at the edge of stability; None without a threshold, or where it is zero.
         residual: ‖A v − λ v‖ for the eigenvector found.
         error: bound of |λ₁ − value|, if the search missed no eigenvalue near the top; it ends the search.
-        bound: of λ₁ − value for any spectrum, with a failure probability of 1 in 1,000.
-        products: number of Hessian-vector products.
+        bound: of λ₁ − value for any spectrum, with a failure probability of 1 in 1,000; None for a sampled
+            reading, unless it was audited.
+        products: number of Hessian-vector products over all chunks.
         seconds: wall time that it took.
         converged: `error` is below rtol times the value, within the allowed products.
         top: the k largest eigenvalues, multiples counted, largest first.
@@ -47,6 +55,11 @@ class Reading:
         spread: of the values at which the starts of a lower bound ended.
         floor: λ₁ / N(v₁)², below which S_N cannot be.
         dual: N*(g), by which the sharpness of a normalised step is divided.
+        method: the search that gave the value.
+        sample_products: number of products over the sample of the chunks.
+        sample_share: of the examples that are in the sample.
+        audit: |difference| to Lanczos over the value, where a sampled reading was also taken by Lanczos; the
+            value is then the larger one, since neither is above λ₁.
     """
 
     value: float
@@ -54,7 +67,7 @@ class Reading:
     ratio: float | None
     residual: float
     error: float
-    bound: float
+    bound: float | None
     products: int
     seconds: float
     converged: bool = True
@@ -64,13 +77,23 @@ class Reading:
     spread: float | None = None
     floor: float | None = None
     dual: float | None = None
+    method: Method = "lanczos"
+    sample_products: int = 0
+    sample_share: float = 0.0
+    audit: float | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """As JSON; `top` only where it says more than `value`, other optional fields where they are set."""
+        """As JSON; `top` only where it says more than `value`, other optional fields where they are set.
+
+        `method` and the sample are left out of a reading without a sample.
+        """
         record = asdict(self)
         if len(self.top) < 2:
             del record["top"]
-        unset = [name for name in ("check", "note", "spread", "floor", "dual") if record[name] in ("", None)]
+        if not self.sample_products:
+            del record["method"], record["sample_products"], record["sample_share"]
+        optional = ("check", "note", "spread", "floor", "dual", "audit")
+        unset = [name for name in optional if record[name] in ("", None)]
         return {name: value for name, value in record.items() if name not in unset}
 
 
@@ -119,11 +142,15 @@ def view_reading(
         ratio=pairs.values[0] / threshold if threshold else None,
         residual=scale * pairs.residuals[0],
         error=scale * pairs.errors[0],
-        bound=scale * pairs.bound,
+        bound=scale * pairs.bound if math.isfinite(pairs.bound) else None,
         products=pairs.products,
         seconds=seconds,
         converged=pairs.converged,
         top=tuple(scale * value for value in pairs.values),
+        method=pairs.method,
+        sample_products=pairs.sample_products,
+        sample_share=pairs.sample_share,
+        audit=pairs.audit,
     )
 
 
@@ -140,7 +167,12 @@ class Probe:
         k: how many of the largest eigenvalues.
         rtol: relative error at which a reading stops.
         max_products: Hessian-vector products after which the search stops without convergence.
-        seed: of the noise that is mixed into the start; readings are deterministic.
+        seed: of the noise that is mixed into the start, and of the sample; readings are deterministic.
+        reading: `lanczos`, or `sampled` (`auto`): Lanczos on a sample of the chunks, corrected by few
+            products over all of them, where there are enough chunks; by Lanczos if it does not converge.
+
+    Raises:
+        ValueError: no view, or no way to take a reading, has this name.
     """
 
     def __init__(
@@ -151,8 +183,11 @@ class Probe:
         rtol: float = 1e-3,
         max_products: int = 200,
         seed: int = 0,
+        reading: ReadingMethod = "lanczos",
     ) -> None:
-        self.view = view_by_name(view)
+        if reading not in METHODS:
+            raise ValueError(f"there is no reading {reading!r}; known: {', '.join(METHODS)}.")
+        self.view, self.reading = view_by_name(view), reading
         self.k, self.rtol, self.max_products, self.seed = k, rtol, max_products, seed
         self.count = 0
 
@@ -185,21 +220,21 @@ class Probe:
     ) -> Eigenpairs:
         """The eigenpairs behind a reading, not scaled by ρ²; `length` is ρ, if it is known."""
         operator = view_operator(self.view, hessian, weights, geometry, length)
-        start, noise = self._start(operator, weights)
+        seed = self.seed * 1_000_003 + self.count
         self.count += 1
+        if self.reading == "lanczos" or not can_sample(operator, self.k, self.rtol):
+            return self._lanczos(operator, weights, seed)
         with explain_products():
-            return top_eigenpairs(
-                operator,
-                start,
-                k=min(self.k, operator.dim),
-                rtol=self.rtol,
-                max_products=self.max_products,
-                noise=noise,
-            )
+            sampled = sampled_top_eigenpair(operator, weights, rtol=self.rtol, seed=seed)
+        if sampled.converged and self.count % AUDIT_EVERY:
+            return sampled
+        return _audited(sampled, self._lanczos(operator, weights, seed), self.rtol)
 
-    def _start(self, operator: SymmetricOperator, weights: Tensor) -> tuple[Tensor, float]:
-        generator = torch.Generator(weights.device).manual_seed(self.seed * 1_000_003 + self.count)
-        return eigen_start(operator, weights, generator)
+    def _lanczos(self, operator: SymmetricOperator, weights: Tensor, seed: int) -> Eigenpairs:
+        start, noise = eigen_start(operator, weights, torch.Generator(weights.device).manual_seed(seed))
+        options: dict[str, Any] = {"rtol": self.rtol, "max_products": self.max_products, "noise": noise}
+        with explain_products():
+            return top_eigenpairs(operator, start, k=min(self.k, operator.dim), **options)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next reading depends on."""
@@ -208,6 +243,26 @@ class Probe:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self.count = state["count"]
+
+
+def _audited(sampled: Eigenpairs, lanczos: Eigenpairs, rtol: float) -> Eigenpairs:
+    """The pair with the larger value, and the evidence of both; Lanczos alone if the sample did not converge.
+
+    It counts as converged only if the two agree to rtol.
+    """
+    best, audit = lanczos, None
+    if sampled.converged:
+        best = max(lanczos, sampled, key=lambda pairs: pairs.values[0])
+        audit = abs(sampled.values[0] - lanczos.values[0]) / (abs(best.values[0]) or 1.0)
+    return replace(
+        best,
+        bound=max(0.0, lanczos.bound + lanczos.values[0] - best.values[0]),
+        products=sampled.products + lanczos.products,
+        converged=lanczos.converged and (audit is None or audit <= rtol),
+        sample_products=sampled.sample_products,
+        sample_share=sampled.sample_share,
+        audit=audit,
+    )
 
 
 def eigen_start(

@@ -9,7 +9,7 @@ from optim_family.geometry import Geometry
 from optim_family.operators import SymmetricOperator
 from optim_family.sharpness.generalized import BUDGET
 from optim_family.sharpness.generalized_probe import GeneralizedProbe
-from optim_family.sharpness.probe import Probe, Reading
+from optim_family.sharpness.probe import Probe, Reading, ReadingMethod
 from optim_family.sharpness.views import View, view_by_name
 from optim_family.space import norm
 
@@ -21,17 +21,25 @@ class ProbeSet:
     Args:
         views: by name.
         budget: Hessian-vector products of a generalised reading.
+        reading: of the eigenvalues, as for `Probe`.
         **options: those of `Probe`.
     """
 
-    def __init__(self, views: Iterable[str], *, budget: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        views: Iterable[str],
+        *,
+        budget: int | None = None,
+        reading: ReadingMethod = "lanczos",
+        **options: Any,
+    ) -> None:
         self.views = [view_by_name(name) for name in views]
         self.names = [view.name for view in self.views]
 
         def probe(view: View) -> Probe | GeneralizedProbe:
             if view.generalized:
                 return GeneralizedProbe(view, budget=BUDGET if budget is None else budget, **options)
-            return Probe(view, **options)
+            return Probe(view, reading=reading, **options)
 
         self.probes = {view.kind: probe(view) for view in self.views}
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optim_family.curvature import precision
 from optim_family.curvature.batch_norm import native_batch_norm
 from optim_family.curvature.chunked_loss import ChunkLoss
 from optim_family.curvature.double_backward import replace_functions
@@ -51,7 +50,6 @@ class Objective:
         process_group: the processes that share the ghost batches; a single process if None.
         memory_format: layout of the images; it changes sums by rounding only. If None, the fastest: channels
             last on a CPU, if the network has convolutions and accepts it.
-        tf32: compute the gradients of steps in TF32; Hessian-vector products and evaluations stay in float32.
 
     Attributes:
         mode: how Hessian-vector products are computed; None before the first Hessian is planned.
@@ -73,7 +71,6 @@ class Objective:
         hvp: Hvp = "auto",
         process_group: ProcessGroup | None = None,
         memory_format: MemoryFormat | None = None,
-        tf32: bool = False,
     ) -> None:
         self.model, self.data, self.space = model.train(), data, ParameterSpace.of(model)
         self.loss_fn: LossFunction = partial(LOSSES[loss], classes=data.classes)
@@ -83,7 +80,6 @@ class Objective:
                 f"a mini-batch of {batch_size} is larger than the training set of {self.size}; "
                 "choose --batch-size"
             )
-        self.tf32 = tf32
         self.ghost_batch = _ghost_batch(self.size, batch_size, ghost_batch)
         self.process_group = process_group or SingleProcess()
         if (chunks := (batch_size or self.size) // self.ghost_batch) < self.process_group.size:
@@ -117,10 +113,14 @@ class Objective:
 
     def hessian(self) -> Hessian:
         """∇²L over the whole training set [d, d]; its mode is planned once and then kept."""
-        chunks = self.process_group.shard(self.chunk_losses())
         group = self.process_group
         hessian = Hessian(
-            chunks, self.space.tensors, self.mode, group.all_reduce_vector, group.processes_per_device
+            self.chunk_losses(),
+            self.space.tensors,
+            self.mode,
+            group.all_reduce_vector,
+            group.shard,
+            group.processes_per_device,
         )
         self.mode = self.mode or hessian.mode
         return hessian
@@ -146,7 +146,7 @@ class Objective:
         total = torch.zeros((), dtype=self._dtype, device=self.device)
         shard = self.process_group.shard
         chunks = self._batch_losses(self._batch(step)) if self.batch_size else shard(self.chunk_losses())
-        with self._kernels(), precision.tf32() if self.tf32 else nullcontext():
+        with self._kernels():
             for chunk in chunks:
                 loss = chunk()
                 torch.autograd.backward(loss)

@@ -201,9 +201,19 @@ def test_the_first_record_has_the_verdict_of_the_check(tmp_path):
     assert [reading["check"] for reading in first] == ["passed"] * 2
     assert not any("check" in reading for reading in second)
     names = {field.name for field in dataclasses.fields(Reading)}
-    assert all(
-        reading.keys() == names - {"top", "check", "note", "spread", "floor", "dual"} for reading in second
-    )
+    optional = {
+        "top",
+        "check",
+        "note",
+        "spread",
+        "floor",
+        "dual",
+        "method",
+        "sample_products",
+        "sample_share",
+        "audit",
+    }
+    assert all(reading.keys() == names - optional for reading in second)
 
 
 # --- what a script adds -----------------------------------------------------------------------------------
@@ -279,6 +289,24 @@ def test_a_metric_is_one_number_with_a_name_of_its_own(metrics, says, tmp_path):
     recorder = Recorder(model, optimizer, nn.functional.cross_entropy, chunks, every=1, out=tmp_path / "a")
     with recorder, pytest.raises(ValueError, match=says):
         recorder.step(metrics=metrics)
+
+
+def test_readings_of_many_chunks_can_come_from_a_sample(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 32), nn.BatchNorm1d(32), nn.Tanh(), nn.Linear(32, 3))
+    optimizer = adamw(model.parameters())
+    x, y, options = torch.randn(400, 6), torch.randint(3, (400,)), {"every": 1, "views": ["raw"]}
+    chunks = [*zip(x.split(40), y.split(40), strict=True)]
+    loss_fn = nn.functional.cross_entropy
+    with Recorder(model, optimizer, loss_fn, chunks, out=tmp_path / "a", reading="sampled", **options):
+        pass
+    with Recorder(model, optimizer, loss_fn, chunks, out=tmp_path / "b", **options):
+        pass
+    sampled, plain = (read_run(tmp_path / name) for name in "ab")
+    reading, exact = (run.records[0]["views"]["raw"] for run in (sampled, plain))
+    assert reading["sample_products"] and "sample_products" not in exact
+    assert reading["value"] == pytest.approx(exact["value"], rel=1e-3)
+    assert sampled.spec["reading"] == "sampled" and plain.spec["reading"] is None
 
 
 # --- the run directory ------------------------------------------------------------------------------------
@@ -424,8 +452,7 @@ def test_without_a_metric_the_raw_sharpness_is_recorded(tmp_path):
     with pytest.warns(UserWarning, match="no threshold: there is no metric: Lion has none, for it uses only"):
         Recorder(*parts[:2], nn.functional.cross_entropy, parts[2], out=tmp_path / "a").close()
     (record,) = read_run(tmp_path / "a").records
-    assert list(record["views"]) == ["raw", "generalized"] and record["views"]["raw"]["threshold"] is None
-    assert "no threshold: with momentum" in record["views"]["generalized"]["note"]
+    assert list(record["views"]) == ["raw"] and record["views"]["raw"]["threshold"] is None
 
 
 def test_a_view_without_its_metric_is_refused_before_the_folder_is_made(tmp_path):

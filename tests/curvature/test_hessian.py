@@ -355,6 +355,47 @@ def test_a_hessian_leaves_no_graph_behind_even_without_the_garbage_collector(mod
         gc.enable()
 
 
+# --- terms of the sum -------------------------------------------------------------------------------------
+
+
+def test_a_weighted_part_of_the_chunks_is_the_sum_of_their_hessians() -> None:
+    model, x, y = mlp(), draw(N, 3), draw(N, 2, seed=1)
+    hessian = operator(model, F.mse_loss, split(x, y, 5, 3, 2))
+    assert hessian.shares == pytest.approx((0.5, 0.3, 0.2))
+    part = hessian.weighted_terms({2: 5.0, 0: 1.0})
+    expected = reference(model, F.mse_loss, x[8:], y[8:]) + 0.5 * reference(model, F.mse_loss, x[:5], y[:5])
+    assert torch.allclose(part.dense(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
+def test_the_product_of_each_chunk_is_seen_and_they_add_up(mode: str) -> None:
+    hessian = operator(mlp(), F.mse_loss, split(draw(N, 3), draw(N, 2, seed=1), 5, 3, 2), mode)
+    seen: dict[int, Tensor] = {}
+    v = draw(hessian.dim)
+    product = hessian.apply_by_terms(v, lambda index, term: seen.update({index: term.clone()}))
+    assert torch.equal(product, hessian @ v)
+    assert torch.allclose(torch.stack([seen[i] for i in range(3)]).sum(0), product, atol=1e-14)
+    assert torch.allclose(seen[1], hessian.weighted_terms({1: 1.0}) @ v, atol=1e-14)
+
+
+def test_chunks_and_their_parts_are_dealt_out_over_the_processes() -> None:
+    model, x, y = mlp(), draw(N, 3), draw(N, 2, seed=1)
+    chunks, params = chunk_losses(model, F.mse_loss, split(x, y, 2, 2, 2, 2, 2)), tuple(model.parameters())
+    ranks = [Hessian(chunks, params, shard=lambda items, r=rank: items[r::2]) for rank in range(2)]
+    whole, v = Hessian(chunks, params), draw(32)
+    assert [len(hessian.chunks) for hessian in ranks] == [3, 2]
+    assert torch.allclose(sum(hessian @ v for hessian in ranks), whole @ v, atol=1e-14)
+    parts = [hessian.weighted_terms({4: 3.0, 2: 2.0}) for hessian in ranks]
+    assert [len(part.chunks) for part in parts] == [1, 1]
+    assert torch.allclose(sum(p @ v for p in parts), whole.weighted_terms({2: 2.0, 4: 3.0}) @ v, atol=1e-14)
+    seen: list[int] = []
+    for hessian in ranks:
+        hessian.apply_by_terms(v, lambda index, _: seen.append(index))
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+    alone = [hessian.weighted_terms({0: 1.0}) for hessian in ranks]  # one of them has nothing to do
+    assert torch.allclose(sum(p @ v for p in alone), whole.weighted_terms({0: 1.0}) @ v, atol=1e-14)
+
+
 # --- BatchNorm in training mode ---------------------------------------------------------------------------
 
 

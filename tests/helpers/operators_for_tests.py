@@ -1,12 +1,12 @@
 """Known matrices, operators that count, and a counter of the numbers that are read from a device."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from optim_family.operators import SymmetricOperator
+from optim_family.operators import Matrix, SymmetricOperator
 
 LIKE = torch.empty(0, dtype=torch.float64)
 
@@ -40,6 +40,38 @@ class Counting(SymmetricOperator):
         if self.count in self.bad_at:
             product[0] = self.bad
         return product
+
+
+class SumOfMatrices(SymmetricOperator):
+    """The mean of dense matrices, as a sum of terms with equal shares; counts what is asked of it."""
+
+    def __init__(self, terms: Iterable[Tensor]) -> None:
+        stacked = torch.stack([*terms])
+        self.terms = stacked / len(stacked)
+        self.dim, self.full, self.parts = self.terms.shape[1], 0, list[Mapping[int, float]]()
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        return (1 / len(self.terms),) * len(self.terms)
+
+    def apply(self, v: Tensor) -> Tensor:
+        self.full += 1
+        return torch.stack([term @ v for term in self.terms]).sum(0)
+
+    def weighted_terms(self, weights: Mapping[int, float]) -> SymmetricOperator:
+        self.parts.append(weights)
+        return Matrix(sum(weight * self.terms[index] for index, weight in weights.items()))
+
+    def apply_by_terms(self, v: Tensor, see: Callable[[int, Tensor], None]) -> Tensor:
+        self.full += 1
+        products = self.terms @ v
+        for index, product in enumerate(products):
+            see(index, product)
+        return products.sum(0)
+
+    def whole(self) -> Tensor:
+        """The matrix of the sum."""
+        return self.terms.sum(0)
 
 
 class Reads(TorchFunctionMode):

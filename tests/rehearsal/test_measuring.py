@@ -16,6 +16,7 @@ from optim_family.curvature.hessian import Hessian
 from optim_family.optimizers.rmsprop import RMSprop
 from optim_family.runs.run import read_run
 from optim_family.sharpness.spectrum import QUANTITIES, examine
+from optim_family.sharpness.views import VIEWS
 from optim_family.space import ParameterSpace
 from optim_family.study import worker
 from optim_family.training.experiment import build_experiment
@@ -45,7 +46,7 @@ def stepped(model, x, y):
     return optimizer
 
 
-def test_measure_with_the_two_largest_eigenvalues_in_views_of_two_kinds():
+def test_measure_in_every_view_with_the_three_largest_eigenvalues():
     def work(model, x, y):
         chunks = [(x[:8], y[:8]), (x[8:], y[8:])]
         readings = measure(
@@ -53,7 +54,7 @@ def test_measure_with_the_two_largest_eigenvalues_in_views_of_two_kinds():
             functional.cross_entropy,
             chunks,
             stepped(model, x, y),
-            views=["raw", "spherical-preconditioned"],
+            views=[*VIEWS],
             k=2,
             rtol=0.3,
             check="off",

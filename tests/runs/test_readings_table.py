@@ -143,6 +143,20 @@ def test_views_that_share_a_measurement_count_once():
     assert (quantities["products"], quantities["seconds"], quantities["unconverged"]) == (70, 5.0, 2)
 
 
+def test_the_audits_of_sampled_readings_are_summed_up_once_for_views_of_one_kind():
+    assert "sampled" not in summary(known())
+    assert "readings from a sample" not in dict(summary_rows([known()])[1])
+    run = known()
+    for index, record in enumerate(run.records):
+        reading = record["views"]["spherical"] | {"sample_products": 15, "sample_share": 0.05}
+        record["views"]["spherical"] = reading | ({"audit": 1e-4 * index} if index in (1, 3) else {})
+        record["views"]["raw"] = record["views"]["spherical"]
+    assert summary(run)["sampled"] == {"readings": 5, "audits": 2, "largest": pytest.approx(3e-4)}
+    _, rows = summary_rows([run, known()])
+    cells = {name: texts for name, *texts in rows}["readings from a sample"]
+    assert cells == ["5, no bound for any spectrum but at the 2 audits: largest difference 3e-04", "–"]
+
+
 @pytest.mark.parametrize("records", [0, 1, 2, 30])
 @pytest.mark.parametrize("optimizer", ["gd", "rmsprop"])
 def test_a_summary_of_any_run_is_json(records, optimizer):

@@ -365,6 +365,22 @@ def test_the_mode_reaches_the_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure(mlp(), F.mse_loss, CHUNKS, mode="rebuilt")["raw"].value > 0
 
 
+def test_many_chunks_can_be_read_from_a_sample() -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(20, 12), nn.Tanh(), nn.Linear(12, 3))
+    chunks = [(torch.randn(64, 20), torch.randn(64, 3)) for _ in range(10)]
+    sampled = measure(model, F.mse_loss, chunks, reading="auto")
+    exact = measure(model, F.mse_loss, chunks, rtol=1e-6)
+    for view, reading in sampled.items():
+        assert reading.sample_products and reading.sample_share == pytest.approx(0.1)
+        assert exact[view].value - reading.error <= reading.value * (1 + 1e-5)
+        assert reading.value == pytest.approx(exact[view].value, rel=1e-3)
+    few = measure(model, F.mse_loss, chunks[:7], reading="sampled")["raw"]
+    assert few.method == "lanczos" and not few.sample_products
+    with pytest.raises(ValueError, match="no reading 'fast'"):
+        measure(model, F.mse_loss, chunks, reading="fast")  # type: ignore[arg-type]
+
+
 # --- refusals ---------------------------------------------------------------------------------------------
 
 

@@ -1,15 +1,18 @@
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optim_family.curvature import krylov
+from optim_family.curvature import krylov, sampled_lanczos
 from optim_family.curvature.chunked_loss import chunk_losses
 from optim_family.curvature.hessian import Hessian
+from optim_family.curvature.lanczos import Eigenpairs
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric
 from optim_family.operators import Diagonal, Matrix
 from optim_family.sharpness import probe as sharpness
@@ -17,7 +20,7 @@ from optim_family.sharpness.probe import Probe, Reading, view_operator
 from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.views import VIEWS, View
 from optim_family.space import ParameterSpace, flatten
-from tests.helpers.operators_for_tests import Counting, Sloping, draw, top_eigenvalue
+from tests.helpers.operators_for_tests import Counting, Sloping, SumOfMatrices, draw, rotated, top_eigenvalue
 
 D, TIGHT = 9, 1e-11
 
@@ -410,3 +413,96 @@ def test_without_waiting_for_the_bound_it_would_be(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(krylov, "BOUND_RTOL", float("inf"))
     monkeypatch.setattr(sharpness, "NOISE", 1.0)
     assert wrong_readings(40) > 10
+
+
+# --- sampled readings -------------------------------------------------------------------------------------
+
+
+@functools.cache
+def many_terms(count: int = 20, size: int = 160) -> SumOfMatrices:
+    """Terms that differ by a tenth; their mean has one leading eigenvalue."""
+    whole = rotated([1.0, 0.7, *(0.5 / i for i in range(1, size - 1))])
+    return SumOfMatrices(
+        whole + 0.02 * (draw(size, size, seed=i) + draw(size, size, seed=i).T) / size**0.5
+        for i in range(count)
+    )
+
+
+def sampled_probe(**options: Any) -> Probe:
+    return Probe("raw", reading="sampled", **options)
+
+
+def test_a_sampled_reading_says_what_it_rests_on() -> None:
+    operator = many_terms()
+    reading = sampled_probe()(operator, draw(operator.dim))
+    truth = top_eigenvalue(operator.whole())
+    assert reading.converged and truth - reading.error <= reading.value <= truth * (1 + 1e-12)
+    assert (reading.method, reading.bound, reading.audit) == ("sampled", None, None)
+    assert reading.sample_products > reading.products > 1 and reading.sample_share == pytest.approx(0.05)
+    record = reading.as_record()
+    assert record["method"] == "sampled" and record["bound"] is None and "audit" not in record
+    lanczos = Probe("raw")(operator, draw(operator.dim))
+    assert lanczos.method == "lanczos" and not {"method", "sample_share"} & set(lanczos.as_record())
+
+
+def test_every_tenth_sampled_reading_is_audited() -> None:
+    operator, probe = many_terms(), sampled_probe()
+    readings = [probe(operator, draw(operator.dim)) for _ in range(20)]
+    assert [i for i, reading in enumerate(readings, 1) if reading.audit is not None] == [10, 20]
+    audited, plain = readings[9], readings[8]
+    assert (
+        audited.audit is not None and audited.audit <= 1e-3 and audited.as_record()["audit"] == audited.audit
+    )
+    assert audited.bound is not None and audited.products > plain.products and audited.converged
+    assert audited.value <= top_eigenvalue(operator.whole()) * (1 + 1e-12)
+
+
+def test_an_audit_keeps_the_larger_value_and_does_not_call_a_disagreement_converged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    operator, probe = many_terms(), sampled_probe()
+    probe.count = 9
+    honest = sharpness.sampled_top_eigenpair
+
+    def low(*args: Any, **options: Any) -> Eigenpairs:
+        pairs = honest(*args, **options)
+        return dataclasses.replace(pairs, values=(0.9 * pairs.values[0],))
+
+    monkeypatch.setattr(sharpness, "sampled_top_eigenpair", low)
+    reading = probe(operator, draw(operator.dim))
+    assert reading.value == pytest.approx(top_eigenvalue(operator.whole()), rel=1e-3)
+    assert reading.audit == pytest.approx(0.1, abs=2e-3) and not reading.converged
+    assert reading.method == "lanczos" and reading.sample_products
+
+
+def test_lanczos_follows_where_the_sample_does_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampled_lanczos, "MAX_PROPOSALS", 0)
+    operator = many_terms()
+    operator.full = 0
+    reading = sampled_probe()(operator, draw(operator.dim))
+    assert (reading.method, reading.audit, reading.converged) == ("lanczos", None, True)
+    assert reading.products == operator.full > 9 and reading.sample_products
+    assert reading.bound is not None
+
+
+@pytest.mark.parametrize("options", [{"k": 2}, {"rtol": 1e-6}])
+def test_what_a_sample_cannot_answer_is_read_by_lanczos(options: dict[str, Any]) -> None:
+    operator = many_terms()
+    reading = sampled_probe(**options)(operator, draw(operator.dim))
+    assert reading.method == "lanczos" and not reading.sample_products
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_sampled_views_have_their_factors_around_sample_and_products(name: str) -> None:
+    operator, weights = many_terms(), draw(160, seed=1)
+    metric = geometry(DiagonalMetric(draw(160, seed=2).abs() + 0.5))
+    sampled = Probe(name, reading="sampled", rtol=1e-3)(operator, weights, metric)
+    exact = Probe(name, rtol=1e-9)(operator, weights, metric)
+    assert sampled.method == "sampled" and sampled.converged
+    assert sampled.value == pytest.approx(exact.value, rel=1e-3)
+    assert sampled.threshold == exact.threshold
+
+
+def test_a_way_to_read_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="no reading 'quick'; known: lanczos, sampled, auto"):
+        Probe("raw", reading="quick")  # type: ignore[arg-type]

@@ -67,6 +67,27 @@ def test_a_record_says_how_the_hessian_multiplied_and_the_numbers_do_not_depend_
     assert values["auto"] == values["retained"] == values["rebuilt"]
 
 
+def sampled_spec(**fields):
+    return spec(limit=800, ghost_batch=100, reading="sampled", steps=20, every=2, views=("raw",), **fields)
+
+
+def test_sampled_readings_of_a_run_are_recorded_audited_and_resumed_bitwise(tmp_path):
+    whole = records(sampled_spec(), tmp_path / "whole")
+    readings = [record["views"]["raw"] for record in whole]
+    assert len(readings) == 11 and all(reading["sample_products"] for reading in readings)
+    assert any(reading.get("method") == "sampled" and reading["bound"] is None for reading in readings)
+    plain = records(sampled_spec().model_copy(update={"reading": "lanczos"}), tmp_path / "plain")
+    for reading, record in zip(readings, plain, strict=True):
+        assert reading["value"] == pytest.approx(record["views"]["raw"]["value"], rel=1e-2)
+        assert "method" not in record["views"]["raw"]
+    for at in (9, 40):  # at a step, and in the middle of a search
+        path = tmp_path / f"resumed-{at}"
+        with pytest.raises(Stopped):
+            train(sampled_spec(), path, stop=StopAfter(at))
+        resumed = records(sampled_spec(), path, resume=True)
+        assert [untimed(r["views"]) for r in resumed] == [untimed(r["views"]) for r in whole]
+
+
 def test_graphs_that_do_not_fit_are_given_up_for_good_and_that_is_said_once(tmp_path, monkeypatch):
     tried = []
 

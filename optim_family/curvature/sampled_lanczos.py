@@ -1,0 +1,253 @@
+"""The largest eigenvalue of a sum of many terms: a sample of the terms proposes, few full products correct.
+
+A = Σ A_c over N terms (the chunks of a loss). B is the sum over m random terms, times N/m. The search keeps
+the surrogate Ã of `surrogate_space`, exact on the vectors Q with known products and like B elsewhere:
+
+    1  a full product with noise q, term by term; terms that stand out join the sample with their own weight
+    2  Lanczos on B from q, until no eigenvalue of B can be above its largest Ritz value by more than 5 %
+    3  x ← top eigenvector of Ã;   y ← A x, a full product;   Q ← Q + x
+       θ ← λ₁ of A on Q, a lower bound of λ₁
+       top ← λ₁(Ã + s (I − 𝒫)) at α = 1
+       until top − θ ≤ rtol θ; once the eigenvector of Ã has converged, x is that of Ã + s (I − 𝒫)
+
+The quotient vᵀBv of a fixed unit vector v has the standard deviation σ √(1/m − 1/N), where σ is that of
+vᵀA_cv over the terms, each divided by its share. Full products show σ at the proposals. With Z_SCORE such
+deviations as s, λ₁ ≤ top except with a small probability: `error` is top − θ. So all members of a cluster
+that lie within s of the top must be in Q before the search ends.
+
+Source: as `surrogate_space`; the deviation of the sample and the look at every term are our own.
+"""
+
+from dataclasses import replace
+from typing import Final, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from optim_family.curvature import lanczos_bound
+from optim_family.curvature.krylov import ASYMMETRY, BOUND_RTOL
+from optim_family.curvature.lanczos import Eigenpairs, value_errors
+from optim_family.curvature.outlying_terms import outliers, sketched_product
+from optim_family.curvature.surrogate_space import SurrogateSpace
+from optim_family.operators import SymmetricOperator, require_finite_products
+from optim_family.space import norm
+
+# Operators with fewer terms are not sampled. The sample has this share of the terms, within limits.
+MIN_TERMS: Final = 8
+SAMPLE_SHARE, MIN_SAMPLE, MAX_SAMPLE = 0.04, 1, 8
+# The search ends without convergence after this many proposals, or vectors of the surrogate.
+MAX_PROPOSALS, MAX_VECTORS = 6, 36
+# Standard deviations of a quotient of the sample that s covers.
+Z_SCORE: Final = 2.0
+# Lanczos on B: relative error of the value, least and largest number of products.
+FIRST_RTOL, FIRST_MIN, FIRST_MAX = 0.02, 9, 24
+# With more terms that stand out a sample cannot represent the sum.
+MAX_OUTLIERS: Final = 0.25
+# The surrogate's eigenvector is good enough at this share of the error that a full product will show.
+INNER_SHARE, INNER_MAX = 0.3, 8
+# The finest tolerance: rounding in float32 is a hundredth of it.
+FINEST_RTOL: Final = 1e-4
+
+Array = NDArray[np.float64]
+
+
+def can_sample(operator: SymmetricOperator, k: int, rtol: float) -> bool:
+    """Whether the sum has enough terms, one eigenvalue is asked for, and the precision reaches rtol."""
+    large = operator.dim > 4 * MAX_VECTORS and len(operator.shares) >= MIN_TERMS
+    return k == 1 and rtol >= FINEST_RTOL and large
+
+
+def sample_size(terms: int) -> int:
+    """m, for N terms."""
+    return min(max(round(SAMPLE_SHARE * terms), MIN_SAMPLE), MAX_SAMPLE)
+
+
+def sampled_top_eigenpair(
+    operator: SymmetricOperator,
+    like: Tensor,
+    *,
+    rtol: float = 1e-3,
+    seed: int = 0,
+    size: int | None = None,
+) -> Eigenpairs:
+    """The most positive eigenvalue of A, a sum of terms, to the relative accuracy rtol.
+
+    Not converged: the caller takes Lanczos instead. There is no `bound` for any spectrum.
+
+    Args:
+        operator: A on ℝᵈ, with at least MIN_TERMS terms.
+        like: a vector [d] of the dtype and on the device of the products.
+        rtol: the search stops when `error` is below rtol · |θ|.
+        seed: of the noise and of the sample.
+        size: number of terms in the sample; chosen by `sample_size` if None.
+
+    Raises:
+        FloatingPointError: a product is not finite.
+    """
+    generator = torch.Generator(like.device).manual_seed(seed)
+    q = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    return SampledSearch(operator, q / norm(q).to(q.dtype), rtol, seed, size).run(generator)
+
+
+@final
+class SampledSearch:
+    """Remembers the surrogate, s, and the evidence of the last full product.
+
+    Attributes:
+        history: after each proposal the products, those with the sample, θ, and top − θ.
+    """
+
+    def __init__(
+        self, operator: SymmetricOperator, start: Tensor, rtol: float, seed: int, size: int | None
+    ) -> None:
+        self.operator, self.start, self.rtol = operator, start, rtol
+        self.shares = np.array(operator.shares)
+        self.order = torch.randperm(len(self.shares), generator=torch.Generator().manual_seed(seed)).tolist()
+        self.size = size or sample_size(len(self.shares))
+        self.products, self.sample_share = 0, 0.0
+        self.theta = -np.inf  # λ₁ of A on Q
+        self.spread = 0.0  # σ, the largest of the proposals
+        self.margin = np.inf  # s
+        self.mismatch = np.inf  # ‖(I − 𝒫)(A − αB) q‖ at the last proposal q
+        self.error = np.inf
+        self.history: list[tuple[int, int, float, float]] = []
+
+    def run(self, generator: torch.Generator) -> Eigenpairs:
+        """The search, from noise."""
+        product, sketches = sketched_product(self.operator, self.start, generator)
+        self.products += 1
+        flagged, length = outliers(sketches), float(norm(product))
+        require_finite_products(length)
+        self._draw(flagged)
+        precise = self.operator.machine_epsilon <= torch.finfo(torch.float32).eps and 1e-15 < length < 1e15
+        if len(flagged) > MAX_OUTLIERS * len(self.shares) or not precise:
+            return self._result(False)
+        self._search_sample()
+        self.space.learn(np.eye(self.space.filled)[0], product)
+        while self.products <= MAX_PROPOSALS and self.space.filled < MAX_VECTORS:
+            self._learn(self._proposal())
+            if self.is_asymmetric or self.theta <= 0:
+                break
+            converged = self._certify()
+            self.history.append((self.products, self.space.filled, self.theta, self.error))
+            if converged:
+                return self._result(True)
+        return self._result(False)
+
+    def _draw(self, flagged: list[int]) -> None:
+        """B: the terms that stand out with weight 1, and a sample of the others."""
+        self.others = [index for index in self.order if index not in flagged]
+        sample = self.others[: self.size]
+        self.sampled_part = 1 - float(self.shares[flagged].sum())  # share that the sample stands for
+        weight = self.sampled_part / float(self.shares[sample].sum())
+        weights = {**dict.fromkeys(flagged, 1.0), **dict.fromkeys(sample, weight)}
+        self.sample_share = float(self.shares[[*weights]].sum())
+        cheap = self.operator.weighted_terms(weights)
+        self.space = SurrogateSpace(cheap, MAX_VECTORS, MAX_PROPOSALS + 1, self.start)
+
+    def _search_sample(self) -> None:
+        """Lanczos on B from the noise, until no eigenvalue can be far above its largest Ritz value."""
+        space, component = self.space, lanczos_bound.least_component(self.operator.dim)
+        space.expand(self.start)
+        for p in range(1, FIRST_MAX):
+            beta = space.expand(space.images[p - 1])
+            if not beta:  # the span is invariant
+                return
+            diagonal = np.diag(space.projection)[:p]
+            off_diagonal = np.append(np.diag(space.projection, -1)[: p - 1], beta)
+            theta, vectors = np.linalg.eigh(space.projection[:p, :p])
+            residuals = beta * np.abs(vectors[-1])
+            error = value_errors(theta[::-1], residuals[::-1])[0]
+            if p >= FIRST_MIN and error <= FIRST_RTOL * abs(theta[-1]):
+                bound = lanczos_bound.upper_bound(diagonal, off_diagonal, component)
+                if bound - theta[-1] <= BOUND_RTOL * abs(theta[-1]):
+                    return
+
+    def _proposal(self) -> Array:
+        """The top eigenvector of Ã in coordinates [p], refined by products with B."""
+        space = self.space
+        for _ in range(INNER_MAX):
+            theta, vectors = space.ritz(space.factor)
+            residual = space.residuals(theta[:1], vectors[:, :1], space.factor)[0]
+            length, gap = float(norm(residual)), max(theta[0] - theta[1], 1e-12 * abs(theta[0]))
+            self.expected = theta[0] + self.margin * self._sine(vectors[:, 0]) ** 2 - self.theta
+            error = min(length, length**2 / gap)
+            if np.isinf(self.margin):
+                good = error <= FIRST_RTOL * abs(theta[0])
+            else:
+                gain = max(theta[0] - self.theta, self.rtol * self.theta)
+                close = length <= INNER_SHARE * self.mismatch * self._sine(vectors[:, 0])
+                good = error <= 0.1 * self.rtol * self.theta or (close and error <= INNER_SHARE * gain)
+            if good or space.filled == MAX_VECTORS or not space.expand(residual):
+                break
+        return space.ritz(space.factor)[1][:, 0]
+
+    def _certify(self) -> bool:
+        """top − θ ≤ rtol θ; `error` is the left side, at the top eigenvector of Ã + s (I − 𝒫)."""
+        space, tolerance = self.space, self.rtol * self.theta
+        for _ in range(INNER_MAX):
+            theta, vectors = space.ritz(1.0, self.margin)
+            leading = min(4, len(theta))
+            rest = space.residuals(theta[:leading], vectors[:, :leading], 1.0, self.margin)
+            residuals = norm_of_rows(rest)
+            self.error = theta[0] + value_errors(theta[:leading], residuals)[0] - self.theta
+            self.upper = vectors[:, 0]
+            missing = theta[0] - self.theta > tolerance  # a full product must decide
+            if self.error <= tolerance or (missing and residuals[0] <= INNER_SHARE * self.margin):
+                break
+            if space.filled == MAX_VECTORS or not space.expand(rest[0]):
+                break
+        return bool(self.error <= tolerance)
+
+    def _learn(self, coordinates: Array) -> None:
+        """A full product with the proposal, or once it has converged with the top vector of the bound."""
+        space = self.space
+        if self.expected <= 0.5 * self.rtol * self.theta:
+            coordinates = space.ritz(1.0, self.margin)[1][:, 0]
+        coordinates = space.direction(coordinates)
+        q = space.vectors(coordinates[:, None])[0]
+        quotients = torch.zeros(len(self.shares), dtype=torch.float64, device=q.device)
+
+        def see(index: int, term: Tensor) -> None:
+            quotients[index] = torch.dot(q, term)
+
+        product = self.operator.apply_by_terms(q, see).detach()
+        self.products += 1
+        values = self.operator.all_reduce_terms(quotients).cpu().numpy() / self.shares
+        self.spread = max(self.spread, float(np.std(values[self.others], ddof=1)))
+        variance = max(0.0, 1 / self.size - 1 / len(self.others))
+        self.margin = Z_SCORE * self.spread * variance**0.5 * self.sampled_part
+        self.mismatch = space.learn(coordinates, product)
+        self.theta = float(space.exact()[0][0])
+
+    def _sine(self, coordinates: Array) -> float:
+        """Between a vector of norm 1 and Q."""
+        return float(np.linalg.norm(self.space.off_known(coordinates)))
+
+    @property
+    def is_asymmetric(self) -> bool:
+        """The products contradict each other; Lanczos then judges whether rounding is the cause."""
+        return self.space.asymmetry > ASYMMETRY
+
+    def _result(self, converged: bool) -> Eigenpairs:
+        empty = Eigenpairs((), self.start[None], (), (), np.inf, self.products, False, method="sampled")
+        pairs = replace(empty, sample_products=self.space.filled, sample_share=self.sample_share)
+        if not converged:
+            return pairs
+        values, vectors = self.space.exact()
+        return replace(
+            pairs,
+            values=(float(values[0]),),
+            vectors=self.space.vectors(vectors[:, :1]),
+            residuals=(self.space.residual_of_exact(values[0], vectors[:, 0]),),
+            errors=(max(float(self.error), 0.0),),
+            converged=True,
+        )
+
+
+def norm_of_rows(rows: Tensor) -> Array:
+    """‖rᵢ‖ for the rows [m, d], in float64 [m]."""
+    norms: Array = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).cpu().numpy()
+    return norms
