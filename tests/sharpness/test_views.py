@@ -105,6 +105,7 @@ def test_kinds_share_out_the_views():
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_recorded_name_is_taken_apart_and_said_in_words(name, suffix):
     assert split_view_name(name + suffix) == (name, suffix)
-    assert label(name + suffix) == name.replace("-", " ") + VARIANTS[suffix].label
+    words = f"generalized ({views.LOWER_BOUND})" if name == "generalized" else name.replace("-", " ")
+    assert label(name + suffix) == words + VARIANTS[suffix].label
     scaled, unscaled = VIEWS[name], VIEWS.get(unscaled_view(name))
     assert unscaled_view(name + suffix).endswith(suffix) and scaled.kind == unscaled.kind
