@@ -32,8 +32,10 @@ faults: .venv/.installed-dev
 	OPTIM_FAMILY_FAULTS=$(FAULTS) $(BIN)/python -m pytest -n 2 tests/faults
 
 # On a machine with a CUDA card: docs/gpu.md.
+GPU ?= runs/gpu
 gpu: .venv/.installed-dev
-	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m benchmarks.gpu $(GPU)
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks

@@ -40,7 +40,8 @@ Sided = dict[str, list[float]]
 
 def scipys(operator: SymmetricOperator, seed: int = 0, **options: object) -> float:
     def apply(v: np.ndarray) -> np.ndarray:
-        return (operator @ torch.from_numpy(v.ravel()).float()).double().numpy()
+        vector = torch.from_numpy(v.ravel()).float().to(operator.device)
+        return (operator @ vector).double().cpu().numpy()
 
     shape = (operator.dim, operator.dim)
     start = np.random.default_rng(seed).standard_normal(operator.dim)
@@ -58,6 +59,11 @@ class Plain(SymmetricOperator):
             objective.space.tensors,
             objective.space.dim,
         )
+
+    @property
+    def device(self) -> torch.device:
+        """That of the weights."""
+        return self.params[0].device
 
     def apply(self, v: Tensor) -> Tensor:
         """∇²L v, [d] → [d]."""
@@ -118,7 +124,9 @@ def pyhessian(objective: Objective) -> float:
         lambda: objective.model,
     )  # it would leave training mode
     try:
-        return float(hessian(objective.model, objective.loss_fn, data=(x, y), cuda=False).eigenvalues()[0][0])
+        on_gpu = objective.device.type == "cuda"
+        operator = hessian(objective.model, objective.loss_fn, data=(x, y), cuda=on_gpu)
+        return float(operator.eigenvalues()[0][0])
     finally:
         objective.model.eval = evaluate
 

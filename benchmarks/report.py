@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from optim_family.analysis.claims import CLAIMS
 from optim_family.analysis.study_results import evaluate_study
 from optim_family.runs.columns import Columns
 from optim_family.runs.run import Run
@@ -54,7 +55,7 @@ def main() -> None:
     for count in (100, 1000):
         runs = [run(number) for number in range(count)]
         specs = tuple(RunSpec.model_validate(each.spec) for each in runs)
-        study = StudySpec("benchmark", "How long does it take?", ("edge",), specs, "")
+        study = StudySpec("benchmark", "How long does it take?", {"edge": CLAIMS["edge"]}, specs, "")
         with tempfile.TemporaryDirectory() as folder:
             begin = time.process_time()
             results = evaluate_study(study.claims, runs)

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "curvature": "errors operators space",
     # optimizers and who judges them; nobody imports a plugin by name
     "optimizers": "geometry norms space",
-    "optimizers.external": "errors geometry optimizers space",
+    "optimizers.external": "errors geometry norms optimizers space",
     "registry": "curvature errors optimizers resources",
     "sharpness": "curvature errors geometry norms operators optimizers.external space",
     "networks": "errors registry resources",

@@ -17,8 +17,8 @@ def test_every_class_has_an_exit_code_of_its_own():
     assert len(set(codes)) == len(codes) and not {0, 1, DIVERGED} & set(codes)
 
 
-def test_the_readme_lists_every_exit_code():
-    table = re.findall(r"^\| (\d+) \| ", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_the_page_of_commands_lists_every_exit_code():
+    table = re.findall(r"^\| (\d+) \| ", (ROOT / "docs" / "commands.md").read_text(), re.MULTILINE)
     assert list(map(int, table)) == sorted({0, 1, DIVERGED, *(kind.exit_code for kind in KINDS)})
 
 

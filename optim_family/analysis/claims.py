@@ -5,11 +5,12 @@ holds for none. A claim about pairs of runs that differ in one field is decided 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from optim_family.analysis.paired_differences import COMPARED, Difference, Quantity, difference, matched_pairs
+from optim_family.analysis.run_selection import Condition, field_value, matches
 from optim_family.analysis.study_table import EDGE
 from optim_family.runs.labels import compact
 from optim_family.runs.run import Run
@@ -19,13 +20,11 @@ if TYPE_CHECKING:
 
 Verdict = Literal["holds", "does not hold", "cannot tell"]
 Evidence = tuple[str, Verdict, str]  # subject, verdict, numbers
-Evaluation = Callable[[Sequence[Run], "pandas.DataFrame"], Iterator[Evidence]]
 
-FALL: Final = 1.1  # factor
-RISE: Final = 0.01  # of the test images
 SIGNIFICANT: Final = 0.05
 _BY_COLUMN = {quantity.column: quantity for quantity in COMPARED}
-_FALL, _GAIN = _BY_COLUMN["sharpness_fitted_reduction"], _BY_COLUMN["test_accuracy_gain"]
+# Columns whose pairs are compared by difference; the others by ratio.
+_DIFFERENCES: Final = ("accuracy", "slope", "spikes", "destabilisations", "unconverged")
 
 
 @final
@@ -34,6 +33,7 @@ class ClaimResult:
     """The verdict on one subject of a claim, with the numbers as evidence."""
 
     claim: str
+    statement: str
     subject: str
     verdict: Verdict
     evidence: str
@@ -42,19 +42,59 @@ class ClaimResult:
 @final
 @dataclass(frozen=True)
 class Claim:
-    """A statement, and its evaluation from runs and their rows of `study_table.run_rows`."""
+    """A statement about runs, and how their numbers decide it.
+
+    Without `by` it is about each run: its quantity lies between two bounds. With `by` it is about pairs of
+    runs that differ in this field only: one side has more, or less. With `trend` it is about the rank
+    correlation of the field and the quantity, over at least three values of the field.
+
+    Attributes:
+        statement: for the reader.
+        quantities: columns of `study_table.run_rows`; a claim about pairs holds if it holds for all.
+        where: the runs that it is about, or side a of the pairs: field → condition.
+        between: lowest and highest value.
+        neutral: a value between this and the lowest one is undecided.
+        by: the field in which pairs differ.
+        than: its value on side b; if None, side a has the larger of two numbers.
+        direction: whether side a has `more` or `less` of the quantity.
+        least: the least factor, or difference of accuracies and counts; if None, any counts.
+        trend: whether the values of `by` are ranked instead of paired.
+    """
 
     statement: str
-    evaluate: Evaluation
+    quantities: tuple[str, ...]
+    where: Mapping[str, Condition] = field(default_factory=dict)
+    between: tuple[float, float] = (-math.inf, math.inf)
+    neutral: float | None = None
+    by: str | None = None
+    than: Any = None
+    direction: Literal["more", "less"] = "more"
+    least: float | None = None
+    trend: bool = False
+
+    def evaluate(self, runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
+        """The verdict on the whole claim, and on each of its parts, from finished runs and their rows."""
+        if self.trend:
+            return _ranked(self, runs, frame)
+        return _paired(self, runs, frame) if self.by else _each(self, runs, frame)
+
+    def applies(self, specs: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a study with runs of these specifications can decide it."""
+        selected = [spec for spec in specs if matches(spec, self.where)]
+        if self.by is None:
+            return bool(selected)
+        if self.trend:
+            return len({compact(field_value(spec, self.by)) for spec in selected}) > 2
+        return any(matches(specs[i], self.where) for i, _ in matched_pairs(specs, self.by, self.than))
 
 
 def evaluate_claims(
-    names: Iterable[str], runs: Sequence[Run], frame: "pandas.DataFrame"
+    claims: Mapping[str, Claim], runs: Sequence[Run], frame: "pandas.DataFrame"
 ) -> list[ClaimResult]:
     """Evaluate claims; the result of a whole claim precedes those of its parts.
 
     Args:
-        names: keys of `CLAIMS`.
+        claims: by name.
         runs: of a study; only those that are done count.
         frame: `study_table.run_rows(runs)`.
     """
@@ -64,42 +104,50 @@ def evaluate_claims(
     reason = "the study has no such runs" if complete else "no such run is finished"
     nothing: Evidence = ("no runs", "cannot tell", reason)
     return [
-        ClaimResult(name, *evidence)
-        for name in names
-        for evidence in list(CLAIMS[name].evaluate(finished_runs, rows) if finished_runs else ()) or [nothing]
+        ClaimResult(name, claim.statement, *evidence)
+        for name, claim in claims.items()
+        for evidence in list(claim.evaluate(finished_runs, rows) if finished_runs else ()) or [nothing]
     ]
 
 
-def _each(
-    column: str, form: str, judge: Callable[[float], bool | None], full_batch: bool = False
-) -> Evaluation:
-    """A claim about every normalised network that is trained with weight decay."""
-
-    def evaluate(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
-        selected = frame[(frame["weight_decay"] > 0) & (frame["norm"] != "none")]
-        if full_batch:
-            selected = selected[selected["batch_size"].isna()]
-        parts = [
-            (f"{arm}; {setting}", *_group(group[column].tolist(), form, judge))
-            for (setting, arm), group in selected.groupby(["setting", "arm"], sort=False)
-        ]
-        if len(parts) > 1:
-            verdicts, known = [verdict for _, verdict, _ in parts], selected[column].dropna()
-            between = f"; {known.min():{form}} to {known.max():{form}}" if len(known) else ""
-            yield f"all {len(parts)} groups", _together(verdicts), _count(verdicts) + between
-        yield from parts
-
-    return evaluate
+def _each(claim: Claim, runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
+    """A claim about every run, grouped over seeds."""
+    (name,) = claim.quantities
+    selected = frame[[matches(run.spec, claim.where) for run in runs]]
+    parts = [
+        (f"{arm}; {setting}", *_group(claim, group[name].tolist()))
+        for (setting, arm), group in selected.groupby(["setting", "arm"], sort=False)
+    ]
+    if len(parts) > 1:
+        verdicts, known = [verdict for _, verdict, _ in parts], selected[name].dropna()
+        form = _form(name)
+        between = f"; {known.min():{form}} to {known.max():{form}}" if len(known) else ""
+        yield f"all {len(parts)} groups", _together(verdicts), _count(verdicts) + between
+    yield from parts
 
 
-def _group(values: Sequence[float], form: str, judge: Callable[[float], bool | None]) -> tuple[Verdict, str]:
+def _group(claim: Claim, values: Sequence[float]) -> tuple[Verdict, str]:
     known = [value for value in values if math.isfinite(value)]
-    judgements = {judge(value) for value in known}
+    judgements, form = {_judge(claim, value) for value in known}, _form(claim.quantities[0])
     verdict: Verdict = "cannot tell"
     if judgements in ({True}, {False}):
         verdict = "holds" if True in judgements else "does not hold"
     missing = f", no number from {len(values) - len(known)}" if len(known) < len(values) else ""
     return verdict, f"{', '.join(format(value, form) for value in known) or '–'} (n = {len(known)}{missing})"
+
+
+def _judge(claim: Claim, value: float) -> bool | None:
+    low, high = claim.between
+    if low <= value <= high:
+        return True
+    return None if claim.neutral is not None and claim.neutral < value < low else False
+
+
+def _form(column: str) -> str:
+    """The format of a quantity."""
+    if "accuracy" in column:
+        return "+.1%" if column.endswith("gain") else ".1%"
+    return ".2f" if "ratio" in column or "reduction" in column else ".4g"
 
 
 def _together(verdicts: Sequence[Verdict]) -> Verdict:
@@ -116,39 +164,53 @@ def _count(verdicts: Sequence[Verdict]) -> str:
     return f"{holding} of {len(verdicts)} hold{failed}" + f", {undecided} undecided" * bool(undecided)
 
 
-def _pairs(pop_field: Callable[[Any], Any], on_side_a: Callable[[Any], bool]) -> Evaluation:
-    """A claim that sharpness falls more, and test accuracy gains more, on side `a` of matched runs."""
+def _paired(claim: Claim, runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
+    """A claim about pairs of runs that differ in one field only."""
+    specs = [run.spec for run in runs]
+    found = matched_pairs(specs, claim.by or "", claim.than)
+    pairs = [(i, j) for i, j in found if matches(specs[i], claim.where)]
+    if not pairs:
+        return
+    optimizers = dict.fromkeys(specs[i]["optimizer"] for i, _ in pairs)
+    groups = {"all optimizers": pairs} | {
+        name: [(i, j) for i, j in pairs if specs[i]["optimizer"] == name] for name in optimizers
+    }
+    quantities = [_quantity(column) for column in claim.quantities]
+    parts = [
+        (f"{quantity.words}; {name}", *_compare(claim, frame, positions, quantity))
+        for quantity in quantities
+        for name, positions in groups.items()
+    ]
+    whole = list(zip(quantities, parts[:: len(groups)], strict=True))
+    numbers = (f"{_BRIEF.get(quantity.column, quantity.words)} {text}" for quantity, (_, _, text) in whole)
+    yield "all pairs", _together([verdict for _, (_, verdict, _) in whole]), "; ".join(numbers)
+    yield from parts
 
-    def evaluate(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
-        relevant = [bool(run.spec["hyper"]["weight_decay"]) and run.spec["norm"] != "none" for run in runs]
-        pairs = [(i, j) for i, j in matched_pairs(runs, pop_field, on_side_a) if relevant[i]]
-        if not pairs:
-            return
-        optimizers = dict.fromkeys(runs[i].spec["optimizer"] for i, _ in pairs)
-        groups = {"all optimizers": pairs} | {
-            name: [(i, j) for i, j in pairs if runs[i].spec["optimizer"] == name] for name in optimizers
-        }
-        parts = [
-            (f"{quantity.words}; {name}", *_compare(frame, positions, quantity))
-            for quantity in (_FALL, _GAIN)
-            for name, positions in groups.items()
-        ]
-        (_, fall, falls), (_, gain, gains) = parts[:: len(groups)]
-        yield "all pairs", _together([fall, gain]), f"sharpness {falls}; test accuracy {gains}"
-        yield from parts
 
-    return evaluate
+def _quantity(column: str) -> Quantity:
+    by_difference = any(word in column for word in _DIFFERENCES)
+    return _BY_COLUMN.get(column) or Quantity(column, not by_difference, column.replace("_", " "))
 
 
 def _compare(
-    frame: "pandas.DataFrame", pairs: Sequence[tuple[int, int]], quantity: Quantity
+    claim: Claim, frame: "pandas.DataFrame", pairs: Sequence[tuple[int, int]], quantity: Quantity
 ) -> tuple[Verdict, str]:
     values = frame[quantity.column]
     a, b = [values[i] for i, _ in pairs], [values[j] for _, j in pairs]
     result = difference(a, b, ratio=quantity.ratio)
-    verdicts: tuple[Verdict, ...] = ("cannot tell", "holds", "does not hold")  # by the sign
     more = sum(x > y for x, y in zip(a, b, strict=True))
-    return verdicts[result.sign], _describe(result, more, len(pairs), quantity)
+    return _verdict(claim, result, quantity), _describe(result, more, len(pairs), quantity)
+
+
+def _verdict(claim: Claim, result: Difference, quantity: Quantity) -> Verdict:
+    """By the 95 % interval: beyond the least difference, on this side of it, or both."""
+    least = result.neutral if claim.least is None else claim.least
+    low, high = result.low, result.high
+    if claim.direction == "less":
+        low, high = (1 / high, 1 / low) if quantity.ratio else (-high, -low)
+    if low > least:
+        return "holds"
+    return "does not hold" if high < least else "cannot tell"
 
 
 def _describe(result: Difference, more: int, pairs: int, quantity: Quantity) -> str:
@@ -162,56 +224,81 @@ def _describe(result: Difference, more: int, pairs: int, quantity: Quantity) -> 
     return f"by {what}{mean}{unit}{interval}, more in {more} of {result.pairs} pairs{missing}"
 
 
-def _batches(runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
-    """Kendall's rank correlation of batch size and ratio, over all runs of one optimizer and setting."""
+def _ranked(claim: Claim, runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
+    """Kendall's rank correlation of a field and the quantity, over all runs of one optimizer and setting."""
     import pandas
     from scipy import stats
 
-    images = [run.provenance.get("data", {}).get("train") for run in runs]
-    sizes = frame["batch_size"].fillna(pandas.Series(images, dtype=float))
-    for (setting, optimizer), group in frame.groupby(["setting", "optimizer"], sort=False):
-        size = sizes[group.index]
-        if size.nunique() < 3:
+    (name,), by = claim.quantities, claim.by or ""
+    values = pandas.Series([_rankable(run, by) for run in runs], dtype=float)
+    selected = frame[[matches(run.spec, claim.where) for run in runs]]
+    for (setting, optimizer), group in selected.groupby(["setting", "optimizer"], sort=False):
+        field_values = values[group.index]
+        if field_values.nunique() < 3:
             continue
-        tau, p = stats.kendalltau(size, group["ratio"], nan_policy="omit")
-        means = group["ratio"].groupby(size).mean()
-        ratios = ", ".join(f"batch {compact(b)}: {ratio:.2f}" for b, ratio in means.items())
+        tau, p = stats.kendalltau(field_values, group[name], nan_policy="omit")
+        means = group[name].groupby(field_values).mean()
+        words = by.removesuffix("_size").replace("_", " ")
+        numbers = ", ".join(f"{words} {compact(x)}: {mean:{_form(name)}}" for x, mean in means.items())
         verdict: Verdict = "cannot tell"
         if p < SIGNIFICANT:
-            verdict = "holds" if tau > 0 else "does not hold"
-        yield f"{optimizer}; {setting}", verdict, f"{ratios}; Kendall's τ {tau:.2f}, p = {p:.2g}"
+            verdict = "holds" if (tau > 0) == (claim.direction == "more") else "does not hold"
+        yield f"{optimizer}; {setting}", verdict, f"{numbers}; Kendall's τ {tau:.2f}, p = {p:.2g}"
 
 
-def _beyond(limit: float, neutral: float) -> Callable[[float], bool | None]:
-    return lambda value: True if value >= limit else None if value > neutral else False
+def _rankable(run: Run, by: str) -> Any:
+    """The value of a field; the full batch is as large as the training set."""
+    value = field_value(run.spec, by)
+    return run.provenance.get("data", {}).get("train") if by == "batch_size" and value is None else value
 
 
+_AFTER_THE_FIT: Final = ("sharpness_fitted_reduction", "test_accuracy_gain")
+# Words for a quantity in the summary of a claim about two.
+_BRIEF: Final = dict(zip(_AFTER_THE_FIT, ("sharpness", "test accuracy"), strict=True))
+_NORMALISED: Final = {"weight_decay": "> 0", "norm": "not none"}
+# The claims that every study may name; a study's own claims are of the same kind.
 CLAIMS: Final[Mapping[str, Claim]] = {
     "edge": Claim(
         "Every full-batch optimizer with weight decay trains a normalised network at its own edge of "
         f"stability: the median of sharpness / threshold is {EDGE[0]} to {EDGE[1]}.",
-        _each("ratio", ".2f", lambda ratio: EDGE[0] <= ratio <= EDGE[1], full_batch=True),
+        ("ratio",),
+        {**_NORMALISED, "batch_size": "full"},
+        between=EDGE,
     ),
     "sharpness-falls": Claim(
         "With normalisation and weight decay the spherical sharpness falls after 100 % training accuracy, "
-        f"fitted by a factor of {FALL} or more.",
-        _each(_FALL.column, ".2f", _beyond(FALL, 1.0)),
+        "fitted by a factor of 1.1 or more.",
+        ("sharpness_fitted_reduction",),
+        _NORMALISED,
+        between=(1.1, math.inf),
+        neutral=1.0,
     ),
     "accuracy-rises": Claim(
         "With normalisation and weight decay the test accuracy rises after 100 % training accuracy, by "
-        f"{100 * RISE:.0f} % of the test images or more.",
-        _each(_GAIN.column, "+.1%", _beyond(RISE, 0.0)),
+        "1 % of the test images or more.",
+        ("test_accuracy_gain",),
+        _NORMALISED,
+        between=(0.01, math.inf),
+        neutral=0.0,
     ),
     "decay-matters": Claim(
         "With weight decay sharpness falls more, and test accuracy gains more, than without it.",
-        _pairs(lambda spec: spec["hyper"].pop("weight_decay"), lambda decay: decay > 0),
+        _AFTER_THE_FIT,
+        _NORMALISED,
+        by="weight_decay",
+        than=0,
     ),
     "norm-matters": Claim(
         "With normalisation sharpness falls more, and test accuracy gains more, than without it.",
-        _pairs(lambda spec: spec.pop("norm"), lambda norm: norm != "none"),
+        _AFTER_THE_FIT,
+        _NORMALISED,
+        by="norm",
+        than="none",
     ),
     "smaller-batch-flatter": Claim(
         "The smaller the mini-batch, the lower the sharpness settles relative to the full-batch threshold.",
-        _batches,
+        ("ratio",),
+        by="batch_size",
+        trend=True,
     ),
 }

@@ -2,12 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Any, Final, final
-
-from optim_family.runs.run import Run
 
 if TYPE_CHECKING:
     import pandas
@@ -76,23 +74,34 @@ def difference(a: Sequence[float], b: Sequence[float], *, ratio: bool = False) -
 
 
 def matched_pairs(
-    runs: Sequence[Run], pop_field: Callable[[Mapping[str, Any]], Any], on_side_a: Callable[[Any], bool]
+    specs: Sequence[Mapping[str, Any]], name: str, than: Any = None
 ) -> Iterator[tuple[int, int]]:
     """Positions (i, j) of all pairs of runs that differ in one field only, with run i on side `a`.
 
     Args:
-        runs: of a study.
-        pop_field: removes the field from a copy of a specification, and returns its value.
-        on_side_a: whether a run with this value is on side `a`.
+        specs: specifications of the runs of a study.
+        name: a field, or a hyper-parameter.
+        than: its value on side `b`; if None, side `a` has the larger of two numbers, null being the largest.
     """
-    sides: dict[str, tuple[list[int], list[int]]] = {}
-    for position, run in enumerate(runs):
-        spec = json.loads(json.dumps(run.spec))
-        value = pop_field(spec)
-        key = json.dumps(spec, sort_keys=True)
-        sides.setdefault(key, ([], []))[0 if on_side_a(value) else 1].append(position)
-    for first, second in sides.values():
-        yield from ((i, j) for i in first for j in second)
+    equal: dict[str, list[tuple[int, Any]]] = {}
+    for position, spec in enumerate(specs):
+        rest = json.loads(json.dumps(spec))
+        value = _pop(rest, name)
+        equal.setdefault(json.dumps(rest, sort_keys=True), []).append((position, value))
+    for runs in equal.values():
+        for (i, a), (j, b) in permutations(runs, 2):
+            if (a != than == b) if than is not None else _larger(a, b):
+                yield i, j
+
+
+def _pop(spec: dict[str, Any], name: str) -> Any:
+    """Remove a hyper-parameter or a field, and return its value."""
+    return spec["hyper"].pop(name) if name in spec["hyper"] else spec.pop(name, None)
+
+
+def _larger(a: Any, b: Any) -> bool:
+    numbers = [math.inf if value is None else value for value in (a, b)]
+    return all(isinstance(value, int | float) for value in numbers) and numbers[0] > numbers[1]
 
 
 def comparisons(frame: "pandas.DataFrame") -> "pandas.DataFrame":

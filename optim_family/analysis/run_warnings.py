@@ -19,7 +19,7 @@ def warnings(run: Run) -> Iterator[str]:
             yield f"{view}: {failed} of {len(converged)} readings did not converge"
     model = run.provenance.get("model", {})
     if isinstance(model, dict) and model.get("invariant") is False:
-        yield f"the loss is not scale-invariant: {model.get('verdict')}"
+        yield str(model.get("verdict") or "not scale-invariant")
     yield from dict.fromkeys(_failed_checks(run))
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from optim_family.analysis import claims, paired_differences, run_summary, study_table
-from optim_family.analysis.claims import CLAIMS, ClaimResult
+from optim_family.analysis.claims import Claim, ClaimResult
 from optim_family.runs.run import Run
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class StudyResults:
     @cached_property
     def results_of_claims(self) -> Mapping[str, Sequence[ClaimResult]]:
         """The statement of each claim → its results."""
-        names = dict.fromkeys(result.claim for result in self.claim_results)
-        return {CLAIMS[n].statement: [r for r in self.claim_results if r.claim == n] for n in names}
+        statements = dict.fromkeys(result.statement for result in self.claim_results)
+        return {text: [r for r in self.claim_results if r.statement == text] for text in statements}
 
     @cached_property
     def group_tables(self) -> Sequence[Table]:
@@ -144,12 +144,18 @@ TABLES: Final[Mapping[str, Sequence[Column]]] = {
 }
 
 
-def evaluate_study(names: Iterable[str], runs: Sequence[Run]) -> StudyResults:
-    """Evaluate the runs of a study, and the named claims; at least one run has a record."""
+# The quantities that a claim may be about, and their headings.
+QUANTITIES: Final[Mapping[str, str]] = {
+    column.quantity: column.header for columns in TABLES.values() for column in columns
+}
+
+
+def evaluate_study(claimed: Mapping[str, Claim], runs: Sequence[Run]) -> StudyResults:
+    """Evaluate the runs of a study, and claims by name; at least one run has a record."""
     summaries = [run_summary.summary(run) for run in runs]
     rows = study_table.run_rows(runs, summaries)
     differences = paired_differences.comparisons(rows)
-    claim_results = claims.evaluate_claims(names, runs, rows)
+    claim_results = claims.evaluate_claims(claimed, runs, rows)
     return StudyResults(runs, summaries, rows, study_table.seed_groups(rows), differences, claim_results)
 
 

@@ -30,12 +30,17 @@ from optim_family.optimizers.external.inferred_geometry import geometry_of, unwr
 from optim_family.runs.labels import facts
 from optim_family.runs.layout import PROVENANCE, STATUS
 from optim_family.runs.store import RunStore
+from optim_family.sharpness.along_update import UpdateObserver
 from optim_family.sharpness.probe import ReadingMethod
 from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.self_check import check_once
 from optim_family.sharpness.view_selection import RADIAL, RECORDER, select_views
 from optim_family.space import ParameterSpace, inner, norm, replace_gradients, unflatten
 from optim_family.training.record import training_record
+
+
+def _ignore(line: str) -> None:
+    """What a recorder without a log does with a line."""
 
 
 @final
@@ -79,6 +84,9 @@ class Recorder(AbstractContextManager["Recorder"]):
             legends show those that differ.
         log: called with one line at the start and for each record; for example `print`.
         budget: Hessian-vector products of the generalised view, at least 2; 100 if None.
+        along: measure the critical sharpness and the directional smoothness of the last step before each
+            record, by forward passes; with `views=[]` nothing else, which needs no second derivatives. The
+            curvature along the step is measured if there are views.
         reading: how λ₁ is found, as for `measure`.
 
     Attributes:
@@ -107,34 +115,44 @@ class Recorder(AbstractContextManager["Recorder"]):
         config: Mapping[str, Any] | None = None,
         log: Callable[[str], object] | None = None,
         budget: int | None = None,
+        along: bool = False,
         reading: ReadingMethod = "lanczos",
     ) -> None:
-        self.model, self.optimizer, self.loss_fn = model, unwrapped_optimizer(optimizer), loss_fn
         self._accumulation = getattr(optimizer, "gradient_state", None)  # of accelerate's wrapper
-        optimizer = self.optimizer
+        self.optimizer = optimizer = unwrapped_optimizer(optimizer)
+        self.model, self.loss_fn, self.every, self.steps = model, loss_fn, every, 0
         recorder_metadata.check(model, optimizer, every, views, rtol)
         extra = recorder_metadata.extra_fields(name, seed, config, reading)
         pairs, examples = pairs_and_counts(read_chunks(chunks), loss_fn, count)
         self.chunks = [(x, y, n) for (x, y), n in zip(pairs, examples, strict=True)]
         self.space = ParameterSpace.of_optimizer(optimizer)
-        self.every, self.steps, self.tau, self.peak = every, 0, 0.0, -math.inf
-        self._begin, self.log = time.perf_counter(), log or (lambda line: None)
+        self._begin, self.tau, self.peak, self.log = time.perf_counter(), 0.0, -math.inf, log or _ignore
         path = recorder_metadata.folder(out, name or recorder_metadata.name(optimizer))
         self.log(f"{path}: first measurement, of {self.space.dim:,} weights on {len(pairs)} chunks")
         point = self._loss_and_geometry()
-        options: dict[str, Any] = {"rtol": rtol, "seed": seed or 0, "budget": budget, "reading": reading}
-        self.probes = ProbeSet(views or self._default_views(point), **options)
+        chosen = self._default_views(point) if views is None or not (views or along) else views
+        self.probes = ProbeSet(chosen, rtol=rtol, seed=seed or 0, budget=budget, reading=reading)
         first = self._measure(point)  # before anything is written: an invalid view leaves no folder
         warn_about(optimizer, point.geometry)
+        self.observer = UpdateObserver(optimizer, self.space) if along else None
         names = self.probes.names
         spec = recorder_metadata.spec(model, optimizer, loss_fn, every=every, views=names, rtol=rtol)
-        self._open(path, spec | extra, recorder_metadata.provenance(optimizer, self.space, examples))
-        self._write(first)
+        self._begin_run(path, spec | extra, examples, first)
 
-    def _open(self, path: Path, spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    def _begin_run(
+        self, path: Path, spec: dict[str, Any], examples: Sequence[float], first: dict[str, Any]
+    ) -> None:
+        """Write specification, provenance and the first record."""
         self.store = RunStore.open(path, spec)
         weakref.finalize(self, self.store.close)
-        self.store.write(PROVENANCE, provenance)
+        self.store.write(PROVENANCE, recorder_metadata.provenance(self.optimizer, self.space, examples))
+        self._write(first)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Remember the next step if a record follows it."""
+        if self.observer:
+            self.observer.active = (self.steps + 1) % self.every == 0
 
     def step(
         self,
@@ -163,7 +181,18 @@ class Recorder(AbstractContextManager["Recorder"]):
         self.tau += recorder_metadata.rate(self.optimizer) * recorder_metadata.decay(self.optimizer)
         self.steps += 1
         if self.steps % self.every == 0 and self.status == "running":
-            self._write(self._measure(self._loss_and_geometry()) | {"test_accuracy": accuracy} | own)
+            record = self._measure(self._loss_and_geometry()) | {"test_accuracy": accuracy} | own
+            self._write(record | (self._along() if math.isfinite(record["train_loss"]) else {}))
+        self._arm()
+
+    def _along(self) -> dict[str, Any]:
+        """The measurement along the last step, as a field of a record."""
+        if self.observer is None:
+            return {}
+        with torch.inference_mode(False), full_precision(), deterministic_convolutions():
+            losses = chunk_losses(self.model, self.loss_fn, self.chunks)
+            found = self.observer.measure(losses, curvature=bool(self.probes.names))
+        return {"along": found.as_record()} if found else {}
 
     @property
     def count(self) -> int:
@@ -174,6 +203,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         """End the run; closing twice is harmless."""
         if self.status == "running":
             self._write_status(status)
+        if self.observer:
+            self.observer.close()
         self.store.close()
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -187,13 +218,14 @@ class Recorder(AbstractContextManager["Recorder"]):
     def _write(self, record: dict[str, Any]) -> None:
         self.store.append(record)
         self.peak = -math.inf
-        self._write_status("running" if record["views"] else "diverged")
+        finite = record["views"] or (not self.probes.names and math.isfinite(record["train_loss"]))
+        self._write_status("running" if finite else "diverged")
         self.log(f"step {record['step']}  {facts(record)}")
 
     def _measure(self, point: LossAndGeometry) -> dict[str, Any]:
         """A record of the present step, with the fields of `run`."""
         weights, readings = self.space.weights(), {}
-        if point.geometry:
+        if point.geometry and self.probes.names:
             with (
                 torch.inference_mode(False),
                 torch.enable_grad(),

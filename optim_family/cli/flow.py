@@ -59,6 +59,9 @@ def write(demo: Demo, folder: Path, output: Output) -> None:
     if demo.film:
         paths.append(folder / f"{demo.stem}.gif")
         replace_atomically(paths[-1], demo.film)
+    if demo.page:
+        paths.append(folder / f"{demo.stem}.html")
+        replace_atomically(paths[-1], demo.page)
     record = finite({**demo.record, **environment()})
     write_json(folder / f"{demo.stem}.json", record)
     output.result({**record, "figure": by_suffix(paths)}, demo.headers, demo.rows)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from optim_family.cli.output import Output, by_suffix, joined, write_json
 from optim_family.cli.spectrum import SpectrumOptions, draw, show, show_readings
 from optim_family.curvature.precision import deterministic, full_precision
+from optim_family.errors import UsageError
 from optim_family.geometry import UnknownMetric
 from optim_family.networks.pretrained import load_weights
 from optim_family.runs.atomic_files import writing
@@ -51,6 +52,8 @@ def _measure(
         UsageError: an invalid name, view or device, or weights of another network.
         CorruptError: the data or the weights are damaged.
     """
+    if spec.precision == "tf32":
+        raise UsageError("a measurement never uses TF32; choose --precision float32 or float64")
     objective = build_objective(spec)
     sha256 = load_weights(objective.model, weights, spec.model) if weights else None
     verdict = check_scale_invariance(objective)

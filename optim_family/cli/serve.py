@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._known_host():
             self._answer(HTTPStatus.FORBIDDEN, "text/plain", "this server answers its own machine only\n")
         elif name in html.LIVE_SCRIPTS:
-            self._answer(HTTPStatus.OK, "text/javascript", html.live_script(name))
+            self._answer(HTTPStatus.OK, "text/javascript", html.script(name))
         elif name:
             self._answer(HTTPStatus.NOT_FOUND, "text/plain", "there is no such page\n")
         elif self.headers.get("If-None-Match") == self.server.pages.version():

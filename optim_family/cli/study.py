@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from optim_family.analysis.claims import CLAIMS
 from optim_family.cli.output import Output
 from optim_family.cli.run_progress import duration
 from optim_family.cli.study_progress import HEADERS, Display, Progress
@@ -135,7 +134,7 @@ def show_states(study: StudySpec, folder: Path, output: Output) -> None:
 
 def show(study: StudySpec, folder: Path, output: Output) -> None:
     """Print question, claims and runs."""
-    claims = {name: CLAIMS[name].statement for name in study.claims}
+    claims = {name: claim.statement for name, claim in study.claims.items()}
     if output.json:
         runs = [run.model_dump(mode="json") for run in study.runs]
         return output.data({"name": study.name, "question": study.question, "claims": claims, "runs": runs})

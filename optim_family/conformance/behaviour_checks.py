@@ -5,12 +5,13 @@ Each check returns its result in a few words, or raises an AssertionError.
 
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from optim_family.conformance.harness import LR, OptimizerHarness, gradients, variants, with_decay
 from optim_family.errors import one_line
-from optim_family.optimizers.base import OptimizerBase
+from optim_family.optimizers.base import FamilyOptimizer, OptimizerBase
 from optim_family.training import checkpoint
 
 
@@ -90,6 +91,23 @@ def check_is_deterministic(optimizer: type[OptimizerBase]) -> str:
             f"{optimizer.__name__} takes different steps for the same gradients, with {values}. "
             "Likely causes: random numbers, the time, or state that all instances share."
         )
+    return "identical steps"
+
+
+def check_all_tensors_at_once(optimizer: type[OptimizerBase]) -> str:
+    """`update_all`, which moves all tensors on a GPU, takes bitwise the steps of `update`."""
+    if not issubclass(optimizer, FamilyOptimizer) or optimizer.update_all is FamilyOptimizer.update_all:
+        return "no update_all of its own"
+    for values in with_decay(optimizer):
+        loop, at_once = (OptimizerHarness.build(optimizer, values) for _ in range(2))
+        for gradient in gradients(loop.space.dim, 5, seed=9):
+            expected = loop.step(gradient)
+            at_once.set_gradient(gradient)
+            cast(FamilyOptimizer, at_once.optimizer).move(at_once=True)
+            assert torch.equal(at_once.space.weights(), expected), (
+                f"{optimizer.__name__}.update_all takes other steps than update, with {values}. Likely "
+                "cause: a factor in another order, or state that only one of them writes."
+            )
     return "identical steps"
 
 

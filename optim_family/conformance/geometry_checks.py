@@ -12,6 +12,7 @@ from torch import Tensor
 from optim_family.conformance.harness import (
     LR,
     OptimizerHarness,
+    Undeclared,
     gradients,
     variants,
     with_decay,
@@ -25,7 +26,7 @@ SETTLE_STEPS = 60  # until one oscillation dominates
 OFFSET: Final = 0.005  # of the curvature from the threshold, on either side
 OSCILLATION_STEPS = 300  # in which an offset from the threshold shows
 BEAT_WINDOW = 30  # steps whose maximum is the amplitude: strong momentum beats below the threshold
-NO_METRIC: Final = "no metric declared"
+NO_METRIC: Final = Undeclared("no metric declared")
 
 
 def check_threshold_is_sharp(optimizer: type[OptimizerBase]) -> str:
@@ -157,7 +158,7 @@ def check_decay_is_as_declared(optimizer: type[OptimizerBase]) -> str:
                 "`shrink` is not ηλ, or the step has no decay."
             )
             worst = max(worst, error)
-    return f"error {worst:.1g} ‖w‖" if worst >= 0 else "no decay declared"
+    return f"error {worst:.1g} ‖w‖" if worst >= 0 else Undeclared("no decay declared")
 
 
 def check_rescaling(optimizer: type[OptimizerBase]) -> str:
@@ -179,7 +180,7 @@ def check_rescaling(optimizer: type[OptimizerBase]) -> str:
             "Likely causes: a metric that depends on the size of the weights, or wrong exponents."
         )
         worst = max(worst, error)
-    return f"directions differ by {worst:.1g}" if worst >= 0 else "no rescaling declared"
+    return f"directions differ by {worst:.1g}" if worst >= 0 else Undeclared("no rescaling declared")
 
 
 def _invariant_gradient(w: Tensor) -> Tensor:

@@ -22,6 +22,11 @@ WARM_UP = 200  # steps after which bias corrections are negligible
 
 
 @final
+class Undeclared(str):
+    """What a check returns where the optimizer does not make the declaration: its verdict is n/a."""
+
+
+@final
 @dataclass(frozen=True)
 class OptimizerHarness:
     """An optimizer on two tensors whose gradients the check sets."""

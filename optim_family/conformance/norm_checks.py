@@ -9,7 +9,7 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
-from optim_family.conformance.harness import LR, OptimizerHarness, gradients, variants, with_decay
+from optim_family.conformance.harness import LR, OptimizerHarness, Undeclared, gradients, variants, with_decay
 from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.norms import Norm
 from optim_family.operators import SymmetricOperator
@@ -21,8 +21,8 @@ ON_ORBIT: Final = 1e-6  # relative error of the mean of threshold / sharpness al
 ORBIT_STEPS: Final = 800  # after which the way to the orbit is forgotten
 ORBIT_WINDOW: Final = 6  # steps, an even number
 CURVATURE: Final = 0.7 / LR  # below every threshold without an orbit
-NO_NORM: Final = "no norm declared"
-NO_ORBIT: Final = "no orbit declared"
+NO_NORM: Final = Undeclared("no norm declared")
+NO_ORBIT: Final = Undeclared("no orbit declared")
 
 
 def check_norm_and_dual_belong_together(optimizer: type[OptimizerBase]) -> str:

@@ -34,6 +34,7 @@ class CheckResult:
         expected: what a correct optimizer shows.
         measured: what this one showed; after a failure, what it declares and what its steps did.
         passed: whether the check passed.
+        applies: whether the optimizer makes the declaration that the check tests.
         expected_failure: the reason that the optimizer gives in `expected_failures`; empty without one.
     """
 
@@ -41,6 +42,7 @@ class CheckResult:
     expected: str
     measured: str
     passed: bool
+    applies: bool = True
     expected_failure: str = ""
 
     @property
@@ -50,10 +52,12 @@ class CheckResult:
 
     @property
     def verdict(self) -> str:
-        """`passed`, `failed` or `expected failure`, with the reason if there is one."""
+        """`passed`, `failed`, `n/a` or `expected failure`, with the reason if there is one."""
         if self.expected_failure:
             verdict = "passed, though expected to fail" if self.passed else "expected failure"
             return f"{verdict}: {self.expected_failure}"
+        if not self.applies:
+            return "n/a"
         return "passed" if self.passed else "failed"
 
 
@@ -147,6 +151,7 @@ def _main(name: str, selected: Sequence[str]) -> None:
         return write(error=str(error), usage=isinstance(error, UsageError))
 
     from optim_family.conformance import suite  # here: it imports torch
+    from optim_family.conformance.harness import Undeclared
 
     checks = {check.__name__.removeprefix("check_"): check for check in suite.CHECKS}
     selected = selected or list(checks)
@@ -154,7 +159,7 @@ def _main(name: str, selected: Sequence[str]) -> None:
     write(expected=expected, expected_failures=dict(optimizer.expected_failures))
     for name in selected:
         passed, measured = run_check(checks[name], optimizer)
-        write(passed=passed, measured=measured)
+        write(passed=passed, measured=measured, applies=not isinstance(measured, Undeclared))
 
 
 def run_check(check: Callable[[Any], str], optimizer: type) -> tuple[bool, str]:

@@ -24,6 +24,7 @@ EXPECTED: Final[Mapping[Check, str]] = {
     behaviour.check_state_is_complete: "bitwise identical steps after loading",
     behaviour.check_state_can_be_saved: "bitwise identical steps after a checkpoint",
     behaviour.check_is_deterministic: "bitwise identical steps",
+    behaviour.check_all_tensors_at_once: "bitwise identical steps of update_all and update",
     behaviour.check_one_parameter_group: "a second group raises ValueError",
     geometry.check_rescaling: "directions differ by less than 1e-10",
 }

@@ -26,6 +26,21 @@ def full_precision() -> Iterator[None]:
 
 
 @contextmanager
+def tf32() -> Iterator[None]:
+    """Multiply float32 numbers in TF32 on a GPU inside, also within `full_precision`; for training only."""
+    backends: Any = torch.backends
+    switches = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "tf32"
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
+
+
+@contextmanager
 def deterministic_convolutions() -> Iterator[None]:
     """Use deterministic convolutions inside, on a GPU too: the same product for the same vector."""
     with _convolutions:

@@ -6,7 +6,6 @@
 A number that is missing or not finite is null.
 """
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -79,12 +78,6 @@ def _groups(
     for i, pair in enumerate(zip(arms, settings, strict=True)):
         groups.setdefault(pair, []).append(i)
     return {pair: sorted(group, key=lambda i: runs[i].spec["seed"] or 0) for pair, group in groups.items()}
-
-
-def as_json(value: Any) -> str:
-    """JSON that is safe in a `script` element: no character of it begins a tag or a comment."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
 def _style(arm: int, setting: int, settings: int) -> dict[str, Any]:

@@ -7,8 +7,9 @@ figures of runs are drawn by BokehJS, which the installed package brings along; 
 import base64
 import hashlib
 import io
+import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,18 +40,19 @@ _POLICY: Final = (
     "form-action 'none'"
 )
 LIVE_POLICY: Final = _POLICY.format("'self'") + "; connect-src 'self'"
-LIVE_SCRIPTS: Final = ("bokeh.js", "page.js", "figure.js", "live.js")
+SCRIPTS: Final = ("page.js",)  # of every page
+FIGURE_SCRIPTS: Final = ("bokeh.js", "page.js", "figure.js")  # of a page with the interactive figure
+LIVE_SCRIPTS: Final = (*FIGURE_SCRIPTS, "live.js")
 
 
-def render(template: str, *, live: bool = False, **values: Any) -> str:
+def render(template: str, *, scripts: Sequence[str] = SCRIPTS, **values: Any) -> str:
     """An HTML page.
 
     Args:
         template: a file of `templates/`; it extends `page.html`, and its blocks are `title` and `body`.
             Tables of class `sortable` sort by a click on a header: by `data-value` of a cell where it is set.
-        live: a server delivers the scripts, of `live_script`; else they are inside.
-        values: the variables of the template; text is escaped, a missing one is an error. `data_json` is the
-            content of an interactive figure, from `figure_data.as_json`.
+        scripts: names for `script`, which the page has inside; a server delivers `LIVE_SCRIPTS`.
+        values: the variables of the template; text is escaped, a missing one is an error.
     """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -60,40 +62,37 @@ def render(template: str, *, live: bool = False, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    scripts = [] if live else page_scripts("data_json" in values)
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    live = scripts == LIVE_SCRIPTS
+    texts = [] if live else [script(name) for name in scripts]
+    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in texts)
     return environment.get_template(template).render(
-        **values | {"data_json": Markup(values.get("data_json", ""))},
-        scripts=map(Markup, scripts),
-        policy=Markup(LIVE_POLICY if live else _POLICY.format(hashes)),
+        **values,
+        scripts=map(Markup, texts),
         live_scripts=LIVE_SCRIPTS if live else (),
+        policy=Markup(LIVE_POLICY if live else _POLICY.format(hashes)),
     )
 
 
-def page_scripts(interactive: bool) -> list[str]:
-    """The scripts of a page: that of its tables; for an interactive figure also BokehJS and its own."""
-    names = ["page.js", "figure.js"] if interactive else ["page.js"]
-    own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in names]
-    return [bokeh_js(), *own] if interactive else own
-
-
-def live_script(name: str) -> str:
-    """The text of one of `LIVE_SCRIPTS`."""
-    return bokeh_js() if name == "bokeh.js" else (_TEMPLATES / name).read_text(encoding="utf-8")
+def as_json(value: Any) -> Markup:
+    """JSON for a `script` element of a template: no character of it begins a tag or a comment."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
 
 
 @cache
-def bokeh_js() -> str:
-    """BokehJS, read from the installed package without importing it.
+def script(name: str) -> str:
+    """The text of a script: a file of `templates/`, or BokehJS, read from its package without an import.
 
     Raises:
-        OptimFamilyError: it is not installed.
+        OptimFamilyError: bokeh is not installed.
     """
+    if name != "bokeh.js":
+        return (_TEMPLATES / name).read_text(encoding="utf-8")
     package = find_spec("bokeh")
     if package is None or package.origin is None:
         raise OptimFamilyError("interactive pages need bokeh; install it with: pip install bokeh")
-    script = Path(package.origin).parent / "server" / "static" / "js" / "bokeh.min.js"
-    return script.read_text(encoding="utf-8")
+    path = Path(package.origin).parent / "server" / "static" / "js" / "bokeh.min.js"
+    return path.read_text(encoding="utf-8")
 
 
 @cache

@@ -9,7 +9,7 @@ from optim_family.analysis import run_summary
 from optim_family.analysis.run_warnings import warnings
 from optim_family.analysis.study_table import EDGE, own_view, settings
 from optim_family.figures import html
-from optim_family.figures.figure_data import as_json, figure_data
+from optim_family.figures.figure_data import figure_data
 from optim_family.runs.command import command
 from optim_family.runs.labels import arms, compact
 from optim_family.runs.run import Run
@@ -36,12 +36,12 @@ def run_page(
         title: of the page.
         figures: caption and figure, for print and for readers without JavaScript.
         problems: runs that cannot be read, a line each.
-        live: for a server, as in `html.render`.
+        live: for a server, which delivers the scripts.
     """
     headers, rows = run_summary.summary_rows(runs, summaries)
     return html.render(
         "runs.html",
-        live=live,
+        scripts=html.LIVE_SCRIPTS if live else html.FIGURE_SCRIPTS,
         title=title,
         problems=problems,
         table=list(zip(headers, *rows, strict=True)) or [()],  # a row for each run
@@ -58,7 +58,7 @@ def page_values(
     keys = [f"{arm}; {setting}" for arm, setting in zip(arms, settings, strict=True)]
     return {
         "data": data,
-        "data_json": as_json(data),
+        "data_json": html.as_json(data),
         "midpoint": any(name.endswith(MIDPOINT) for name in data["views"]),
         "strip": edge_strip(runs, summaries, keys),
         "cards": [_card(*each) for each in zip(runs, summaries, keys, strict=True)],

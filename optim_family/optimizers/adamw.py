@@ -7,21 +7,21 @@
 
 With constant β the sums M and V are the usual 1 − β₁ᵗ and 1 − β₂ᵗ. They are part of the state, so that they
 stay correct when a schedule changes β. The threshold is that of averaged momentum with frozen P, 38/η at
-β₁ = 0.9. Because P changes, Adam oscillates at a sharpness somewhat below it.
+β₁ = 0.9 without decay. Because P changes, Adam oscillates at a sharpness somewhat below it.
 
 Source: D. Kingma, J. Ba, "Adam" (2015); I. Loshchilov, F. Hutter, "Decoupled weight decay
 regularization" (2019); threshold: J. Cohen et al., "Adaptive gradient methods at the edge of stability"
 (2022), which puts the bias correction into P as here.
 """
 
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, momentum_threshold
-from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
+from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values, averages
 
 
 @final
@@ -50,6 +50,20 @@ class AdamW(FamilyOptimizer):
         state["v"] = _average(state.get("v"), grad.square(), h["beta2"])
         state["M"], state["V"] = _collected(state, h)
         w.mul_(1 - h["lr"] * h["weight_decay"]).sub_(m / p, alpha=h["lr"])
+
+    def update_all(self, weights: list[Tensor], gradients: list[Any], states: list[State], h: Values) -> None:
+        """The same of all tensors at once."""
+        first = {beta: (1 - h[beta]) or 1.0 for beta in ("beta1", "beta2")}
+        squares = torch._foreach_mul(gradients, gradients)
+        v = averages([s.get("v") for s in states], squares, h["beta2"], first=first["beta2"])
+        m = averages([s.get("m") for s in states], gradients, h["beta1"], first=first["beta1"])
+        collected = [_collected(state, h) for state in states]
+        p = torch._foreach_sqrt(torch._foreach_div(v, [big_v for _, big_v in collected]))
+        p = torch._foreach_mul(torch._foreach_add(p, h["eps"]), [big_m for big_m, _ in collected])
+        for state, m_entry, v_entry, (big_m, big_v) in zip(states, m, v, collected, strict=True):
+            state.update(m=m_entry, v=v_entry, M=big_m, V=big_v)
+        torch._foreach_mul_(weights, 1 - h["lr"] * h["weight_decay"])
+        torch._foreach_sub_(weights, torch._foreach_div(m, p), alpha=h["lr"])
 
     def _metric(self, w: Tensor, grad: Tensor, state: State, h: Values) -> Tensor:
         """P = M (√(v/V) + ε) of the next step, of w's shape."""

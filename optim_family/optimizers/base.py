@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -145,6 +146,12 @@ class FamilyOptimizer(OptimizerBase, ABC):
     rho: Tensor
     gradient_norm: Tensor
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Keep the inherited `update_all` only together with the inherited `update`."""
+        super().__init_subclass__(**options)
+        if "update" in vars(cls) and "update_all" not in vars(cls):
+            cls.update_all = FamilyOptimizer.update_all  # type: ignore[method-assign]
+
     @abstractmethod
     def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
         """Move one tensor in place: the algorithm, one line of code per line of mathematics.
@@ -159,6 +166,18 @@ class FamilyOptimizer(OptimizerBase, ABC):
             h: the present hyper-parameters.
         """
 
+    def update_all(self, weights: list[Tensor], gradients: list[Any], states: list[State], h: Values) -> None:
+        """`update` of every tensor; an optimizer may do this with few kernels on a GPU, and bitwise the same.
+
+        Args:
+            weights: the tensors that have a gradient.
+            gradients: of each; must not be changed.
+            states: of each.
+            h: the present hyper-parameters.
+        """
+        for w, gradient, state in zip(weights, gradients, states, strict=True):
+            self.update(w, gradient, state, h)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step on all tensors that have a gradient; return the value of the closure, if any."""
@@ -166,11 +185,16 @@ class FamilyOptimizer(OptimizerBase, ABC):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._compute_norms()
-        for w in self.weights:
-            if w.grad is not None:
-                self.update(w, w.grad, self.state[w], self.values)
+        self.move(at_once=_shares_kernels([w for w in self.weights if w.grad is not None]))
         return loss
+
+    @torch.no_grad()
+    def move(self, *, at_once: bool) -> None:
+        """One step with `update_all`, as on a GPU, or with the loop over `update`."""
+        self._compute_norms()
+        trained = [w for w in self.weights if w.grad is not None]
+        update = self.update_all if at_once else partial(FamilyOptimizer.update_all, self)
+        update(trained, [w.grad for w in trained], [self.state[w] for w in trained], self.values)
 
     @torch.no_grad()
     def next_step_entry(self, entry: Callable[[Tensor, Tensor, State, Values], Tensor]) -> Tensor:
@@ -203,3 +227,27 @@ class FamilyOptimizer(OptimizerBase, ABC):
             gradients = [w.grad for w in self.weights if w.grad is not None]
             self.rho = torch.nn.utils.get_total_norm([w.detach() for w in self.weights])
             self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+
+
+def _shares_kernels(tensors: Sequence[Tensor]) -> bool:
+    """Whether torch's foreach kernels update all these tensors at once: on a GPU, in one format."""
+    return len({(t.dtype, t.device) for t in tensors}) == 1 and tensors[0].is_cuda
+
+
+def heavy_ball(gradients: Sequence[Any], states: list[State], beta: float) -> list[Any]:
+    """m ← β m + g of all tensors, in `m` of their states; the gradients if β is 0."""
+    if not beta:
+        return [*gradients]
+    zeros = [state.get("m", torch.zeros_like(g)) for state, g in zip(states, gradients, strict=True)]
+    m = torch._foreach_add(torch._foreach_mul(zeros, beta), gradients)
+    for state, entry in zip(states, m, strict=True):
+        state["m"] = entry
+    return [*m]
+
+
+def averages(old: list[Any], new: Sequence[Any], beta: float, first: float) -> list[Any]:
+    """β old + (1 − β) new of all tensors; where there is no old one, `first` · new."""
+    if any(entry is None for entry in old):  # in the first step, and for a tensor that joins later
+        pairs = zip(old, new, strict=True)
+        return [first * y if x is None else beta * x + (1 - beta) * y for x, y in pairs]
+    return [*torch._foreach_add(torch._foreach_mul(old, beta), torch._foreach_mul([*new], 1 - beta))]

@@ -10,14 +10,14 @@ Source: K. Lyu, Z. Li, S. Arora, "Understanding the generalization benefit of no
 sharpness reduction", NeurIPS 2022. Heavy ball: B. Polyak (1964).
 """
 
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from optim_family.geometry import Decay, Geometry, ScalarMetric, momentum_threshold
-from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
+from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values, heavy_ball
 
 
 @final
@@ -42,6 +42,12 @@ class GD(FamilyOptimizer):
         if h["momentum"]:
             m = state["m"] = h["momentum"] * state.get("m", torch.zeros_like(w)) + grad
         w.mul_(1 - h["lr"] * h["weight_decay"]).sub_(m, alpha=h["lr"])
+
+    def update_all(self, weights: list[Tensor], gradients: list[Any], states: list[State], h: Values) -> None:
+        """The same of all tensors at once."""
+        m = heavy_ball(gradients, states, h["momentum"])
+        torch._foreach_mul_(weights, 1 - h["lr"] * h["weight_decay"])
+        torch._foreach_sub_(weights, m, alpha=h["lr"])
 
     def geometry(self) -> Geometry:
         """P = I."""

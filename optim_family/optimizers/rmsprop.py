@@ -14,14 +14,14 @@ Source: T. Hinton, lecture 6e of "Neural networks for machine learning" (2012) f
 Z. Li, S. Arora (NeurIPS 2022) for the scalar form as a schedule of the effective learning rate.
 """
 
-from typing import Annotated, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric, momentum_threshold
-from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
+from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values, averages
 
 
 @final
@@ -54,6 +54,20 @@ class RMSprop(FamilyOptimizer):
         """v ← β₂ v + (1 − β₂) ĝ² ;  w ← (1 − ηλ) w − η g / (√v + ε)."""
         v = state["v"] = self._second_moment(w, grad, state, h)
         w.mul_(1 - h["lr"] * h["weight_decay"]).sub_(grad / (v.sqrt() + h["eps"]), alpha=h["lr"])
+
+    def update_all(self, weights: list[Tensor], gradients: list[Any], states: list[State], h: Values) -> None:
+        """The same of all tensors at once; with one number v for several weights, one by one."""
+        if h["moment"] != "diagonal" or h["norm"] != "global":
+            return super().update_all(weights, gradients, states, h)
+        invariant = h["preconditioning"] == "scale-invariant"
+        g = torch._foreach_mul(gradients, self.rho) if invariant else gradients
+        squares = torch._foreach_mul(g, g)
+        v = averages([state.get("v") for state in states], squares, h["beta2"], first=1.0)
+        for state, entry in zip(states, v, strict=True):
+            state["v"] = entry
+        p = torch._foreach_add(torch._foreach_sqrt(v), h["eps"])
+        torch._foreach_mul_(weights, 1 - h["lr"] * h["weight_decay"])
+        torch._foreach_sub_(weights, torch._foreach_div(gradients, p), alpha=h["lr"])
 
     def _second_moment(self, w: Tensor, grad: Tensor, state: State, h: Values) -> Tensor:
         """β₂ v + (1 − β₂) ĝ², of w's shape or a scalar; ĝ² at the first step."""

@@ -5,21 +5,21 @@
     w ← w − η m                    Polyak
     w ← w − η (g + β m)            Nesterov
 
-The threshold is that of the full batch. With mini-batches the sharpness settles below it; the smaller the
-batch, the lower.
+The threshold is that of the full batch. The smaller the mini-batch, the lower the sharpness settles:
+below the threshold in some settings, above it in others.
 
 Source: B. Polyak (1964); Y. Nesterov (1983); I. Sutskever et al., "On the importance of initialization
 and momentum in deep learning" (2013).
 """
 
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from optim_family.geometry import Decay, Geometry, ScalarMetric, momentum_threshold, nesterov_threshold
-from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
+from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values, heavy_ball
 
 
 @final
@@ -40,7 +40,10 @@ class SGDHyper(HyperParameters):
 
 @final
 class SGD(FamilyOptimizer):
-    """Stochastic gradient descent, coupled decay; P = I, threshold 2 (1 − ηλ + β) / η without Nesterov."""
+    """Stochastic gradient descent, coupled decay; P = I, threshold 2 (1 − ηλ + β) / η.
+
+    Nesterov's momentum has the threshold `optim_family.geometry.nesterov_threshold`.
+    """
 
     Hyper = SGDHyper
     batch_size = 50
@@ -53,6 +56,13 @@ class SGD(FamilyOptimizer):
         if h["momentum"]:
             m = state["m"] = h["momentum"] * state.get("m", torch.zeros_like(w)) + g
         w.sub_(g + h["momentum"] * m if h["nesterov"] else m, alpha=h["lr"])
+
+    def update_all(self, weights: list[Tensor], gradients: list[Any], states: list[State], h: Values) -> None:
+        """The same of all tensors at once."""
+        g = torch._foreach_add(gradients, weights, alpha=h["weight_decay"])
+        m = heavy_ball(g, states, h["momentum"])
+        step = torch._foreach_add(g, torch._foreach_mul(m, h["momentum"])) if h["nesterov"] else m
+        torch._foreach_sub_(weights, step, alpha=h["lr"])
 
     def geometry(self) -> Geometry:
         """P = I."""

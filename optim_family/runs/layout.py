@@ -10,7 +10,7 @@ provenance.json  what the numbers depend on
 lock             held by the writer
 checkpoints/     states to resume from
 summary.json     the numbers of `run_summary.summary`
-figure.svg, .png the figure of the run
+figure.svg, .png the figure of the run; .pdf and .html where wanted
 spectrum/        step-N.json, .svg, .png: density, trace and layers at a checkpoint; once called looks/
 """
 

@@ -6,6 +6,9 @@ In mini-batch training it hovers near the stability threshold, while λ₁(∇²
 it is the Rayleigh quotient of the gradient, at most λ₁. In an optimizer's metric P the gradient is
 P^{-1/2} g_B and the Hessian P^{-1/2} H_B P^{-1/2}.
 
+With momentum β it settles between two plateaus, 2(1 − β)/η for small batches and 2(1 + β)/η for large ones
+(arXiv:2604.14108): at β = 0.9 they differ by a factor of 19, so that both are given.
+
 Source: A. Andreyev, P. Beneventano, "Edge of stochastic stability: revisiting the edge of stability for SGD",
 arXiv:2412.20553.
 """
@@ -43,6 +46,8 @@ class BatchSharpness:
             independent and nearly normal.
         threshold: the stability threshold of the same view; None if it has none.
         ratio: value / threshold.
+        small_batch_threshold: with momentum β, threshold · (1 − β)/(1 + β): the plateau of small batches, as
+            the threshold is that of large ones; None without momentum, where both are one.
         quotients: g_Bᵀ H_B g_B / ‖g_B‖² of each batch, in order.
         products: Hessian-vector products, one for each batch.
         seconds: wall time.
@@ -57,10 +62,20 @@ class BatchSharpness:
     quotients: tuple[float, ...]
     products: int
     seconds: float
+    small_batch_threshold: float | None = None
+
+    @property
+    def small_batch_ratio(self) -> float | None:
+        """value / small_batch_threshold; None without momentum."""
+        return self.value / self.small_batch_threshold if self.small_batch_threshold else None
 
     def as_record(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
+        """As JSON; the plateau of small batches and the ratio to it only with momentum."""
+        record = asdict(self)
+        if self.small_batch_ratio is None:
+            del record["small_batch_threshold"]
+            return record
+        return record | {"small_batch_ratio": self.small_batch_ratio}
 
 
 def batch_sharpness(
@@ -118,7 +133,15 @@ def batch_sharpness(
         quotients=tuple(quotients),
         products=n,
         seconds=time.perf_counter() - begin,
+        small_batch_threshold=_small_batch_threshold(threshold, geometry, scale),
     )
+
+
+def _small_batch_threshold(threshold: float | None, geometry: Geometry | None, scale: float) -> float | None:
+    """The plateau of small batches with momentum, where there is one."""
+    if threshold is None or geometry is None or not geometry.momentum:
+        return None
+    return scale * threshold * (1 - geometry.momentum) / (1 + geometry.momentum)
 
 
 def _quotient(

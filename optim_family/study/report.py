@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INLINE: Final = 500_000  # characters of a table inside the page; a longer one lies beside it only
+_SETTINGS: Final = 12  # that have a figure of their own; one takes a second
+_DRAWN: Final = 300  # runs: with more, the static figures lie beside the page only
 _CLASSES: Final = {"holds": "good", "does not hold": "bad", "cannot tell": "open"}
 
 
@@ -63,14 +65,14 @@ def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
 
 
 def figures(results: StudyResults) -> Iterator[tuple[str, tuple[str, "Figure"]]]:
-    """File stem, caption and figure: the small multiples, and one figure a setting with its optimizers."""
+    """File stem, caption and figure: the small multiples, and one figure each for the first settings."""
     arms, settings = _names(results)
     for stem, name, draw in (
         ("sharpness", "Sharpness against threshold", study_figure.sharpness_small_multiples),
         ("accuracy", "Test accuracy", study_figure.accuracy_small_multiples),
     ):
         yield stem, (f"{name}, a column for each optimizer", draw(results.runs, arms, settings))
-    for number, setting in enumerate(dict.fromkeys(settings), 1):
+    for number, setting in enumerate(list(dict.fromkeys(settings))[:_SETTINGS], 1):
         positions, title = _comparable_runs(results, setting)
         runs, names = [results.runs[i] for i in positions], [arms[i] for i in positions]
         yield f"overlay-{number}", (title, run_figure.figure(runs, title=title, names=names))
@@ -94,11 +96,11 @@ def report_html(
     texts: Mapping[str, str],
 ) -> str:
     """The HTML page."""
-    inline_figures = [
-        (caption, html.inline_svg(f, f"f{i}")) for i, (caption, f) in enumerate(captioned_figures.values())
-    ]
+    drawn = captioned_figures.values() if len(results.runs) <= _DRAWN else ()
+    inline_figures = [(caption, html.inline_svg(f, f"f{i}")) for i, (caption, f) in enumerate(drawn)]
     return html.render(
         "report.html",
+        scripts=html.FIGURE_SCRIPTS,
         study=study,
         state=_state(study, results),
         conditions=_conditions(results.runs),

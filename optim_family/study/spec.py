@@ -7,10 +7,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, final
 
-from optim_family.analysis.claims import CLAIMS
+from optim_family.analysis.claims import CLAIMS, Claim
 from optim_family.errors import UsageError, key_value, unknown
 from optim_family.resources import folder, read_toml, toml_names
 from optim_family.runs.labels import compact
+from optim_family.study import own_claims
 from optim_family.study.grid import RUN_KEYS, as_grid_keys, expand
 from optim_family.training.spec import RunSpec
 
@@ -21,7 +22,7 @@ _MEASURE: Final = {
 }
 _TRAIN: Final = {key: key for key in RUN_KEYS if key not in {"optimizer", *_DATA.values(), *_MEASURE}}
 SECTIONS: Final = {"data": _DATA, "train": _TRAIN, "measure": _MEASURE}
-_KEYS: Final = ("question", "claims", *SECTIONS, "grid")
+_KEYS: Final = ("question", "claims", "claim", *SECTIONS, "grid")
 
 
 @final
@@ -31,7 +32,7 @@ class StudySpec:
 
     Attributes:
         name: of the file, without `.toml`.
-        claims: keys of `claims.CLAIMS`.
+        claims: by name; those of `claims.CLAIMS`, and its own.
         runs: all different; each machine resolves the device `auto` for itself.
         source: the text of the file, which the report shows.
         left_out: the runs that `only` has removed.
@@ -39,7 +40,7 @@ class StudySpec:
 
     name: str
     question: str
-    claims: tuple[str, ...]
+    claims: Mapping[str, Claim]
     runs: tuple[RunSpec, ...]
     source: str
     left_out: tuple[RunSpec, ...] = ()
@@ -102,10 +103,12 @@ def load(name: str, settings: Iterable[str] = ()) -> StudySpec:
             else:
                 place = shared[run.key][0] if run.key in shared.keys() - grid else f"grid {number}"
                 mistakes.append(f"{path}, {place}: {run.text}")
+    own, wrong = own_claims.read(table.get("claim", []), tuple(runs.values()))
+    mistakes += [f"{path}, {mistake}" for mistake in wrong]
     if mistakes:
         raise UsageError("\n".join(dict.fromkeys(mistakes)))
-    claims = tuple(table.get("claims", CLAIMS))
-    return StudySpec(path.stem, table["question"], claims, tuple(runs.values()), text)
+    claims = {name: CLAIMS[name] for name in table.get("claims", CLAIMS)}
+    return StudySpec(path.stem, table["question"], claims | own, tuple(runs.values()), text)
 
 
 def _override(table: dict[str, Any], settings: Iterable[str]) -> None:

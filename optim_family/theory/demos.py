@@ -16,6 +16,7 @@ from optim_family.theory.flow_figures import convergence_figure, network_figure,
 from optim_family.theory.run_drift import CUTS, RunDrift
 from optim_family.theory.sphere import Scene
 from optim_family.theory.sphere_figure import figure, film
+from optim_family.theory.sphere_page import page
 
 # A quantity, its predicted and its measured value.
 Findings = Sequence[tuple[str, Any, Any]]
@@ -42,6 +43,7 @@ class Demo:
         rows: of its table.
         record: the numbers, as JSON.
         film: an animated GIF, or None.
+        page: an interactive HTML page, or None.
     """
 
     stem: str
@@ -50,17 +52,18 @@ class Demo:
     rows: Sequence[Sequence[str]]
     record: dict[str, Any]
     film: bytes | None = None
+    page: str | None = None
 
 
 def sphere() -> Demo:
-    """Gradient descent and the flow on a sphere, with a film."""
+    """Gradient descent and the flow on a sphere, with a film and a page."""
     scene = Scene.make()
     findings = [
         ("S at the end", scene.flow.sharpness[-1], scene.sharpness[-1]),
         ("ℓS at the end", 2.0, scene.trajectory.effective_lr[-2] * scene.sharpness[-1]),
     ]
     settings = {"lr": scene.trajectory.lr, "eta_lambda": scene.trajectory.eta_lambda, **asdict(scene.toy)}
-    return replace(_demo("sphere", figure(scene), settings, findings), film=film(scene))
+    return replace(_demo("sphere", figure(scene), settings, findings), film=film(scene), page=page(scene))
 
 
 def toy(name: str) -> Demo:

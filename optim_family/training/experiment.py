@@ -156,6 +156,8 @@ def build_objective(
         CorruptError: the data is damaged.
     """
     device = _device(spec.device, process_group)
+    if spec.precision == "tf32" and device.type != "cuda":
+        raise UsageError("TF32 is a format of CUDA devices; use --precision float32 on a CPU")
     dataset = datasets.load(spec.data, limit=spec.limit, seed=spec.seed).to(device)
     model = build.build(
         spec.model,
@@ -164,10 +166,17 @@ def build_objective(
         size=dataset.size,
         norm=spec.norm,
         seed=spec.seed,
-        dtype=torch.float32 if spec.precision == "float32" else torch.float64,
+        dtype=torch.float64 if spec.precision == "float64" else torch.float32,
     ).to(device)
     options = spec.model_dump(include={"loss", "ghost_batch", "batch_size", "seed", "hvp"})
-    return Objective(model, dataset, **options, process_group=process_group, memory_format=memory_format)
+    return Objective(
+        model,
+        dataset,
+        **options,
+        process_group=process_group,
+        memory_format=memory_format,
+        tf32=spec.precision == "tf32",
+    )
 
 
 def check_scale_invariance(objective: Objective) -> scale_invariance.ScaleInvariance:

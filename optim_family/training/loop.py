@@ -205,6 +205,7 @@ class Trainer:
                 lr=values["lr"],
                 weight_decay=values["weight_decay"],
                 hvp=self.objective.mode,
+                along=self.measurements.along(self.state.step),
                 views=readings,
                 elapsed=self.elapsed,
             )

@@ -13,6 +13,7 @@ from typing import Any, final
 from optim_family.curvature.chunked_loss import ChunkLoss
 from optim_family.geometry import Geometry
 from optim_family.operators import HookedOperator
+from optim_family.sharpness.along_update import UpdateObserver
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.midpoint import WeightHistory, moved_to
 from optim_family.sharpness.probe_set import ProbeSet
@@ -44,6 +45,7 @@ class Measurements:
         self.before_product, self.on_message, self.history = before_product, on_message, WeightHistory()
         self.checked = False
         spec = experiment.spec
+        self.observer = UpdateObserver(experiment.optimizer, self.objective.space) if spec.along else None
         options: dict[str, Any] = {"rtol": spec.rtol, "seed": spec.seed, "reading": spec.reading}
         self.probes = ProbeSet(experiment.views, budget=spec.budget, **options)
         # A normalised step has no sharpness where the oscillation, and with it the gradient, cancels.
@@ -56,6 +58,8 @@ class Measurements:
         until_record = min(-step % spec.every, spec.steps - step)
         if spec.midpoint and until_record <= 2:
             self.history.push(self.objective.space.weights())
+        if self.observer:
+            self.observer.active = until_record == 1
 
     def __call__(self, step: int) -> Readings:
         """Measurements as JSON, by name; None if a view does not apply, or a mini-batch gradient is zero."""
@@ -72,6 +76,16 @@ class Measurements:
         except BaseException:
             self.load_state_dict(before)
             raise
+
+    def along(self, step: int) -> dict[str, Any] | None:
+        """The measurement along the last update as JSON; None without a step, or if it moved nothing."""
+        if self.observer is None:
+            return None
+        self.observer.active = self.experiment.spec.every == 1 or step + 1 == self.experiment.spec.steps
+        group = self.objective.process_group
+        losses = group.shard(self.objective.chunk_losses())
+        found = self.observer.measure(losses, all_reduce=group.all_reduce_vector)
+        return found and found.as_record()
 
     def _check(self) -> None:
         """At the first record: is the operator the second derivative of the loss?"""
@@ -134,6 +148,7 @@ class Measurements:
             "middle": self.midpoint_probes.state_dict(),
             "trail": self.history.state_dict(),
             "mode": self.objective.mode,
+            **({"update": self.observer.state_dict()} if self.observer else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -142,5 +157,7 @@ class Measurements:
         self.probes.load_state_dict(state["panel"])
         self.midpoint_probes.load_state_dict(state["middle"])
         self.history.load_state_dict(state["trail"])
+        if self.observer:
+            self.observer.load_state_dict(state["update"])
         if state["mode"] == "rebuilt":
             self.objective.mode = "rebuilt"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from optim_family.curvature import precision
 from optim_family.curvature.batch_norm import native_batch_norm
 from optim_family.curvature.chunked_loss import ChunkLoss
 from optim_family.curvature.double_backward import replace_functions
@@ -50,6 +51,7 @@ class Objective:
         process_group: the processes that share the ghost batches; a single process if None.
         memory_format: layout of the images; it changes sums by rounding only. If None, the fastest: channels
             last on a CPU, if the network has convolutions and accepts it.
+        tf32: compute the gradients of steps in TF32; Hessian-vector products and evaluations stay in float32.
 
     Attributes:
         mode: how Hessian-vector products are computed; None before the first Hessian is planned.
@@ -71,6 +73,7 @@ class Objective:
         hvp: Hvp = "auto",
         process_group: ProcessGroup | None = None,
         memory_format: MemoryFormat | None = None,
+        tf32: bool = False,
     ) -> None:
         self.model, self.data, self.space = model.train(), data, ParameterSpace.of(model)
         self.loss_fn: LossFunction = partial(LOSSES[loss], classes=data.classes)
@@ -80,6 +83,7 @@ class Objective:
                 f"a mini-batch of {batch_size} is larger than the training set of {self.size}; "
                 "choose --batch-size"
             )
+        self.tf32 = tf32
         self.ghost_batch = _ghost_batch(self.size, batch_size, ghost_batch)
         self.process_group = process_group or SingleProcess()
         if (chunks := (batch_size or self.size) // self.ghost_batch) < self.process_group.size:
@@ -146,7 +150,7 @@ class Objective:
         total = torch.zeros((), dtype=self._dtype, device=self.device)
         shard = self.process_group.shard
         chunks = self._batch_losses(self._batch(step)) if self.batch_size else shard(self.chunk_losses())
-        with self._kernels():
+        with self._kernels(), precision.tf32() if self.tf32 else nullcontext():
             for chunk in chunks:
                 loss = chunk()
                 torch.autograd.backward(loss)

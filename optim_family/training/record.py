@@ -26,6 +26,7 @@ def training_record(
     elapsed: float,
     test_sets: Mapping[str, float] | None = None,
     hvp: str | None = None,
+    along: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One line of metrics.jsonl, with the effective learning rate ℓ = η / ((1 − ηλ) ρ²).
 
@@ -46,6 +47,7 @@ def training_record(
         elapsed: seconds of the run.
         test_sets: loss on the test set, and loss and accuracy on each further one, by field name.
         hvp: mode of the Hessian-vector products, `retained` or `rebuilt`.
+        along: the measurement along the last update, as JSON.
     """
     shrunk = (1 - lr * weight_decay) * weight_norm**2
     return {
@@ -61,6 +63,7 @@ def training_record(
         "effective_lr": lr / shrunk if shrunk else None,
         "lr": lr,
         **({"hvp": hvp} if hvp else {}),
+        **({"along": along} if along else {}),
         "views": views,
         "elapsed": elapsed,
     }

@@ -12,6 +12,7 @@ from optim_family.sharpness.views import ViewName
 
 Loss = Literal["mse", "cross-entropy"]
 Hvp = Literal["auto", "retained", "rebuilt"]
+Precision = Literal["float32", "float64", "tf32"]
 Reading = Literal["lanczos", "sampled", "auto"]
 # Layout of the images; not in the specification, since it changes sums by rounding only.
 MemoryFormat = Literal["channels-last", "contiguous"]
@@ -74,6 +75,13 @@ class RunSpec(BaseModel):
     batch_sharpness: Annotated[
         int | None, Field(ge=1, description="number of mini-batches to measure along their own gradients")
     ] = None
+    along: Annotated[
+        bool,
+        Field(
+            exclude_if=lambda flag: not flag,
+            description="measure curvature, smoothness and critical sharpness along the last update",
+        ),
+    ] = False
     budget: Annotated[
         int | None,
         Field(
@@ -87,9 +95,9 @@ class RunSpec(BaseModel):
     ] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32, description="seed of weights, subset and mini-batches")] = 0
     device: Annotated[str, Field(description="cpu, cuda or cuda:N")] = "cpu"
-    precision: Annotated[Literal["float32", "float64"], Field(description="floating-point precision")] = (
-        "float32"
-    )
+    precision: Annotated[
+        Precision, Field(description="of all numbers; tf32: float32, and the gradients of steps in TF32")
+    ] = "float32"
 
     @property
     def notice(self) -> str | None:

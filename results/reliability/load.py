@@ -27,6 +27,7 @@ import orjson
 import psutil
 
 from optim_family.analysis import study_results
+from optim_family.analysis.claims import CLAIMS
 from optim_family.figures import run_figure, style
 from optim_family.runs.layout import LOG, STATUS
 from optim_family.runs.run import read_run
@@ -69,7 +70,7 @@ def crowd(count: int) -> StudySpec:
         )
         for i in range(count)
     )
-    return StudySpec("load", "Does it bear the load?", ("edge",), specs, "")
+    return StudySpec("load", "Does it bear the load?", {"edge": CLAIMS["edge"]}, specs, "")
 
 
 def runs(count: int, folder: Path) -> dict[str, Any]:

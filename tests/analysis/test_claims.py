@@ -4,7 +4,8 @@ import random
 import pytest
 
 from optim_family.analysis import study_table
-from optim_family.analysis.claims import CLAIMS, evaluate_claims
+from optim_family.analysis.claims import CLAIMS, Claim, evaluate_claims
+from optim_family.analysis.run_selection import matches
 from tests.helpers.fake_runs import make_run
 
 NORMALISED, BARE = "frozen-affine", "none"
@@ -37,7 +38,9 @@ def made(
 
 
 def verdicts(name, runs):
-    return {f.subject: f.verdict for f in evaluate_claims([name], runs, study_table.run_rows(runs))}
+    return {
+        f.subject: f.verdict for f in evaluate_claims({name: CLAIMS[name]}, runs, study_table.run_rows(runs))
+    }
 
 
 def overall(name, runs):
@@ -69,7 +72,9 @@ def test_every_member_means_every_one():
 
 @pytest.mark.parametrize("aside", [{"decay": 0.0}, {"norm": BARE}, {"batch_size": 50}, {"status": "stopped"}])
 def test_the_edge_is_not_claimed_of_all_runs(aside):
-    (finding,) = evaluate_claims(["edge"], runs := [made(ratio=0.1, **aside)], study_table.run_rows(runs))
+    (finding,) = evaluate_claims(
+        {"edge": CLAIMS["edge"]}, runs := [made(ratio=0.1, **aside)], study_table.run_rows(runs)
+    )
     reason = "no such run is finished" if "status" in aside else "the study has no such runs"
     assert (finding.verdict, finding.evidence) == ("cannot tell", reason)
 
@@ -132,7 +137,10 @@ def test_pairs_are_judged_together_and_for_each_optimizer():
 
 def test_the_evidence_of_pairs_that_never_fit():
     runs = [made(decay=0.01), made(decay=0.0, fits=False)]
-    evidence = [f.evidence for f in evaluate_claims(["decay-matters"], runs, study_table.run_rows(runs))]
+    evidence = [
+        f.evidence
+        for f in evaluate_claims({"decay-matters": CLAIMS["decay-matters"]}, runs, study_table.run_rows(runs))
+    ]
     line = "no number: no pair of 1 has one for both runs"
     assert set(evidence) == {line, f"sharpness {line}; test accuracy {line}"}
 
@@ -141,14 +149,16 @@ def test_the_evidence_counts_the_pairs_that_go_the_claimed_way():
     runs = matched_runs(3, (3.0, 0.05), (1.0, 0.0), decay=(0.01, 0.0)) + [
         made(decay=decay, fall=fall, gain=0.0, seed=9) for decay, fall in ((0.01, 1.0), (0.0, 2.0))
     ]
-    evidence = evaluate_claims(["decay-matters"], runs, study_table.run_rows(runs))[0].evidence
+    evidence = evaluate_claims({"decay-matters": CLAIMS["decay-matters"]}, runs, study_table.run_rows(runs))[
+        0
+    ].evidence
     assert evidence.startswith("sharpness by a factor of ") and "test accuracy by +3.8 points (" in evidence
     assert evidence.count(", more in 3 of 4 pairs") == 2
 
 
 def test_a_count_of_verdicts():
     runs = [made(optimizer="gd"), made(optimizer="rmsprop", ratio=0.1), made(optimizer="sgd", ratio=math.nan)]
-    whole = evaluate_claims(["edge"], runs, study_table.run_rows(runs))[0].evidence
+    whole = evaluate_claims({"edge": CLAIMS["edge"]}, runs, study_table.run_rows(runs))[0].evidence
     assert whole == "1 of 3 hold, 1 does not, 1 undecided; 0.10 to 1.10"
 
 
@@ -169,7 +179,9 @@ def test_smaller_batches_settle_lower(slope, verdict):
         for size, ratio in zip(sizes, ratios, strict=True)
         for seed in range(3)
     ]
-    (finding,) = evaluate_claims(["smaller-batch-flatter"], runs, study_table.run_rows(runs))
+    (finding,) = evaluate_claims(
+        {"smaller-batch-flatter": CLAIMS["smaller-batch-flatter"]}, runs, study_table.run_rows(runs)
+    )
     assert finding.verdict == verdict
     assert "batch 10: " in finding.evidence and "batch 200: " in finding.evidence
     assert overall("smaller-batch-flatter", runs[:6]) == "cannot tell"
@@ -179,3 +191,63 @@ def test_every_claim_has_a_verdict_of_any_runs():
     for runs in ([made()], [made(status="diverged")], [made(fits=False, norm=BARE, batch_size=10)]):
         findings = evaluate_claims(CLAIMS, runs, study_table.run_rows(runs))
         assert list(dict.fromkeys(f.claim for f in findings)) == list(CLAIMS)
+
+
+# --- claims of a study ------------------------------------------------------------------------------------
+
+
+def judged(claim, runs):
+    return next(f.verdict for f in evaluate_claims({"own": claim}, runs, study_table.run_rows(runs)))
+
+
+@pytest.mark.parametrize(
+    ("direction", "least", "factor", "verdict"),
+    [
+        ("less", None, 0.5, "holds"),
+        ("less", None, 2.0, "does not hold"),
+        ("less", 1.5, 0.5, "holds"),
+        ("less", 3.0, 0.5, "does not hold"),
+        ("more", 1.5, 2.0, "holds"),
+        ("more", 3.0, 2.0, "does not hold"),
+        ("more", 1.5, 0.5, "does not hold"),
+    ],
+)
+def test_pairs_are_judged_by_direction_and_least_factor(direction, least, factor, verdict):
+    claim = Claim("?", ("ratio",), by="weight_decay", direction=direction, least=least)
+    runs = [
+        made(ratio=ratio * (1 + seed / 100), decay=decay, seed=seed)
+        for seed in range(4)
+        for decay, ratio in ((0.01, 1.0), (0.02, factor))
+    ]
+    assert judged(claim, runs) == verdict
+
+
+def test_pairs_whose_interval_contains_the_least_factor_are_undecided():
+    claim = Claim("?", ("ratio",), by="weight_decay", least=1.5)
+    factors = (1.2, 1.4, 1.6, 1.8)
+    runs = [
+        made(ratio=r, decay=d, seed=seed)
+        for seed, f in enumerate(factors)
+        for d, r in ((0.01, 1.0), (0.02, f))
+    ]
+    assert judged(claim, runs) == "cannot tell"
+
+
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [
+        ({}, 4),
+        ({"weight_decay": "> 0"}, 3),
+        ({"weight_decay": "<= 0.01"}, 3),
+        ({"weight_decay": [0.0, 0.02]}, 2),
+        ({"norm": "not none"}, 3),
+        ({"norm": "none"}, 1),
+        ({"batch_size": "full", "optimizer": "gd"}, 4),
+        ({"batch_size": "not full"}, 0),
+        ({"model": "absent"}, 0),
+    ],
+)
+def test_conditions_select_runs(where, number):
+    runs = [made(decay=0.0), made(decay=0.01), made(decay=0.02), made(decay=0.01, norm=BARE)]
+    assert sum(matches(run.spec, where) for run in runs) == number
+    assert Claim("?", ("ratio",), where).applies([run.spec for run in runs]) == bool(number)

@@ -66,13 +66,17 @@ def test_runs_are_matched_in_all_but_one_thing():
         for lr in (0.1, 0.2)
         for seed in (0, 1)
     ]
-    pairs = list(matched_pairs(runs, lambda spec: spec["hyper"].pop("weight_decay"), lambda decay: decay > 0))
+    specs = [run.spec for run in runs]
+    pairs = list(matched_pairs(specs, "weight_decay", than=0))
     assert len(pairs) == 2 * 2 * 2
     for i, j in pairs:
         a, b = runs[i].spec, runs[j].spec
         assert a["hyper"]["weight_decay"] > 0 == b["hyper"]["weight_decay"]
         assert (a["seed"], a["hyper"]["lr"]) == (b["seed"], b["hyper"]["lr"])
     assert all("weight_decay" in run.spec["hyper"] for run in runs)
+    larger = list(matched_pairs(specs, "weight_decay"))
+    assert len(larger) == 3 * 2 * 2
+    assert all(specs[i]["hyper"]["weight_decay"] > specs[j]["hyper"]["weight_decay"] for i, j in larger)
 
 
 def test_arms_are_compared_at_equal_settings_and_seeds():

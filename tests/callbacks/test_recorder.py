@@ -452,7 +452,8 @@ def test_without_a_metric_the_raw_sharpness_is_recorded(tmp_path):
     with pytest.warns(UserWarning, match="no threshold: there is no metric: Lion has none, for it uses only"):
         Recorder(*parts[:2], nn.functional.cross_entropy, parts[2], out=tmp_path / "a").close()
     (record,) = read_run(tmp_path / "a").records
-    assert list(record["views"]) == ["raw"] and record["views"]["raw"]["threshold"] is None
+    assert list(record["views"]) == ["raw", "generalized"] and record["views"]["raw"]["threshold"] is None
+    assert "no threshold: with momentum" in record["views"]["generalized"]["note"]
 
 
 def test_a_view_without_its_metric_is_refused_before_the_folder_is_made(tmp_path):

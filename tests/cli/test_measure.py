@@ -118,6 +118,7 @@ def test_without_normalisation_the_spherical_sharpness_does_not_apply(run):
         (["--weights", "text"], 5, "text is not a safetensors file"),
         (["--weights", "other"], 2, "does not fit bn_mlp: it has no "),
         (["--model", "resnet81"], 2, "did you mean 'resnet18'?"),
+        (["--precision", "tf32"], 2, "a measurement never uses TF32"),
         (["--hvp", "kept"], 2, "no hvp 'kept'; "),
         (["--rtol", "2", "--limit", "0"], 2, "--rtol: it must be less than 1"),
         (["--layers", "0"], 2, "--layers: the depth must be a whole number above 0, not 0"),

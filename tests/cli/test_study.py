@@ -252,7 +252,7 @@ def test_as_many_workers_as_cores_and_memory_allow(monkeypatch, gigabytes, gpu, 
     memory = type("memory", (), {"available": int(gigabytes * 2**30)})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     run = RunSpec(optimizer="gd", hyper={}, device=device)
-    assert study_work._workers(StudySpec("mine", "?", (), (run,), "")) == workers
+    assert study_work._workers(StudySpec("mine", "?", {}, (run,), "")) == workers
 
 
 def progress(tmp_path, seeds=3, workers=2):

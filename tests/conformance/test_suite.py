@@ -158,6 +158,11 @@ class Dice(GD):
         super().update(w, grad + 1e-9 * torch.randn_like(w), state, h)
 
 
+class OtherEpsilon(AdamW):
+    def update_all(self, weights, gradients, states, h):
+        super().update_all(weights, gradients, states, {**h, "eps": 2 * h["eps"]})
+
+
 @pytest.mark.parametrize(
     ("defect", "check", "says"),
     [
@@ -174,6 +179,7 @@ class Dice(GD):
         (NotFrozen, testing.check_freeze_holds_the_metric, "should freeze it"),
         (TwoGroups, testing.check_one_parameter_group, "second parameter group"),
         (Dice, testing.check_is_deterministic, "different steps"),
+        (OtherEpsilon, testing.check_all_tensors_at_once, "takes other steps than update"),
         (NormOfTheWrongDual, testing.check_norm_and_dual_belong_together, "which is no norm with its dual"),
         (RadiusForgotten, testing.check_step_is_the_maximiser, "a radius that is missing"),
         (DeclaredNormalised, testing.check_step_is_the_maximiser, "`normalized` is wrong"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from optim_family import testing
 from optim_family.runs.run import read_run
 from tests.helpers import ROOT
 from tests.helpers.cli_runner import optim_family
@@ -42,7 +43,8 @@ def installed(walk, monkeypatch):
 
 
 def test_there_are_four_files_and_the_commands_use_them():
-    assert FILES.keys() == {"setup.cfg", "pyproject.toml", "my_optimizers/padam.py", "tests/test_padam.py"}
+    padam = {"setup.cfg", "pyproject.toml", "my_optimizers/padam.py", "tests/test_padam.py"}
+    assert FILES.keys() == padam | {"my_optimizers/sign.py"}
     first, second, *rest = COMMANDS.splitlines()
     assert first == "pip install --editable ." and second == "python -m pytest tests"
     assert len(rest) == 5 and all(line.startswith("optim-family ") for line in rest)
@@ -56,6 +58,13 @@ def test_its_test_passes(installed):
     for check in mark.args[1]:
         names["test_it_passes_every_check"](check)
     assert len(mark.args[1]) >= 10
+
+
+def test_the_norm_of_the_second_example_passes_every_check(installed):
+    from my_optimizers.sign import Sign
+
+    measured = [check(Sign) for check in testing.CHECKS]
+    assert sum("relative error" in text or "differs from 1" in text for text in measured) == 3
 
 
 def test_its_commands_end_in_a_figure(installed, capsys):

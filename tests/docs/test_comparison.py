@@ -32,6 +32,11 @@ def dense(model, x, y):
     return torch.stack([torch.cat([*map(torch.flatten, row)]) for row in rows])
 
 
+def minus(output, target):
+    """A loss whose most negative eigenvalue is the largest in magnitude."""
+    return -LOSS(output, target)
+
+
 def steps_of_batch_norm(model):
     return int(model[1].num_batches_tracked)
 
@@ -52,6 +57,9 @@ def test_pyhessian_leaves_training_mode_and_has_no_density(data):
     value = hessian.eigenvalues()[0][0]
     evaluated = torch.linalg.eigvalsh(dense(network().eval(), *data))
     assert value == pytest.approx(float(evaluated[evaluated.abs().argmax()]), rel=0.02)
+    assert (
+        package.hessian(model, minus, data=batch, cuda=False).eigenvalues()[0][0] < 0
+    )  # largest in magnitude
     with pytest.raises(RuntimeError, match="is now removed"):
         hessian.density(iter=3)
 
@@ -82,6 +90,9 @@ def test_hessian_eigenthings_moves_the_statistics_and_weights_batches_equally(da
     v = torch.from_numpy(np.random.default_rng(0).standard_normal(len(true)))
     assert torch.allclose(operator.matvec(v), true @ v)
     assert steps_of_batch_norm(model) == 1
+    negative = package.HessianOperator(network(), [data], package.supervised_loss(minus))
+    assert package.lanczos(negative, k=1, max_iter=40, seed=0).eigenvalues[0] < 0  # largest in magnitude
+    assert package.lanczos(negative, k=1, max_iter=40, seed=0, which="LA").eigenvalues[0] > 0
     unequal = [(x[:24], y[:24]), (x[24:], y[24:])]
     product = package.HessianOperator(network(), unequal, package.supervised_loss(LOSS)).matvec(v)
     halves = [dense(network(), *part) @ v for part in unequal]

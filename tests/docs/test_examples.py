@@ -20,15 +20,19 @@ SCRIPTS = {
 }
 
 
+# Measured along the update by forward passes: no view.
+ALONG = {"gpt_critical": ("gpt-critical", "torch:AdamW")}
+
+
 def carried_out(script, tmp_path, steps):
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return call(sys.executable, EXAMPLES / f"{script}.py", str(steps), cwd=tmp_path, **environment)
 
 
 def test_every_script_is_named_here_and_in_the_list():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == SCRIPTS.keys()
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == SCRIPTS.keys() | ALONG.keys()
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
-    assert all(f"({script}.py)" in readme for script in SCRIPTS)
+    assert all(f"({script}.py)" in readme for script in SCRIPTS | ALONG)
 
 
 def test_the_notebook_shows_what_its_code_gives():
@@ -58,3 +62,15 @@ def test_a_script_leaves_a_run_in_its_own_metric(script, tmp_path):
         all_weights, writers = output.splitlines()[:2]
         assert "not scale-invariant" in all_weights
         assert writers.startswith("weights that add to the residual stream: exactly scale-invariant")
+
+
+def test_the_gpt_has_its_critical_sharpness_without_second_derivatives(tmp_path):
+    output = carried_out("gpt_critical", tmp_path, 20)
+    folder, optimizer = ALONG["gpt_critical"]
+    run = read_run(tmp_path / "runs" / folder)
+    assert run.spec["optimizer"] == optimizer and run.status["status"] == "done"
+    first, *later = run.records
+    assert "along" not in first and all(record["along"]["critical"] > 0 for record in later)
+    assert all(record["along"]["curvature"] is None and record["views"] == {} for record in later)
+    assert later[-1]["train_loss"] < first["train_loss"]
+    assert "critical sharpness" in output

@@ -78,3 +78,9 @@ def test_a_broken_link_and_a_page_outside_every_index_end_the_build(tmp_path):
     assert bad.returncode == 1
     assert bad.stderr.count("[myst.xref_missing]") == bad.stderr.count("nowhere") == len(broken), bad.stderr
     assert "README.md: WARNING: document isn't included in any toctree" in bad.stderr
+
+
+def test_every_optimizer_of_the_package_is_in_the_api():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    modules = {path.stem for path in (ROOT / "optim_family" / "optimizers").glob("*.py")} - {"__init__"}
+    assert all(f"automodule:: optim_family.optimizers.{name}\n" in page for name in modules)

@@ -3,6 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
+from optim_family.analysis.claims import CLAIMS
 from optim_family.analysis.study_results import evaluate_study
 from optim_family.cli import run_progress
 from optim_family.study import report
@@ -38,8 +39,8 @@ def test_markup_is_shown_as_it_is_written(tmp_path, monkeypatch, held, text):
     if text != TEXTS[0]:  # one page has its real figures
         monkeypatch.setattr(report.run_figure, "figure", named_figure)
     specs = tuple(RunSpec.model_validate(run.spec) for run in runs)
-    study = StudySpec(text, text, ("edge",), specs, f"# {text}")
-    page = report.write(study, evaluate_study(("edge",), runs), tmp_path)
+    study = StudySpec(text, text, {"edge": CLAIMS["edge"]}, specs, f"# {text}")
+    page = report.write(study, evaluate_study(study.claims, runs), tmp_path)
     for path in (page, *page.parent.glob("*.svg")):
         written = path.read_text(encoding="utf-8")
         tags = [piece for piece in ALIVE if piece in written]

@@ -115,6 +115,19 @@ def test_the_address_restores_a_view(browser, page):
     assert browser.driver.current_url.endswith("#")
 
 
+def test_the_axis_ends_at_three_thresholds_whatever_step_0_has(browser, tmp_path):
+    run = make_run(records=12)
+    for record, value in zip(run.records, (9e9, *[5e3] * 11), strict=True):
+        record["views"]["spherical"] |= {"value": value, "threshold": 1e6 if value > 1e6 else 1e3}
+    page = written(tmp_path, [run])
+    ends = []
+    for address in ("#clip=1&log=0", "#log=0"):
+        browser.open(page, address)
+        view = "[...figure.views()].find((view) => view.model.name === 'sharpness').model"
+        ends.append(browser.js(f"return {view}.y_range.end"))
+    assert ends[0] == pytest.approx(3e3, rel=0.1) and ends[1] > 5e3
+
+
 def test_the_filter_and_the_columns_of_a_table(browser, page):
     browser.open(page, f"#filter={quote('rmsprop')}")
     shown = "return [...document.querySelectorAll(arguments[0])].filter((e) => !e.hidden).length"
@@ -126,6 +139,16 @@ def test_the_filter_and_the_columns_of_a_table(browser, page):
     assert "run" not in header.split("|")[1] and set(rule) == set("| -") and len(rows) == 1
     latex = browser.js("return asLatex(document.querySelector('table.sortable'))")
     assert latex.startswith("\\begin{tabular}") and "100 \\% training accuracy" in latex
+
+
+def test_arrow_keys_read_out_the_records(browser, page):
+    browser.open(page, "#open=g0")
+    panel = browser.driver.find_element("id", "panel-ratio")
+    for _ in range(3):
+        panel.send_keys("\ue014")  # the right arrow
+    note = browser.js("return document.getElementById('note').textContent")
+    ratio = FULL[1].records[2]["views"]["spherical"]["ratio"]
+    assert "step 20." in note and f"seed 1: {ratio:.4g}" in note
 
 
 def test_a_dot_at_the_edge_leads_to_the_card_of_its_run(browser, page):

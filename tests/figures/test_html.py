@@ -7,7 +7,7 @@ import pytest
 from jinja2 import UndefinedError
 from matplotlib.figure import Figure
 
-from optim_family.figures import figure_data, html, run_page
+from optim_family.figures import html, run_page
 
 STUDY = {"name": "<script>alert(1)</script>", "question": "a < b & c?", "source": "x = 1"}
 EMPTY = {
@@ -24,7 +24,7 @@ EMPTY = {
 
 
 def page(**changes):
-    return html.render("report.html", study=STUDY | changes, **EMPTY)
+    return html.render("report.html", scripts=html.FIGURE_SCRIPTS, study=STUDY | changes, **EMPTY)
 
 
 def test_what_a_template_is_given_is_escaped():
@@ -46,7 +46,7 @@ def test_only_the_page_s_own_scripts_may_run_and_nothing_may_be_fetched():
     hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
     assert len(scripts) == 3 and f"script-src {hashes};" in policy
     assert policy.startswith("default-src 'none'") and "unsafe-eval" not in policy
-    own = text.replace(html.bokeh_js(), "")
+    own = text.replace(html.script("bokeh.js"), "")
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", own)
     assert not re.findall(r"@import|url\(", own)
 
@@ -58,7 +58,7 @@ def test_a_page_without_an_interactive_figure_has_no_bokeh():
 
 def test_json_in_a_page_cannot_end_its_element():
     value = {"name": "</script><script>alert(1)</script><!--"}
-    text = figure_data.as_json(value)
+    text = html.as_json(value)
     assert "<" not in text and json.loads(text) == value
 
 

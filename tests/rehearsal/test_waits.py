@@ -10,7 +10,7 @@ from optim_family.curvature.hessian import Hessian
 from optim_family.optimizers.adamw import AdamW
 from optim_family.optimizers.external.inferred_geometry import geometry_of
 from optim_family.optimizers.rmsprop import RMSprop
-from optim_family.sharpness.probe import ProbeSet
+from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.views import VIEWS
 from optim_family.space import ParameterSpace
 from optim_family.training.experiment import build_experiment

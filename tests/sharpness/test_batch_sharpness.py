@@ -214,3 +214,17 @@ def test_a_record_is_json_with_all_the_evidence():
     record = json.loads(json.dumps(sharpness.as_record()))
     assert record["quotients"] == list(sharpness.quotients) and record["error"] == sharpness.error > 0
     assert record["confidence"] == 0.95 and record["products"] == 3
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.9])
+def test_momentum_has_a_plateau_of_small_batches_too(beta: float) -> None:
+    problem = Quadratics(3)
+    geometry = Geometry(ScalarMetric(D), 2 * (1 + beta) / 0.1, Decay(0.0), momentum=beta)
+    batches = [[problem.loss(i)] for i in range(3)]
+    record = batch_sharpness(batches, problem.params, geometry, view="spherical").as_record()
+    if not beta:
+        assert "small_batch_threshold" not in record
+        return
+    assert record["threshold"] / record["small_batch_threshold"] == pytest.approx(19)
+    assert record["small_batch_ratio"] == pytest.approx(record["value"] / record["small_batch_threshold"])
+    assert record["small_batch_ratio"] / record["ratio"] == pytest.approx(19)

@@ -43,7 +43,7 @@ def leave(job, status, step=10, records=2):
 @pytest.fixture
 def todo(tmp_path):
     runs = tuple(RunSpec(optimizer="gd", hyper={"lr": 0.1}, steps=10, seed=seed) for seed in range(4))
-    return execution.jobs(StudySpec("mine", "?", (), runs, ""), tmp_path)
+    return execution.jobs(StudySpec("mine", "?", {}, runs, ""), tmp_path)
 
 
 def execute(todo, launcher, stop=None):
@@ -207,7 +207,7 @@ def test_runs_of_other_settings_are_told_from_those_of_the_study(tmp_path):
     def run(**fields):
         return RunSpec(**({"optimizer": "gd", "hyper": {"lr": 0.1}, "steps": 10, "device": "auto"} | fields))
 
-    study = StudySpec("mine", "?", (), (run(seed=0), run(seed=1)), "")
+    study = StudySpec("mine", "?", {}, (run(seed=0), run(seed=1)), "")
     others = [run(seed=1, every=5), run(hyper={"lr": 0.5}), run(seed=0, device="cpu", steps=20)]
     for spec in (*study.runs, *others):
         leave(Job(spec, tmp_path / spec.title), "done")

@@ -43,7 +43,7 @@ def test_the_list_names_no_others():
 
 
 def test_the_example_of_the_readme_is_a_study(tmp_path):
-    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    text, _ = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     assert len(spec.load(str(tmp_path / "mine.toml")).runs) == 2 * 2 * 2 * 3 + 2 * 3
 

@@ -34,7 +34,7 @@ VOID = {"meta", "link", "br", "img", "input"}
 def make_study(runs, name="mine", question="Is a < b?", missing=0):
     specs = [RunSpec.model_validate(run.spec) for run in runs]
     more = [RunSpec(optimizer="gd", hyper={}, seed=99 + i) for i in range(missing)]
-    return StudySpec(name, question, tuple(CLAIMS), (*specs, *more), f"question = {question!r}  # the file")
+    return StudySpec(name, question, CLAIMS, (*specs, *more), f"question = {question!r}  # the file")
 
 
 RUNS = [
@@ -195,7 +195,7 @@ def test_provenance_names_every_run(written):
 
 
 def test_a_cell_is_mean_and_spread_and_says_when_some_are_missing():
-    results = evaluate_study((), RUNS)
+    results = evaluate_study({}, RUNS)
     training = results.group_tables[0]
     row = results.groups.iloc[0]
     cell = training.rows[0][training.headers.index("at the end, %")]
@@ -213,11 +213,11 @@ def test_a_cell_says_when_some_runs_have_no_number():
 
 
 def test_columns_without_a_single_number_are_left_out():
-    assert "at the midpoint" not in evaluate_study((), RUNS).group_tables[0].headers
+    assert "at the midpoint" not in evaluate_study({}, RUNS).group_tables[0].headers
     run = make_run(records=9)
     for record in run.records:
         record["views"]["spherical-midpoint"] = {**record["views"]["spherical"], "ratio": 1.03}
-    table = evaluate_study((), [run]).group_tables[0]
+    table = evaluate_study({}, [run]).group_tables[0]
     assert table.rows[0][table.headers.index("at the midpoint")].text == "1.03"
 
 
@@ -239,16 +239,16 @@ def test_numbers_are_written_as_people_write_them():
 
 
 def test_differences_say_whether_they_are_beyond_noise():
-    table = evaluate_study((), RUNS).difference_table
+    table = evaluate_study({}, RUNS).difference_table
     last = {row[-1].text for row in table.rows}
     assert last <= {"yes", "no", "too few pairs"} and "yes" in last
     assert all(len(row) == len(table.headers) for row in table.rows)
 
 
 def test_differences_that_cannot_be_judged_are_not_listed():
-    table = evaluate_study((), [run for run in RUNS if run.spec["seed"] == 0]).difference_table
+    table = evaluate_study({}, [run for run in RUNS if run.spec["seed"] == 0]).difference_table
     assert table.rows == [] and "all 6 have fewer than 3 seeds" in table.heading
-    assert evaluate_study((), RUNS[:1]).difference_table.heading.startswith("Differences: no two arms have")
+    assert evaluate_study({}, RUNS[:1]).difference_table.heading.startswith("Differences: no two arms have")
 
 
 def test_names_that_contain_markup_are_only_text(tmp_path):
@@ -276,6 +276,16 @@ def test_a_long_table_lies_beside_the_page_only(tmp_path, monkeypatch):
     assert "readings.csv, every reading" in text and (tmp_path / "readings.csv").exists()
 
 
+def test_of_very_many_runs_the_static_figures_lie_beside_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.run_figure, "figure", sketch)
+    monkeypatch.setattr(report, "_DRAWN", len(RUNS) - 1)
+    monkeypatch.setattr(report, "_SETTINGS", 0)
+    page = report.write(make_study(RUNS), evaluate_study(CLAIMS, RUNS), tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert "<figure>" not in text and "too many for figures" in text
+    assert {path.stem for path in tmp_path.glob("*.svg")} == {"sharpness", "accuracy"}
+
+
 def test_a_subject_of_a_claim_that_is_a_group_of_runs_filters_the_page(written):
     text = (written / "report.html").read_text(encoding="utf-8")
     groups = evaluate_study(CLAIMS, RUNS).groups
@@ -286,7 +296,7 @@ def test_a_subject_of_a_claim_that_is_a_group_of_runs_filters_the_page(written):
 def test_the_overlay_shows_one_seed_with_weight_decay(monkeypatch):
     drawn = []
     monkeypatch.setattr(report.run_figure, "figure", lambda runs, title, names: drawn.append((runs, names)))
-    dict(report.figures(evaluate_study((), RUNS)))
+    dict(report.figures(evaluate_study({}, RUNS)))
     runs, names = drawn[0]
     assert [(run.spec["optimizer"], run.spec["seed"]) for run in runs] == [("gd", 0), ("rmsprop", 0)]
     assert names == ["gd lr 0.2, wd 0.005", "rmsprop lr 0.01, wd 0.05"]
@@ -295,5 +305,5 @@ def test_the_overlay_shows_one_seed_with_weight_decay(monkeypatch):
 def test_the_overlay_shows_all_where_one_alone_has_weight_decay(monkeypatch):
     drawn = []
     monkeypatch.setattr(report.run_figure, "figure", lambda runs, title, names: drawn.append(names))
-    dict(report.figures(evaluate_study((), [run for run in RUNS if run.spec["optimizer"] == "gd"])))
+    dict(report.figures(evaluate_study({}, [run for run in RUNS if run.spec["optimizer"] == "gd"])))
     assert drawn == [["gd lr 0.2, wd 0.005", "gd lr 0.2, wd 0"]]

@@ -1,7 +1,12 @@
+import math
+import re
+
 import pytest
 
 from optim_family.analysis.claims import CLAIMS
+from optim_family.analysis.study_results import QUANTITIES
 from optim_family.errors import UsageError
+from optim_family.resources import folder
 from optim_family.study import spec
 
 STUDY = """
@@ -65,7 +70,7 @@ def lines(name, *settings):
 
 def test_a_file_becomes_runs(study):
     parsed = study()
-    assert (parsed.name, parsed.question, parsed.claims) == ("mine", "Does it fall?", ("edge",))
+    assert (parsed.name, parsed.question, [*parsed.claims]) == ("mine", "Does it fall?", ["edge"])
     assert len(parsed.runs) == 2 * 2 * 2 + 2 * 2 * 2
     assert parsed.source == STUDY
     assert {run.limit for run in parsed.runs} == {200}
@@ -79,12 +84,12 @@ def test_what_two_grids_have_in_common_is_run_once(write):
 
 
 def test_without_claims_all_are_evaluated(write):
-    assert spec.load(write(STUDY.replace('claims = ["edge"]', ""))).claims == tuple(CLAIMS)
+    assert spec.load(write(STUDY.replace('claims = ["edge"]', ""))).claims == CLAIMS
 
 
 def test_all_mistakes_are_told_at_once_with_their_places(write):
     path = write(WRONG)
-    known = "question, claims, data, train, measure, grid"
+    known = "question, claims, claim, data, train, measure, grid"
     assert lines(path) == [
         f"{path}: there is no key 'questions'; did you mean 'question'? Known: {known}",
         f"{path}: a study has a question, a text",
@@ -174,3 +179,75 @@ def test_the_packaged_studies_are_listed_with_their_questions():
     assert list(spec.questions()) == spec.names()
     assert "digits" in spec.names()
     assert all(spec.questions().values())
+
+
+# --- claims of its own ------------------------------------------------------------------------------------
+
+CLAIM = """
+[[claim]]
+name = "rate-moves-the-edge"
+statement = "With the larger rate the ratio is lower."
+quantity = "ratio"
+by = "lr"
+direction = "less"
+least = 1.05
+where = { optimizer = "gd", weight_decay = "> 0" }
+
+[[claim]]
+name = "fits-soon"
+statement = "gd fits within 20 steps."
+quantity = "fit_step"
+highest = 20
+where = { optimizer = "gd" }
+"""
+
+
+def test_a_study_states_claims_of_its_own(write):
+    claims = spec.load(write(STUDY + CLAIM)).claims
+    assert [*claims] == ["edge", "rate-moves-the-edge", "fits-soon"]
+    pairs, single = claims["rate-moves-the-edge"], claims["fits-soon"]
+    assert (pairs.by, pairs.direction, pairs.least, pairs.quantities) == ("lr", "less", 1.05, ("ratio",))
+    assert single.between == (-math.inf, 20) and single.where == {"optimizer": "gd"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('quantity = "ratio"', 'quantity = "ratoi"', "there is no quantity 'ratoi'; did you mean 'ratio'?"),
+        ('by = "lr"', 'by = "lrr"', "there is no field 'lrr'; did you mean 'lr'?"),
+        ('by = "lr"', "", "give either `by`, for pairs of runs, or `lowest` or `highest`"),
+        (
+            'by = "lr"',
+            'by = "lr"\nhighest = 3',
+            "give either `by`, for pairs of runs, or `lowest` or `highest`",
+        ),
+        ('by = "lr"', 'by = "momentum"', "the study has no runs that could decide it"),
+        (
+            'optimizer = "gd", weight',
+            'optimizer = "sgd", weight',
+            "the study has no runs that could decide it",
+        ),
+        ("least = 1.05", "least = -1", "least: it must be greater than 0, not -1"),
+        ("least = 1.05", "most = 2", "there is no key 'most'"),
+        ('direction = "less"', 'direction = "lower"', "there is no direction 'lower'"),
+        ('name = "fits-soon"', 'name = "edge"', "claim edge: the name is in use"),
+        ("highest = 20", "highest = 20\nlowest = 30", "no number lies between 30.0 and 20.0"),
+        ("highest = 20", "highest = 20\nleast = 2", "`than`, `least`, `direction` and `trend` need `by`"),
+        ('statement = "gd fits within 20 steps."', "", "claim fits-soon: statement: field required"),
+    ],
+)
+def test_a_claim_with_a_mistake_is_refused_when_the_file_is_read(write, old, new, says):
+    assert old in CLAIM
+    with pytest.raises(UsageError) as refusal:
+        spec.load(write(STUDY + CLAIM.replace(old, new, 1)))
+    assert says in str(refusal.value).splitlines()[0]
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_the_claims_of_the_readme_are_read_and_its_quantities_exist(write):
+    page = (folder("studies") / "README.md").read_text(encoding="utf-8")
+    study, claims = (block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL))
+    assert [*spec.load(write(study + claims)).claims][2:] == ["momentum-lowers-the-ratio", "fits-soon"]
+    rows = re.findall(r"^\| (`.*?) \|", page.partition("| quantity |")[2], re.MULTILINE)
+    names = re.findall(r"`([\w-]+)`", " ".join(rows))
+    assert {*names} <= {*QUANTITIES, *CLAIMS} and {*CLAIMS} <= {*names}

@@ -6,6 +6,7 @@ from functools import partial
 from importlib import import_module
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from optim_family.optimizers.adamw import AdamW
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
 from optim_family.optimizers.sgd import SGD
+from optim_family.optimizers.signgd import SignGD
 from optim_family.sharpness.probe import Probe
 from optim_family.theory import cases, flow, flow_comparison
 from optim_family.theory.small_networks import Network
@@ -35,6 +37,12 @@ SHORT = {
     "V10": {"BETAS": (0.99,), "STEPS": 1000, "EVERY": 100},
     "V11": {"STEPS": 1200, "EVERY": 100},
     "V13": {"STEPS": 20},
+    "V14": {"STEPS": 1000, "ETA_LAMBDAS": (0.02,)},
+    "V15": {"OPTIMIZERS": ("gd", "signgd")},
+    "V16": {"STEPS": 400, "GRADIENTS": (0.1,), "EDGES": (5.4031,)},
+    "V17": {"STEPS": 60},
+    "V18": {"DRAWN": np.array([0.1, 1.0])},
+    "V19": {"DIM": 1000, "STEPS": 3000, "TOLERANCE": 0.03},
 }
 
 
@@ -127,6 +135,33 @@ class LongerAdaptiveSteps(RMSprop):
         super().update(w, grad, state, dict(h) | {"lr": 1.5 * h["lr"]})
 
 
+class SignsWithoutDecay(SignGD):
+    def update(self, w, grad, state, h):
+        super().update(w, grad, state, dict(h) | {"weight_decay": 0.0})
+
+
+class RadiusForgotten(registry.load("muon")):
+    def update(self, w, grad, state, h):
+        super().update(w, grad, state, dict(h) | {"lr": h["lr"] / math.sqrt(4 / 3)})
+
+
+class NotUphill(registry.load("sam")):
+    def step(self, closure=None):
+        closure()
+        self._synchronised().step()
+
+
+class DescentWithoutMomentum(GD):
+    def update(self, w, grad, state, h):
+        super().update(w, grad, state, dict(h) | {"momentum": 0.0})
+        state["m"] = grad
+
+
+class TwiceTheDecay(SGD):
+    def update(self, w, grad, state, h):
+        super().update(w, grad, state, dict(h) | {"weight_decay": 1.2 * h["weight_decay"]})
+
+
 @pytest.mark.parametrize(
     ("name", "defect"),
     [
@@ -153,13 +188,28 @@ class LongerAdaptiveSteps(RMSprop):
         ("V13", DecayAfterTheStep),
         ("V13", DecayWithoutRate),
         ("V13", WithoutRho),
+        ("V14", SignsWithoutDecay),
+        ("V14", RadiusForgotten),
+        ("V16", NotUphill),
+        ("V17", LongerSteps),
+        ("V18", DescentWithoutMomentum),
+        ("V19", TwiceTheDecay),
     ],
 )
 def test_a_defect_of_an_optimizer_is_seen(name, defect, monkeypatch):
-    base, right = defect.__mro__[1], registry.load
-    monkeypatch.setattr(registry, "load", lambda name: defect if right(name) is base else right(name))
+    base, right = defect.__mro__[1].__qualname__, registry.load
+    monkeypatch.setattr(
+        registry, "load", lambda name: defect if right(name).__qualname__ == base else right(name)
+    )
     result = run_short(name, monkeypatch)
     assert not result.holds
+
+
+def test_a_critical_rate_that_is_off_by_a_bisection_is_seen(monkeypatch):
+    from optim_family.sharpness import along_update
+
+    monkeypatch.setattr(along_update, "RTOL", 0.2)
+    assert not run_short("V15", monkeypatch).holds
 
 
 def test_a_delayed_moment_lets_the_oscillation_grow(monkeypatch):

@@ -190,3 +190,8 @@ def test_processes_that_would_share_one_card_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match="use --device cuda, which gives each process a GPU of its own"):
         build_experiment(spec(device="cuda:0", ghost_batch=20), Fake())
+
+
+def test_tf32_is_for_gpus():
+    with pytest.raises(UsageError, match="use --precision float32 on a CPU"):
+        build_experiment(spec(precision="tf32"))

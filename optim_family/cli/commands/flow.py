@@ -28,7 +28,8 @@ _number_option = partial(click.option, type=click.IntRange(2), show_default=True
     "--out",
     type=FOLDER,
     default=Path("."),
-    help="Folder for the figure (.svg, .png), its numbers (.json) and a film (.gif) (default: this folder).",
+    help="Folder for the figure (.svg, .png), its numbers (.json), a film (.gif) and a page (.html) "
+    "(default: this folder).",
 )
 @common
 def command(

@@ -205,7 +205,7 @@ const figure = (() => {
         if (!list.length) continue;
         const look = { line_color: curve.color, line_dash: line.dash ?? curve.dash, line_width: line.width ?? 1.8 };
         renderers.push(renderer(list, make("Line", { x: f("x"), y: f("y"), line_alpha: line.alpha ?? 1, ...look })));
-        if (line.threshold) thresholds.push(...list.map((p) => p.y));
+        if (line.threshold) thresholds.push(list.map((p) => p.y));
         values.push(list.map((p) => p.y));
         if (!line.main) continue;
         if (list.length === 1) renderers.push(scatter(list, "circle", 6, curve.color));
@@ -236,7 +236,7 @@ const figure = (() => {
     else if (log) [low, high] = [Math.max(low, at(0.02) / 10), Math.min(high, 1000 * at(0.5))];
     else high = Math.min(high, 30 * Math.abs(at(0.5)) || high);
     if (name === "ratio") [low, high] = [Math.min(low, 0.5), Math.max(Math.min(high, Math.max(10, 3 * at(0.5))), 2)];
-    if (name === "sharpness" && option("clip") && thresholds.length) high = Math.min(high, 3 * Math.max(...thresholds));
+    if (name === "sharpness" && option("clip") && thresholds.length) high = Math.min(high, 3 * Math.max(...thresholds.flatMap(usual)));
     if (log) {
       const margin = (high / low) ** 0.06;
       return low < high ? [low / margin, high * margin] : [high / 2, 2 * high];
@@ -364,8 +364,23 @@ const figure = (() => {
       background_fill_color: null, border_fill_color: null, outline_line_color: null, name,
     });
     const box = document.getElementById(`panel-${name}`);
-    box.ariaLabel = `${panel.title()} against ${X[option("x")]}: ${curves.length} curves. The tables below have the numbers.`;
+    box.ariaLabel = `${panel.title()} against ${X[option("x")]}: ${curves.length} curves. Arrow keys read out the records; the tables below have the numbers.`;
+    delete box.dataset.at;
+    box.onkeydown = (event) => readOut(name, hits, event);
     return made;
+  }
+
+  // Arrow keys go from record to record of a panel and read it out, as the mouse does.
+  function readOut(name, hits, event) {
+    const to = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!to || !hits.length) return;
+    event.preventDefault();
+    const xs = [...new Set(hits.map((point) => point.x))].sort((a, b) => a - b);
+    const box = event.currentTarget;
+    const at = Math.min(Math.max(Number(box.dataset.at ?? (to > 0 ? -1 : xs.length)) + to, 0), xs.length - 1);
+    box.dataset.at = at;
+    const texts = hits.filter((point) => point.x === xs[at]).map((point) => `${point.curve.name}: ${short(point.y, 4)}`);
+    document.getElementById("note").textContent = `${PANELS[name].title()}, ${X[option("x")]} ${short(xs[at])}. ${texts.join("; ")}`;
   }
 
   // The x axis of all panels: what was chosen, or all records.

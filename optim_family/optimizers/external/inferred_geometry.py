@@ -13,6 +13,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric, UnknownMetric
+from optim_family.optimizers.external.norm_rules import NORM_RULES
 from optim_family.optimizers.external.update_rules import (
     EXPECTED_FAILURES,
     UNSUPPORTED_SETTINGS,
@@ -65,9 +67,10 @@ def unwrapped_optimizer(optimizer: Any) -> Optimizer:
 
 def warn_about(optimizer: Optimizer, geometry: Geometry | None) -> None:
     """Warn where readings lack a threshold, or are taken at other weights than those that are evaluated."""
-    if geometry is not None and geometry.norm is None and isinstance(geometry.metric, UnknownMetric):
-        reason = geometry.metric.reason
-        warnings.warn(f"the readings have no threshold: there is no metric: {reason}.", stacklevel=3)
+    if geometry is not None and isinstance(geometry.metric, UnknownMetric) and math.isinf(geometry.threshold):
+        reason = f"there is no metric: {geometry.metric.reason}"
+        reason += f", and in its norm {geometry.no_threshold}" if geometry.no_threshold else ""
+        warnings.warn(f"the readings have no threshold: {reason}.", stacklevel=3)
     if any(group.get("train_mode") for group in optimizer.param_groups):
         warnings.warn(
             f"{type(optimizer).__name__} is in training mode: the readings are taken at y, where it computes "
@@ -87,6 +90,8 @@ def geometry(optimizer: Optimizer) -> Geometry:
         ValueError: the metric depends on the gradient, and no tensor has a gradient.
     """
     weights = trained_parameters(optimizer)
+    if in_norm := _in_norm(optimizer, weights):
+        return in_norm
     reason = why_unknown(optimizer)
     if reason is not None:
         return Geometry(UnknownMetric(sum(w.numel() for w in weights), reason), math.inf, None)
@@ -100,7 +105,9 @@ def geometry(optimizer: Optimizer) -> Geometry:
     lowest = min(thresholds)
     stretch = [1.0 if t == lowest else min(t / lowest, MAX_STRETCH) for t in thresholds]
     metric = _metric(optimizer, weights, [m.metric * x for m, x in zip(updates, stretch, strict=True)])
-    return Geometry(metric, lowest, Decay(shrink, coupled=any(m.coupled is not None for m in updates)))
+    decay = Decay(shrink, coupled=any(m.coupled is not None for m in updates))
+    betas = {0.0 if m.gradient_weight else m.beta for m in updates}
+    return Geometry(metric, lowest, decay, momentum=betas.pop() if len(betas) == 1 else 0.0)
 
 
 @torch.no_grad()
@@ -126,6 +133,15 @@ def freeze_metric(optimizer: Optimizer) -> None:
                 memory[key].mul_({"exp_avg": 0.0, "sum": LARGE**2, "exp_inf": LARGE}[key])
         if "mu_product" in memory:
             memory["mu_product"].zero_()
+
+
+def _in_norm(optimizer: Optimizer, weights: Sequence[Tensor]) -> Geometry | None:
+    """The geometry of a class with a norm, in one parameter group and with settings of the same step."""
+    rule, groups = NORM_RULES.get(_known_base(type(optimizer))), optimizer.param_groups
+    if rule is None or len(groups) > 1 or any(groups[0].get(setting) for setting in UNSUPPORTED_SETTINGS):
+        return None
+    found = rule(weights, {key: _plain(value) for key, value in groups[0].items() if key != "params"})
+    return found and replace(found, metric=UnknownMetric(found.metric.dim, why_unknown(optimizer) or ""))
 
 
 def why_unknown(optimizer: Optimizer) -> str | None:

@@ -20,6 +20,12 @@ MODULES: Final = {
     "V11": "adam_edge",
     "V12": "digits",
     "V13": "exponential_growth",
+    "V14": "norm_descent",
+    "V15": "along_update",
+    "V16": "sam_edge",
+    "V17": "catapult",
+    "V18": "random_curvature",
+    "V19": "rotation",
 }
 SLOW: Final = ("V12",)
 
