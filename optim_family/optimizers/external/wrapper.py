@@ -24,9 +24,9 @@ from optim_family.optimizers.external import hyperparameters, inferred_geometry
 from optim_family.optimizers.external.hyperparameters import Argument, Constructor
 
 _MATRICES_ONLY = {"torch:Muon"}
+_NEEDS_CLOSURE = {"torch:LBFGS"}
 _DATA = (Tensor, bool, int, float, str, tuple, list, types.NoneType)  # types that a checkpoint can hold
 _UNSUPPORTED = {
-    "torch:LBFGS": "it evaluates the loss several times a step; a run evaluates it once",
     "torch:SparseAdam": "it takes sparse gradients only",
 }
 
@@ -84,7 +84,9 @@ class ExternalOptimizer(OptimizerBase, ABC):
 
     def _set_hyper(self) -> None:
         """Copy the hyper-parameters, which a scheduler may have changed, to the wrapped optimizer."""
-        self.wrapped.param_groups[0].update(self._arguments())
+        # A constructor may have replaced None by a number.
+        known = {name: value for name, value in self._arguments().items() if value is not None}
+        self.wrapped.param_groups[0].update(known)
         if self.values.get("freeze_metric"):
             inferred_geometry.freeze_metric(self.wrapped)
 
@@ -108,6 +110,7 @@ def wrap_external(name: str) -> type[OptimizerBase]:
         arguments = known
         Hyper = hyperparameters.hyper_parameters(name, make, known, constructor.__doc__ or "")
         freeze = {"freeze_metric": 1.0}
+        needs_closure = name in _NEEDS_CLOSURE
         expected_failures = inferred_geometry.expected_failures(constructor)
         test_shapes = ((4, 3), (5, 1)) if name in _MATRICES_ONLY else OptimizerBase.test_shapes
 

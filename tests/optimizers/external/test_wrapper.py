@@ -208,7 +208,6 @@ def test_the_constructor_judges_the_values(name, values, says):
         ("torch:Adm", r"no optimizer 'torch:Adm'; did you mean 'torch:Adam'"),
         ("torch:Optimizer", r"no optimizer 'torch:Optimizer'"),
         ("timm:lam", r"no optimizer 'timm:lam'; did you mean 'timm:lamb'"),
-        ("torch:LBFGS", "it evaluates the loss several times a step"),
         ("torch:SparseAdam", "it takes sparse gradients only"),
         ("timm:adahessian", "it needs the graph of the gradient at every step"),
     ],
@@ -234,3 +233,18 @@ def test_it_is_one_class_with_a_name():
     assert wrap_external("torch:Adam") is wrap_external("torch:Adam")
     assert wrap_external("torch:Adam").__name__ == "torch:Adam"
     assert "nesterov" in wrap_external("timm:sgd").__doc__
+
+
+def test_lbfgs_minimises_a_quadratic_by_closures():
+    """A run gives it a closure, as to every optimizer that evaluates the loss again."""
+    w = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    h = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+
+    def closure():
+        w.grad = h * w.detach()
+        return 0.5 * (h * w.detach() ** 2).sum()
+
+    optimizer = wrap_external("torch:LBFGS")
+    assert optimizer.needs_closure
+    optimizer([w], lr=1.0).step(closure)
+    assert float(w.detach().norm()) < 1e-3
