@@ -19,7 +19,7 @@ def test_a_sound_machine_has_nothing_broken(look):
     assert {finding.subject for finding in findings.values() if finding.state == "fail"} == set()
     assert findings["libraries"].text.startswith("torch ")
     assert findings["torchvision"].text == "its operators match torch"
-    assert findings["optimizers"].text == "adamw, gd, rmsprop, sgd"
+    assert findings["optimizers"].text == "adamw, gd, lion, muon, rmsprop, sam, sgd, signgd"
     assert "digits" in findings["data"].text
     assert not (torchvision_sets.data_root()).exists()
 
@@ -66,7 +66,7 @@ def test_a_broken_plugin_is_named_with_the_reason_and_the_others_load(look, monk
     findings = look()
     assert findings["bad"].state == "fail"
     assert "optimizer 'bad' of z 1 cannot be imported: ModuleNotFoundError" in findings["bad"].text
-    assert findings["optimizers"].text == "adamw, gd, rmsprop, sgd"
+    assert findings["optimizers"].text == "adamw, gd, lion, muon, rmsprop, sam, sgd, signgd"
 
 
 def test_no_optimizer_at_all_is_broken(look, monkeypatch):

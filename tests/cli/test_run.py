@@ -235,7 +235,7 @@ def test_help_with_an_optimizer_lists_its_hyper_parameters_with_default_range_an
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        ([], "run needs --optimizer, one of adamw, gd, rmsprop, sgd"),
+        ([], "run needs --optimizer, one of adamw, gd, lion, muon, rmsprop, sam, sgd, signgd"),
         (["--optimizer", "rmsprob"], "no optimizer 'rmsprob'; did you mean 'rmsprop'? Known: adamw, gd"),
         (
             ["--optimizer", "rmsprop", "--beta", "1"],
