@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from optim_family.curvature.precision import deterministic, find_nondeterministic
+from optim_family.curvature.trace import trace
+from optim_family.operators import Scalar
 from optim_family.sharpness.midpoint import WeightHistory
-from optim_family.sharpness.probe import Probe
 from optim_family.training.evaluation import recomputing_statistics
 from optim_family.training.objective import Objective
 from tests.helpers.rehearsed_cuda import rehearsed_cuda
@@ -31,7 +32,7 @@ def test_a_tensor_made_on_the_cpu(run, monkeypatch):
 def test_a_generator_of_the_cpu(run, monkeypatch):
     monkeypatch.setattr(torch, "Generator", lambda device=None, made=torch.Generator: made("cpu"))
     with pytest.raises(RuntimeError, match="Expected a 'cuda' device type for generator but found 'cpu'"):
-        Probe("raw")._start(None, torch.zeros(3, device="cuda"))
+        trace(Scalar(3), torch.zeros(3, device="cuda"))
 
 
 def test_weights_that_a_checkpoint_leaves_on_the_cpu(monkeypatch):
