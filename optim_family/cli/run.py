@@ -72,11 +72,11 @@ def preview(spec: RunSpec, out: Path, train_options: Mapping[str, Any], output: 
     from optim_family.curvature.precision import full_precision
     from optim_family.training.experiment import build_experiment
 
-    if spec.notice:
-        output.say(spec.notice)
     with full_precision():
         options = {name: train_options[name] for name in ("memory_format", "make_optimizer")}
         experiment = build_experiment(spec, **options)
+    if spec.notice:
+        output.say(spec.notice)
     plan = {
         "spec": spec.model_dump(mode="json") | {"views": list(experiment.views)},
         "provenance": experiment.provenance(),
@@ -91,8 +91,6 @@ def _train(spec: RunSpec, out: Path, options: Mapping[str, Any], output: Output)
     from optim_family.training.loop import train
     from optim_family.training.process_group import process_group
 
-    if spec.notice:
-        output.say(spec.notice)
     if output.verbose:
         output.say("\n".join(f"{key}: {value}" for key, value in flat(spec.model_dump(mode="json"))))
     title = f"{spec.optimizer} on {spec.model}, {spec.data}: {spec.steps} steps, written to {out}"

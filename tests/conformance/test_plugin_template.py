@@ -26,7 +26,7 @@ def written(tmp_path_factory):
 
 def test_nothing_of_the_template_is_left_open(written):
     source, files, _ = written
-    assert {"my-lynx/setup.cfg", "my-lynx/my_lion_optimizer/optimizer.py"} <= set(files)
+    assert {"my-lynx/setup.cfg", "my-lynx/my_lynx_optimizer/optimizer.py"} <= set(files)
     for file in files:
         text = (source.parent / file).read_text(encoding="utf-8")
         assert text and not re.search("NAME|PACKAGE|CLASS", text)

@@ -123,7 +123,7 @@ def test_the_smoothed_density_of_many_directions_is_that_of_the_spectrum():
     assert np.abs(values - exact).max() < 0.05 * exact.max()
 
 
-@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("name", [view.name for view in VIEWS.values() if not view.generalized])
 def test_every_view_has_its_own_spectrum(name):
     matrix, w = rotated(DISTINCT), torch.arange(1.0, 9.0, dtype=torch.float64)
     p = torch.linspace(0.5, 3.0, 8, dtype=torch.float64)

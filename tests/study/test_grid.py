@@ -80,8 +80,8 @@ def test_every_field_of_a_run_has_a_key():
     ("change", "line"),
     [
         (
-            {"beta": 0.9},
-            "gd has no hyper-parameter 'beta'. It has lr, weight_decay, momentum",
+            {"zeta": 0.9},
+            "gd has no hyper-parameter 'zeta'. It has lr, weight_decay, momentum",
         ),
         ({"momentun": 0.9}, "gd has no hyper-parameter 'momentun'; did you mean 'momentum'? It has lr, "),
         ({"seeds": [1, 2, 1]}, "seeds: 1 stands twice"),

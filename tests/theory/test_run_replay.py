@@ -47,8 +47,7 @@ def weights_of(experiment, steps):
     """w_0, …, w_t by plain steps."""
     weights = [experiment.objective.space.weights()]
     for step in range(steps):
-        experiment.objective.gradient(step)
-        experiment.optimizer_step()
+        experiment.optimizer_step(step, experiment.objective.gradient(step))
         weights.append(experiment.objective.space.weights())
     return weights
 
