@@ -110,8 +110,7 @@ def rows(trajectory: Trajectory) -> Iterator[dict[str, Any]]:
                     row[EIGSH] = scipys(Plain(objective), which="LA", ncv=8, tol=1e-3)
                     row |= {name: solver(objective) for name, solver in others.items()}
                 yield row
-        objective.gradient(step)
-        experiment.optimizer_step()
+        experiment.optimizer_step(step, objective.gradient(step))
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:

@@ -34,7 +34,7 @@ def work() -> None:
     with process_group() as group:
         experiment = build_experiment(SPEC, group)
         step, steps = _measured(
-            group, lambda: (experiment.objective.gradient(0), experiment.optimizer_step()), STEPS
+            group, lambda: experiment.optimizer_step(0, experiment.objective.gradient(0)), STEPS
         )
         probes, products = ProbeSet(("spherical",)), []
 

@@ -154,8 +154,7 @@ def training(setting: Setting, model: str, images: int, precision: str, layout: 
 
     def block() -> None:
         for step in range(steps):
-            experiment.objective.gradient(step)
-            experiment.optimizer_step()
+            experiment.optimizer_step(step, experiment.objective.gradient(step))
 
     seconds = _seconds(block, experiment.objective.device) / steps
     row = {"model": model, "images": images, "precision": precision, "layout": layout}

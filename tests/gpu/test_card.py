@@ -145,8 +145,7 @@ def test_10_the_driver_sees_no_wait_in_a_product_or_between_two_readings_of_loss
     try:
         operator @ v
         for step in range(5):
-            experiment.objective.gradient(step)
-            experiment.optimizer_step()
+            experiment.optimizer_step(step, experiment.objective.gradient(step))
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
