@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import sys
-import sysconfig
 import tarfile
 import venv
 import zipfile
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import ROOT
-from tests.helpers.environments import call, copy_sources
+from tests.helpers.environments import borrow_libraries, call, copy_sources
 
 CARDS = {path.stem for path in (ROOT / "models").glob("*.toml")}
 WHERE = (
@@ -43,9 +42,8 @@ def installed(wheel, tmp_path_factory):
     options = "--no-deps", "--no-index", "--disable-pip-version-check", "--quiet"
     python = home / "bin" / "python"
     call(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel, cwd=home)
-    # A .pth file in a folder that a .pth file names is not read: an editable install here stays unseen.
     (site,) = home.glob("lib/python*/site-packages")
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    borrow_libraries(site)
     return home / "bin"
 
 

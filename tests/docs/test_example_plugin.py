@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-import sysconfig
 import venv
 
 import pytest
@@ -13,7 +12,7 @@ from optim_family import registry, testing
 from optim_family.runs.run import read_run
 from tests.helpers import ROOT
 from tests.helpers.cli_runner import optim_family
-from tests.helpers.environments import call, copy_sources
+from tests.helpers.environments import borrow_libraries, call, copy_sources
 
 PLUGIN = ROOT / "examples" / "plugin"
 TINY = "--limit", "20", "--steps", "3", "--every", "1"
@@ -32,7 +31,7 @@ def environment(tmp_path_factory):
     options = "--no-deps", "--no-index", "--disable-pip-version-check", "--quiet"
     call(sys.executable, "-m", "pip", "--python", python, "install", *options, *work.glob("*.whl"), cwd=work)
     (site,) = (work / "venv").glob("lib/python*/site-packages")
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    borrow_libraries(site)
     return python.parent
 
 

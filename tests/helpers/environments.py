@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +28,15 @@ def copy_sources(target: Path) -> Path:
         else:
             shutil.copy(ROOT / name, target / name)
     return target
+
+
+def borrow_libraries(site: Path) -> None:
+    """Let an environment see the libraries of this one, also those that this one borrows itself.
+
+    A .pth file in a folder that a .pth file names is not read: an editable install here stays unseen.
+    """
+    folders = dict.fromkeys(folder for folder in sys.path if Path(folder).name == "site-packages")
+    (site / "borrowed.pth").write_text("\n".join(folders) + "\n")
 
 
 def call(*command, cwd, **env):
