@@ -19,7 +19,7 @@ def version(distribution: str) -> str | None:
 
 
 def defined_names(package: str, files: str, pattern: str) -> list[str]:
-    """The names that the sources of an installed package define, found without importing it.
+    """The names that the sources of an installed package define, read without importing it.
 
     Args:
         package: at the top level, `timm`.

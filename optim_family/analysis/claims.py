@@ -167,8 +167,8 @@ def _count(verdicts: Sequence[Verdict]) -> str:
 def _paired(claim: Claim, runs: Sequence[Run], frame: "pandas.DataFrame") -> Iterator[Evidence]:
     """A claim about pairs of runs that differ in one field only."""
     specs = [run.spec for run in runs]
-    found = matched_pairs(specs, claim.by or "", claim.than)
-    pairs = [(i, j) for i, j in found if matches(specs[i], claim.where)]
+    candidates = matched_pairs(specs, claim.by or "", claim.than)
+    pairs = [(i, j) for i, j in candidates if matches(specs[i], claim.where)]
     if not pairs:
         return
     optimizers = dict.fromkeys(specs[i]["optimizer"] for i, _ in pairs)

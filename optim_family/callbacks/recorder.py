@@ -87,7 +87,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         along: measure the critical sharpness and the directional smoothness of the last step before each
             record, by forward passes; with `views=[]` nothing else, which needs no second derivatives. The
             curvature along the step is measured if there are views.
-        reading: how λ₁ is found, as for `measure`.
+        reading: the search for λ₁, as for `measure`.
 
     Attributes:
         steps: optimizer steps so far.
@@ -191,8 +191,8 @@ class Recorder(AbstractContextManager["Recorder"]):
             return {}
         with torch.inference_mode(False), full_precision(), deterministic_convolutions():
             losses = chunk_losses(self.model, self.loss_fn, self.chunks)
-            found = self.observer.measure(losses, curvature=bool(self.probes.names))
-        return {"along": found.as_record()} if found else {}
+            update = self.observer.measure(losses, curvature=bool(self.probes.names))
+        return {"along": update.as_record()} if update else {}
 
     @property
     def count(self) -> int:

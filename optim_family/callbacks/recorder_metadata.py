@@ -53,9 +53,9 @@ def extra_fields(
     for key, value in (config or {}).items():
         if not isinstance(value, Real | str | None):
             raise ValueError(f"config: {key} must be a number or a text; got a {type(value).__name__}.")
-    given = {"name": name, "seed": None if seed is None else int(seed), "config": dict(config or {}) or None}
-    given |= {"reading": None if reading == "lanczos" else reading}
-    return {field: value for field, value in given.items() if value is not None}
+    fields = {"name": name, "seed": None if seed is None else int(seed), "config": dict(config or {}) or None}
+    fields |= {"reading": None if reading == "lanczos" else reading}
+    return {field: value for field, value in fields.items() if value is not None}
 
 
 def own_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -97,8 +97,8 @@ def along_update(
         gradient = total(_gradient(losses, space, before))
         descent, bend = float(inner(gradient[None], delta)[0]), None
         if curvature:
-            hessian = Hessian(losses, space.tensors, "rebuilt", all_reduce)
-            bend = float(inner(delta[None], hessian @ delta)[0]) / length**2
+            product = Hessian(losses, space.tensors, "rebuilt", all_reduce) @ delta
+            bend = float(inner(delta[None], product)[0]) / length**2
     now, then = loss_at(0.0), loss_at(lr)
     if not all(map(math.isfinite, (descent, now, then))):
         raise FloatingPointError("the loss or the gradient along the update is not finite.")

@@ -84,8 +84,8 @@ class Measurements:
         self.observer.active = self.experiment.spec.every == 1 or step + 1 == self.experiment.spec.steps
         group = self.objective.process_group
         losses = group.shard(self.objective.chunk_losses())
-        found = self.observer.measure(losses, all_reduce=group.all_reduce_vector)
-        return found and found.as_record()
+        update = self.observer.measure(losses, all_reduce=group.all_reduce_vector)
+        return update and update.as_record()
 
     def _check(self) -> None:
         """At the first record: is the operator the second derivative of the loss?"""

@@ -140,8 +140,8 @@ def _in_norm(optimizer: Optimizer, weights: Sequence[Tensor]) -> Geometry | None
     rule, groups = NORM_RULES.get(_known_base(type(optimizer))), optimizer.param_groups
     if rule is None or len(groups) > 1 or any(groups[0].get(setting) for setting in UNSUPPORTED_SETTINGS):
         return None
-    found = rule(weights, {key: _plain(value) for key, value in groups[0].items() if key != "params"})
-    return found and replace(found, metric=UnknownMetric(found.metric.dim, why_unknown(optimizer) or ""))
+    known = rule(weights, {key: _plain(value) for key, value in groups[0].items() if key != "params"})
+    return known and replace(known, metric=UnknownMetric(known.metric.dim, why_unknown(optimizer) or ""))
 
 
 def why_unknown(optimizer: Optimizer) -> str | None:

@@ -50,14 +50,14 @@ def _measure(name: str) -> tuple[float, float, AlongUpdate]:
     after = w.detach().clone()
     delta, gradient = (before - after) / LR, CURVATURES * before
     bend = float(delta @ (CURVATURES * delta))
-    found = along_update([loss], ParameterSpace({"w": w}), before, after, LR, curvature=False)
-    return bend / float(gradient @ delta), bend / float(delta @ delta), found
+    update = along_update([loss], ParameterSpace({"w": w}), before, after, LR, curvature=False)
+    return bend / float(gradient @ delta), bend / float(delta @ delta), update
 
 
 def checks(evidence: Evidence) -> Iterator[NumericCheck]:
     """Both quantities of each optimizer."""
-    for name, (critical, smoothness, found) in evidence.items():
-        measured = found.critical or 0.0, found.smoothness or 0.0
+    for name, (critical, smoothness, update) in evidence.items():
+        measured = update.critical or 0.0, update.smoothness or 0.0
         yield NumericCheck.equal(f"{name}: critical sharpness", critical, measured[0], within=CRITICAL)
         yield NumericCheck.equal(
             f"{name}: directional smoothness", smoothness, measured[1], within=SMOOTHNESS
@@ -67,8 +67,8 @@ def checks(evidence: Evidence) -> Iterator[NumericCheck]:
 def draw(ax: Axes, evidence: Evidence) -> None:
     """Measured over predicted, for each optimizer."""
     names = list(evidence)
-    critical = [(found.critical or 0.0) / expected for expected, _, found in evidence.values()]
-    smoothness = [(found.smoothness or 0.0) / expected for _, expected, found in evidence.values()]
+    critical = [(update.critical or 0.0) / expected for expected, _, update in evidence.values()]
+    smoothness = [(update.smoothness or 0.0) / expected for _, expected, update in evidence.values()]
     ax.plot(names, critical, label="critical sharpness", **dots(0))
     ax.plot(names, smoothness, label="directional smoothness", **dots(1))
     ax.axhline(1, label="closed form", **EXPECTED)
