@@ -23,6 +23,10 @@ class UsageError(OptimFamilyError):
     exit_code = 2
 
 
+class UsageErrors(UsageError):
+    """Several mistakes in one request: the message has a line for each."""
+
+
 class BusyError(OptimFamilyError):
     """Another process is writing to the run directory."""
 

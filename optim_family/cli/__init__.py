@@ -14,7 +14,7 @@ import rich_click as click
 from optim_family import __version__
 from optim_family.cli.lazy_groups import CommandGroup
 from optim_family.cli.output import Output
-from optim_family.errors import OptimFamilyError, one_line
+from optim_family.errors import OptimFamilyError, UsageErrors, one_line
 
 SUMMARIES: Final = {
     "run": "Train one optimizer on one model, and measure its sharpness.",
@@ -65,7 +65,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         if output.debug:
             traceback.print_exception(error)
         exit_code, text = _explain(error)
-        print(f"optim-family: {one_line(text)}", file=sys.stderr)
+        for line in text.splitlines() if isinstance(error, UsageErrors) else [text]:
+            print(f"optim-family: {one_line(line)}", file=sys.stderr)
     finally:
         sys.meta_path.remove(notice)
     sys.exit(exit_code if isinstance(exit_code, int) else 0)

@@ -206,7 +206,8 @@ def _read(name: str, root: Path | None) -> Arrays:
 def unknown_dataset(name: str) -> UsageError:
     """The error for a name that is no data set; a file or a folder of this name needs a prefix."""
     path = Path(os.path.expanduser(name))
-    prefix = "folder" if path.is_dir() else "npz" if path.is_file() else ""
+    images = path.is_dir() or ".tar" in path.suffixes
+    prefix = "folder" if images else "npz" if path.is_file() or path.suffix == ".npz" else ""
     near = f"{prefix}:{name}" if prefix else None
     return UsageError(unknown("data set", name, [*registered_datasets(), *FORMS], near))
 

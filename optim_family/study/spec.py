@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from optim_family.analysis.claims import CLAIMS, Claim
-from optim_family.errors import UsageError, key_value, unknown
+from optim_family.errors import UsageError, UsageErrors, key_value, one_line, unknown
 from optim_family.resources import folder, read_toml, toml_names
 from optim_family.runs.labels import compact
 from optim_family.study import own_claims
@@ -89,7 +89,8 @@ def load(name: str, settings: Iterable[str] = ()) -> StudySpec:
         settings: `train.steps=100`, with TOML values; they override every grid.
 
     Raises:
-        UsageError: no such study, or an invalid one: every mistake on its own line, with its place.
+        UsageError: no such study.
+        UsageErrors: an invalid study: a line for each mistake, with its place.
     """
     path = find(name)
     table, text = read_toml(path, "the study")
@@ -106,7 +107,7 @@ def load(name: str, settings: Iterable[str] = ()) -> StudySpec:
     own, wrong = own_claims.read(table.get("claim", []), tuple(runs.values()))
     mistakes += [f"{path}, {mistake}" for mistake in wrong]
     if mistakes:
-        raise UsageError("\n".join(dict.fromkeys(mistakes)))
+        raise UsageErrors("\n".join(dict.fromkeys(map(one_line, mistakes))))
     claims = {name: CLAIMS[name] for name in table.get("claims", CLAIMS)}
     return StudySpec(path.stem, table["question"], claims | own, tuple(runs.values()), text)
 

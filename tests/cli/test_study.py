@@ -233,6 +233,18 @@ def test_mistakes_are_usage_errors(mine, capsys):
     assert optim_family(capsys, "study", "run", "digitz").code == 2
 
 
+def test_each_mistake_of_a_study_file_is_one_line(tmp_path, capsys):
+    path = tmp_path / "wrong.toml"
+    grid = '[[grid]]\noptimizer = "gd"\nmodel = "bn_mlp"\nseeds = [0, 0]\ndata = "mine.npz"\nlr = -1'
+    path.write_text(f'question = "?"\n[train]\nepochs = 3\n{grid}')
+    answer = optim_family(capsys, "study", "run", path)
+    lines = answer.err.splitlines()
+    assert answer.code == 2 and len(lines) == 4
+    assert all(line.startswith(f"optim-family: {path}, ") for line in lines)
+    words = ("no key 'epochs'", "seeds: 0 stands twice", "did you mean 'npz:mine.npz'?", "lr: it must be")
+    assert all(word in line for word, line in zip(words, lines, strict=True))
+
+
 @pytest.mark.parametrize(
     ("gigabytes", "gpu", "device", "workers"),
     [

@@ -226,6 +226,8 @@ def test_real_photographs_have_the_statistics_everybody_knows():
 
 def test_a_file_or_folder_without_its_prefix_is_recognised(tmp_path):
     (tmp_path / "mine.npz").touch()
-    for path, prefix in ((tmp_path / "mine.npz", "npz"), (tmp_path, "folder")):
+    places = {tmp_path / "mine.npz": "npz", tmp_path: "folder"}
+    places |= {tmp_path / "absent.npz": "npz", tmp_path / "images.tar.gz": "folder"}
+    for path, prefix in places.items():
         with pytest.raises(UsageError, match=f"no data set '{path}'; did you mean '{prefix}:{path}'"):
             datasets.load(str(path))
