@@ -55,6 +55,8 @@ def _measure(
     if spec.precision == "tf32":
         raise UsageError("a measurement never uses TF32; choose --precision float32 or float64")
     objective = build_objective(spec)
+    if objective.data.notice:
+        output.say(objective.data.notice)
     sha256 = load_weights(objective.model, weights, spec.model) if weights else None
     verdict = check_scale_invariance(objective)
     selection = select_views(

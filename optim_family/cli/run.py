@@ -75,8 +75,8 @@ def preview(spec: RunSpec, out: Path, train_options: Mapping[str, Any], output: 
     with full_precision():
         options = {name: train_options[name] for name in ("memory_format", "make_optimizer")}
         experiment = build_experiment(spec, **options)
-    if spec.notice:
-        output.say(spec.notice)
+    for notice in filter(None, (experiment.objective.data.notice, spec.notice)):
+        output.say(notice)
     plan = {
         "spec": spec.model_dump(mode="json") | {"views": list(experiment.views)},
         "provenance": experiment.provenance(),

@@ -1,39 +1,44 @@
-"""Read and validate a data set as arrays: images as bytes, channels first, labels from 0."""
+"""Validate a data set as arrays: images as bytes or floats, channels first, labels from 0."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO, final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
-from optim_family.errors import CorruptError, UsageError, one_line
+from optim_family.errors import CorruptError
 from optim_family.registry import DATA, load_plugin, plugin_errors
 
-_NAMES = ("x_train", "y_train", "x_test", "y_test")
+NAMES = ("x_train", "y_train", "x_test", "y_test")
 _MOST_CHANNELS = 4
+_FIRST, _LAST = "[n, c, h, w] (channels first)", "[n, h, w, c] (channels last)"
+# Two sets of float images whose deviations differ by more than this factor are not of one scale.
+_SCALES = 50.0
 
-Pairs = Mapping[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
+Images = npt.NDArray[np.uint8 | np.float32]
+Pairs = Mapping[str, tuple[Images, npt.NDArray[np.int64]]]
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Images x uint8 [n, c, h, w] and labels y int64 [n] in 0 … len(class_names) − 1.
+    """Images x uint8 or float32 [n, c, h, w] and labels y int64 [n] in 0 … len(class_names) − 1.
 
     Attributes:
         further_tests: name → images and labels of another test set.
+        notice: one line about the form in which the images were found; empty if there is no doubt about it.
     """
 
-    x_train: npt.NDArray[np.uint8]
+    x_train: Images
     y_train: npt.NDArray[np.int64]
-    x_test: npt.NDArray[np.uint8]
+    x_test: Images
     y_test: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
     further_tests: Pairs = field(default_factory=dict)
+    notice: str = ""
 
 
 def digits() -> Arrays:
@@ -48,64 +53,6 @@ def digits() -> Arrays:
     return Arrays(x_train, y_train, x_test, y_test, tuple(map(str, range(10))))
 
 
-def npz(path: Path) -> Arrays:
-    """Read an .npz file with the arrays of `validate_arrays`, without pickle.
-
-    Raises:
-        UsageError: there is no such file.
-        CorruptError: it is no such archive, or its arrays are inconsistent.
-    """
-    require_file(path)
-    with path.open("rb") as file:  # numpy leaves a damaged file open
-        archive = _archive(path, file)
-        if missing := [name for name in _NAMES if name not in archive]:
-            present = ", ".join(archive) or "nothing"
-            raise CorruptError(f"{path} has no {', '.join(missing)}; it holds {present}")
-        further = [name for name in archive if name.startswith(("x_test_", "y_test_"))]
-        arrays = {name: _member(path, archive, name) for name in (*_NAMES, *further)}
-    return validate_arrays(str(path), arrays)
-
-
-def require_file(path: Path) -> None:
-    """Check that `path` is a file that is not empty.
-
-    Raises:
-        UsageError: there is no such file, or it cannot be opened.
-        CorruptError: it is empty.
-    """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder, not a file; folder:{path} reads a folder of images")
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be opened: {error.strerror}") from error
-    if empty:
-        raise CorruptError(f"{path} is empty (0 bytes)")
-
-
-def _archive(path: Path, file: BinaryIO) -> Mapping[str, Any]:
-    try:
-        archive = np.load(file, allow_pickle=False)
-    except Exception as error:  # a damaged file raises many types: zip, zlib, headers
-        raise CorruptError(f"{path} is not a whole .npz file; write it again with numpy.savez") from error
-    if not isinstance(archive, Mapping):
-        raise CorruptError(f"{path} holds a single array; an .npz file with {', '.join(_NAMES)} is needed")
-    return archive
-
-
-def _member(path: Path, archive: Mapping[str, Any], name: str) -> npt.NDArray[Any]:
-    try:
-        array = archive[name]
-    except Exception as error:
-        raise CorruptError(f"{path}: {name} cannot be read: {one_line(error)}") from error
-    if not isinstance(array, np.ndarray):  # a zip member of that name in another format
-        raise CorruptError(f"{path}: {name} is not an array; write the file with numpy.savez")
-    return array
-
-
 def validate_arrays(
     source: str, arrays: Mapping[str, npt.NDArray[Any]], class_names: tuple[str, ...] | None = None
 ) -> Arrays:
@@ -113,8 +60,8 @@ def validate_arrays(
 
     Args:
         source: their name in an error.
-        arrays: x_train, x_test uint8 [n, h, w, c], [n, c, h, w] (c ≤ 4) or [n, h, w]; y_train, y_test integer
-            [n]; x_test_NAME, y_test_NAME likewise, for each further test set.
+        arrays: x_train, x_test uint8 or float [n, h, w, c], [n, c, h, w] (c ≤ 4) or [n, h, w]; y_train,
+            y_test integer [n]; x_test_NAME, y_test_NAME likewise, for each further test set.
         class_names: one for each label; if None, the labels of y_train, which must be 0 … classes − 1.
 
     Raises:
@@ -132,6 +79,7 @@ def validate_arrays(
         if x[part].shape[1:] != x["train"].shape[1:]:
             shapes = f"{list(x['train'].shape)} for training and {list(x[part].shape)} for testing"
             raise CorruptError(f"{source}: images are {shapes}; they must be of one size")
+        _require_one_scale(source, f"x_{part}", x[part], x["train"])
     if class_names is None:
         class_names = tuple(map(str, range(_count_classes(source, labels["train"]))))
     for part, y in labels.items():
@@ -144,28 +92,66 @@ def validate_arrays(
     return Arrays(*pairs["train"], *pairs["test"], class_names, further)
 
 
-def _images(source: str, name: str, x: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """[n, h, w], [n, h, w, c] or [n, c, h, w] → [n, c, h, w], a view."""
-    if x.dtype != np.uint8:
-        raise CorruptError(f"{source}: {name} is {x.dtype}; images must be uint8, 0 … 255")
+def _images(source: str, name: str, x: npt.NDArray[Any]) -> Images:
+    """[n, h, w], [n, h, w, c] or [n, c, h, w] → [n, c, h, w]: bytes as a view, floats as float32."""
+    if x.dtype != np.uint8 and x.dtype.kind != "f":
+        raise CorruptError(
+            f"{source}: {name} is {x.dtype}; images must be uint8, 0 … 255, or floats: {name}.astype('uint8')"
+        )
     if x.ndim not in (3, 4) or 0 in x.shape:
         raise CorruptError(
             f"{source}: {name} is {list(x.shape)}; images must be [n, h, w, c], [n, c, h, w] or [n, h, w]"
         )
+    axes = layout(x)
+    if not axes:
+        either = x.shape[1] <= _MOST_CHANNELS
+        which = "either axis could be" if either else "neither axis can be"
+        way_out = "; images need more than 4 rows or columns" if either else ""
+        raise CorruptError(
+            f"{source}: {name} is {list(x.shape)}; {which} the channels, 1 to 4 of them{way_out}"
+        )
+    if x.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float32)
+        if not np.isfinite(x).all():
+            raise CorruptError(f"{source}: {name} holds numbers that are not finite in float32")
     if x.ndim == 3:
         return x[:, None]
+    return x.transpose(0, 3, 1, 2) if axes == _LAST else x
+
+
+def layout(x: npt.NDArray[Any]) -> str:
+    """The axes of images; empty if both positions could be the channels, or neither."""
+    if x.ndim == 3:
+        return "[n, h, w]"
     first, last = x.shape[1] <= _MOST_CHANNELS, x.shape[3] <= _MOST_CHANNELS
-    if first == last:
-        which = "either axis could be" if first else "neither axis can be"
-        raise CorruptError(f"{source}: {name} is {list(x.shape)}; {which} the channels, 1 to 4 of them")
-    return x if first else x.transpose(0, 3, 1, 2)
+    return "" if first == last else _FIRST if first else _LAST
+
+
+def _require_one_scale(source: str, name: str, x: Images, train: Images) -> None:
+    """Refuse float images next to bytes, and floats in another range than the training images."""
+    if x.dtype != train.dtype:
+        raise CorruptError(
+            f"{source}: {name} is {x.dtype} and x_train {train.dtype}; both must be of one type"
+        )
+    if x.dtype == np.uint8:
+        return
+    deviations = [float(each.std(dtype=np.float64)) for each in (x, train)]
+    if min(deviations) > 0 and max(deviations) > _SCALES * min(deviations):
+        texts = [f"from {each.min():.4g} to {each.max():.4g}" for each in (x, train)]
+        raise CorruptError(
+            f"{source}: {name} is {texts[0]} and x_train {texts[1]}; images must be of one scale"
+        )
 
 
 def _labels(source: str, name: str, y: npt.NDArray[Any]) -> npt.NDArray[np.integer[Any]]:
     if y.dtype.kind not in "iu":
-        raise CorruptError(f"{source}: {name} is {y.dtype}; labels must be integers")
+        raise CorruptError(
+            f"{source}: {name} is {y.dtype}; labels must be integers from 0: {name}.astype('int64')"
+        )
     if y.ndim != 1:
-        raise CorruptError(f"{source}: {name} is {list(y.shape)}; labels must be [n]")
+        way_out = f": {name}.argmax(1), if they are one-hot" if y.ndim == 2 and y.shape[1] > 1 else ""
+        raise CorruptError(f"{source}: {name} is {list(y.shape)}; labels must be [n]{way_out}")
     return y
 
 
@@ -200,5 +186,5 @@ def plugin_arrays(name: str) -> Arrays:
     entry, load = load_plugin(DATA, name)
     with plugin_errors(entry, "cannot be loaded"):
         data = dict(load())
-        names, arrays = data.pop("class_names", None), {key: data[key] for key in _NAMES}
+        names, arrays = data.pop("class_names", None), {key: data[key] for key in NAMES}
     return validate_arrays(f"{name} of {entry.source}", arrays, names and tuple(map(str, names)))

@@ -1,6 +1,8 @@
-"""Load a data set by name: shuffled once, with its statistics, as bytes on the device that trains.
+"""Load a data set by name: shuffled once, with its statistics, as bytes or floats on the device that trains.
 
     x̂ = (x/255 − μ_c) / σ_c        μ, σ: exact statistics of the training images in use, for each channel
+
+Float images are not divided by 255: x̂ is the same for every range of them.
 
 The seed determines the order of the training images, with or without a limit: a folder is sorted by class,
 and consecutive images share batch statistics. A limit keeps the first images of each class in that order;
@@ -94,12 +96,14 @@ class Dataset:
 
     Attributes:
         name: the argument of `load`.
-        x_train, x_test: uint8 [n, c, h, w].
+        x_train, x_test: uint8 or float32 [n, c, h, w].
         y_train, y_test: int64 [n], in 0 … classes − 1.
         class_names: in the order of the labels.
         further_tests: name → x, y of another test set, which is evaluated too.
-        mean, std: float64 [c], of the training images in use, scaled to [0, 1]; a constant channel has std 1.
+        mean, std: float64 [c], of the training images in use, bytes scaled to [0, 1]; a constant channel has
+            std 1.
         sha256: of the images, labels and class names in use, in their order.
+        notice: one line about the form of the images in a file of the user; empty for other sets.
     """
 
     name: str
@@ -112,6 +116,7 @@ class Dataset:
     std: Tensor
     sha256: str
     further_tests: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    notice: str = ""
 
     @property
     def classes(self) -> int:
@@ -129,16 +134,19 @@ class Dataset:
         return self.x_train.shape[2], self.x_train.shape[3]
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same data on `device`, one byte for each pixel and channel."""
+        """The same data on `device`: one byte for each pixel and channel, or four for floats."""
         names = ("x_train", "y_train", "x_test", "y_test", "mean", "std")
         tensors = {name: getattr(self, name).to(device) for name in names}
         further = {name: (x.to(device), y.to(device)) for name, (x, y) in self.further_tests.items()}
         return replace(self, further_tests=further, **tensors)
 
     def images(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The input of a network: (x/255 − mean)/std, uint8 [n, c, h, w] → dtype [n, c, h, w]."""
+        """The input of a network: (x/255 − mean)/std, of floats (x − mean)/std; [n, c, h, w] in dtype."""
         mean, std = (s.to(dtype)[:, None, None] for s in (self.mean, self.std))  # [c, 1, 1]
-        return x.to(dtype, copy=True).div_(255).sub_(mean).div_(std)
+        images = x.to(dtype, copy=True)
+        if not self.x_train.is_floating_point():
+            images.div_(255)
+        return images.sub_(mean).div_(std)
 
 
 def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | None = None) -> Dataset:
@@ -182,14 +190,15 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
         std=std,
         sha256=digest(source.class_names, *train, *test, *others),
         further_tests={key: (torch.from_numpy(x), torch.from_numpy(y)) for key, (x, y) in further.items()},
+        notice=source.notice,
     )
 
 
 def _read(name: str, root: Path | None) -> Arrays:
-    from optim_family.data import arrays, image_folder
+    from optim_family.data import arrays, image_folder, npz_file
 
     kind, colon, path = name.partition(":")
-    readable = {"npz": arrays.npz, "folder": image_folder.folder}
+    readable = {"npz": npz_file.npz, "folder": image_folder.folder}
     if kind in readable and path:
         return readable[kind](Path(os.path.expanduser(path)))
     if kind in readable and colon:
@@ -236,14 +245,22 @@ def select(labels: npt.NDArray[np.int64], limit: int | None, seed: int) -> npt.N
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of x/255 for each channel, from exact counts of the 256 values.
 
+    Those of floats are of x itself, in double precision.
+
     Args:
-        x: uint8 [n, c, h, w].
+        x: uint8 or float32 [n, c, h, w].
 
     Returns:
         float64 [c] and [c]; a channel that is constant has standard deviation 1.
     """
     import torch
 
+    if x.is_floating_point():
+        each = [channel.double() for channel in x.unbind(1)]
+        mean = torch.stack([channel.mean() for channel in each])
+        std = torch.stack([channel.std(correction=0) for channel in each])
+        constant = torch.tensor([bool(channel.min() == channel.max()) for channel in each])
+        return mean, torch.where(constant, 1.0, std)
     channels = [torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)]
     counts = torch.stack(channels)  #                                       [c, 256]
     share = counts.double() / counts.sum(1, keepdim=True)

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from optim_family.data.arrays import Arrays, require_file
+from optim_family.data.arrays import Arrays
+from optim_family.data.npz_file import require_file
 from optim_family.errors import CorruptError, UsageError
 
 _SPLITS = ("train", "test")

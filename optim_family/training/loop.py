@@ -106,8 +106,8 @@ class Trainer:
     def run(self) -> Status:
         """Train to the last step, or until the loss or the gradient is not finite."""
         self.listener.on_start(self.spec.steps, self.state.step)
-        if self.spec.notice:
-            self.listener.on_message(self.spec.notice)
+        for notice in filter(None, (self.objective.data.notice, self.spec.notice)):
+            self.listener.on_message(notice)
         if skipped := self.experiment.skipped_views:
             self.listener.on_message(
                 f"{' and '.join(skipped)} sharpness: not applicable, the loss is "

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from optim_family import cli, errors, registry
@@ -256,6 +257,18 @@ def test_data_show_counts_what_is_there(run):
     assert sum(facts["classes"].values()) == facts["train images"]
     assert re.fullmatch("[0-9a-f]{64}", facts["sha256"])
     assert "8×8×1" in run("data", "show", "digits").out
+
+
+def test_what_reads_an_npz_file_says_how_it_was_read(run, tmp_path):
+    x, y = np.random.default_rng(0).random((12, 8, 8, 3)), np.arange(12) % 2
+    np.savez(
+        tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=y, x_test_more=x[:5], y_test_more=y[:5]
+    )
+    name, words = f"npz:{tmp_path / 'a.npz'}", "[n, h, w, c] (channels last) of 8×8×3 from "
+    answer = run("data", "show", name)
+    assert words in answer.out and re.search("^test images, more +5$", answer.out, re.MULTILINE)
+    assert words in run("run", "--optimizer", "gd", "--model", "bn_mlp", "--data", name, "--dry-run").err
+    assert words in run("measure", "--model", "bn_mlp", "--data", name, "--rtol", 0.1).err
 
 
 @pytest.mark.parametrize(("state", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])

@@ -90,6 +90,26 @@ def test_statistics_are_those_of_the_floats():
     torch.testing.assert_close(std, scaled.std((0, 2, 3), correction=0), rtol=1e-13, atol=0)
 
 
+def test_the_range_of_floats_does_not_matter(tmp_path):
+    """The input is that of the bytes, up to rounding, whatever the floats are scaled to."""
+    _, x, y = write_npz(tmp_path / "a.npz")
+    inputs = []
+    for scale, shift in ((None, 0), (1 / 255, 0), (1, 0), (2 / 255, -1)):
+        images = x if scale is None else (x * scale + shift).astype(np.float32)
+        np.savez(tmp_path / "b.npz", x_train=images, y_train=y, x_test=images[::2], y_test=y[::2])
+        dataset = datasets.load(f"npz:{tmp_path / 'b.npz'}", limit=9)
+        inputs.append((dataset.images(dataset.x_train, torch.float64), dataset.sha256, dataset.x_test.dtype))
+    for other, _, kind in inputs[1:]:
+        torch.testing.assert_close(other, inputs[0][0], atol=2e-6, rtol=0)
+        assert kind == torch.float32
+    assert len({sha256 for _, sha256, _ in inputs}) == 4
+
+
+def test_a_constant_channel_of_floats_has_deviation_one():
+    mean, std = datasets.statistics(torch.full((7, 2, 3, 3), 0.1))
+    assert torch.equal(std, torch.ones(2, dtype=torch.float64)) and abs(float(mean[0]) - 0.1) < 1e-8
+
+
 @pytest.mark.parametrize("value", [0, 77, 255])
 def test_a_constant_channel_has_deviation_one_exactly(value):
     mean, std = datasets.statistics(torch.full((7, 2, 3, 3), value, dtype=torch.uint8))

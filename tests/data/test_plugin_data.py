@@ -44,9 +44,9 @@ def test_what_a_data_set_prints_goes_to_stderr(shapes_plugin, capsys):
         ('"x_test"', '"x_tset"', PluginError, "cannot be loaded: KeyError: 'x_test'"),
         (
             "np.uint8",
-            "float",
+            "int",
             CorruptError,
-            "stripes of shapes 2.0: x_train is float64; images must be uint8",
+            "stripes of shapes 2.0: x_train is int64; images must be uint8",
         ),
     ],
 )

@@ -53,11 +53,13 @@ def _facts(name: str) -> dict[str, Any]:
     return {
         "train images": len(dataset.y_train),
         "test images": len(dataset.y_test),
+        **{f"test images, {name}": len(y) for name, (_, y) in dataset.further_tests.items()},
         "size": [*dataset.size, dataset.channels],
         "classes": dict(zip(dataset.class_names, counts, strict=True)),
         "mean": [round(value, 4) for value in dataset.mean.tolist()],
         "standard deviation": [round(value, 4) for value in dataset.std.tolist()],
         "sha256": dataset.sha256,
+        **({"read as": dataset.notice} if dataset.notice else {}),
     }
 
 
