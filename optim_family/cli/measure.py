@@ -1,6 +1,6 @@
 """Execute `optim-family measure`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -55,8 +55,6 @@ def _measure(
     if spec.precision == "tf32":
         raise UsageError("a measurement never uses TF32; choose --precision float32 or float64")
     objective = build_objective(spec)
-    if objective.data.notice:
-        output.say(objective.data.notice)
     sha256 = load_weights(objective.model, weights, spec.model) if weights else None
     verdict = check_scale_invariance(objective)
     selection = select_views(
@@ -66,8 +64,7 @@ def _measure(
         invariant=verdict.invariant,
         loss=f"{spec.model} with norm {spec.norm} is {verdict.summary}",
     )
-    if skipped := " and ".join(selection.skipped):
-        output.say(f"{skipped} sharpness: not applicable, the loss is {verdict.summary}")
+    _say_notices(objective.data.notice, selection.skipped, verdict.summary, output)
     hessian, space = objective.hessian(), objective.space
     options: dict[str, Any] = {"rtol": spec.rtol, "seed": spec.seed, "k": k}
     readings = ProbeSet(selection.views, reading=spec.reading, **options)(hessian, space.weights())
@@ -90,6 +87,14 @@ def _measure(
         "views": {name: reading.as_record() for name, reading in readings.items()},
         **quantities,
     }
+
+
+def _say_notices(data: str, skipped: Sequence[str], verdict: str, output: Output) -> None:
+    """How a file of images was read, and the views that do not apply."""
+    if data:
+        output.say(data)
+    if skipped:
+        output.say(f"{' and '.join(skipped)} sharpness: not applicable, the loss is {verdict}")
 
 
 def _show(measurement: Mapping[str, Any], model: str, data: str, output: Output) -> None:
