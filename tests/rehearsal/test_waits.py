@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.optim.lamb import Lamb
 from torch import nn
 from torch.nn import functional
 
@@ -35,10 +36,9 @@ def trainer(images, tmp_path, request):
         data=images,
         limit=None,
         device="cuda",
-        steps=10**6,
         every=10**6,
         ghost_batch=20,
-        **request.param,
+        **({"steps": 10**6} | request.param),
     )
     made = Trainer(build_experiment(fields), tmp_path, None, ProgressListener(), StopSignal())
     made.state.recorded = 0
@@ -60,6 +60,21 @@ def test_a_step(trainer, name):
         for _ in range(10):
             trainer.step()
     report(name, waits, 1)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "most"),
+    [
+        ({"schedule": "effective", "steps": 100}, 11),
+        ({"schedule": "growth:decay=0.1", "steps": 100, "hyper": {"lr": 0.02, "weight_decay": 0.0}}, 1),
+    ],
+    indirect=["trainer"],
+)
+def test_a_step_with_a_schedule(trainer, most):
+    with count_waits() as waits:
+        for _ in range(10):
+            trainer.step()
+    report(f"ten steps, {trainer.spec.schedule}", waits, most)
 
 
 @pytest.mark.parametrize("trainer", [{}], indirect=True)
@@ -108,6 +123,7 @@ def test_a_reading(loss):
 GEOMETRIES = (
     *((kind, {}) for kind in (RMSprop, AdamW, torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop)),
     (torch.optim.AdamW, {"capturable": True}),  # counts its steps on the card
+    *((Lamb, {"decoupled_decay": decoupled}) for decoupled in (False, True)),
 )
 
 

@@ -8,11 +8,10 @@ which is exact if only learning rates differ.
 """
 
 import copy
-import functools
 import inspect
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, Scala
 from optim_family.optimizers.external.norm_rules import NORM_RULES
 from optim_family.optimizers.external.update_rules import (
     EXPECTED_FAILURES,
+    LENGTHS,
     UNSUPPORTED_SETTINGS,
     UPDATE_RULES,
     WITHOUT_METRIC,
@@ -95,12 +95,15 @@ def geometry(optimizer: Optimizer) -> Geometry:
     reason = why_unknown(optimizer)
     if reason is not None:
         return Geometry(UnknownMetric(sum(w.numel() for w in weights), reason), math.inf, None)
-    updates = update_rules(optimizer)
+    steps = _step_on_copy(optimizer)
+    updates = _updates(optimizer, steps)
     pulls = [1 / m.metric for m in updates]
     shrinks = [m.lr * (m.decoupled + (m.coupled or 0.0)) for m in updates]
     pull, shrink = 1.0, shrinks[0]
-    if len({*shrinks}) > 1 or any(m.coupled for m in updates):
-        pull, shrink = _means(weights, pulls, shrinks)
+    if any(m.coupled for m in updates):
+        pull, shrink = _means(steps, pulls, shrinks)
+    elif len({*shrinks}) > 1:
+        (shrink,) = _means(steps, shrinks)
     thresholds = [m.threshold(pull) for m in updates]
     lowest = min(thresholds)
     stretch = [1.0 if t == lowest else min(t / lowest, MAX_STRETCH) for t in thresholds]
@@ -113,8 +116,12 @@ def geometry(optimizer: Optimizer) -> Geometry:
 @torch.no_grad()
 def update_rules(optimizer: Optimizer) -> list[MomentumUpdate]:
     """How each trained tensor moves in the next step of a known optimizer, in order."""
+    return _updates(optimizer, _step_on_copy(optimizer))
+
+
+def _updates(optimizer: Optimizer, steps: Sequence[ParameterStep]) -> list[MomentumUpdate]:
     rule = UPDATE_RULES[_known_base(type(optimizer))]
-    return [rule(step) for step in _step_on_copy(optimizer)]
+    return [rule(step) for step in steps]
 
 
 def freeze_metric(optimizer: Optimizer) -> None:
@@ -185,7 +192,7 @@ def _why_undeclared(optimizer: Optimizer) -> str:
     return f"{name} declares none, as a FamilyOptimizer does"
 
 
-def _step_on_copy(optimizer: Optimizer) -> Iterator[ParameterStep]:
+def _step_on_copy(optimizer: Optimizer) -> list[ParameterStep]:
     """Take the next step on a copy with the same state and no hooks; missing gradients are zero."""
     twin = copy.deepcopy(optimizer)
     pairs = [
@@ -203,13 +210,30 @@ def _step_on_copy(optimizer: Optimizer) -> Iterator[ParameterStep]:
     groups = [{key: value for key, value in group.items() if key != "params"} for *_, group in pairs]
     counts, groups = _plain((counts, groups))
 
-    @functools.cache
-    def gradient_norm() -> float:
-        return math.hypot(*torch.stack([norm.double() for norm in norms]).tolist())
-
+    steps = []
     for (w, *_), both, numbers, group in zip(pairs, states, counts, groups, strict=True):
         before, after = ({**s, **n} for s, n in zip(both, numbers, strict=True))
-        yield ParameterStep(w.detach(), before, after, group, gradient_norm)
+        steps.append(ParameterStep(w.detach(), before, after, group))
+    measure = LENGTHS.get(_known_base(type(optimizer)))
+    return _with_lengths(steps, norms, measure) if measure else steps
+
+
+def _with_lengths(
+    steps: Sequence[ParameterStep],
+    gradient_norms: Sequence[Tensor],
+    measure: Callable[[ParameterStep], list[Tensor]],
+) -> list[ParameterStep]:
+    """The same steps with the numbers that their rule needs; one synchronisation."""
+    rows = [
+        torch.stack([x.double() for x in (norm, t.w.double().square().sum(), *measure(t))])
+        for norm, t in zip(gradient_norms, steps, strict=True)
+    ]
+    numbers = torch.stack(rows).tolist()
+    total = math.hypot(*(norm for norm, *_ in numbers))
+    return [
+        replace(t, gradient_norm=total, square=square, lengths=tuple(lengths))
+        for t, (_, square, *lengths) in zip(steps, numbers, strict=True)
+    ]
 
 
 def _plain(tree: Any) -> Any:
@@ -254,11 +278,12 @@ def _metric(optimizer: Optimizer, weights: Sequence[Tensor], parts: Sequence[Ten
     )
 
 
-def _means(weights: Sequence[Tensor], *quantities: Sequence[Tensor | float]) -> list[float]:
+def _means(steps: Sequence[ParameterStep], *quantities: Sequence[Tensor | float]) -> list[float]:
     """Σ x w² / Σ w² for each quantity x: its mean over the weights, each counted by its square."""
     rows = []
-    for w, *parts in zip(weights, *quantities, strict=True):
-        square = w.double().square()
+    for step, *parts in zip(steps, *quantities, strict=True):
+        known = step.square is not None  # then no number is on a device
+        square = torch.tensor(step.square, dtype=torch.float64) if known else step.w.double().square()
         rows.append(torch.stack([(part * square).sum() for part in (1.0, *parts)]))
     whole, *sums = map(sum, zip(*torch.stack(rows).tolist(), strict=True))  # one synchronisation
     return [total / (whole or 1.0) for total in sums]

@@ -28,14 +28,18 @@ class ParameterStep:
         before: its state before the step; empty before the first.
         after: its state after the step.
         group: the hyper-parameters in force.
-        gradient_norm: returns that of all tensors together.
+        gradient_norm: that of all tensors together; only of an optimizer in `LENGTHS`, as the next two.
+        square: Σ w².
+        lengths: those of its entry in `LENGTHS`.
     """
 
     w: Tensor
     before: State
     after: State
     group: State
-    gradient_norm: Callable[[], float]
+    gradient_norm: float = math.nan
+    square: float | None = None
+    lengths: tuple[float, ...] = ()
 
     @property
     def count(self) -> float:
@@ -123,21 +127,30 @@ def _adadelta(t: ParameterStep) -> MomentumUpdate:
 
 def _lamb(t: ParameterStep) -> MomentumUpdate:
     """P = Adam's, times the clipping of the gradient, divided by the trust ratio ‖w‖ / ‖u‖ of the step u."""
-    h, (beta1, beta2), count = t.group, t.group["betas"], float(t.group["step"])
-    first, second = (1 - beta1**count, 1 - beta2**count) if h["bias_correction"] else (1.0, 1.0)
-    root = (t.after["exp_avg_sq"] / second).sqrt() + h["eps"]
-    outside, inside = (_decoupled(t), 0.0) if h["decoupled_decay"] else (0.0, h["weight_decay"])
+    h, beta1, (first, root, outside, inside) = t.group, t.group["betas"][0], _lamb_parts(t)
+    w_norm, step_norm = t.lengths
     trust = 1.0
-    if h["weight_decay"] or h["always_adapt"]:
-        step = t.after["exp_avg"] / (first * root) + inside * t.w
-        lengths = (torch.linalg.vector_norm(x) for x in ((1 - h["lr"] * outside) * t.w, step))
-        w_norm, step_norm = map(float, lengths)
-        if w_norm and step_norm:
-            trust = min(w_norm / step_norm, 1.0 if h["trust_clip"] else math.inf)
-    clip = max(1.0, t.gradient_norm() / h["max_grad_norm"]) if h["max_grad_norm"] else 1.0
+    if (h["weight_decay"] or h["always_adapt"]) and w_norm and step_norm:
+        trust = min(w_norm / step_norm, 1.0 if h["trust_clip"] else math.inf)
+    clip = max(1.0, t.gradient_norm / h["max_grad_norm"]) if h["max_grad_norm"] else 1.0
     weight = 1 - beta1 if h["grad_averaging"] else 1.0
     metric = root * (first * clip / trust)
     return MomentumUpdate(metric, h["lr"], beta1, 0.0, weight, decoupled=outside + trust * inside)
+
+
+def _lamb_lengths(t: ParameterStep) -> list[Tensor]:
+    """‖w‖ after the decoupled decay, and ‖u‖."""
+    first, root, outside, inside = _lamb_parts(t)
+    step = t.after["exp_avg"] / (first * root) + inside * t.w
+    return [torch.linalg.vector_norm(x) for x in ((1 - t.group["lr"] * outside) * t.w, step)]
+
+
+def _lamb_parts(t: ParameterStep) -> tuple[float, Tensor, float, float]:
+    """The correction of m, √v + ε, and λ of a decay outside or inside of u."""
+    h, (beta1, beta2), count = t.group, t.group["betas"], float(t.group["step"])
+    first, second = (1 - beta1**count, 1 - beta2**count) if h["bias_correction"] else (1.0, 1.0)
+    root = (t.after["exp_avg_sq"] / second).sqrt() + h["eps"]
+    return first, root, *((_decoupled(t), 0.0) if h["decoupled_decay"] else (0.0, h["weight_decay"]))
 
 
 def _adam_update(t: ParameterStep, metric: Tensor | float) -> MomentumUpdate:
@@ -178,6 +191,9 @@ UPDATE_RULES: Final[Mapping[str, Callable[[ParameterStep], MomentumUpdate]]] = {
     "timm.RMSpropTF": _rmsprop_tf,
     "timm.Lamb": _lamb,
 }
+
+# What a rule needs as numbers: a few for each tensor, which are read from a device all at once.
+LENGTHS: Final[Mapping[str, Callable[[ParameterStep], list[Tensor]]]] = {"timm.Lamb": _lamb_lengths}
 
 _SIGNS = "it uses only the sign of the gradient: the step has no fixed quadratic form"
 _ORTHOGONAL = "it orthogonalises its momentum: the step has no fixed quadratic form"
