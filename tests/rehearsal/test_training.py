@@ -71,6 +71,36 @@ def test_built_in_optimizers_of_other_kinds(run, optimizer):
     is_the_same(run, optimizer=optimizer, hyper=hyper, steps=2, rtol=0.3, views=views)
 
 
+def with_vectors(monkeypatch):
+    """Singular values by the routine that computes vectors too, which torch takes for a `CardTensor`."""
+    real = torch.linalg.matrix_norm
+
+    def matrix_norm(matrix, order="fro"):
+        if order == "fro":
+            return real(matrix)
+        values = torch.linalg.svd(matrix, full_matrices=False)[1]
+        return values.amax() if order == 2 else values.sum()
+
+    monkeypatch.setattr(torch.linalg, "matrix_norm", matrix_norm)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "changes"),
+    [
+        ("muon", {}),
+        ("muon", {"momentum": 0.0, "polar": "svd"}),
+        ("muon:signgd", {"momentum": 0.0, "lr": 1e-3}),  # matrices and vectors: a norm of two blocks
+    ],
+)
+def test_the_generalised_view_of_muon(run, optimizer, changes, monkeypatch):
+    with_vectors(monkeypatch)
+    hyper = dict(registry.load(optimizer).Hyper(**changes))
+    norm = "affine" if ":" in optimizer else "frozen-affine"
+    is_the_same(
+        run, optimizer=optimizer, hyper=hyper, norm=norm, steps=2, rtol=0.3, views=("generalized",), budget=12
+    )
+
+
 def test_every_view(run):
     is_the_same(run, optimizer="rmsprop", steps=1, rtol=0.3, views=tuple(VIEWS))
 
