@@ -14,6 +14,7 @@ from optim_family.curvature.chunked_loss import chunk_losses
 from optim_family.curvature.hessian import Hessian
 from optim_family.errors import Stopped
 from optim_family.runs.run import read_run
+from optim_family.study import cost
 from optim_family.training.experiment import build_experiment
 from optim_family.training.loop import train
 from tests.helpers import ROOT
@@ -79,6 +80,24 @@ def test_readings_are_those_of_the_cpu(name, request):
         assert on_card[view].check == cpu[view].check
 
 
+def test_3_the_matrix_of_an_operator_is_computed_on_its_card():
+    torch.manual_seed(0)
+    model, x, y = (
+        nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)),
+        images(20, 4),
+        torch.arange(20) % 3,
+    )
+
+    def matrix(device):
+        model.to(device)
+        losses = chunk_losses(model, functional.cross_entropy, [(x.to(device), y.to(device))])
+        return Hessian(losses, [*model.parameters()]).dense(torch.float64)
+
+    cpu, card = matrix("cpu"), matrix("cuda")
+    assert card.is_cuda
+    assert torch.allclose(card.cpu(), cpu, rtol=1e-4, atol=1e-6)
+
+
 def test_5_training_and_measuring_agree_on_constant_channels_as_eps_vanishes():
     experiment = build_experiment(spec(model="bn_cnn", device="cuda", limit=40))
     objective = experiment.objective
@@ -88,6 +107,22 @@ def test_5_training_and_measuring_agree_on_constant_channels_as_eps_vanishes():
     assert torch.allclose(
         objective.hessian().gradient(), trained, rtol=1e-4, atol=1e-6 * float(trained.norm())
     )
+
+
+def test_6_the_memory_of_an_estimate_is_that_of_its_own_card(real_card):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two cards")
+    held = [
+        torch.zeros(2**20 * megabytes, dtype=torch.uint8, device=f"cuda:{card}")
+        for card, megabytes in ((0, 64), (1, 8))
+    ]
+    assert torch.cuda.current_device() == 0
+    for card, tensor in enumerate(held):
+        torch.cuda.reset_peak_memory_stats(card)
+        assert (
+            len(tensor) <= cost._memory(torch.device("cuda", card)) == torch.cuda.max_memory_allocated(card)
+        )
+    assert cost._memory(torch.device("cuda", 1)) < len(held[0])
 
 
 def test_7_without_memory_products_are_rebuilt(real_card):
