@@ -1,8 +1,8 @@
 """A training step, as a multiple of the same step written as a bare torch loop (target: at most 1.05).
 
-Gradient descent on the full batch: bn_cnn on 200 digits, and vgg11_narrow on 250 images of noise, 32×32. The bare
-loop runs in both memory layouts, and the faster one counts. Blocks of steps take turns; the ratio is the median
-over the blocks.
+Gradient descent on the full batch: bn_cnn on 200 digits, and vgg11_narrow on 250 images of noise, 32×32. The
+bare loop runs in both memory layouts, and the faster one counts. Blocks of steps take turns; the ratio is the
+median over the blocks.
 """
 
 import statistics
