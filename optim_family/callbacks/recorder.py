@@ -31,11 +31,13 @@ from optim_family.runs.labels import facts
 from optim_family.runs.layout import PROVENANCE, STATUS
 from optim_family.runs.store import RunStore
 from optim_family.sharpness.along_update import UpdateObserver
+from optim_family.sharpness.invariance import TOLERANCE, scale_dependence, warn_about_scale
 from optim_family.sharpness.probe import ReadingMethod
 from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.self_check import check_once
-from optim_family.sharpness.view_selection import RADIAL, RECORDER, select_views
-from optim_family.space import ParameterSpace, inner, norm, replace_gradients, unflatten
+from optim_family.sharpness.view_selection import select_views
+from optim_family.sharpness.views import view_by_name
+from optim_family.space import ParameterSpace, norm, replace_gradients, unflatten
 from optim_family.training.record import training_record
 
 
@@ -54,7 +56,6 @@ class LossAndGeometry:
     loss: float
     accuracy: float | None
     gradient_norm: float
-    radial: float  # |⟨g, w⟩| / ‖g‖‖w‖, 0 for a scale-invariant loss
     chunk_losses: Sequence[ChunkLoss]
     geometry: Geometry | None
 
@@ -74,8 +75,7 @@ class Recorder(AbstractContextManager["Recorder"]):
             Σ (n_chunk/n) · loss_fn(model(x), y).
         every: steps between two records; the first is written at once.
         out: a new folder; if None, the first free one of runs/NAME, runs/NAME-2, …
-        views: names of the views. If None, raw; spherical if ⟨g, w⟩ is nearly 0, as for a scale-invariant
-            loss; preconditioned if the metric is not the identity.
+        views: names of the views; by default those of `measure`, for the loss at the first record.
         rtol: relative error at which a measurement stops.
         count: n of a pair (x, y), where the lengths do not say it.
         name: of the run in figures and tables, and of its folder in runs/; if None, that of the optimizer.
@@ -130,7 +130,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         path = recorder_metadata.folder(out, name or recorder_metadata.name(optimizer))
         self.log(f"{path}: first measurement, of {self.space.dim:,} weights on {len(pairs)} chunks")
         point = self._loss_and_geometry()
-        chosen = self._default_views(point) if views is None or not (views or along) else views
+        chosen = self._views(point, views, along)
         self.probes = ProbeSet(chosen, rtol=rtol, seed=seed or 0, budget=budget, reading=reading)
         first = self._measure(point)  # before anything is written: an invalid view leaves no folder
         warn_about(optimizer, point.geometry)
@@ -210,10 +210,19 @@ class Recorder(AbstractContextManager["Recorder"]):
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self.close("failed" if kind else "done")
 
-    def _default_views(self, point: LossAndGeometry) -> Sequence[str]:
+    def _views(self, point: LossAndGeometry, views: Sequence[str] | None, along: bool) -> Sequence[str]:
+        """The requested views, or the default ones that apply; warns of spherical ones that do not."""
+        if views is not None and not views and along:
+            return views
+        with torch.inference_mode(False), torch.enable_grad(), full_precision(), deterministic_convolutions():
+            scale = scale_dependence(point.chunk_losses[0], self.space.tensors)
+        if views:
+            known = [view_by_name(name).name for name in views]
+            warn_about_scale(known, scale)
+            return known
         unknown = Geometry(UnknownMetric(self.space.dim, "no gradient"), math.inf, None)
-        geometry, invariant = point.geometry or unknown, point.radial < RADIAL
-        return select_views(None, RECORDER, geometry.metric, norm=geometry.norm, invariant=invariant).views
+        geometry, invariant = point.geometry or unknown, scale < TOLERANCE
+        return select_views(None, geometry.metric, norm=geometry.norm, invariant=invariant).views
 
     def _write(self, record: dict[str, Any]) -> None:
         self.store.append(record)
@@ -273,13 +282,10 @@ class Recorder(AbstractContextManager["Recorder"]):
         accuracy = float(torch.cat(correct).double().mean()) if correct else None
         losses = chunk_losses(self.model, self.loss_fn, self.chunks)
         with replace_gradients(params, unflatten(total, params)):
-            g, w = self.space.gradient(), self.space.weights()
-            size, length = float(norm(g)), float(norm(w))
-            # At weights of zero no loss is scale-invariant.
-            radial = abs(float(inner(g[None], w / length)[0])) / (size or 1.0) if length else math.inf
+            size = float(norm(self.space.gradient()))
             finite = math.isfinite(loss) and math.isfinite(size)
             geometry = geometry_of(self.optimizer) if finite else None
-            return LossAndGeometry(loss, accuracy, size, radial, losses, geometry)
+            return LossAndGeometry(loss, accuracy, size, losses, geometry)
 
     def _write_status(self, status: str) -> None:
         self.status, seconds = status, time.perf_counter() - self._begin

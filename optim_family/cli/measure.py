@@ -15,7 +15,7 @@ from optim_family.runs.atomic_files import writing
 from optim_family.runs.labels import setting
 from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.spectrum import examine
-from optim_family.sharpness.view_selection import WEIGHTS, select_views
+from optim_family.sharpness.view_selection import select_views
 from optim_family.training.experiment import build_objective, check_scale_invariance
 from optim_family.training.spec import RunSpec
 
@@ -59,7 +59,6 @@ def _measure(
     verdict = check_scale_invariance(objective)
     selection = select_views(
         spec.views,
-        WEIGHTS,
         UnknownMetric(objective.space.dim, _NO_METRIC),
         invariant=verdict.invariant,
         loss=f"{spec.model} with norm {spec.norm} is {verdict.summary}",

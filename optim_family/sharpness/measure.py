@@ -9,18 +9,19 @@ from typing import Any, Final, get_args
 import torch
 from torch import Tensor, nn
 
-from optim_family.curvature.chunked_loss import chunk_losses
+from optim_family.curvature.chunked_loss import ChunkLoss, chunk_losses
 from optim_family.curvature.example_counts import Count
 from optim_family.curvature.hessian import Hessian, Mode
 from optim_family.curvature.precision import deterministic_convolutions, full_precision
 from optim_family.errors import unknown
 from optim_family.geometry import Geometry, UnknownMetric
 from optim_family.optimizers.external.inferred_geometry import geometry_of, warn_about
+from optim_family.sharpness.invariance import TOLERANCE, scale_dependence, warn_about_scale
 from optim_family.sharpness.probe import Reading, ReadingMethod
 from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.self_check import Check, check_once
-from optim_family.sharpness.view_selection import RECORDER, select_views
-from optim_family.sharpness.views import view_by_name
+from optim_family.sharpness.view_selection import select_views
+from optim_family.sharpness.views import View, view_by_name
 from optim_family.space import ParameterSpace, norm, replace_gradients, unflatten
 
 # Gradients in `.grad` that point along those of the loss and are so much longer have been scaled.
@@ -58,8 +59,9 @@ def measure(
             timm's of which the metric is known. Its geometry is that of its next step, with the gradients in
             `.grad`, or those of this loss where there are none.
         views: names out of raw, spherical, riemannian, preconditioned, spherical-preconditioned, generalized;
-            by default raw, spherical, preconditioned if the optimizer has a metric that is not the identity,
-            and generalized if it declares a norm.
+            by default spherical, spherical-preconditioned if the optimizer has a metric that is not the
+            identity, and generalized if it declares a norm; raw and preconditioned instead of these two if
+            the loss is not scale-invariant. At most two gradients of the first chunk decide this.
         rtol: relative error at which a reading stops.
         k: how many of the largest eigenvalues, in `Reading.top`.
         budget: Hessian-vector products of the generalised view, at least 2; 100 if None.
@@ -95,9 +97,11 @@ def measure(
         seconds = time.perf_counter() - begin
         hessian = Hessian(losses, space.tensors, mode)
         geometry = _geometry(optimizer, hessian, space, any(view.own_geometry for view in requested))
-        names = [view.name for view in requested] or _default_views(geometry, space.dim)
+        scale = _scale_dependence(losses, hessian, requested)
+        names = [view.name for view in requested] or _default_views(geometry, space.dim, scale < TOLERANCE)
         options: dict[str, Any] = {"rtol": rtol, "k": k, "seed": seed, "budget": budget, "reading": reading}
         readings = ProbeSet(names, **options)(hessian, weights, geometry)
+    warn_about_scale(names, scale)
     if optimizer is not None and geometry is not None:
         warn_about(optimizer, geometry)
     if not verdict:
@@ -125,10 +129,17 @@ def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float, mode
         raise ValueError(f"{unknown('check', check, get_args(Check))}.")
 
 
-def _default_views(geometry: Geometry | None, dim: int) -> tuple[str, ...]:
+def _scale_dependence(losses: Sequence[ChunkLoss], hessian: Hessian, requested: Sequence[View]) -> float:
+    """That of the first chunk, where a view depends on it; the gradient of a single chunk is at hand."""
+    if requested and not any(view.spherical for view in requested):
+        return math.inf
+    return scale_dependence(losses[0], hessian.params, hessian.gradient() if len(losses) == 1 else None)
+
+
+def _default_views(geometry: Geometry | None, dim: int, invariant: bool) -> tuple[str, ...]:
     metric = geometry.metric if geometry else UnknownMetric(dim, "no optimizer")
     norm = geometry.norm if geometry else None
-    return select_views(None, RECORDER, metric, norm=norm, invariant=True).views
+    return select_views(None, metric, norm=norm, invariant=invariant).views
 
 
 def _parameter_space(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> ParameterSpace:

@@ -13,13 +13,8 @@ from optim_family.geometry import Metric, UnknownMetric
 from optim_family.norms import Norm
 from optim_family.sharpness.views import VIEWS, unscaled_view
 
-# Default views of `run`, of weights without an optimizer, and of `measure` and `Recorder`.
-RUN: Final = ("spherical", "spherical-preconditioned", "generalized")
-WEIGHTS: Final = ("raw", "spherical")
-RECORDER: Final = ("raw", "spherical", "preconditioned", "generalized")
-# A loss counts as scale-invariant if |⟨g, w⟩| / ‖g‖‖w‖ is below this: BatchNorm's ε causes about 1e-5, a
-# network without normalisation has far more.
-RADIAL: Final = 1e-3
+# The default views of `run`, `measure`, `Recorder` and the command `measure`, as far as they apply.
+DEFAULT: Final = ("spherical", "spherical-preconditioned", "generalized")
 
 
 @final
@@ -33,7 +28,6 @@ class ViewSelection:
 
 def select_views(
     requested: Sequence[str] | None,
-    default: Sequence[str],
     metric: Metric,
     *,
     invariant: bool,
@@ -43,9 +37,9 @@ def select_views(
     """The views to measure.
 
     Args:
-        requested: names of views; None for the default ones.
-        default: names of views; preconditioned ones apply if the metric is known and not the identity, and
-            the generalised one if the optimizer declares a norm: in a metric it is the preconditioned one.
+        requested: names of views; None for those of `DEFAULT` that apply: the preconditioned one if the
+            metric is known and not the identity, the generalised one if the optimizer declares a norm (in a
+            metric it is the preconditioned one).
         metric: of the optimizer; an `UnknownMetric` if it has none.
         invariant: whether the loss is scale-invariant.
         norm: that the optimizer declares, if it does.
@@ -60,7 +54,7 @@ def select_views(
     useful = not isinstance(metric, UnknownMetric) and metric.scale != 1.0
     applies = {True: norm is not None, False: useful}
     views = tuple(
-        name for name in default if not VIEWS[name].own_geometry or applies[VIEWS[name].generalized]
+        name for name in DEFAULT if not VIEWS[name].own_geometry or applies[VIEWS[name].generalized]
     )
     if invariant:
         return ViewSelection(views)

@@ -19,7 +19,7 @@ from optim_family.networks import build, scale_invariance
 from optim_family.norms import Norm
 from optim_family.optimizers.base import OptimizerBase
 from optim_family.registry import plugin_errors
-from optim_family.sharpness.view_selection import RUN, select_views
+from optim_family.sharpness.view_selection import select_views
 from optim_family.training.lr_scheduler import Scheduler
 from optim_family.training.objective import Objective
 from optim_family.training.process_group import ProcessGroup
@@ -132,7 +132,7 @@ def build_experiment(
         geometry = validate_geometry(optimizer.geometry(), space.weights())
     loss = f"{spec.model} with norm {spec.norm} is {verdict.summary}"
     selection = select_views(
-        spec.views, RUN, geometry.metric, norm=geometry.norm, invariant=verdict.invariant, loss=loss
+        spec.views, geometry.metric, norm=geometry.norm, invariant=verdict.invariant, loss=loss
     )
     return Experiment(
         spec,

@@ -10,7 +10,7 @@ import torch
 from timm.optim.lion import Lion
 from torch import nn
 
-from optim_family import Reading, measure
+from optim_family import Reading, measure, registry
 from optim_family.analysis import run_summary
 from optim_family.callbacks.recorder import Recorder
 from optim_family.errors import UsageError
@@ -136,6 +136,38 @@ class _Described:
         from optim_family.optimizers.external.inferred_geometry import geometry
 
         return geometry(self._optimizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "views"),
+    [
+        ("gd", "frozen-affine", ("spherical",)),
+        ("gd", "none", ("raw",)),
+        ("adamw", "frozen-affine", ("spherical", "spherical-preconditioned")),
+        ("adamw", "none", ("raw", "preconditioned")),
+        ("signgd", "frozen-affine", ("spherical", "generalized")),
+        ("signgd", "none", ("raw", "generalized")),
+    ],
+)
+def test_run_measure_and_recorder_have_the_same_default_views(name, norm, views, tmp_path):
+    hyper = registry.load(name).Hyper().model_dump()
+    spec = RunSpec(optimizer=name, hyper=hyper, model="bn_mlp", norm=norm, limit=20)
+    experiment = build_experiment(spec)
+    objective, optimizer = experiment.objective, experiment.optimizer
+    x, y = objective.data.images(objective.data.x_train, torch.float32), objective.data.y_train
+    loss = objective.model, objective.loss_fn, [(x, y)]
+    recorder = Recorder(loss[0], optimizer, *loss[1:], out=tmp_path / "a", rtol=0.3, budget=4)
+    recorder.close()
+    assert experiment.views == views == tuple(recorder.probes.names)
+    assert tuple(measure(*loss, optimizer, rtol=0.3, budget=4)) == views
+
+
+def test_a_recorder_warns_of_a_spherical_view_of_another_loss(tmp_path):
+    model, optimizer, chunks = setup(adamw)
+    loss = nn.functional.cross_entropy
+    with pytest.warns(UserWarning, match="^spherical sharpness: the loss is not scale-invariant"):
+        Recorder(model, optimizer, loss, chunks, out=tmp_path / "a", views=["spherical", "raw"]).close()
+    assert [*read_run(tmp_path / "a").records[0]["views"]] == ["spherical", "raw"]
 
 
 def test_loss_accuracy_and_norms_are_those_over_all_chunks(tmp_path):

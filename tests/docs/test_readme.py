@@ -26,7 +26,7 @@ def test_the_recorder_of_the_example_leaves_a_run(capsys, tmp_path, monkeypatch)
     exec(compile("".join(EXAMPLES[:2]), "README.md", "exec"), {})
     run = read_run(tmp_path / "runs" / "gd")
     assert [record["step"] for record in run.records] == [0, 5, 10]
-    assert run.spec["optimizer"] == "gd" and run.spec["views"] == ["raw", "spherical"]
+    assert run.spec["optimizer"] == "gd" and run.spec["views"] == ["spherical"]
     assert run.records[0]["views"]["spherical"]["ratio"] > 0
 
 

@@ -16,6 +16,7 @@ from optim_family.curvature.hessian import Hessian
 from optim_family.curvature.precision import full_precision
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.rmsprop import RMSprop
+from optim_family.sharpness import invariance
 from optim_family.sharpness import measure as measure_module
 from optim_family.sharpness.measure import measure
 from optim_family.sharpness.probe import Reading
@@ -34,6 +35,8 @@ def mlp() -> nn.Module:
 
 X, Y = draw(10, 3), draw(10, 2, seed=1)
 CHUNKS = [(X[:8], Y[:8]), (X[8:], Y[8:])]
+BOTH = ("raw", "spherical")
+knows_it_is_not_invariant = pytest.mark.filterwarnings("ignore:.*the loss is not scale-invariant")
 
 
 def dense(model: nn.Module) -> Tensor:
@@ -101,11 +104,12 @@ def resnet() -> nn.Module:
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(4)
 
 
+@knows_it_is_not_invariant
 def test_measuring_a_resnet_in_training_mode_changes_nothing(resnet: nn.Module) -> None:
     before, values = snapshot(resnet), []
     assert sum(name.endswith("running_var") for name in before["buffers"]) == 20
     for mode in ("retained", "rebuilt"):
-        readings = measure(resnet, F.cross_entropy, [IMAGES], rtol=LOOSE, mode=mode)
+        readings = measure(resnet, F.cross_entropy, [IMAGES], views=BOTH, rtol=LOOSE, mode=mode)
         values.append(readings["raw"].value)
         assert readings["spherical"].value > readings["raw"].value > 0
         assert_unchanged(before, snapshot(resnet))
@@ -230,11 +234,12 @@ def test_precision_is_restored_after_an_error(lax: None) -> None:
 # --- what is measured -------------------------------------------------------------------------------------
 
 
+@knows_it_is_not_invariant
 def test_the_readings_are_those_of_the_dense_hessian() -> None:
     model = mlp()
     matrix, w = dense(model), ParameterSpace.of(model).weights()
-    readings = measure(model, F.mse_loss, CHUNKS, rtol=1e-10, k=3)
-    assert list(readings) == ["raw", "spherical"]
+    readings = measure(model, F.mse_loss, CHUNKS, views=BOTH, rtol=1e-10, k=3)
+    assert tuple(readings) == BOTH
     assert readings["raw"].top == pytest.approx(torch.linalg.eigvalsh(matrix).flip(0)[:3].tolist(), rel=1e-8)
     assert readings["spherical"].value == pytest.approx(float(w @ w) * top_eigenvalue(matrix), rel=1e-8)
     assert readings["raw"].threshold is None
@@ -248,6 +253,7 @@ def test_the_model_is_measured_in_its_present_mode() -> None:
     assert training != pytest.approx(evaluating, rel=1e-2)
 
 
+@knows_it_is_not_invariant
 def test_gradient_descent_gets_its_thresholds() -> None:
     model = mlp()
     w = ParameterSpace.of(model).weights()
@@ -352,7 +358,7 @@ def test_of_an_optimizer_without_a_metric_there_is_the_sharpness_but_no_threshol
     with pytest.warns(UserWarning, match="no threshold: there is no metric: Adafactor declares none"):
         readings = measure(model, F.mse_loss, CHUNKS, optimizer)
     assert readings["raw"].value == pytest.approx(top_eigenvalue(dense(model)), rel=1e-3)
-    assert {name: reading.threshold for name, reading in readings.items()} == {"raw": None, "spherical": None}
+    assert {name: reading.threshold for name, reading in readings.items()} == {"raw": None}
     with pytest.raises(ValueError, match="there is no metric: Adafactor declares none"):
         measure(model, F.mse_loss, CHUNKS, optimizer, views=["preconditioned"])
 
@@ -467,8 +473,79 @@ def test_a_decay_that_turns_the_weights_over_has_no_threshold() -> None:
 def test_the_default_views_have_the_metric_of_an_adaptive_optimizer() -> None:
     model = mlp()
     adaptive, plain = torch.optim.AdamW(model.parameters()), torch.optim.SGD(model.parameters(), lr=0.1)
-    assert [*measure(model, F.mse_loss, CHUNKS)] == ["raw", "spherical"]
-    assert [*measure(model, F.mse_loss, CHUNKS, plain)] == ["raw", "spherical"]
+    assert [*measure(model, F.mse_loss, CHUNKS)] == ["raw"]
+    assert [*measure(model, F.mse_loss, CHUNKS, plain)] == ["raw"]
     readings = measure(model, F.mse_loss, CHUNKS, adaptive)
-    assert [*readings] == ["raw", "spherical", "preconditioned"]
+    assert [*readings] == ["raw", "preconditioned"]
     assert readings["preconditioned"].threshold is not None
+    normal = invariant()
+    adaptive = torch.optim.AdamW(normal[0].parameters())
+    assert [*measure(normal, F.mse_loss, CHUNKS)] == ["spherical"]
+    assert [*measure(normal, F.mse_loss, CHUNKS, adaptive)] == ["spherical", "spherical-preconditioned"]
+
+
+# --- spherical views are of scale-invariant losses --------------------------------------------------------
+
+
+def invariant() -> nn.Sequential:
+    """A network whose loss depends on the direction of its trained weights."""
+    torch.manual_seed(0)
+    last = nn.Linear(8, 2).requires_grad_(False)
+    return nn.Sequential(
+        nn.Linear(3, 8, bias=False), nn.BatchNorm1d(8, affine=False), nn.Tanh(), last
+    ).double()
+
+
+def wide() -> nn.Module:
+    """A plain network in which ⟨g, w⟩ is 1e-3 ‖g‖‖w‖ by the number of dimensions alone."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 2048), nn.ReLU(), nn.Linear(2048, 2)).double()
+
+
+@pytest.mark.parametrize("make", [mlp, wide])
+@pytest.mark.parametrize("chunks", [CHUNKS, [(X, Y)]])
+def test_a_spherical_view_of_another_loss_gets_a_warning_and_the_same_number(make: Any, chunks: Any) -> None:
+    model = make()
+    w = ParameterSpace.of(model).weights()
+    raw = measure(model, F.mse_loss, chunks, views=["raw"], rtol=1e-8)["raw"].value
+    with pytest.warns(UserWarning, match=r"^spherical sharpness: the loss is not scale-invariant .* raw or"):
+        reading = measure(model, F.mse_loss, chunks, views=["spherical"], rtol=1e-8)["spherical"]
+    assert reading.value == pytest.approx(float(w @ w) * raw, rel=1e-7)
+
+
+def test_a_spherical_view_of_an_invariant_loss_gets_no_warning_wherever_training_has_led() -> None:
+    model, last = invariant(), 1.0
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=1.0, momentum=0.9)
+    y = model(X).detach() + 0.01 * Y
+    for step in range(400):
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(X), y)
+        loss.backward()
+        optimizer.step()
+        if step % 100 == 0:
+            assert [*measure(model, F.mse_loss, [(X, y)], views=["spherical"])] == ["spherical"]
+            assert float(loss.detach()) < last
+            last = float(loss.detach())
+
+
+def test_evaluation_mode_is_another_loss() -> None:
+    model = invariant()
+    model(X)
+    with pytest.warns(UserWarning, match="not scale-invariant"):
+        measure(model.eval(), F.mse_loss, CHUNKS, views=["spherical"])
+
+
+def test_the_check_of_a_spherical_view_costs_two_gradients_of_one_chunk_and_leaves_the_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At most: that of a single chunk is at hand. Other views cost none."""
+    calls: list[Any] = []
+    original = invariance.chunk_gradient
+    monkeypatch.setattr(invariance, "chunk_gradient", lambda *a: (calls.append(a[0]), original(*a))[1])
+    model = invariant()
+    before = [p.detach().clone() for p in model.parameters()]
+    for chunks, views, gradients in ((CHUNKS, None, 2), ([(X, Y)], None, 1), (CHUNKS, ["raw"], 0)):
+        calls.clear()
+        measure(model, F.mse_loss, chunks, views=views)
+        assert len(calls) == gradients
+    assert all(map(torch.equal, before, model.parameters()))
