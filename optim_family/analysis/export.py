@@ -14,7 +14,7 @@ from optim_family.analysis import run_summary
 from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
 from optim_family.runs import readings_table
 from optim_family.runs.labels import flat
-from optim_family.runs.run import Run
+from optim_family.runs.run import ALONG, Run
 
 PROJECT: Final = "optim-family"
 # Not exported: the axes of every curve, and what judges a search rather than the sharpness.
@@ -72,6 +72,7 @@ def points(run: Run) -> Iterator[Point]:
         numbers = {name: value for name, value in record.items() if name not in _AXES}
         for view, reading in (record.get("views") or {}).items():
             numbers |= {f"{view}/{n}": value for n, value in (reading or {}).items() if n not in _SEARCH}
+        numbers |= {f"{ALONG}/{n}": value for n, value in (record.get(ALONG) or {}).items()}
         yield record["step"], record["elapsed"], _finite(numbers)
 
 

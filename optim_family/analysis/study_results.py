@@ -1,7 +1,7 @@
 """The results of a study, each computed once, and their tables as cells of text."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
@@ -79,8 +79,15 @@ class StudyResults:
 
     @cached_property
     def group_tables(self) -> Sequence[Table]:
-        """One row for each arm in each setting: mean over the seeds, ± standard deviation from three on."""
-        return [_group_table(self.groups, heading, columns) for heading, columns in TABLES.items()]
+        """One row for each arm in each setting: mean over the seeds, ± standard deviation from three on.
+
+        A table of which nothing was measured is left out.
+        """
+        return [
+            _group_table(self.groups, heading, measured)
+            for heading, columns in TABLES.items()
+            if (measured := [column for column in columns if self.groups[f"{column.quantity}.n"].any()])
+        ]
 
     @cached_property
     def difference_table(self) -> Table:
@@ -125,8 +132,17 @@ TABLES: Final[Mapping[str, Sequence[Column]]] = {
         Column("own metric: fitted", "own_fitted_reduction", ".2f"),
         Column("at the midpoint", "ratio_midpoint", ".2f"),
         Column("along mini-batch gradients", "ratio_batch", ".2f"),
+        Column("the same / plateau of small batches", "ratio_small_batches", ".2f"),
     ),
     "Sharpness: spherical, or raw without scale invariance; and in the own metric": _SHARPNESS_COLUMNS,
+    "Along the last update before each record, medians after 100 % training accuracy": (
+        Column("critical sharpness / (2/η)", "ratio_critical", ".2f"),
+        Column("directional smoothness / its limit", "ratio_smoothness", ".2f"),
+        Column("critical sharpness, 1/learning rate", "critical", ".4g"),
+        Column("directional smoothness, loss/weight²", "smoothness", ".4g"),
+        Column("curvature, loss/weight²", "curvature_along", ".4g"),
+        Column("rotation per step, radians", "rotation", ".2g"),
+    ),
     "Training and cost": (
         Column("τ = ηλt at 100 %", "fit_tau", ".3g"),
         Column("best test accuracy, %", "test_accuracy_best", ".1f", 100),
@@ -159,13 +175,11 @@ def evaluate_study(claimed: Mapping[str, Claim], runs: Sequence[Run]) -> StudyRe
     return StudyResults(runs, summaries, rows, study_table.seed_groups(rows), differences, claim_results)
 
 
-def _group_table(groups: "pandas.DataFrame", heading: str, columns: Iterable[Column]) -> Table:
-    """Without the columns of which nothing was measured."""
-    measured = [column for column in columns if groups[f"{column.quantity}.n"].any()]
-    headers = ["optimizer", "setting", "runs", *(column.header for column in measured)]
+def _group_table(groups: "pandas.DataFrame", heading: str, columns: Sequence[Column]) -> Table:
+    headers = ["optimizer", "setting", "runs", *(column.header for column in columns)]
     rows = [
         [Cell(row["arm"]), Cell(row["setting"]), Cell(str(row["runs"]), row["runs"])]
-        + [_cell(row, column) for column in measured]
+        + [_cell(row, column) for column in columns]
         for row in groups.to_dict("records")
     ]
     return Table(heading, headers, rows)

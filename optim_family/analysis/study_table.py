@@ -6,7 +6,9 @@ then       = at the first record with 100 % training accuracy
 reduction  = S then / S at the end; fitted: of the line through log S over the steps from then on
 slope      = d log S / dτ of that line, τ = ηλt; the sharpness-reduction flow allows −2 at most
 own        = the sharpness in the optimizer's metric, for P = I the same; none without a known metric
-ratio      = own sharpness / threshold; at the midpoint of three weights, along mini-batch gradients
+ratio      = own sharpness / threshold; at the midpoint of three weights, along mini-batch gradients (there
+             also to the plateau of small batches); of critical sharpness and directional smoothness, see
+             `run_summary`
 edge step  = first record from which the ratio stays at the edge, in the band EDGE
 unstable   = after 100 %, a record with less training accuracy, or a ratio above 2
 spike      = the loss rises tenfold above the median of the records before
@@ -21,13 +23,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from optim_family.analysis import run_summary
 from optim_family.runs.labels import ARM, SETTING, arms, compact
-from optim_family.runs.run import Run, column, first_fit_index
+from optim_family.runs.run import ALONG, Run, column, first_fit_index
 from optim_family.sharpness.views import AMBIENT, BATCH, MIDPOINT, OWN_METRIC
 
 if TYPE_CHECKING:
     import pandas
 
-_NOT_SETTING: Final = (*ARM, "seed", "device", "views", "every", "rtol", "reading")
+_MEASURED: Final = (
+    "views",
+    "every",
+    "rtol",
+    "reading",
+    "midpoint",
+    "batch_sharpness",
+    "along",
+    "budget",
+    "hvp",
+)
+_NOT_SETTING: Final = (*ARM, "seed", "device", *_MEASURED)
 TEXT: Final = "setting arm optimizer model norm data status sharpness_view own_view run".split()
 _OF_SUMMARY: Final = (
     *("status", "steps", "fit_step", "fit_tau"),
@@ -81,6 +94,8 @@ def _row(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
         "ratio_readings": reading["ratio_readings"],
         "ratio_midpoint": views.get(own + MIDPOINT, _NOTHING)["ratio"],
         "ratio_batch": views.get(own + BATCH, _NOTHING)["ratio"],
+        "ratio_small_batches": views.get(own + BATCH, {}).get("small_batches", _NOTHING)["ratio"],
+        **_along_columns(summary.get(ALONG, {})),
         "edge_step": _edge_step(run, own),
         **_destabilisation_columns(run),
         "spikes": count_loss_spikes(run),
@@ -89,6 +104,19 @@ def _row(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
         "measuring_seconds": summary["seconds"],
         "seconds": run.status.get("seconds"),
         "run": run.path.name,
+    }
+
+
+def _along_columns(along: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The columns of the last update: ratios, and medians where there is none."""
+    critical, smoothness = (along.get(name, {}) for name in ("critical", "smoothness"))
+    return {
+        "ratio_critical": critical.get("ratio"),
+        "ratio_smoothness": smoothness.get("ratio"),
+        "critical": critical.get("median"),
+        "smoothness": smoothness.get("median"),
+        "curvature_along": along.get("curvature", {}).get("median"),
+        "rotation": along.get("rotation", {}).get("median"),
     }
 
 

@@ -8,7 +8,7 @@ from optim_family.runs.run import Run
 
 
 def figure_arguments(
-    runs: Sequence[Run], *, seeds: str, panels: str, labels: str | None, with_start: bool
+    runs: Sequence[Run], *, seeds: str, panels: str | None, labels: str | None, with_start: bool
 ) -> dict[str, Any]:
     """The arguments of `run_figure.figure`.
 
@@ -16,7 +16,7 @@ def figure_arguments(
         UsageError: there are more or fewer labels than curves.
     """
     arguments: dict[str, Any] = {
-        "panels": [name for name in panels.replace(" ", "").split(",") if name],
+        "panels": panels and [name for name in panels.replace(" ", "").split(",") if name],
         "with_start": with_start,
         "names": labels and [name.strip() for name in labels.split(",")],
     }

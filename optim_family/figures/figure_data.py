@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from optim_family.analysis.study_table import EDGE, destabilisations, first_view, own_view
 from optim_family.figures.curves import Array, extreme_indices
 from optim_family.figures.overlays import mean_loss, steepest_drift
+from optim_family.figures.run_figure import usual_panels
 from optim_family.figures.style import COLOURS, DASHES
 from optim_family.runs.labels import compact
-from optim_family.runs.run import Run, first_fit_index, series, views
+from optim_family.runs.run import ALONG, Run, first_fit_index, series, views
 from optim_family.sharpness.views import AMBIENT, VIEWS, label
 
 Indices = NDArray[np.integer[Any]]
@@ -32,7 +33,10 @@ _READING: Final = {
     "bound": 3,
     "products": 6,
     "converged": 1,
+    "small_batch_threshold": 6,
+    "small_batch_ratio": 6,
 }
+_ALONG: Final = ("curvature", "smoothness", "smoothness_ratio", "critical", "critical_ratio", "rotation")
 # Thinning keeps the highest and lowest of these in each interval.
 _SHAPE: Final = ("train_loss", "peak_loss", "test_accuracy", "train_accuracy")
 
@@ -62,6 +66,7 @@ def figure_data(runs: Sequence[Run], arms: Sequence[str], settings: Sequence[str
         "views": {name: label(name) for name in names},
         "units": {name: view.unit for name, view in VIEWS.items()},
         "edge": EDGE,
+        "panels": usual_panels(runs),
         "thinned": sum(run.columns.count for run in runs) - shown,
     }
 
@@ -115,6 +120,9 @@ def _columns(run: Run) -> Iterable[tuple[str, Array, int]]:
     columns = [(name, series(run, name), 6) for name in _RECORD]
     for view in views(run):
         columns += [(f"{view}.{f}", series(run, f"{view}.{f}"), digits) for f, digits in _READING.items()]
+        small, threshold = (series(run, f"{view}.{f}") for f in ("small_batch_threshold", "threshold"))
+        columns += [(f"{view}.small_batch_plateau", small / threshold, 6)]
+    columns += [(f"{ALONG}.{name}", series(run, f"{ALONG}.{name}"), 6) for name in _ALONG]
     columns += [("drift", _prediction(run, steepest_drift(run)), 6)]
     columns += [("mean_loss", _prediction(run, mean_loss(run)), 6)]
     return [column for column in columns if np.isfinite(column[1]).any()]

@@ -1,16 +1,15 @@
-"""The four panels of a figure, each drawn by one routine for one run and for many."""
+"""The four panels of every figure, each drawn by one routine for one run and for many."""
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 
 from optim_family.analysis.study_table import EDGE
 from optim_family.figures import style
+from optim_family.figures.along_panels import along_ratios
 from optim_family.figures.curves import (
     Array,
     Curve,
@@ -19,17 +18,17 @@ from optim_family.figures.curves import (
     log_axis,
     mark_destabilisations,
     mark_divergence,
-    mark_exits,
     mark_fit,
-    plain_ticks,
     plot_curve,
     plot_range,
     plot_reading,
 )
 from optim_family.figures.overlays import mean_loss, steepest_drift, threshold_is_two_over_effective_lr
+from optim_family.figures.ratio_axis import ratio_axis
 from optim_family.runs.run import views
 from optim_family.sharpness.views import (
     KINDS,
+    LOWER_BOUND,
     PRECONDITIONED,
     UNPRECONDITIONED,
     VARIANTS,
@@ -87,10 +86,13 @@ def draw_sharpness(
     axes[0].set_title(_sharpness_title(groups, curves), loc="left")
     if absent := len(curves) - len({curve.name for group in groups for curve in group}):
         axes[0].set_title(f"{absent} of {len(curves)} have none", **style.ASIDE)
-    fields = ("value", "threshold") if "edge" in overlays else ("value",)
+    limits = ("threshold", "small_batch_threshold") if "edge" in overlays else ()
+    fields = ("value", *limits)
     for ax, group in zip(axes, groups, strict=True):
-        for curve in _themselves(group) if "edge" in overlays else ():
+        for curve in _themselves(group) if limits else ():
             plot_curve(ax, curve, "threshold", **style.RUN_THRESHOLD)
+        for curve in group if limits else ():
+            plot_curve(ax, curve, "small_batch_threshold", **style.SMALL_BATCHES)
         for curve in group:
             plot_reading(ax, curve, "value")
         log_axis(ax, [c.points(field)[1] for c in group for field in fields], skip_first=not with_start)
@@ -146,8 +148,12 @@ def _reading_legend(ax: Axes, group: Sequence[Curve], overlays: Collection[str],
     themselves = _themselves(group)
     colour = {"color": group[0].color} if single_run and group else {}
     if "edge" in overlays and any(curve.has("threshold") for curve in themselves):
-        same = all(threshold_is_two_over_effective_lr(curve.run, curve.view) for curve in themselves)
-        entries["threshold 2/ℓ" if same else "threshold"] = style.RUN_THRESHOLD | colour
+        entries[_threshold_name(themselves, group)] = style.RUN_THRESHOLD | colour
+        for curve in group:
+            if curve.has("small_batch_threshold"):
+                entries[f"plateau of small batches{_plateaus(curve)[0]}"] = style.SMALL_BATCHES | {
+                    "color": curve.color
+                }
     spherical = [curve for curve in themselves if curve.view == "spherical" and "drift" in overlays]
     falls = [(curve, steepest_drift(curve.run)) for curve in spherical]
     for name, line in _predict(ax, falls, style.DRIFT, "steepest drift from the edge, $e^{-2τ}$").items():
@@ -158,27 +164,51 @@ def _reading_legend(ax: Axes, group: Sequence[Curve], overlays: Collection[str],
         legend(ax, entries)
 
 
+def _threshold_name(themselves: Sequence[Curve], group: Sequence[Curve]) -> str:
+    """2/ℓ, that of a normalised step, or that of large batches, where it is so for all curves."""
+    if all(threshold_is_two_over_effective_lr(curve.run, curve.view) for curve in themselves):
+        return "threshold 2/ℓ"
+    if all(curve.has("dual") for curve in themselves):
+        return "threshold (2 − ηλ)/η"
+    plateaus = [_plateaus(curve)[1] for curve in group if curve.has("small_batch_threshold")]
+    return f"threshold: plateau of large batches{plateaus[0]}" if plateaus else "threshold"
+
+
+def _plateaus(curve: Curve) -> tuple[str, str]:
+    """Formulas of the plateaus of small and of large batches, times ρ² in a spherical view."""
+    hyper = curve.run.spec["hyper"]
+    if not hyper.get("momentum") or hyper.get("dampening"):
+        return ", (1 − β)/(1 + β) of the threshold", ""
+    square = "ρ²" if VIEWS[split_view_name(curve.view)[0]].spherical else ""
+    return f", 2(1 − β){square}/η", f", 2(1 + β){square}/η"
+
+
 def draw_ratio(ax: Axes, curves: Sequence[Curve]) -> None:
-    """Sharpness / threshold: all views of a single run; of several runs each in its optimizer's metric."""
+    """Sharpness / threshold: all views of a single run; of several runs each in its optimizer's geometry.
+
+    For a single run the plateau of small batches is a line, and the ratios along its updates are drawn if no
+    view has a threshold.
+    """
     ratio_curves = _ratio_curves(curves)
-    own = len(curves) > 1 and any(curve.view in PRECONDITIONED for curve in ratio_curves)
-    ax.set_title("Sharpness / threshold" + (", each in its optimizer's metric" if own else ""), loc="left")
+    ax.set_title(_ratio_title(ratio_curves) if len(curves) > 1 else "Sharpness / threshold", loc="left")
     for curve in ratio_curves:
         plot_reading(ax, curve, "ratio")
+    ratios = [curve.points("ratio")[1] for curve in ratio_curves]
+    entries = {curve.name: curve.style for curve in ratio_curves}
+    for curve, field in along_ratios(curves[0]) if len(curves) == 1 and not ratio_curves else ():
+        plot_curve(ax, curve, field)
+        ratios.append(curve.points(field)[1])
+        entries[curve.name] = curve.style
+    for curve in ratio_curves if len(curves) == 1 else ():
+        entries |= _mark_small_batches(ax, curve)
     ax.axhspan(*EDGE, **style.BAND)
-    ax.axhline(1, color="black", linewidth=0.9, zorder=1.5)
-    ax.text(1.01, 1, "edge of\nstability", transform=ax.get_yaxis_transform(), va="center", fontsize="small")
     if not ratio_curves:
         ax.set_title("no view has a threshold", **style.ASIDE)
         ax.set_ylim(0, 2)
-    log_axis(ax, [curve.points("ratio")[1] for curve in ratio_curves])
-    if len(curves) == 1 and ratio_curves:
-        legend(ax, {curve.name: curve.style for curve in ratio_curves})
-    if ax.get_yscale() == "log":
-        low, high = _ratio_range(ratio_curves)
-        ax.set_ylim(low, high)
-        plain_ticks(ax, math.log10(high / low))
-        mark_exits(ax)
+    ax.text(1.01, 1, "edge of\nstability", transform=ax.get_yaxis_transform(), va="center", fontsize="small")
+    ratio_axis(ax, ratios)
+    if len(curves) == 1 and entries:
+        legend(ax, entries)
     mark_divergence(ax, ratio_curves, "ratio")
 
 
@@ -195,14 +225,23 @@ def _ratio_curves(curves: Sequence[Curve]) -> list[Curve]:
     return ratio_curves
 
 
-def _ratio_range(curves: Sequence[Curve]) -> tuple[float, float]:
-    """A decade around 1; more only if the median of a run's second half lies beyond it."""
-    points = [curve.points("ratio")[1] for curve in curves]
-    ratios = [values[values > 0] for values in points if (values > 0).any()]
-    whole, late = np.concatenate(ratios), [np.median(values[len(values) // 2 :]) for values in ratios]
-    low = max(whole.min(), min(0.1, min(late) / 3))
-    high = min(whole.max(), max(10, max(late) * 3))
-    return min(0.5, low) / 1.1, max(2, high) * 1.1
+def _ratio_title(ratio_curves: Sequence[Curve]) -> str:
+    """Of several runs."""
+    views = {curve.view for curve in ratio_curves}
+    title = "Sharpness / threshold"
+    if any(VIEWS[view].generalized for view in views):
+        return f"{title}, own geometry; {LOWER_BOUND}s in norms"
+    return title + (", each in its optimizer's metric" if views & {*PRECONDITIONED} else "")
+
+
+def _mark_small_batches(ax: Axes, curve: Curve) -> dict[str, dict[str, Any]]:
+    """Draw small-batch threshold / threshold, (1 − β)/(1 + β); returns its entry in the legend, if any."""
+    steps, small, threshold = curve.points("small_batch_threshold", "threshold")
+    if not steps.size:
+        return {}
+    line = style.SMALL_BATCHES | {"color": curve.color}
+    ax.plot(steps, small / threshold, **line)
+    return {"plateau of small batches, (1 − β)/(1 + β)": line}
 
 
 def _first(curve: Curve, order: Sequence[str], field: str = "value") -> list[Curve]:

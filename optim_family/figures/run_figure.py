@@ -1,5 +1,7 @@
 """One figure for one run or for many: loss, accuracies, sharpness, and sharpness over its threshold.
 
+If runs measured along their updates, two more panels show this.
+
 The views of a single run have different colours; several runs differ in colour, line style and marker. The
 files are bitwise identical every time, and need no display.
 """
@@ -18,6 +20,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 
 from optim_family.errors import UsageError, unknown
+from optim_family.figures.along_panels import along_is_split, draw_along, draw_rotation
 from optim_family.figures.curves import Curve, step_axis
 from optim_family.figures.overlays import NAMES
 from optim_family.figures.panels import draw_accuracy, draw_loss, draw_ratio, draw_sharpness, sharpness_groups
@@ -34,12 +37,12 @@ from optim_family.figures.style import (
 )
 from optim_family.runs.labels import setting
 from optim_family.runs.readings_table import run_labels
-from optim_family.runs.run import Run, first_fit_index, last_step, series
+from optim_family.runs.run import Run, first_fit_index, has_along, last_step, series
 from optim_family.sharpness.views import VIEWS
 
 HEAD, TITLE, TAU, PANEL, TICKS, STEPS, LINE = 0.55, 0.3, 0.36, 3.1, 0.36, 0.5, 0.19  # inches
 TAU_LABEL = "τ = ηλt, the time of the sharpness-reduction flow"
-PANELS: Final = ("loss", "accuracy", "sharpness", "ratio")
+PANELS: Final = ("loss", "accuracy", "sharpness", "ratio", "along", "rotation")
 
 
 @final
@@ -104,7 +107,7 @@ def figure(
     title: str | None = None,
     names: Sequence[str] | None = None,
     overlays: Collection[str] = NAMES,
-    panels: Sequence[str] = PANELS,
+    panels: Sequence[str] | None = None,
     width: float | None = None,
     with_start: bool = False,
     ends: Sequence[tuple[Run, Run] | None] | None = None,
@@ -116,7 +119,7 @@ def figure(
         title: instead of the optimizer of the run, or the number of runs.
         names: of the runs, instead of labels from their specifications.
         overlays: which predictions to draw, of `overlays.NAMES`.
-        panels: of `PANELS`, or views, each of which is a panel with its sharpness.
+        panels: of `PANELS`, or views, each of which is a panel with its sharpness; None for `usual_panels`.
         width: in inches, for a paper: without a heading, in one column of panels below 5 inches.
         with_start: let the axis of the sharpness reach the values at step 0.
         ends: of every run that is a median, its lowest and highest values, as in `SeedMedian`.
@@ -126,6 +129,7 @@ def figure(
     """
     if not runs:
         raise UsageError("there is nothing to draw; name at least one run directory")
+    panels = usual_panels(runs) if panels is None else panels
     for name in panels:
         if name not in (*PANELS, *VIEWS):
             raise UsageError(unknown("panel", name, (*PANELS, *VIEWS)))
@@ -145,6 +149,11 @@ def figure(
             columns = _columns(names, layout)
             fig.legend(handles=handles, loc="lower center", ncols=columns, frameon=False)
     return fig
+
+
+def usual_panels(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The four panels of every figure, and those along updates if a run measured along its own."""
+    return PANELS if any(map(has_along, runs)) else PANELS[:4]
 
 
 def title_of(runs: Sequence[Run]) -> str:
@@ -189,15 +198,20 @@ def _draw(
     with_start: bool,
 ) -> None:
     for number, name in enumerate(panels):
-        groups = sharpness_groups(curves, name) if name not in ("loss", "accuracy", "ratio") else [curves]
-        cell = layout.cell(fig, number, len(groups))
-        axes = [fig.add_subplot(cell[i, 0]) for i in range(len(groups))]
+        groups = sharpness_groups(curves, name) if name == "sharpness" or name in VIEWS else [curves]
+        parts = 2 if name == "along" and along_is_split(curves) else len(groups)
+        cell = layout.cell(fig, number, parts)
+        axes = [fig.add_subplot(cell[i, 0]) for i in range(parts)]
         if name == "loss":
             draw_loss(axes[0], curves, overlays)
         elif name == "accuracy":
             draw_accuracy(axes[0], curves)
         elif name == "ratio":
             draw_ratio(axes[0], curves)
+        elif name == "along":
+            draw_along(axes, curves)
+        elif name == "rotation":
+            draw_rotation(axes[0], curves)
         else:
             draw_sharpness(axes, groups, curves, overlays, with_start=with_start)
         _steps(axes, curves)

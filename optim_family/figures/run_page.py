@@ -13,7 +13,7 @@ from optim_family.figures.figure_data import figure_data
 from optim_family.runs.command import command
 from optim_family.runs.labels import arms, compact
 from optim_family.runs.run import Run
-from optim_family.sharpness.views import MIDPOINT
+from optim_family.sharpness.views import BATCH, MIDPOINT, VIEWS, split_view_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,6 +60,7 @@ def page_values(
         "data": data,
         "data_json": html.as_json(data),
         "midpoint": any(name.endswith(MIDPOINT) for name in data["views"]),
+        "batch": any(name.endswith(BATCH) for name in data["views"]),
         "strip": edge_strip(runs, summaries, keys),
         "cards": [_card(*each) for each in zip(runs, summaries, keys, strict=True)],
     }
@@ -85,8 +86,10 @@ def edge_strip(
     rows: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
     for i, (run, key, ratio) in enumerate(zip(runs, keys, ratios, strict=True)):
         if ratio and ratio > 0:
+            least = VIEWS[split_view_name(own_view(run))[0]].generalized
+            text = f"{'at least ' if least else ''}{ratio:.3g}"
             rows[key].append(
-                {"run": i, "at": position(ratio), "ratio": ratio, "seed": compact(run.spec["seed"])}
+                {"run": i, "at": position(ratio), "ratio": text, "seed": compact(run.spec["seed"])}
             )
     ticks = [x for x in (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 100, 1000) if low <= x <= high]
     return {

@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from optim_family.analysis.study_table import own_view
+from optim_family.analysis.study_table import first_view, own_view
 from optim_family.figures.curves import Curve, log_axis, mark_divergence, mark_fit, plot_curve, step_axis
-from optim_family.figures.style import RUN_THRESHOLD, WIDTH, applied, escape_mathtext
+from optim_family.figures.style import ASIDE, RUN_THRESHOLD, WIDTH, applied, escape_mathtext
 from optim_family.runs.run import Run, last_step, series
+from optim_family.sharpness.views import LOWER_BOUND, VIEWS
 
 # Inches, fixed for the same reasons as in `run_figure`.
 NARROWEST, WIDEST, HEIGHT = 2.0, 5.5, 1.7  # of a cell
@@ -27,14 +28,14 @@ ArmStyles = dict[str, dict[str, Any]]  # options of `plot` by arm
 
 
 def sharpness_small_multiples(runs: Sequence[Run], arms: Sequence[str], settings: Sequence[str]) -> Figure:
-    """The sharpness in every optimizer's own metric, and its threshold.
+    """The sharpness in every optimizer's own geometry, and its threshold, if it has one.
 
     Args:
         runs: of a study.
         arms: of every run, as in `StudyResults.rows`.
         settings: likewise.
     """
-    title = "Sharpness in the optimizer's own metric; dotted: its threshold"
+    title = "Sharpness in the optimizer's own geometry; dotted: its threshold"
     return _small_multiples(title, runs, arms, settings, _sharpness)
 
 
@@ -127,7 +128,7 @@ def _frame(axes: Any, filled: Sequence[bool], end: int) -> None:
 
 
 def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
-    own_curves = [replace(curve, view=own_view(curve.run)) for curve in curves]
+    own_curves = [replace(curve, view=own_view(curve.run) or _norm_view(curve.run)) for curve in curves]
     own_curves = [curve for curve in own_curves if curve.view]
     for curve in own_curves:
         plot_curve(ax, curve, "threshold", **RUN_THRESHOLD | {"linewidth": 1.0})
@@ -135,6 +136,13 @@ def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
     lists = [c.points(field)[1] for c in own_curves for field in ("value", "threshold")]
     log_axis(ax, lists, skip_first=True)
     mark_divergence(ax, own_curves, "value")
+    if any(VIEWS[curve.view].generalized for curve in own_curves):
+        ax.set_title(LOWER_BOUND, **ASIDE)
+
+
+def _norm_view(run: Run) -> str:
+    """The view in an optimizer's norm, which may have no threshold; empty if it was not measured."""
+    return first_view(run, [name for name, view in VIEWS.items() if view.generalized])
 
 
 def _accuracy(ax: Axes, curves: Sequence[Curve]) -> None:

@@ -36,6 +36,7 @@ BAND: dict[str, Any] = {"color": GREY, "alpha": 0.08, "linewidth": 0, "zorder": 
 TRAIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (4, 2)), "marker": ""}
 TEST: dict[str, Any] = {"linewidth": 1.7}
 PEAK: dict[str, Any] = {"linewidth": 0.7, "linestyle": "-", "alpha": 0.45, "marker": ""}
+SMALL_BATCHES: dict[str, Any] = {"linewidth": 1.3, "linestyle": (0, (4, 1.5, 1, 1.5, 1, 1.5)), "marker": ""}
 RUN_THRESHOLD: dict[str, Any] = {"linewidth": 1.3, "linestyle": ":", "marker": ""}
 # Predictions: gradient descent's steepest drift, and the mean loss of its oscillation.
 DRIFT: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (8, 3)), "marker": ""}

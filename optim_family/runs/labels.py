@@ -26,7 +26,7 @@ SETTING = {
     "seed": ("seed {}", ""),
 }
 # Part of a label only if nothing else distinguishes two runs; `data` with its whole path.
-INCIDENTAL = "data precision device steps views every rtol midpoint batch_sharpness hvp".split()
+INCIDENTAL = "data precision device steps views every rtol midpoint batch_sharpness along budget hvp".split()
 
 
 def label(spec: Spec) -> str:

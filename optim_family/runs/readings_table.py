@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optim_family.runs.labels import flat, labels
-from optim_family.runs.run import Run, find_runs, read_run, series, views
+from optim_family.runs.run import ALONG, Run, find_runs, read_run, series, views
 
 if TYPE_CHECKING:
     import pandas
@@ -60,7 +60,11 @@ def _readings(parts: Sequence[tuple[Run, str | None]]) -> "pandas.DataFrame":
         return np.concatenate([[], *(series(run, field.format(view)) for run, view in parts)])
 
     names = dict.fromkeys(name for run, _ in parts for name in run.columns.names)
-    records = {name: concatenate(name) for name in ("step", *names) if name.partition(".")[0] != "views"}
+    records = {
+        name: concatenate(name)
+        for name in ("step", *names)
+        if name != ALONG and name.partition(".")[0] != "views"
+    }
     measured = dict.fromkeys(name.split(".", 2)[2] for name in names if name.count(".") > 1)
     view = {"view": _repeat([view for _, view in parts], parts)}
     return pandas.DataFrame(records | view | {field: concatenate(f"{{}}.{field}") for field in measured})

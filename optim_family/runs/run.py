@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optim_family.runs.columns import Columns
 
 FINISHED: Final = ("done", "diverged")  # statuses of runs that are never continued
+ALONG: Final = "along"  # field of a record with the measurements along the last update
 
 
 @final
@@ -93,14 +94,20 @@ def views(run: Run) -> list[str]:
 
 
 def column(run: Run, name: str) -> list[float]:
-    """One quantity at every record, `train_loss` or `spherical.ratio`; NaN where it is missing."""
+    """One quantity at every record, `train_loss`, `spherical.ratio` or `along.rotation`; NaN if missing."""
     values: list[float] = series(run, name).tolist()
     return values
 
 
 def series(run: Run, name: str) -> "NDArray[np.float64]":
     """`column` as a read-only array, [records]."""
-    return run.columns[f"views.{name}" if "." in name else name]
+    of_view = "." in name and not name.startswith(f"{ALONG}.")
+    return run.columns[f"views.{name}" if of_view else name]
+
+
+def has_along(run: Run) -> bool:
+    """Whether a record has measurements along the update before it."""
+    return any(name.startswith(f"{ALONG}.") for name in run.columns.names)
 
 
 def last_step(runs: Iterable[Run]) -> int:

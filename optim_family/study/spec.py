@@ -18,7 +18,8 @@ from optim_family.training.spec import RunSpec
 # Section → key → field of the run.
 _DATA: Final = {"name": "data", "limit": "limit", "ghost_batch": "ghost_batch"}
 _MEASURE: Final = {
-    key: key for key in ("views", "every", "rtol", "reading", "midpoint", "batch_sharpness", "hvp")
+    key: key
+    for key in ("views", "every", "rtol", "reading", "midpoint", "batch_sharpness", "along", "budget", "hvp")
 }
 _TRAIN: Final = {key: key for key in RUN_KEYS if key not in {"optimizer", *_DATA.values(), *_MEASURE}}
 SECTIONS: Final = {"data": _DATA, "train": _TRAIN, "measure": _MEASURE}

@@ -10,7 +10,7 @@ from optim_family.cli.commands import export as command
 from optim_family.errors import OptimFamilyError, UsageError
 from optim_family.runs import readings_table
 from tests.helpers.cli_runner import optim_family
-from tests.helpers.fake_runs import make_run, stored
+from tests.helpers.fake_runs import make_run, stored, with_along
 
 EVERY = sorted(export.TARGETS)
 
@@ -38,6 +38,12 @@ def test_the_points_are_the_finite_numbers_of_the_records(run):
     assert ("train_loss", 20) not in points and ("train_loss", 30) in points
     assert not [name for name, _ in points if name.startswith("riemannian")]
     assert [seconds for _, seconds, _ in export.points(run)] == [r["elapsed"] for r in run.records]
+
+
+def test_measurements_along_updates_are_exported(run):
+    points = held(with_along(run))
+    assert points["along/rotation", 30] == run.records[3]["along"]["rotation"]
+    assert ("along/critical", 20) not in points and ("along/critical", 30) in points
 
 
 def test_the_numbers_of_test_sets_are_exported(run):

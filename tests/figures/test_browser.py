@@ -10,7 +10,7 @@ from optim_family.analysis import run_summary
 from optim_family.figures.run_figure import figure
 from optim_family.figures.run_page import run_page
 from tests.helpers.browser import browser as start_browser
-from tests.helpers.fake_runs import holding, make_run
+from tests.helpers.fake_runs import holding, in_norm, make_run, with_along, with_batches
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 FULL = [
@@ -218,3 +218,28 @@ def test_a_figure_without_javascript_is_static(page):
         re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[0]
     )
     assert len(data["runs"]) == 4
+
+
+def test_both_plateaus_and_the_updates_are_on_the_page(browser, tmp_path):
+    run = with_along(with_batches(make_run(hyper={"momentum": 0.9}, records=20)))
+    page = written(tmp_path, [run, in_norm(make_run(records=20, path="runs/b"))])
+    browser.open(page, "#batch=1&hide=g1")
+    assert browser.messages() == []
+    last = run.records[-1]["views"]["spherical-batch"]
+    ends = [curve["y"][-1] for curve in browser.curves("sharpness")]
+    expected = [last[name] for name in ("value", "threshold", "small_batch_threshold")]
+    assert ends[:3] == pytest.approx(expected, rel=1e-5)
+    assert [c["y"][-1] for c in browser.curves("ratio")][:2] == pytest.approx([0.3, 0.1 / 1.9], rel=1e-5)
+    assert browser.curves("along")[0]["y"][-1] == pytest.approx(run.records[-1]["along"]["critical_ratio"])
+    assert browser.curves("rotation")[0]["y"][-1] == pytest.approx(run.records[-1]["along"]["rotation"])
+    tip = next(tip for tip in browser.hover("sharpness", 5) if "plateau of small batches" in tip)
+    assert "critical sharpness" in tip and "radians" in tip
+    text = browser.js("return document.body.textContent")
+    assert "plateau of small ones, 2(1 − β)/η" in text
+    (dot,) = browser.driver.find_elements("css selector", ".dot[title*='at least']")
+    assert dot.get_attribute("title") == "seed 0: at least 0.9"
+
+
+def test_a_page_without_updates_has_no_panels_of_them(browser, page):
+    browser.open(page)
+    assert browser.js("return document.querySelectorAll('.panel').length") == 4

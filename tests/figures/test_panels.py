@@ -1,6 +1,7 @@
 import pytest
 from matplotlib.figure import Figure
 
+from optim_family.figures.along_panels import draw_along, draw_rotation
 from optim_family.figures.curves import Curve
 from optim_family.figures.overlays import mean_loss, steepest_drift
 from optim_family.figures.panels import (
@@ -12,7 +13,7 @@ from optim_family.figures.panels import (
     sharpness_groups,
 )
 from optim_family.sharpness.views import VARIANTS, VIEWS
-from tests.helpers.fake_runs import make_run
+from tests.helpers.fake_runs import in_norm, make_run, with_along, with_batches
 
 
 def curves(*runs):
@@ -233,3 +234,67 @@ def test_the_edge_is_drawn_where_no_view_has_a_threshold(ax):
     draw_ratio(ax, curves(run))
     assert ax.get_title("right") == "no view has a threshold"
     assert ax.get_ylim() == (0, 2)
+
+
+def test_with_momentum_both_plateaus_of_mini_batches_are_drawn_and_named(ax):
+    run = make_run(hyper={"momentum": 0.9})
+    large, small = "2(1 + β)ρ²/η", "2(1 − β)ρ²/η"
+    plateaus = [f"threshold: plateau of large batches, {large}", f"plateau of small batches, {small}"]
+    for record in run.records:  # a threshold that is not 2/ℓ
+        record["views"]["spherical"]["threshold"] *= 1.9
+    with_batches(run)
+    draw_sharpness([ax], sharpness_groups(curves(run)), curves(run))
+    assert legend(ax)[2:4] == plateaus
+    lows = [record["views"]["spherical"]["threshold"] * 0.1 / 1.9 for record in run.records]
+    assert any(list(line.get_ydata()) == pytest.approx(lows) for line in ax.lines)
+
+
+def test_the_ratio_has_the_plateau_of_small_batches_as_a_line(ax):
+    run = with_batches(make_run(hyper={"momentum": 0.9}))
+    draw_ratio(ax, curves(run))
+    assert legend(ax)[-1] == "plateau of small batches, (1 − β)/(1 + β)"
+    assert any(list(line.get_ydata()) == pytest.approx([1 / 19] * 60) for line in ax.lines)
+    without_momentum = make_run("rmsprop")
+    other = Figure().add_subplot()
+    draw_ratio(other, curves(without_momentum))
+    assert not [text for text in legend(other) if "small" in text]
+
+
+def test_a_normalised_step_has_its_threshold_named_and_is_a_lower_bound(ax):
+    run = in_norm(make_run())
+    groups = sharpness_groups(curves(run))
+    axes = [Figure().add_subplot() for _ in groups]
+    draw_sharpness(axes, groups, curves(run))
+    assert legend(axes[1])[:2] == ["generalized (lower bound)", "threshold (2 − ηλ)/η"]
+    draw_ratio(ax, curves(run, make_run("rmsprop")))
+    assert ax.get_title("left") == "Sharpness / threshold, own geometry; lower bounds in norms"
+
+
+def test_along_the_update_a_single_run_shows_values_and_2_over_lr():
+    run = with_along(make_run())
+    axes = [Figure().add_subplot() for _ in range(2)]
+    draw_along(axes, curves(run))
+    assert legend(axes[0]) == ["curvature, loss / weight²", "directional smoothness, loss / weight²"]
+    assert legend(axes[1]) == ["critical sharpness, 1 / learning rate", "2/η"]
+    critical, limit = (line.get_ydata() for line in axes[1].lines[:2])
+    assert list(critical)[:2] == [record["along"]["critical"] for record in (run.records[1], run.records[3])]
+    assert list(limit) == pytest.approx([2 / 0.2] * 58)
+
+
+def test_along_the_update_several_runs_show_their_ratio_and_say_how_many_have_none(ax):
+    run = with_along(make_run())
+    draw_along([ax], curves(run, make_run("rmsprop")))
+    assert ax.get_title("left") == "Critical sharpness / (2/η), along the last update"
+    assert ax.get_title("right") == "1 of 2 have none"
+    ratios = [record["along"]["critical_ratio"] for record in run.records[1:]]
+    assert list(ax.lines[0].get_ydata()) == [ratio for ratio in ratios if ratio]
+    other = Figure().add_subplot()
+    draw_rotation(other, curves(run))
+    assert list(other.lines[0].get_ydata()) == [record["along"]["rotation"] for record in run.records[1:]]
+
+
+def test_ratios_along_the_updates_are_drawn_where_no_view_has_a_threshold(ax):
+    run = with_along(in_norm(make_run(), threshold=False))
+    draw_ratio(ax, curves(run))
+    assert legend(ax) == ["critical sharpness / (2/η)", "directional smoothness / its limit"]
+    assert ax.get_title("right") == "no view has a threshold"

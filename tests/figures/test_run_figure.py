@@ -10,7 +10,7 @@ from optim_family.analysis.seed_medians import seed_medians
 from optim_family.errors import CorruptError, UsageError
 from optim_family.figures.run_figure import TAU_LABEL, figure
 from optim_family.figures.style import save
-from tests.helpers.fake_runs import make_run
+from tests.helpers.fake_runs import in_norm, make_run, with_along, with_batches
 
 
 def edited(run, **changes):
@@ -58,6 +58,8 @@ RUNS = {
     ],
     "no decay": [make_run(hyper={"weight_decay": 0.0}, records=9)],
     "everything": [exploding(), negative(), make_run("rmsprop", records=3), make_run(records=0, path="b")],
+    "along": [with_along(with_batches(make_run(records=20)))],
+    "along several": [with_along(make_run(records=20)), with_along(in_norm(make_run(records=20, path="b")))],
     "twelve": [make_run(hyper={"lr": 0.01 * (1 + i)}, records=8) for i in range(12)],
 }
 
@@ -77,7 +79,7 @@ def drawing(kind):
 def test_every_kind_of_run_is_drawn_without_a_warning(kind):
     drawn = drawing(kind)
     titles = [ax.get_title("left") for ax in drawn.axes if ax.get_title("left")]
-    assert titles[:2] == ["Training loss", "Accuracy, %"] and len(titles) == 4
+    assert titles[:2] == ["Training loss", "Accuracy, %"] and len(titles) == (6 if "along" in kind else 4)
 
 
 def test_a_figure_needs_a_run():

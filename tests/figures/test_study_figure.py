@@ -4,7 +4,7 @@ import pytest
 from optim_family.analysis import study_table
 from optim_family.figures import study_figure
 from optim_family.figures.study_figure import accuracy_small_multiples, sharpness_small_multiples
-from tests.helpers.fake_runs import make_run
+from tests.helpers.fake_runs import in_norm, make_run
 
 RUNS = [make_run(limit=n, seed=seed, records=12) for n in (100, 200) for seed in (0, 1)] + [
     make_run("rmsprop", limit=100, records=12),
@@ -77,6 +77,13 @@ def test_thresholds_are_dotted_and_those_of_the_own_metric():
         view = "spherical" if run.spec["optimizer"] == "gd" else "spherical-preconditioned"
         limit = [record["views"][view]["threshold"] for record in run.records]
         assert any(list(line.get_ydata()) == limit for line in ax.lines if line.get_linestyle() == ":")
+
+
+def test_sharpness_in_a_norm_is_called_a_lower_bound_and_drawn_without_a_threshold_too():
+    figure = drawn(sharpness_small_multiples, [in_norm(make_run(), threshold=False), make_run("rmsprop")])
+    norm, metric = figure.axes
+    assert norm.get_title("right") == "lower bound" and metric.get_title("right") == ""
+    assert [list(line.get_ydata())[:1] for line in norm.lines if line.get_ydata().size][-1:] == [[9.0]]
 
 
 def test_accuracies_share_their_axis_and_stars_stand_where_training_is_fitted():

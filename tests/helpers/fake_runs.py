@@ -111,6 +111,43 @@ def reading(value: float, threshold: float | None, noise: random.Random) -> dict
     }
 
 
+def with_along(run):
+    """The run, measured along its updates from its second record on; one update did not descend."""
+    for i, each in enumerate(run.records[1:]):
+        ratio = 0.9 + 0.01 * i
+        each["along"] = {
+            **{"curvature": 3.0 + i, "smoothness": 2.5 + i, "smoothness_ratio": ratio + 0.05},
+            **{"critical": 2 * ratio / each["lr"], "critical_ratio": ratio},
+            **{"rotation": 0.02 + 0.001 * i, "loss_change": -0.1, "forward_passes": 9},
+        }
+    run.records[2]["along"] |= {"critical": None, "critical_ratio": None, "smoothness_ratio": None}
+    return run
+
+
+def with_batches(run, beta=0.9):
+    """The run, measured along mini-batch gradients, between the plateaus of momentum β."""
+    share = (1 - beta) / (1 + beta)
+    for each in run.records:
+        for view, one in list(each["views"].items()):
+            small = {} if one["threshold"] is None else {"small_batch_threshold": share * one["threshold"]}
+            ratio = {"small_batch_ratio": 0.3 / share} if small else {}
+            value = {"value": 0.3 * one["threshold"], "ratio": 0.3} if small else {}
+            each["views"][f"{view}-batch"] = {**one, **value, **small, **ratio, "converged": True}
+    return run
+
+
+def in_norm(run, threshold=True):
+    """The run of a normalised step: the view in the optimizer's norm, with or without a threshold."""
+    for each in run.records:
+        each["views"]["spherical"] |= {"threshold": None, "ratio": None}
+        limit = (2 - each["lr"] * run.spec["hyper"]["weight_decay"]) / each["lr"] if threshold else None
+        each["views"]["generalized"] = {
+            **each["views"]["spherical"],
+            **{"value": 9.0, "threshold": limit, "ratio": limit and 9.0 / limit, "dual": 3.0},
+        }
+    return run
+
+
 def stored(folder, run):
     """A run directory that holds this run."""
     with RunStore.open(folder, run.spec) as store:

@@ -12,7 +12,7 @@ from optim_family.analysis.run_summary import summary, summary_rows
 from optim_family.errors import UsageError
 from optim_family.runs.readings_table import load_runs, readings, run_labels
 from optim_family.runs.run import column, first_fit_index, views
-from tests.helpers.fake_runs import holding, make_run, stored
+from tests.helpers.fake_runs import holding, make_run, stored, with_along, with_batches
 
 
 def known(fit=True):
@@ -195,6 +195,30 @@ def test_several_runs_are_one_column_each():
     assert quantities["riemannian: then → end (peak)"][2] == "–"
     assert quantities["100 % training accuracy at"][1:] == ["never", "–"]
     assert summary_rows([]) == ([], [])
+
+
+def test_measurements_along_updates_are_loaded_and_summed_up_where_there_are_any(tmp_path):
+    run = with_along(make_run(records=5))
+    table = readings_of(tmp_path, run)
+    assert table["along.rotation"].tolist()[1:] == [record["along"]["rotation"] for record in run.records[1:]]
+    assert math.isnan(table["along.critical"][2]) and "along" not in table
+    quantities = {name: cells for name, *cells in summary_rows([make_run(records=5), run])[1]}
+    assert quantities["rotation per step, radians: then → end (peak)"] == ["–", "0.021 → 0.023 (0.023)"]
+    assert quantities["critical sharpness / (2/η): median (quartiles)"][1] == "0.93 (0.92 to 0.93, n = 2)"
+    assert not [name for name, *_ in summary_rows([make_run(records=5)])[1] if "rotation" in name]
+
+
+def readings_of(folder, run):
+    stored(folder / "run", run)
+    return load_runs(folder)
+
+
+def test_with_momentum_batch_sharpness_is_given_against_both_plateaus():
+    run = with_batches(make_run(records=5))
+    names = [name for name, *_ in summary_rows([make_run("rmsprop", records=5), run])[1]]
+    small = "spherical-batch / plateau of small batches: median (quartiles)"
+    assert names.index(small) == names.index("spherical-batch / threshold: median (quartiles)") + 1
+    assert summary(run)["views"]["spherical-batch"]["small_batches"]["ratio"] == pytest.approx(5.7)
 
 
 def test_runs_with_one_specification_are_named_by_folder_or_path():

@@ -25,7 +25,7 @@ from optim_family.runs import readings_table
 from optim_family.study import report
 from optim_family.study.spec import StudySpec
 from optim_family.training.spec import RunSpec
-from tests.helpers.fake_runs import make_run
+from tests.helpers.fake_runs import make_run, with_along, with_batches
 
 EVIL = '<script>alert("x")</script>'
 VOID = {"meta", "link", "br", "img", "input"}
@@ -127,7 +127,7 @@ def test_every_table_is_computed_once(monkeypatch, tmp_path):
     results = evaluate_study(CLAIMS, RUNS)
     report.write(make_study(RUNS), results, tmp_path)
     once = dict.fromkeys(("run_rows", "seed_groups", "comparisons", "evaluate_claims", "readings"), 1)
-    tables = {"_group_table": len(study_results.TABLES), "_difference": len(results.differences)}
+    tables = {"_group_table": len(results.group_tables), "_difference": len(results.differences)}
     assert calls == once | tables | {"summary": len(RUNS)}
 
 
@@ -219,6 +219,17 @@ def test_columns_without_a_single_number_are_left_out():
         record["views"]["spherical-midpoint"] = {**record["views"]["spherical"], "ratio": 1.03}
     table = evaluate_study({}, [run]).group_tables[0]
     assert table.rows[0][table.headers.index("at the midpoint")].text == "1.03"
+
+
+def test_measurements_along_updates_are_a_table_where_they_were_recorded():
+    heading = "Along the last update before each record, medians after 100 % training accuracy"
+    assert heading not in [table.heading for table in evaluate_study({}, RUNS).group_tables]
+    run = with_along(with_batches(make_run(hyper={"momentum": 0.9}, records=9)))
+    tables = {table.heading: table for table in evaluate_study({}, [run]).group_tables}
+    cells = dict(zip(tables[heading].headers, (cell.text for cell in tables[heading].rows[0]), strict=True))
+    assert cells["critical sharpness / (2/η)"] == "0.95" and cells["rotation per step, radians"] == "0.025"
+    (first, *_) = tables.values()
+    assert first.rows[0][first.headers.index("the same / plateau of small batches")].text == "5.70"
 
 
 def test_a_spread_has_no_more_digits_than_it_deserves():

@@ -251,3 +251,8 @@ def test_the_claims_of_the_readme_are_read_and_its_quantities_exist(write):
     rows = re.findall(r"^\| (`.*?) \|", page.partition("| quantity |")[2], re.MULTILINE)
     names = re.findall(r"`([\w-]+)`", " ".join(rows))
     assert {*names} <= {*QUANTITIES, *CLAIMS} and {*CLAIMS} <= {*names}
+
+
+def test_measurements_along_updates_and_the_budget_of_a_norm_are_of_the_section_measure(write):
+    text = STUDY.replace("every = 10", "every = 10, along = true, budget = 7")
+    assert {(run.along, run.budget) for run in spec.load(write(text)).runs} == {(True, 7)}

@@ -36,9 +36,8 @@ _option = partial(click.option, panel="Figure")
 @_option(
     "--panels",
     metavar="NAMES",
-    default="loss,accuracy,sharpness,ratio",
-    show_default=True,
-    help="Panels to draw, in this order; the name of a view is a panel with its sharpness.",
+    help="Panels to draw, in this order; the name of a view is a panel with its sharpness (default: "
+    "loss,accuracy,sharpness,ratio, and along,rotation if a run measured along its updates).",
 )
 @_option(
     "--labels", metavar="NAMES", help="Names of the curves, separated by commas, in the order of the runs."

@@ -1,5 +1,5 @@
 "use strict";
-// The interactive figure: four panels with one x axis and one cross-hair, drawn by BokehJS from the data of the page
+// The interactive figure: panels with one x axis and one cross-hair, drawn by BokehJS from the data of the page
 // and the state of the form. The state, and nothing else, is in the address.
 const figure = (() => {
   const form = document.getElementById("controls");
@@ -56,7 +56,7 @@ const figure = (() => {
   function viewOf(run, ratio) {
     const wanted = option("view");
     let view = ratio || wanted === "own" ? run.own : wanted || run.view;
-    if (view && option("midpoint")) view += "-midpoint";
+    if (view && (option("batch") || option("midpoint"))) view += option("batch") ? "-batch" : "-midpoint";
     return column(run, `${view}.value`).some(known) ? view : "";
   }
 
@@ -146,14 +146,31 @@ const figure = (() => {
       lines: [
         { field: viewField("value"), main: true, errors: true },
         { field: viewField("threshold"), dash: [2, 3], width: 1.5, threshold: true },
+        { field: viewField("small_batch_threshold"), dash: [6, 3, 1, 3], width: 1.5 },
         prediction("drift"),
       ],
     },
     ratio: {
-      title: () => `Sharpness / threshold${option("midpoint") ? ", midpoint" : ""}`,
-      lines: [{ field: viewField("ratio", true), main: true, errors: true }],
+      title: () => `Sharpness / threshold${variant()}`,
+      one: true,
+      lines: [
+        { field: viewField("ratio", true), main: true, errors: true },
+        { field: viewField("small_batch_plateau", true), dash: [6, 3, 1, 3], width: 1.5 },
+      ],
+    },
+    along: {
+      title: () => "Critical sharpness / (2/η), along the last update",
+      one: true,
+      lines: [{ field: () => "along.critical_ratio", main: true }],
+    },
+    rotation: {
+      title: () => "Rotation per step, radians",
+      lines: [{ field: () => "along.rotation", main: true }],
     },
   };
+
+  const variant = () => (option("batch") ? ", along mini-batch gradients" : option("midpoint") ? ", midpoint" : "");
+  const panels = () => Object.entries(PANELS).filter(([name]) => data.panels.includes(name));
 
   function sharpnessTitle() {
     const names = new Set(visibleCurves().flatMap((curve) => curve.runs.map((run) => viewOf(run, false))));
@@ -235,7 +252,7 @@ const figure = (() => {
     if (name === "accuracy") [low, high] = [option("start") ? low : Math.max(low, at(0.15) - 8), Math.min(high, 100)];
     else if (log) [low, high] = [Math.max(low, at(0.02) / 10), Math.min(high, 1000 * at(0.5))];
     else high = Math.min(high, 30 * Math.abs(at(0.5)) || high);
-    if (name === "ratio") [low, high] = [Math.min(low, 0.5), Math.max(Math.min(high, Math.max(10, 3 * at(0.5))), 2)];
+    if (PANELS[name].one) [low, high] = [Math.min(low, 0.5), Math.max(Math.min(high, Math.max(10, 3 * at(0.5))), 2)];
     if (name === "sharpness" && option("clip") && thresholds.length) high = Math.min(high, 3 * Math.max(...thresholds.flatMap(usual)));
     if (log) {
       const margin = (high / low) ** 0.06;
@@ -256,7 +273,7 @@ const figure = (() => {
 
   function facts(point, name) {
     if (point.n) {
-      const what = { loss: "training loss", accuracy: "test accuracy, %", sharpness: "sharpness", ratio: "ratio" }[name];
+      const what = { loss: "training loss", accuracy: "test accuracy, %", sharpness: "sharpness", rotation: "radians" }[name] ?? "ratio";
       return [["step", short(point.step)], [`${what}, median of ${point.n}`, short(point.y, 5)],
         ["range", `${short(point.low, 5)} to ${short(point.high, 5)}`]];
     }
@@ -269,6 +286,12 @@ const figure = (() => {
       ["threshold", `${short(of(`${view}.threshold`))}, ratio ${short(of(`${view}.ratio`))}`],
       ["products", short(of(`${view}.products`)) + (of(`${view}.converged`) === 0 ? ", not converged" : "")],
     ] : [];
+    if (view && known(of(`${view}.small_batch_threshold`)))
+      reading.push(["plateau of small batches", `${short(of(`${view}.small_batch_threshold`))}, ratio ${short(of(`${view}.small_batch_ratio`), 4)}`]);
+    if (known(of("along.rotation")))
+      reading.push(["critical sharpness", `${short(of("along.critical"), 4)}, over 2/η ${short(of("along.critical_ratio"), 4)}`],
+        ["directional smoothness", `${short(of("along.smoothness"), 4)}, over its limit ${short(of("along.smoothness_ratio"), 4)}`],
+        ["curvature along the update", short(of("along.curvature"), 4)], ["rotation", `${short(of("along.rotation"), 4)} radians`]);
     return [["step", `${short(of("step"))}, τ ${short(of("tau"), 4)}, ${short(of("elapsed"), 4)} s`],
       ["training loss", short(of("train_loss"), 4)],
       ["accuracy", `test ${percent(of("test_accuracy"))}, training ${percent(of("train_accuracy"))}`], ...reading];
@@ -341,9 +364,10 @@ const figure = (() => {
     if (log) followTicks(y, yRange);
     const grid = { grid_line_color: css("--rule"), grid_line_alpha: 0.6 };
     const center = [make("Grid", { dimension: 0, axis: x, ...grid }), make("Grid", { dimension: 1, axis: y, ...grid })];
-    if (name === "ratio") {
+    if (panel.one) {
       const [bottom, top] = data.edge;
-      center.push(make("BoxAnnotation", { bottom, top, fill_color: css("--faint"), fill_alpha: 0.12, line_color: null, level: "underlay" }));
+      const band = { bottom, top, fill_color: css("--faint"), fill_alpha: 0.12, line_color: null, level: "underlay" };
+      if (name === "ratio") center.push(make("BoxAnnotation", band));
       center.push(span({ dimension: "width", location: 1, line_color: css("--ink"), line_width: 1.2 }));
     }
     const invisible = make("Scatter", { x: f("x"), y: f("y"), size: 14, fill_color: null, line_color: null });
@@ -408,7 +432,7 @@ const figure = (() => {
     const missing = drawn.flatMap((curve) => curve.runs).filter((run) => !viewOf(run, false)).length;
     const parts = [
       without && `${without} without ${X[option("x")]}${option("x") === "tau" ? " (no weight decay)" : ""} are not drawn`,
-      missing && `${missing} without this sharpness${option("midpoint") ? " at the midpoint" : ""}`,
+      missing && `${missing} without this sharpness${variant()}`,
     ].filter(Boolean);
     document.getElementById("note").textContent = parts.length ? `Of the runs shown, ${parts.join("; ")}.` : "";
   }
@@ -467,9 +491,9 @@ const figure = (() => {
     note(all, curves);
     const hair = span({ dimension: "height", line_alpha: 0.8 });
     const [bokeh, x] = [new Document(), xRange(curves)];
-    for (const [name, panel] of Object.entries(PANELS)) bokeh.add_root(plot(name, panel, curves, x, hair));
+    for (const [name, panel] of panels()) bokeh.add_root(plot(name, panel, curves, x, hair));
     shown?.clear();
-    const boxes = Object.keys(PANELS).map((name) => document.getElementById(`panel-${name}`));
+    const boxes = panels().map(([name]) => document.getElementById(`panel-${name}`));
     shown = await Bokeh.embed.add_document_standalone(bokeh, document.body, boxes);
   }
 

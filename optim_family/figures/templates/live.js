@@ -7,8 +7,8 @@ const live = (() => {
 
   function replace(fresh) {
     const open = new Set([...document.querySelectorAll("details.card[open]")].map((card) => card.id));
-    // New settings or views change the form; the address keeps its state.
-    const form = (page) => page.getElementById("controls").textContent;
+    // New settings, views or panels change the form; the address keeps its state.
+    const form = (page) => page.getElementById("controls").textContent + page.querySelectorAll(".panel").length;
     if (form(fresh) !== form(document)) return location.reload();
     for (const id of PARTS) document.getElementById(id).replaceWith(document.adoptNode(fresh.getElementById(id)));
     for (const id of PARTS) enhance(document.getElementById(id));
