@@ -1,6 +1,7 @@
 """Small multiples of sharpness against threshold or of test accuracy: a cell for each setting and optimizer.
 
-An arm has one style in all cells, explained below its column; its seeds are lines of that style.
+Where most of these cells would be empty, all are in one column. An arm has one style in all cells, explained
+below its column. Three seeds or more are their median and a band from the lowest to the highest.
 """
 
 import textwrap
@@ -13,8 +14,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from optim_family.analysis.seed_medians import seed_medians
 from optim_family.analysis.study_table import first_view, own_view
-from optim_family.figures.curves import Curve, log_axis, mark_divergence, mark_fit, plot_curve, step_axis
+from optim_family.figures.curves import (
+    Curve,
+    log_axis,
+    mark_divergence,
+    mark_fit,
+    plot_curve,
+    plot_range,
+    step_axis,
+)
 from optim_family.figures.style import ASIDE, RUN_THRESHOLD, WIDTH, applied, escape_mathtext
 from optim_family.runs.run import Run, last_step, series
 from optim_family.sharpness.views import LOWER_BOUND, VIEWS
@@ -23,6 +33,8 @@ from optim_family.sharpness.views import LOWER_BOUND, VIEWS
 NARROWEST, WIDEST, HEIGHT = 2.0, 5.5, 1.7  # of a cell
 LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = 0.95, 0.2, 0.6, 0.25, 0.65, 0.5, 0.19
 CROWD: Final = 50  # with more curves than this a cell has no markers
+FEWEST: Final = 3  # seeds that are drawn as a median
+SPARSE: Final = 2 / 3  # with a smaller share of cells that have runs, all are in one column
 Cells = dict[tuple[str, str], list[Curve]]  # by setting and optimizer
 ArmStyles = dict[str, dict[str, Any]]  # options of `plot` by arm
 
@@ -43,10 +55,14 @@ def accuracy_small_multiples(runs: Sequence[Run], arms: Sequence[str], settings:
     """Test accuracy, and a star where training reaches 100 %; arguments as above."""
     title = "Test accuracy, %; star: training reaches 100 %"
     fig = _small_multiples(title, runs, arms, settings, _accuracy)
-    late = np.concatenate([series(run, "test_accuracy")[run.columns.count // 2 :] for run in runs])
-    low = min(late[np.isfinite(late)], default=0.0)
+    rows: dict[int, list[Axes]] = {}
     for ax in fig.axes:
-        ax.set_ylim(max(0, 100 * low - 15), 101)
+        if (place := ax.get_subplotspec()) and ax.lines:
+            rows.setdefault(place.rowspan.start, []).append(ax)
+    for axes in rows.values():
+        lows, highs = zip(*(ax.get_ylim() for ax in axes), strict=True)
+        for ax in axes:
+            ax.set_ylim(min(lows), max(highs))
     return fig
 
 
@@ -57,12 +73,9 @@ def _small_multiples(
     settings: Sequence[str],
     draw_cell: Callable[[Axes, Sequence[Curve]], None],
 ) -> Figure:
-    indices = {arm: index for index, arm in enumerate(dict.fromkeys(arms))}
-    curves = [Curve(run, escape_mathtext(arm), indices[arm]) for run, arm in zip(runs, arms, strict=True)]
-    rows, columns = (list(dict.fromkeys(x)) for x in (settings, (str(r.spec["optimizer"]) for r in runs)))
-    cells: Cells = {(row, column): [] for row in rows for column in columns}
-    for curve, setting in zip(curves, settings, strict=True):
-        cells[setting, curve.run.spec["optimizer"]].append(curve)
+    curves = _curves(runs, arms, settings)
+    title += "; of three seeds or more: median and range" * any(curve.ends for _, curve in curves)
+    rows, columns, cells = _cells(curves)
     legends = [
         {c.name: c.style for (_, column), cell in cells.items() if column == each for c in cell}
         for each in columns
@@ -72,12 +85,39 @@ def _small_multiples(
     tail = max(LINE * len(styles) - room for styles, room in zip(legends, empty, strict=True))
     with applied():
         fig, axes = _sheet(title, rows, columns, legends, tail)
-        for ax, curves in zip(axes.flat, cells.values(), strict=True):
-            draw_cell(ax, curves)
-        _frame(axes, [bool(curves) for curves in cells.values()], last_step(runs))
+        for ax, cell in zip(axes.flat, cells.values(), strict=True):
+            draw_cell(ax, cell)
+        _frame(axes, [bool(cell) for cell in cells.values()], last_step(runs))
         for cells_of_column, column, styles in zip(axes.T, columns, legends, strict=True):
             _legend([ax for ax in cells_of_column if ax.lines][-1:], column, styles)
     return fig
+
+
+def _curves(runs: Sequence[Run], arms: Sequence[str], settings: Sequence[str]) -> list[tuple[str, Curve]]:
+    """The setting and the curve of every run, or of the median of several seeds that did not diverge."""
+    indices = {arm: index for index, arm in enumerate(dict.fromkeys(arms))}
+    places = {id(run): place for run, *place in zip(runs, arms, settings, strict=True)}
+    curves = []
+    for group in seed_medians(runs):
+        arm, setting = places[id(group.runs[0])]
+        diverged = any(run.status.get("status") == "diverged" for run in group.runs)
+        together = len(group.runs) >= FEWEST and not diverged
+        for run, ends in [(group.median, group.ends)] if together else [(run, None) for run in group.runs]:
+            curves.append((setting, Curve(run, escape_mathtext(arm), indices[arm], ends=ends)))
+    return curves
+
+
+def _cells(curves: Sequence[tuple[str, Curve]]) -> tuple[list[str], list[str], Cells]:
+    """Headings of the rows and of the columns, and all cells; one column if most cells would be empty."""
+    places = [(setting, str(curve.run.spec["optimizer"])) for setting, curve in curves]
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    if len(set(places)) < SPARSE * len(rows) * len(columns):
+        places = [(f"{optimizer}, {setting}", "") for setting, optimizer in places]
+        rows, columns = list(dict.fromkeys(row for row, _ in places)), [""]
+    cells: Cells = {(row, column): [] for row in rows for column in columns}
+    for place, (_, curve) in zip(places, curves, strict=True):
+        cells[place].append(curve)
+    return rows, columns, cells
 
 
 def _legend(lowest: Sequence[Axes], column: str, styles: ArmStyles) -> None:
@@ -108,6 +148,9 @@ def _sheet(
     for ax, name in zip(axes[0], columns, strict=True):
         ax.annotate(name, (0, 1), (0, 12), "axes fraction", textcoords="offset points", **plain)
     for ax, name in zip(axes[:, 0], rows, strict=True):
+        if columns == [""]:
+            ax.annotate(name, (0, 1), (0, 4), "axes fraction", textcoords="offset points", parse_math=False)
+            continue
         lines = textwrap.wrap(name, 26)
         ax.set_ylabel("\n".join(lines), parse_math=False, fontsize=9 if len(lines) < 3 else 7)
     return fig, axes
@@ -133,6 +176,7 @@ def _sharpness(ax: Axes, curves: Sequence[Curve]) -> None:
     for curve in own_curves:
         plot_curve(ax, curve, "threshold", **RUN_THRESHOLD | {"linewidth": 1.0})
         plot_curve(ax, curve, "value", **_marks(own_curves))
+        plot_range(ax, curve, "value")
     lists = [c.points(field)[1] for c in own_curves for field in ("value", "threshold")]
     log_axis(ax, lists, skip_first=True)
     mark_divergence(ax, own_curves, "value")
@@ -148,7 +192,12 @@ def _norm_view(run: Run) -> str:
 def _accuracy(ax: Axes, curves: Sequence[Curve]) -> None:
     for curve in curves:
         plot_curve(ax, curve, "test_accuracy", scale=100, **_marks(curves))
+        plot_range(ax, curve, "test_accuracy", scale=100)
         mark_fit(ax, curve, "test_accuracy")
+    ends = [run for curve in curves for run in curve.ends or (curve.run,)]
+    later = [y for run in ends for y in series(run, "test_accuracy")[run.columns.count // 8 :] if y >= 0]
+    if later:
+        ax.set_ylim(max(0, 100 * min(later) - 3), min(101, 100 * max(later) + 3))
     mark_divergence(ax, curves, "test_accuracy", scale=100)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from optim_family.analysis.seed_medians import seed_medians
 from optim_family.analysis.study_results import Cell, StudyResults, Table
 from optim_family.figures import html, run_figure, run_page, study_figure, style
 from optim_family.runs import layout, readings_table
@@ -21,6 +22,7 @@ from optim_family.runs.run import Run
 from optim_family.study.spec import StudySpec
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.figure import Figure
 
 _INLINE: Final = 500_000  # characters of a table inside the page; a longer one lies beside it only
@@ -71,22 +73,37 @@ def figures(results: StudyResults) -> Iterator[tuple[str, tuple[str, "Figure"]]]
         ("sharpness", "Sharpness against threshold", study_figure.sharpness_small_multiples),
         ("accuracy", "Test accuracy", study_figure.accuracy_small_multiples),
     ):
-        yield stem, (f"{name}, a column for each optimizer", draw(results.runs, arms, settings))
+        yield stem, (f"{name}, by setting and optimizer", draw(results.runs, arms, settings))
     for number, setting in enumerate(list(dict.fromkeys(settings))[:_SETTINGS], 1):
-        positions, title = _comparable_runs(results, setting)
-        runs, names = [results.runs[i] for i in positions], [arms[i] for i in positions]
-        yield f"overlay-{number}", (title, run_figure.figure(runs, title=title, names=names))
+        runs, names, ends, title = _comparable_runs(results, setting)
+        yield f"overlay-{number}", (title, run_figure.figure(runs, title=title, names=names, ends=ends))
 
 
-def _comparable_runs(results: StudyResults, setting: str) -> tuple[list[int], str]:
-    """Positions and title of the runs of the first seed; only those with decay if several arms have it."""
+def _comparable_runs(
+    results: StudyResults, setting: str
+) -> tuple[list[Run], list[str], list[tuple[Run, Run] | None], str]:
+    """Runs with their arms, their ranges, and a title; only those with decay if several arms have it.
+
+    If every arm has three seeds or more, the runs are their medians; otherwise those of the first seed.
+    """
     rows = results.rows[results.rows["setting"] == setting]
     decaying = rows[rows["weight_decay"] > 0]
     comparable = decaying["arm"].nunique() > 1
     rows = decaying if comparable else rows
-    seed = rows["seed"].min()
-    what = "optimizers with weight decay" if comparable else "optimizers"
-    return rows.index[rows["seed"] == seed].tolist(), f"{setting}: {what}, seed {compact(seed)}"
+    what = f"{setting}: {'optimizers with weight decay' if comparable else 'optimizers'}"
+    arms, counts = rows["arm"].drop_duplicates().tolist(), rows["arm"].value_counts()
+    if counts.min() >= study_figure.FEWEST and "diverged" not in rows["status"].tolist():
+        medians = seed_medians([results.runs[i] for i in rows.index])
+        seeds = f"median and range of {_span(counts)} seeds"
+        return [m.median for m in medians], arms, [m.ends for m in medians], f"{what}, {seeds}"
+    first = rows[rows["seed"] == rows["seed"].min()]
+    runs = [results.runs[i] for i in first.index]
+    return runs, first["arm"].tolist(), [None] * len(runs), f"{what}, seed {compact(first['seed'].iloc[0])}"
+
+
+def _span(counts: "pandas.Series") -> str:
+    low, high = counts.min(), counts.max()
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def report_html(

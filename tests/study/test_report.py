@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib.figure
+import numpy as np
 import pandas
 import pytest
 
@@ -22,6 +23,7 @@ from optim_family.analysis.study_results import (
     evaluate_study,
 )
 from optim_family.runs import readings_table
+from optim_family.runs.run import series
 from optim_family.study import report
 from optim_family.study.spec import StudySpec
 from optim_family.training.spec import RunSpec
@@ -47,7 +49,7 @@ RUNS = [
 RUNS[-1].status["status"] = "diverged"
 
 
-def sketch(runs, title=None, names=None):
+def sketch(runs, title=None, names=None, ends=None):
     """What is drawn much faster than a figure of runs."""
     figure = matplotlib.figure.Figure(figsize=(2, 1))
     figure.add_subplot().set_title(title or runs[0].path.name)
@@ -306,7 +308,9 @@ def test_a_subject_of_a_claim_that_is_a_group_of_runs_filters_the_page(written):
 
 def test_the_overlay_shows_one_seed_with_weight_decay(monkeypatch):
     drawn = []
-    monkeypatch.setattr(report.run_figure, "figure", lambda runs, title, names: drawn.append((runs, names)))
+    monkeypatch.setattr(
+        report.run_figure, "figure", lambda runs, title, names, ends: drawn.append((runs, names))
+    )
     dict(report.figures(evaluate_study({}, RUNS)))
     runs, names = drawn[0]
     assert [(run.spec["optimizer"], run.spec["seed"]) for run in runs] == [("gd", 0), ("rmsprop", 0)]
@@ -315,6 +319,20 @@ def test_the_overlay_shows_one_seed_with_weight_decay(monkeypatch):
 
 def test_the_overlay_shows_all_where_one_alone_has_weight_decay(monkeypatch):
     drawn = []
-    monkeypatch.setattr(report.run_figure, "figure", lambda runs, title, names: drawn.append(names))
+    monkeypatch.setattr(report.run_figure, "figure", lambda runs, title, names, ends: drawn.append(names))
     dict(report.figures(evaluate_study({}, [run for run in RUNS if run.spec["optimizer"] == "gd"])))
     assert drawn == [["gd lr 0.2, wd 0.005", "gd lr 0.2, wd 0"]]
+
+
+def test_the_overlay_shows_medians_where_every_arm_has_three_seeds(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report.run_figure, "figure", lambda runs, **options: drawn.append((runs, options)))
+    runs = [make_run(seed=seed) for seed in range(3)]
+    dict(report.figures(evaluate_study({}, runs)))
+    ((medians, options),) = drawn
+    losses = [series(run, "train_loss") for run in runs]
+    assert len(medians) == 1 and (series(medians[0], "train_loss") == np.median(losses, axis=0)).all()
+    low, high = options["ends"][0]
+    assert (series(low, "train_loss") == np.min(losses, axis=0)).all()
+    assert (series(high, "train_loss") == np.max(losses, axis=0)).all()
+    assert options["title"].endswith("optimizers, median and range of 3 seeds")
