@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from optim_family.curvature.example_counts import Count, Pair, pairs_and_counts
+from optim_family.curvature.example_counts import Count, Pair, mismatch, pairs_and_counts
 from optim_family.curvature.isolation import Isolation, read_chunks, unwrap_model
+from optim_family.curvature.memory import out_of_memory
+from optim_family.errors import one_line
 
 ChunkLoss = Callable[[], Tensor]
 T = TypeVar("T")
@@ -84,7 +86,13 @@ class ModelLoss:
     def _mean(self) -> Tensor:
         x, y = self.pair
         args, kwargs = _arguments(x)
-        loss = self.loss_fn(self.isolation.model(*args, **kwargs), y)
+        try:
+            loss = self.loss_fn(self.isolation.model(*args, **kwargs), y)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            # Only what fails is refused: the time axis may come first, or y have a number for each token.
+            if out_of_memory(error) or not (problem := mismatch(x, y)):
+                raise
+            raise ValueError(f"chunk {self.index}: {problem} ({one_line(error).rstrip('.')}).") from error
         loss = getattr(loss, "loss", loss)  # an output of transformers
         must = "loss_fn must give the mean loss of a chunk, one number with a graph"
         if not isinstance(loss, Tensor):

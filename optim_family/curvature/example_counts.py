@@ -56,6 +56,17 @@ def pairs_and_counts(
     return pairs, counts
 
 
+def mismatch(x: Any, y: Any) -> str:
+    """Why a loss of x and y fails: no tensors, or different lengths; empty if neither is so."""
+    for name, part in (("x", x), ("y", y)):
+        if not isinstance(part, Tensor) and hasattr(part, "__array__"):
+            return f"{name} is a {type(part).__name__}: give a tensor, torch.as_tensor({name})"
+    first = next((t for t in _tensors(x) if t.ndim), None)
+    if first is None or not isinstance(y, Tensor) or not y.ndim or len(first) == len(y):
+        return ""
+    return f"x has {len(first)} examples and y {len(y)}: give each input its target"
+
+
 def _pair(chunk: Any, index: int) -> Pair:
     rule = "`chunks` is a list of pairs (x, y), or of (x, y, n) with n examples"
     if isinstance(chunk, Mapping):

@@ -42,7 +42,7 @@ def explain_oom() -> Iterator[None]:
         raise OptimFamilyError(f"out of memory{attempt}; {ADVICE}") from error
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether torch ran out of memory: its own allocator has an error class, others have messages."""
     return isinstance(error, torch.OutOfMemoryError) or bool(_MESSAGES.search(str(error)))
 

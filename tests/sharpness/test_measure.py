@@ -484,6 +484,33 @@ def test_the_default_views_have_the_metric_of_an_adaptive_optimizer() -> None:
     assert [*measure(normal, F.mse_loss, CHUNKS, adaptive)] == ["spherical", "spherical-preconditioned"]
 
 
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize(
+    ("loss_fn", "y"), [(F.mse_loss, draw(6, 2)), (F.cross_entropy, torch.zeros(6, dtype=torch.long))]
+)
+def test_x_and_y_of_different_lengths_are_refused(loss_fn: Any, y: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"^chunk 1: x has 8 examples and y 6: .* \(.*[^.]\)\.$") as caught:
+        measure(mlp(), loss_fn, [(X[:6], y), (X[:8], y)])
+    assert "\n" not in str(caught.value) and caught.value.__cause__ is not None
+
+
+def test_arrays_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^chunk 0: x is a ndarray: give a tensor, torch\.as_tensor\(x\) "):
+        measure(mlp(), F.mse_loss, [(X.numpy(), Y)])
+
+
+def test_lengths_that_differ_by_design_are_measured() -> None:
+    """Labels for each token of a sequence whose time axis comes first."""
+    model, y = nn.Linear(3, 2).double(), torch.arange(10) % 2
+    reading = measure(model, lambda out, target: F.cross_entropy(out.reshape(-1, 2), target), [(X[None], y)])
+    assert reading["raw"].value > 0
+
+
+def test_an_error_of_the_model_stays_its_own() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        measure(mlp(), F.mse_loss, [(Y, X)])
+
+
 # --- spherical views are of scale-invariant losses --------------------------------------------------------
 
 
