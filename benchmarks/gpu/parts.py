@@ -137,7 +137,7 @@ def cost(setting: Setting, model: str, images: int) -> dict[str, Any]:
         "model": model,
         "images": images,
         "weights": objective.space.dim,
-        "mode": objective.mode,
+        "mode": objective.hvp,
         "seconds": times,
         "products": statistics.median(products),
         "images_per_second": images / times["gradient"],

@@ -73,7 +73,7 @@ def _measure(
         quantities["spectrum"] = examine(
             hessian, space, quantities=spectrum.names, depth=spectrum.depth, **options
         )
-    if hessian.mode != objective.mode:
+    if hessian.hvp != objective.hvp:
         output.say("the graphs of the gradients do not fit in memory; they were rebuilt for every product")
     return {
         "spec": spec.model_dump(mode="json", exclude={"optimizer", "hyper", "steps", "every"}),
@@ -82,7 +82,7 @@ def _measure(
         "data": {"sha256": objective.data.sha256, "train": objective.size},
         "ghost_batch": objective.ghost_batch,
         **asdict(objective.evaluate()),
-        "hvp": hessian.mode,
+        "hvp": hessian.hvp,
         "views": {name: reading.as_record() for name, reading in readings.items()},
         **quantities,
     }

@@ -24,7 +24,7 @@ from optim_family.curvature.memory import SavedTensors, free_bytes, out_of_memor
 from optim_family.operators import SymmetricOperator
 from optim_family.space import flatten, unflatten
 
-Mode = Literal["retained", "rebuilt"]
+Hvp = Literal["auto", "retained", "rebuilt"]
 Shard = Callable[[Sequence[Any]], Sequence[Any]]
 T = TypeVar("T")
 
@@ -34,19 +34,21 @@ MEMORY_SHARE = 0.4
 
 @final
 class Hessian(SymmetricOperator):
-    """∇²L at the present weights [d, d]; remembers the graphs of ∇L_c in mode `retained`.
+    """∇²L at the present weights [d, d]; remembers the graphs of ∇L_c if `hvp` is `retained`.
 
     Args:
         chunks: closures that return L_c, a scalar with a graph; each gives the same value every time. Those
             of a model have their own share in the loss; others have equal shares.
         params: the tensors that w consists of, in order.
-        mode: keep the graphs, or build them for every product. If None, they are kept if those of all chunks
-            fit the free memory, judged by the first one. When memory runs out, `mode` becomes `rebuilt`.
+        hvp: keep the graphs (`retained`), or build them for every product (`rebuilt`). With `auto` they are
+            kept if those of all chunks fit the free memory, judged by the first one.
         all_reduce: sums a vector over the processes that share the chunks; None for a single process.
         shard: the part of a sequence that this process computes; None for a single process.
         processes: number of processes that share the memory of this device, each with as many chunks.
+        mode: the former name of `hvp`.
 
     Attributes:
+        hvp: `retained` or `rebuilt`; when memory runs out, it becomes `rebuilt`.
         graph: what the graph of the first chunk's loss shows; None until it has been built.
 
     Raises:
@@ -58,22 +60,30 @@ class Hessian(SymmetricOperator):
         self,
         chunks: Sequence[ChunkLoss],
         params: Sequence[Tensor],
-        mode: Mode | None = None,
+        hvp: Hvp | None = "auto",
         all_reduce: Callable[[Tensor], Tensor] | None = None,
         shard: Shard | None = None,
         processes: int = 1,
+        *,
+        mode: Hvp | None = None,
     ) -> None:
         self.all_chunks, self.shard = tuple(chunks), shard or list
         self.chunks, self.params = tuple(self.shard(self.all_chunks)), tuple(params)
         self.dim = sum(p.numel() for p in self.params)
         self.dtype = reduce(torch.promote_types, (p.dtype for p in self.params))
-        self.mode: Mode = mode or "retained"
-        self.all_reduce, self.processes, self._plans = all_reduce, processes, mode is None
+        hvp = mode or hvp or "auto"
+        self.hvp: Hvp = "retained" if hvp == "auto" else hvp
+        self.all_reduce, self.processes, self._plans = all_reduce, processes, hvp == "auto"
         self._graphs: list[list[GradientEdge | None]] | None = None
         self._gradient_sum: Tensor | None = None
         self.graph: LossGraph | None = None
-        if self.mode == "retained":
+        if self.hvp == "retained":
             self._with_oom_fallback(self._retain)
+
+    @property
+    def mode(self) -> Hvp:
+        """The former name of `hvp`."""
+        return self.hvp
 
     @property
     def machine_epsilon(self) -> float:
@@ -91,7 +101,7 @@ class Hessian(SymmetricOperator):
         return self.all_reduce(product) if self.all_reduce else product
 
     def gradient(self) -> Tensor:
-        """∇L, [d]; in mode `retained` it was computed with the graphs."""
+        """∇L, [d]; if `hvp` is `retained`, it was computed with the graphs."""
         if self._gradient_sum is None:
             self._gradient_sum = self._accumulate_gradient()
         return self.all_reduce(self._gradient_sum) if self.all_reduce else self._gradient_sum
@@ -105,7 +115,7 @@ class Hessian(SymmetricOperator):
     def weighted_terms(self, weights: Mapping[int, float]) -> "Hessian":
         """Σ w_c ∇²L_c over some of the chunks; the processes share these anew."""
         chunks = [weighted_loss(self.all_chunks[index], weight) for index, weight in weights.items()]
-        return Hessian(chunks, self.params, None, self.all_reduce, self.shard, self.processes)
+        return Hessian(chunks, self.params, "auto", self.all_reduce, self.shard, self.processes)
 
     def apply_by_terms(self, v: Tensor, see: Callable[[int, Tensor], None]) -> Tensor:
         """∇²L v; calls `see` with the index and the product of each chunk of this process."""
@@ -121,24 +131,24 @@ class Hessian(SymmetricOperator):
         try:
             return work()
         except RuntimeError as error:
-            if self.mode == "rebuilt" or not out_of_memory(error):
+            if self.hvp == "rebuilt" or not out_of_memory(error):
                 raise
-        self.mode, self._graphs = "rebuilt", None
+        self.hvp, self._graphs = "rebuilt", None
         if self.params[0].is_cuda:
             torch.cuda.empty_cache()
         return work()
 
     def _retain(self) -> None:
-        if self.mode == "retained":
+        if self.hvp == "retained":
             graphs: list[list[GradientEdge | None]] = []
             gradient = self._accumulate_gradient(graphs)
-            if self.mode == "retained":
+            if self.hvp == "retained":
                 self._graphs, self._gradient_sum = graphs, gradient
 
     def _accumulate_gradient(self, graphs: list[list[GradientEdge | None]] | None = None) -> Tensor:
         """∇L over the chunks of this process, [d]; appends its graphs to the list, if there is one.
 
-        Without a mode from the caller, ends after the first graph if all of them do not fit.
+        With `auto`, ends after the first graph if all of them do not fit.
         """
         total = torch.zeros(self.dim, dtype=self.dtype, device=self.params[0].device)
         losses = []
@@ -148,7 +158,7 @@ class Hessian(SymmetricOperator):
                 self._plan(chunk) if plans else run_isolated(chunk, partial(self._gradient, chunk))
             )
             if graphs is not None:
-                if self.mode == "rebuilt":
+                if self.hvp == "rebuilt":
                     return total
                 graphs.append(_edges(gradient))
             losses.append(loss)
@@ -158,7 +168,7 @@ class Hessian(SymmetricOperator):
         return total
 
     def _plan(self, chunk: ChunkLoss) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """L_c and ∇L_c with a graph that stays in use; `mode` is `rebuilt` if not all graphs fit.
+        """L_c and ∇L_c with a graph that stays in use; `hvp` is `rebuilt` if not all graphs fit.
 
         It is as well if the size is unknown, as with torch.func in the loss or with sparse tensors.
         """
@@ -171,10 +181,10 @@ class Hessian(SymmetricOperator):
         try:
             built = run_isolated(chunk, build)
         except RuntimeError:
-            self.mode = "rebuilt"
+            self.hvp = "rebuilt"
             return torch.empty(0), ()
         graphs = len(self.chunks) * self.processes
-        self.mode = "retained" if graphs * saved.bytes <= MEMORY_SHARE * free else "rebuilt"
+        self.hvp = "retained" if graphs * saved.bytes <= MEMORY_SHARE * free else "rebuilt"
         return built
 
     def _product(self, v: Tensor, see: Callable[[int, Tensor], None] | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from optim_family.curvature.chunked_loss import ChunkLoss, chunk_losses
 from optim_family.curvature.example_counts import Count
-from optim_family.curvature.hessian import Hessian, Mode
+from optim_family.curvature.hessian import Hessian, Hvp
 from optim_family.curvature.precision import deterministic_convolutions, full_precision
 from optim_family.errors import unknown
 from optim_family.geometry import Geometry, UnknownMetric
@@ -39,11 +39,12 @@ def measure(
     rtol: float = 1e-3,
     k: int = 1,
     budget: int | None = None,
-    mode: Mode | None = None,
+    hvp: Hvp = "auto",
     count: Count | None = None,
     check: Check = "once",
     seed: int = 0,
     reading: ReadingMethod = "lanczos",
+    mode: Hvp | None = None,
 ) -> dict[str, Reading]:
     """Measure any torch model, in its present mode, and change nothing about it.
 
@@ -65,7 +66,8 @@ def measure(
         rtol: relative error at which a reading stops.
         k: how many of the largest eigenvalues, in `Reading.top`.
         budget: Hessian-vector products of the generalised view, at least 2; 100 if None.
-        mode: keep the gradient's graph between products or rebuild it; chosen by the free memory if None.
+        hvp: keep the gradient's graph between Hessian-vector products (`retained`), or rebuild it each time
+            (`rebuilt`); `auto` keeps it if it fits the free memory.
         count: n of a pair (x, y), where the lengths do not say it.
         check: whether the operator is the second derivative of the loss, for some ten gradients of the first
             chunk: `once` for each model and shape, in `full` at every call, or `off`. The result is in
@@ -73,6 +75,7 @@ def measure(
         seed: of the noise that is mixed into the start of the search, and of the sample.
         reading: `lanczos`, or `sampled` (`auto`): Lanczos on a sample of the chunks, corrected by few
             products over all of them, where there are 8 chunks or more.
+        mode: the former name of `hvp`.
 
     Returns:
         One reading for each view, by its name.
@@ -84,7 +87,8 @@ def measure(
         UnreliableReading: the operator is not the second derivative of the loss; a ValueError.
         FloatingPointError: weights, loss or gradient are not finite.
     """
-    _check_arguments(loss_fn, optimizer, views, rtol, mode, check)
+    hvp = mode or hvp
+    _check_arguments(loss_fn, optimizer, views, rtol, hvp, check)
     requested = [view_by_name(name) for name in views or ()]
     space = _parameter_space(model, optimizer)
     losses = chunk_losses(model, loss_fn, chunks, count)
@@ -95,7 +99,7 @@ def measure(
         begin = time.perf_counter()
         verdict = check_once(losses, space.tensors, check)
         seconds = time.perf_counter() - begin
-        hessian = Hessian(losses, space.tensors, mode)
+        hessian = Hessian(losses, space.tensors, hvp)
         geometry = _geometry(optimizer, hessian, space, any(view.own_geometry for view in requested))
         scale = _scale_dependence(losses, hessian, requested)
         names = [view.name for view in requested] or _default_views(geometry, space.dim, scale < TOLERANCE)
@@ -109,7 +113,7 @@ def measure(
     return {name: replace(r, check=verdict, seconds=r.seconds + seconds) for name, r in readings.items()}
 
 
-def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float, mode: Any, check: Any) -> None:
+def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float, hvp: Any, check: Any) -> None:
     """Refuse what would fail later in torch's words, or give a number without a meaning."""
     if isinstance(loss_fn, type):
         raise ValueError(
@@ -123,8 +127,8 @@ def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float, mode
         raise ValueError(f"views must be a list of names; write [{views!r}].")
     if not 0 < rtol < 1:
         raise ValueError(f"rtol must lie between 0 and 1; got {rtol!r}.")
-    if mode not in (None, *get_args(Mode)):
-        raise ValueError(f"{unknown('mode', mode, get_args(Mode))}.")
+    if hvp not in get_args(Hvp):
+        raise ValueError(f"{unknown('hvp', hvp, get_args(Hvp))}.")
     if check not in get_args(Check):
         raise ValueError(f"{unknown('check', check, get_args(Check))}.")
 

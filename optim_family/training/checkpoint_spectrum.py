@@ -58,7 +58,7 @@ def checkpoint_spectrum(
         options: dict[str, Any] = {"view": view, "rtol": spec.rtol, "seed": spec.seed}
         hessian, geometry = objective.hessian(), experiment.geometry()
         record = examine(hessian, objective.space, geometry, quantities=quantities, depth=depth, **options)
-    record = {"step": step, "hvp": hessian.mode, **record}
+    record = {"step": step, "hvp": hessian.hvp, **record}
     file = path / SPECTRUM / f"step-{step:08d}.json"
     with writing(file.parent):
         file.parent.mkdir(exist_ok=True)

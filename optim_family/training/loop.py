@@ -206,7 +206,7 @@ class Trainer:
                 gradient_norm=gradient_norm,
                 lr=values["lr"],
                 weight_decay=values["weight_decay"],
-                hvp=self.objective.mode,
+                hvp=self.objective.hvp,
                 along=self.measurements.along(self.state.step),
                 views=readings,
                 elapsed=self.elapsed,

@@ -97,11 +97,11 @@ class Measurements:
             self.checked = True
 
     def _measure(self, probes: ProbeSet, geometry: Geometry, suffix: str = "") -> Readings:
-        hessian, planned = self.objective.hessian(), self.objective.mode
+        hessian, planned = self.objective.hessian(), self.objective.hvp
         operator, weights = HookedOperator(hessian, self.before_product), self.objective.space.weights()
         readings = probes(operator, weights, geometry)
-        if hessian.mode != planned:
-            self.objective.mode = hessian.mode
+        if hessian.hvp != planned:
+            self.objective.hvp = hessian.hvp
             self.on_message(
                 "the graphs of the gradients do not fit in memory; they are now rebuilt for every product"
             )
@@ -147,7 +147,7 @@ class Measurements:
             "panel": self.probes.state_dict(),
             "middle": self.midpoint_probes.state_dict(),
             "trail": self.history.state_dict(),
-            "mode": self.objective.mode,
+            "mode": self.objective.hvp,
             **({"update": self.observer.state_dict()} if self.observer else {}),
         }
 
@@ -160,4 +160,4 @@ class Measurements:
         if self.observer:
             self.observer.load_state_dict(state["update"])
         if state["mode"] == "rebuilt":
-            self.objective.mode = "rebuilt"
+            self.objective.hvp = "rebuilt"

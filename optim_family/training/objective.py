@@ -21,7 +21,7 @@ from optim_family.curvature import precision
 from optim_family.curvature.batch_norm import native_batch_norm
 from optim_family.curvature.chunked_loss import ChunkLoss
 from optim_family.curvature.double_backward import replace_functions
-from optim_family.curvature.hessian import Hessian, Mode
+from optim_family.curvature.hessian import Hessian
 from optim_family.data.datasets import Dataset
 from optim_family.errors import UsageError
 from optim_family.space import ParameterSpace, upload
@@ -98,7 +98,7 @@ class Objective:
         if memory_format is None and not self._takes_channels_last():
             self.memory_format = "contiguous"
             self._kept = self._images(data.x_train, slice(None)) if in_memory else None
-        self.mode: Mode | None = None if hvp == "auto" else hvp
+        self.hvp: Hvp = hvp
         self._epoch, self._order = -1, torch.empty(0)
 
     def chunk_losses(self) -> list[ChunkLoss]:
@@ -116,17 +116,18 @@ class Objective:
             return self._loss(slice(0, min(SAMPLE, self.ghost_batch)))
 
     def hessian(self) -> Hessian:
-        """∇²L over the whole training set [d, d]; its mode is planned once and then kept."""
+        """∇²L over the whole training set [d, d]; `hvp` is chosen once and then kept."""
         group = self.process_group
         hessian = Hessian(
             self.chunk_losses(),
             self.space.tensors,
-            self.mode,
+            self.hvp,
             group.all_reduce_vector,
             group.shard,
             group.processes_per_device,
         )
-        self.mode = self.mode or hessian.mode
+        if self.hvp == "auto":
+            self.hvp = hessian.hvp
         return hessian
 
     def sample_batches(self, count: int, seed: int) -> list[list[ChunkLoss]]:

@@ -31,9 +31,9 @@ def split(x: Tensor, y: Tensor, *sizes: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def operator(
-    model: nn.Module, loss_fn: Loss, chunks: list[tuple[Tensor, Tensor]], mode: str | None = None
+    model: nn.Module, loss_fn: Loss, chunks: list[tuple[Tensor, Tensor]], hvp: str = "auto"
 ) -> Hessian:
-    return Hessian(chunk_losses(model, loss_fn, chunks), ParameterSpace.of(model).tensors, mode)
+    return Hessian(chunk_losses(model, loss_fn, chunks), ParameterSpace.of(model).tensors, hvp)
 
 
 def reference(model: nn.Module, loss_fn: Loss, x: Tensor, y: Tensor) -> Tensor:
@@ -88,13 +88,13 @@ def test_softmax_regression_is_a_sum_of_kronecker_products(sizes: tuple[int, ...
     torch.testing.assert_close(dense, torch.stack(each).mean(0), rtol=EXACT, atol=1e-14)
 
 
-@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
+@pytest.mark.parametrize("hvp", ["retained", "rebuilt"])
 @pytest.mark.parametrize("sizes", [(N,), (8, 2)])
 def test_a_network_has_its_dense_autograd_hessian_however_it_is_chunked(
-    sizes: tuple[int, ...], mode: str
+    sizes: tuple[int, ...], hvp: str
 ) -> None:
     x, y, model = draw(N, 3), draw(N, 2, seed=1), mlp()
-    dense = operator(model, F.mse_loss, split(x, y, *sizes), mode).dense()
+    dense = operator(model, F.mse_loss, split(x, y, *sizes), hvp).dense()
     assert relative(dense, reference(model, F.mse_loss, x, y)) < EXACT
     assert relative(dense, dense.T) < EXACT
 
@@ -117,11 +117,11 @@ def test_the_chunks_add_up_to_the_loss_on_all_examples() -> None:
     torch.testing.assert_close(total, F.mse_loss(model(x), y), rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
+@pytest.mark.parametrize("hvp", ["retained", "rebuilt"])
 @pytest.mark.parametrize("sizes", [(N,), (8, 2)])
-def test_the_gradient_is_that_of_the_whole_loss_once_for_all(sizes: tuple[int, ...], mode: str) -> None:
+def test_the_gradient_is_that_of_the_whole_loss_once_for_all(sizes: tuple[int, ...], hvp: str) -> None:
     x, y, model = draw(N, 3), draw(N, 2, seed=1), mlp()
-    hessian = operator(model, F.mse_loss, split(x, y, *sizes), mode)
+    hessian = operator(model, F.mse_loss, split(x, y, *sizes), hvp)
     want = flatten(torch.autograd.grad(F.mse_loss(model(x), y), tuple(model.parameters())))
     first = hessian.gradient()
     torch.testing.assert_close(first, want, rtol=EXACT, atol=1e-14)
@@ -149,11 +149,11 @@ def test_float32_products_are_float32_and_right_to_its_rounding() -> None:
 
 
 def test_retained_graphs_give_bitwise_the_products_of_rebuilt_ones() -> None:
-    """The mode depends on the free memory, and the memory must not decide a run."""
+    """`hvp` depends on the free memory, and the memory must not decide a run."""
     x, y, model = draw(N, 3), draw(N, 2, seed=1), mlp()
     v = draw(32, seed=2)
     retained, rebuilt = (
-        operator(model, F.mse_loss, split(x, y, 8, 2), mode) for mode in ("retained", "rebuilt")
+        operator(model, F.mse_loss, split(x, y, 8, 2), hvp) for hvp in ("retained", "rebuilt")
     )
     assert torch.equal(retained @ v, rebuilt @ v)
     assert torch.equal(retained @ v, retained @ v)
@@ -169,10 +169,10 @@ def test_an_unused_parameter_has_zero_curvature() -> None:
     assert not dense[:4].any() and not dense[:, :4].any()
 
 
-@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
-def test_a_loss_that_is_linear_in_the_weights_has_zero_curvature(mode: str) -> None:
+@pytest.mark.parametrize("hvp", ["retained", "rebuilt"])
+def test_a_loss_that_is_linear_in_the_weights_has_zero_curvature(hvp: str) -> None:
     model = nn.Linear(3, 1).double()
-    hessian = operator(model, lambda output, _: output.mean(), [(draw(N, 3), draw(N, 1))], mode)
+    hessian = operator(model, lambda output, _: output.mean(), [(draw(N, 3), draw(N, 1))], hvp)
     assert torch.equal(hessian.dense(), torch.zeros(4, 4, dtype=torch.float64))
 
 
@@ -206,13 +206,13 @@ def test_there_must_be_something_to_measure_on() -> None:
 # --- a closure is a fixed function of the weights ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
-def test_dropout_draws_the_same_mask_for_every_product(mode: str) -> None:
+@pytest.mark.parametrize("hvp", ["retained", "rebuilt"])
+def test_dropout_draws_the_same_mask_for_every_product(hvp: str) -> None:
     model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 2)).double()
     chunks = split(draw(N, 3), draw(N, 2, seed=1), 5, 5)
-    dense = operator(model, F.mse_loss, chunks, mode).dense()
+    dense = operator(model, F.mse_loss, chunks, hvp).dense()
     torch.rand(17)
-    assert torch.equal(operator(model, F.mse_loss, chunks, mode).dense(), dense)
+    assert torch.equal(operator(model, F.mse_loss, chunks, hvp).dense(), dense)
     assert relative(dense, dense.T) < EXACT
     assert relative(dense, operator(model.eval(), F.mse_loss, chunks).dense()) > 0.1  # it did drop something
 
@@ -286,18 +286,18 @@ def test_graphs_are_kept_only_where_all_of_them_fit(monkeypatch: pytest.MonkeyPa
     chunks = chunk_losses(model, F.mse_loss, split(draw(12, 3), draw(12, 2), 4, 4, 4))
     params = tuple(model.parameters())
     needed = 3 * processes * graph_bytes(chunks[0], params)
-    for free, mode in (
+    for free, hvp in (
         (needed / module.MEMORY_SHARE + 8, "retained"),
         (needed / module.MEMORY_SHARE - 8, "rebuilt"),
     ):
         monkeypatch.setattr(module, "free_bytes", lambda device, free=free: int(free))
-        assert Hessian(chunks, params, processes=processes).mode == mode
+        assert Hessian(chunks, params, processes=processes).hvp == hvp
 
 
 def test_the_plan_evaluates_each_chunk_once_and_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, y = mlp(), draw(N, 3), draw(N, 2, seed=1)
     chunks = split(x, y, 4, 4, 2)
-    planned, retained = (operator(model, F.mse_loss, chunks, mode) for mode in (None, "retained"))
+    planned, retained = (operator(model, F.mse_loss, chunks, hvp) for hvp in ("auto", "retained"))
     evaluations = list[int]()
     model[1].register_forward_hook(lambda *_: evaluations.append(1))
     operator(model, F.mse_loss, chunks)
@@ -307,12 +307,12 @@ def test_the_plan_evaluates_each_chunk_once_and_changes_no_bit(monkeypatch: pyte
     assert torch.equal(planned.gradient(), retained.gradient())
     monkeypatch.setattr(module, "free_bytes", lambda device: 0)
     evaluations.clear()
-    assert operator(model, F.mse_loss, chunks).mode == "rebuilt" and len(evaluations) == 1
+    assert operator(model, F.mse_loss, chunks).hvp == "rebuilt" and len(evaluations) == 1
 
 
-@pytest.mark.parametrize("mode", [None, "retained"])
-def test_a_graph_of_weights_that_have_changed_gives_an_error_not_a_number(mode: str | None) -> None:
-    hessian = operator(mlp(), F.mse_loss, [(draw(N, 3), draw(N, 2))], mode)
+@pytest.mark.parametrize("hvp", ["auto", "retained"])
+def test_a_graph_of_weights_that_have_changed_gives_an_error_not_a_number(hvp: str) -> None:
+    hessian = operator(mlp(), F.mse_loss, [(draw(N, 3), draw(N, 2))], hvp)
     with torch.no_grad():
         hessian.params[2].add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -332,7 +332,7 @@ def test_retained_graphs_keep_no_copy_of_the_gradient(monkeypatch: pytest.Monkey
     chunks = chunk_losses(model := mlp(), F.mse_loss, split(draw(N, 3), draw(N, 2), 8, 2))
     monkeypatch.setattr(torch.autograd, "grad", recording)
     hessian = Hessian(chunks, tuple(model.parameters()), "retained")
-    assert hessian.mode == "retained" and len(made) == 8
+    assert hessian.hvp == "retained" and len(made) == 8
     assert not any(ref() is not None for ref in made)
 
 
@@ -340,13 +340,13 @@ def test_free_bytes_of_this_machine_are_a_plausible_number() -> None:
     assert 2**20 < module.free_bytes(torch.device("cpu")) < 2**50
 
 
-@pytest.mark.parametrize("mode", [None, "retained", "rebuilt"])
-def test_a_hessian_leaves_no_graph_behind_even_without_the_garbage_collector(mode: str | None) -> None:
+@pytest.mark.parametrize("hvp", ["auto", "retained", "rebuilt"])
+def test_a_hessian_leaves_no_graph_behind_even_without_the_garbage_collector(hvp: str) -> None:
     model, activations = mlp(), list[weakref.ref[Tensor]]()
     model[1].register_forward_hook(lambda module, inputs, output: activations.append(weakref.ref(output)))
     gc.disable()
     try:
-        hessian = operator(model, F.mse_loss, [(draw(N, 3), draw(N, 2))], mode)
+        hessian = operator(model, F.mse_loss, [(draw(N, 3), draw(N, 2))], hvp)
         hessian @ draw(32)
         del hessian
         assert len(activations) == 1
@@ -367,9 +367,9 @@ def test_a_weighted_part_of_the_chunks_is_the_sum_of_their_hessians() -> None:
     assert torch.allclose(part.dense(), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
-def test_the_product_of_each_chunk_is_seen_and_they_add_up(mode: str) -> None:
-    hessian = operator(mlp(), F.mse_loss, split(draw(N, 3), draw(N, 2, seed=1), 5, 3, 2), mode)
+@pytest.mark.parametrize("hvp", ["retained", "rebuilt"])
+def test_the_product_of_each_chunk_is_seen_and_they_add_up(hvp: str) -> None:
+    hessian = operator(mlp(), F.mse_loss, split(draw(N, 3), draw(N, 2, seed=1), 5, 3, 2), hvp)
     seen: dict[int, Tensor] = {}
     v = draw(hessian.dim)
     product = hessian.apply_by_terms(v, lambda index, term: seen.update({index: term.clone()}))
@@ -532,7 +532,7 @@ def test_out_of_memory_falls_back_to_rebuilt_graphs_once_and_says_so(error: Runt
     thrifty = operator(model, scarce, chunks, "retained")
     v = draw(thrifty.dim)
     assert torch.equal(thrifty @ v, operator(model, F.mse_loss, chunks, "rebuilt") @ v)
-    assert thrifty.mode == "rebuilt"
+    assert thrifty.hvp == "rebuilt"
     scarce.at = scarce.calls + 1
     with pytest.raises(RuntimeError, match=r"memory"):
         thrifty @ v
@@ -570,8 +570,8 @@ def test_inputs_and_targets_may_be_structures(form: str) -> None:
     assert torch.allclose(got, operator(model.linear, F.mse_loss, split(a * b, y, N)).dense(), atol=EXACT)
 
 
-@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
-def test_activation_checkpointing_changes_no_product(mode: str) -> None:
+@pytest.mark.parametrize("hvp", ["retained", "rebuilt"])
+def test_activation_checkpointing_changes_no_product(hvp: str) -> None:
     class Checkpointed(nn.Module):
         def __init__(self, inner: nn.Module) -> None:
             super().__init__()
@@ -586,8 +586,8 @@ def test_activation_checkpointing_changes_no_product(mode: str) -> None:
     ).double()
     chunks = split(draw(N, 1, 4, 4), draw(N, 2, seed=1), 6, 4)
     plain, saving = (
-        operator(inner, F.mse_loss, chunks, mode),
-        operator(Checkpointed(inner), F.mse_loss, chunks, mode),
+        operator(inner, F.mse_loss, chunks, hvp),
+        operator(Checkpointed(inner), F.mse_loss, chunks, hvp),
     )
     v = draw(plain.dim)
     assert torch.allclose(saving @ v, plain @ v, rtol=EXACT, atol=EXACT)

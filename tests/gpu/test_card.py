@@ -139,7 +139,7 @@ def test_7_without_memory_products_are_rebuilt(real_card):
     torch.cuda.set_per_process_memory_fraction(allowed / total)
     try:
         operator = Hessian(losses, [*model.parameters()], "retained")
-        assert operator.mode == "rebuilt"
+        assert operator.hvp == "rebuilt"
         assert torch.equal(operator @ v, expected)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

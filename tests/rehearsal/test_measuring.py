@@ -137,7 +137,7 @@ def test_a_product_without_memory_goes_on_with_rebuilt_graphs(message, monkeypat
 
     monkeypatch.setattr(hessian_module, "flatten", flatten)
     assert torch.equal(operator @ torch.ones(operator.dim), expected)
-    assert operator.mode == "rebuilt" and not failures
+    assert operator.hvp == "rebuilt" and not failures
 
 
 def test_the_command_line(images, tmp_path, capsys):

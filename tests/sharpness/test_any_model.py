@@ -140,16 +140,16 @@ class Checkpointed(nn.Module):
         return self.head(checkpoint(self.block, h, use_reentrant=self.reentrant))
 
 
-@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
+@pytest.mark.parametrize("hvp", ["retained", "rebuilt"])
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpoints_hide_nothing_and_move_no_statistics(reentrant: bool, mode: Any) -> None:
+def test_checkpoints_hide_nothing_and_move_no_statistics(reentrant: bool, hvp: Any) -> None:
     torch.manual_seed(0)
     plain = Checkpointed(None).double()
     model = copy.deepcopy(plain)
     model.reentrant = reentrant
     before = copy.deepcopy(model.state_dict())
     chunks = [(draw(6, 3), draw(6, 1, seed=1))]
-    got = raw(model, F.mse_loss, chunks, mode=mode)
+    got = raw(model, F.mse_loss, chunks, hvp=hvp)
     assert got.value == pytest.approx(raw(plain, F.mse_loss, chunks).value, rel=1e-9)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -276,8 +276,8 @@ def test_exact_multiples_are_listed() -> None:
     assert raw(model, F.mse_loss, [(x, y)], k=3).top == pytest.approx([top] * 3, rel=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["retained", "rebuilt"])
-def test_low_precision_inside_is_in_the_error(mode: Any) -> None:
+@pytest.mark.parametrize("hvp", ["retained", "rebuilt"])
+def test_low_precision_inside_is_in_the_error(hvp: Any) -> None:
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 1))
 
@@ -291,7 +291,7 @@ def test_low_precision_inside_is_in_the_error(mode: Any) -> None:
 
     x, y = draw(8, 4).bfloat16(), draw(8, 1).bfloat16()
     want = raw(layers.double(), F.mse_loss, [(x.double(), y.double())])
-    got = measure(Mixed(), F.mse_loss, [(x, y.float())], views=("raw",), mode=mode)["raw"]
+    got = measure(Mixed(), F.mse_loss, [(x, y.float())], views=("raw",), hvp=hvp)["raw"]
     assert abs(got.value - want.value) < got.error
     assert got.error > 1e-3 * got.value and not got.converged
 
@@ -346,7 +346,7 @@ def test_global_random_streams_are_held_and_put_back(source: Callable[[], Any]) 
     torch.manual_seed(0)
     model, x, y = Noisy(source), torch.randn(6, 3), torch.randn(6, 2)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    values = {raw(model, F.mse_loss, [(x, y)], mode="rebuilt").value for _ in range(3)}
+    values = {raw(model, F.mse_loss, [(x, y)], hvp="rebuilt").value for _ in range(3)}
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     assert len(values) == 1
     assert before[:2] == after[:2] and torch.equal(before[2], after[2])

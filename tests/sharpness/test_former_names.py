@@ -1,5 +1,6 @@
 """Former names of the core still work: docs/aliases.md lists them."""
 
+import pytest
 import torch
 
 import optim_family
@@ -19,6 +20,19 @@ def test_examine_knows_quantities_by_their_former_keyword():
     hessian = operators.Diagonal(torch.arange(1.0, 6.0, dtype=torch.float64))
     former = optim_family.examine(hessian, ParameterSpace({"w": w}), looks=["trace"])
     assert set(former) == {"view", "reading", "trace"}
+
+
+def test_hvp_is_known_by_its_former_name():
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(3, 2), torch.randn(4, 3)
+    loss, chunks = torch.nn.functional.mse_loss, [(x, torch.randn(4, 2))]
+    terms = optim_family.chunk_losses(model, loss, chunks)
+    for hvp in ("retained", "rebuilt"):
+        hessian = optim_family.Hessian(terms, [*model.parameters()], mode=hvp)
+        assert hessian.mode == hessian.hvp == hvp
+    assert optim_family.measure(model, loss, chunks, mode="rebuilt")["raw"].value > 0
+    with pytest.raises(ValueError, match="there is no hvp 'rebuild'"):
+        optim_family.measure(model, loss, chunks, mode="rebuild")
 
 
 def test_every_row_of_the_page_names_something_that_exists():

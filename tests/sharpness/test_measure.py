@@ -108,8 +108,8 @@ IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)), 
 def test_measuring_a_resnet_in_training_mode_changes_nothing(resnet: nn.Module) -> None:
     before, values = snapshot(resnet), []
     assert sum(name.endswith("running_var") for name in before["buffers"]) == 20
-    for mode in ("retained", "rebuilt"):
-        readings = measure(resnet, F.cross_entropy, [IMAGES], views=BOTH, rtol=LOOSE, mode=mode)
+    for hvp in ("retained", "rebuilt"):
+        readings = measure(resnet, F.cross_entropy, [IMAGES], views=BOTH, rtol=LOOSE, hvp=hvp)
         values.append(readings["raw"].value)
         assert readings["spherical"].value > readings["raw"].value > 0
         assert_unchanged(before, snapshot(resnet))
@@ -151,7 +151,7 @@ def test_a_loss_that_raises_leaves_nothing_changed(resnet: nn.Module, at: int) -
     before, loss_fn = snapshot(resnet), Failing(at)
     optimizer = RMSprop(resnet.parameters(), lr=0.01)
     with pytest.raises(RuntimeError, match="the loss has failed"):
-        measure(resnet, loss_fn, small, optimizer, views=["preconditioned"], rtol=LOOSE, mode="rebuilt")
+        measure(resnet, loss_fn, small, optimizer, views=["preconditioned"], rtol=LOOSE, hvp="rebuilt")
     assert loss_fn.calls == at
     assert_unchanged(before, snapshot(resnet))
 
@@ -365,10 +365,10 @@ def test_of_an_optimizer_without_a_metric_there_is_the_sharpness_but_no_threshol
 
 def test_the_mode_reaches_the_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
     def unplanned(*_: object) -> str:
-        raise AssertionError("planned although the mode was given")
+        raise AssertionError("planned although hvp was given")
 
     monkeypatch.setattr(hessian.Hessian, "_plan", unplanned)
-    assert measure(mlp(), F.mse_loss, CHUNKS, mode="rebuilt")["raw"].value > 0
+    assert measure(mlp(), F.mse_loss, CHUNKS, hvp="rebuilt")["raw"].value > 0
 
 
 def test_many_chunks_can_be_read_from_a_sample() -> None:
@@ -449,7 +449,7 @@ def test_the_public_name_is_the_function() -> None:
         ({"views": "preconditioned"}, r"views must be a list of names; write \['preconditioned'\]"),
         ({"loss_fn": nn.MSELoss}, r"loss_fn is the class MSELoss; give an object of it: MSELoss\(\)"),
         ({"optimizer": object()}, "the optimizer object has no param_groups"),
-        ({"mode": "retain"}, "there is no mode 'retain'; did you mean 'retained'"),
+        ({"hvp": "retain"}, "there is no hvp 'retain'; did you mean 'retained'"),
         ({"check": "on"}, "there is no check 'on'; did you mean 'once'"),
         ({"views": ["spherial"]}, "there is no view 'spherial'; did you mean 'spherical'"),
     ],

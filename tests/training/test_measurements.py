@@ -92,7 +92,7 @@ def test_graphs_that_do_not_fit_are_given_up_for_good_and_that_is_said_once(tmp_
     tried = []
 
     def scarce(self):
-        if self.mode == "retained":
+        if self.hvp == "retained":
             tried.append(self)
             raise torch.OutOfMemoryError("CUDA out of memory")
 

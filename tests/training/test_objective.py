@@ -163,7 +163,7 @@ def test_batches_that_do_not_fit_are_refused(limit, options, says):
 
 def test_the_plan_is_made_once():
     objective = make(ghost_batch=20)
-    assert objective.hessian().mode == objective.hessian().mode == "retained"
+    assert objective.hessian().hvp == objective.hessian().hvp == "retained"
     assert isinstance(objective.hessian(), Hessian)
 
 
@@ -195,11 +195,11 @@ def test_sampled_batches_are_independent_of_each_other_and_of_the_steps():
 
 def test_how_the_hessian_multiplies_is_planned_once_or_chosen():
     objective = make()
-    assert objective.mode is None
+    assert objective.hvp == "auto"
     objective.hessian()
-    assert objective.mode in ("retained", "rebuilt")
+    assert objective.hvp in ("retained", "rebuilt")
     for hvp in ("retained", "rebuilt"):
-        assert make(hvp=hvp).hessian().mode == hvp
+        assert make(hvp=hvp).hessian().hvp == hvp
 
 
 def layouts(objective):
