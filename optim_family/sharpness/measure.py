@@ -87,8 +87,7 @@ def measure(
         UnreliableReading: the operator is not the second derivative of the loss; a ValueError.
         FloatingPointError: weights, loss or gradient are not finite.
     """
-    hvp = mode or hvp
-    _check_arguments(loss_fn, optimizer, views, rtol, hvp, check)
+    _check_arguments(loss_fn, optimizer, views, rtol, hvp := mode or hvp, check)
     requested = [view_by_name(name) for name in views or ()]
     space = _parameter_space(model, optimizer)
     losses = chunk_losses(model, loss_fn, chunks, count)
