@@ -37,12 +37,26 @@ class Output:
         else:
             self.table(headers, rows)
 
+    def result_of_runs(self, value: Any, headers: Row, rows: Sequence[Row]) -> None:
+        """Print a result with a column for each run, or in a narrow terminal a row for each run."""
+        from rich.console import Console
+
+        width = max(map(len, aligned([headers, *rows])), default=0)
+        if self.json or not sys.stdout.isatty() or len(headers) < 4 or width <= Console().width:
+            return self.result(value, headers, rows)
+        for number, table in enumerate(a_run_a_row(headers, rows, Console().width)):
+            print("\n" * bool(number), end="")
+            self.table(*table, whole=number > 0)
+
     def data(self, value: Any) -> None:
         """Print a value as JSON on stdout."""
         print(json.dumps(value, indent=2, allow_nan=False))
 
-    def table(self, headers: Row, rows: Sequence[Row]) -> None:
-        """Print a table on stdout; a terminal folds the cells to its width, unless there is one column."""
+    def table(self, headers: Row, rows: Sequence[Row], *, whole: bool = False) -> None:
+        """Print a table on stdout; a terminal folds the cells to its width, unless there is one column.
+
+        `whole` folds the headers alone, for rows that fit.
+        """
         if not sys.stdout.isatty() or len(headers) == 1:
             print("\n".join(aligned([headers, *rows] if any(headers) else rows)))
             return
@@ -51,8 +65,9 @@ class Output:
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headers))
-        for header in headers:
-            table.add_column(header, overflow="fold")
+        for i, header in enumerate(headers):
+            least = max(len(row[i]) for row in rows) if whole else None
+            table.add_column(header, overflow="fold", min_width=least)
         for row in rows:
             table.add_row(*map(Text, row))
         Console().print(table)
@@ -103,6 +118,38 @@ def aligned(rows: Sequence[Row]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
     return ["  ".join(row).rstrip() for row in cells]
+
+
+def a_run_a_row(headers: Row, rows: Sequence[Row], width: int) -> Iterator[tuple[Row, list[Row]]]:
+    """Tables with a row for each run, of as many quantities as fit; numbers stand for the names of the runs.
+
+    Args:
+        headers: "run" and the names of the runs.
+        rows: a quantity each: its name, and its value for each run.
+        width: of the terminal; a name of a quantity may take several lines.
+
+    >>> for table in a_run_a_row(["run", "gd", "sgd"], [["loss", "0.1", "0.2"], ["steps", "5", "6"]], 9):
+    ...     print(table)
+    (['#', 'run'], [['1', 'gd'], ['2', 'sgd']])
+    (['#', 'loss'], [['1', '0.1'], ['2', '0.2']])
+    (['#', 'steps'], [['1', '5'], ['2', '6']])
+    """
+    numbers = [str(i) for i in range(1, len(headers))]
+    yield ["#", headers[0]], [list(pair) for pair in zip(numbers, headers[1:], strict=True)]
+    columns, used = [["#", *numbers]], len(numbers[-1])
+    for quantity in rows:
+        needed = 2 + max(map(len, [*quantity[1:], *quantity[0].split()]))
+        if used + needed > width and len(columns) > 1:
+            yield _table(columns)
+            columns, used = columns[:1], len(numbers[-1])
+        columns, used = [*columns, list(quantity)], used + needed
+    yield _table(columns)
+
+
+def _table(columns: Sequence[Row]) -> tuple[Row, list[Row]]:
+    """Headers and rows of columns that begin with their header."""
+    headers, *rows = map(list, zip(*columns, strict=True))
+    return headers, rows
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

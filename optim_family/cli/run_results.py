@@ -137,6 +137,6 @@ def show(
     """Print the summaries and the paths of the figure."""
     values = [{"path": str(run.path), **each} for run, each in zip(runs, summaries, strict=True)]
     value = {"runs": values, "figure": by_suffix(figure)}
-    output.result(value, *run_summary.summary_rows(runs, summaries))
+    output.result_of_runs(value, *run_summary.summary_rows(runs, summaries))
     if not output.json:
         print(f"\nfigure: {joined(figure)}")
