@@ -148,8 +148,8 @@ def a_run_a_row(headers: Row, rows: Sequence[Row], width: int) -> Iterator[tuple
 
 def _table(columns: Sequence[Row]) -> tuple[Row, list[Row]]:
     """Headers and rows of columns that begin with their header."""
-    headers, *rows = map(list, zip(*columns, strict=True))
-    return headers, rows
+    rows: list[Row] = [list(row) for row in zip(*columns, strict=True)]
+    return rows[0], rows[1:]
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
