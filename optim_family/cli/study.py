@@ -12,7 +12,7 @@ from optim_family.cli.run_progress import duration
 from optim_family.cli.study_progress import HEADERS, Display, Progress
 from optim_family.errors import OptimFamilyError, Stopped, UsageError, json_or_text, key_value
 from optim_family.runs.labels import labels
-from optim_family.runs.run import FINISHED
+from optim_family.runs.run import FINISHED, with_test_set
 from optim_family.study import execution
 from optim_family.study.clusters import Ray, Submitit
 from optim_family.study.cost import Cost, cost
@@ -82,7 +82,8 @@ def write_report(
             f"no run of {study.name} with these settings has a record in {folder}; start with "
             "`optim-family study run`, or repeat the --set and --only of the runs that exist"
         )
-    results = study_results.evaluate_study(study.claims, runs)
+    judged = [with_test_set(run, study.test_set) for run in runs] if study.test_set else runs
+    results = study_results.evaluate_study(study.claims, judged)
     page = report.write(study, results, to)
     value = {
         "study": study.name,

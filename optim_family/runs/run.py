@@ -1,13 +1,13 @@
 """Reads run directories, also while they are being written."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
-from optim_family.errors import UsageError
+from optim_family.errors import UsageError, unknown
 from optim_family.runs.atomic_files import unseal
 from optim_family.runs.layout import LOG, PROVENANCE, SPEC, STATUS
 from optim_family.runs.record_log import read_log
@@ -108,6 +108,28 @@ def series(run: Run, name: str) -> "NDArray[np.float64]":
 def has_along(run: Run) -> bool:
     """Whether a record has measurements along the update before it."""
     return any(name.startswith(f"{ALONG}.") for name in run.columns.names)
+
+
+def with_test_set(run: Run, name: str) -> Run:
+    """The run with a further test set in the place of the first, which takes the place of the further one.
+
+    Loss and accuracy change places: `test_accuracy` is that of the images `x_test_NAME`. Its records stay.
+
+    Raises:
+        UsageError: the run has no such test set.
+    """
+    from optim_family.runs.columns import Columns
+
+    names = run.columns.names
+    places = {f"test_{mean}": f"test_{mean}_{name}" for mean in ("loss", "accuracy")}
+    if places["test_accuracy"] not in names:
+        prefix = "test_accuracy_"
+        known = [each.removeprefix(prefix) for each in names if each.startswith(prefix)]
+        raise UsageError(f"{run.path}: {unknown('further test set', name, known)}")
+    places |= {further: first for first, further in places.items()}
+    return replace(
+        run, columns=Columns.from_arrays({each: run.columns[places.get(each, each)] for each in names})
+    )
 
 
 def last_step(runs: Iterable[Run]) -> int:

@@ -18,7 +18,7 @@ from optim_family.figures import html, run_figure, run_page, study_figure, style
 from optim_family.runs import layout, readings_table
 from optim_family.runs.atomic_files import replace_atomically, writing
 from optim_family.runs.labels import compact
-from optim_family.runs.run import Run
+from optim_family.runs.run import Run, with_test_set
 from optim_family.study.spec import StudySpec
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
 
     Args:
         study: its question, claims and runs.
-        results: of its runs.
+        results: of its runs, with its test set in the place of the first.
         folder: made if it does not exist.
 
     Returns:
@@ -54,7 +54,7 @@ def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
         "summary": results.rows,
         "groups": results.groups,
         "differences": results.differences,
-        "readings": readings_table.readings(results.runs),
+        "readings": readings_table.readings([_as_recorded(run, study.test_set) for run in results.runs]),
     }
     texts = {f"{name}.csv": table.to_csv(index=False, float_format="%.6g") for name, table in tables.items()}
     replace_atomically(folder / layout.PROVENANCE, json.dumps(_provenance(results.runs), indent=2) + "\n")
@@ -120,7 +120,7 @@ def report_html(
         scripts=html.FIGURE_SCRIPTS,
         study=study,
         state=_state(study, results),
-        conditions=_conditions(results.runs),
+        conditions=_conditions(study, results.runs),
         verdicts=results.results_of_claims,
         classes=_CLASSES,
         tables=results.group_tables,
@@ -143,7 +143,7 @@ def markdown(study: StudySpec, results: StudyResults) -> str:
         Table(statement, headers, [[Cell(r.subject), Cell(r.verdict), Cell(r.evidence)] for r in of_claim])
         for statement, of_claim in results.results_of_claims.items()
     ]
-    parts = [f"# {study.name}", study.question, _state(study, results), _conditions(results.runs)]
+    parts = [f"# {study.name}", study.question, _state(study, results), _conditions(study, results.runs)]
     for table in [*claims, *results.group_tables, results.difference_table]:
         parts += [f"## {table.heading}", _markdown_table(table)]
     return "\n\n".join(parts) + "\n"
@@ -164,7 +164,7 @@ def _state(study: StudySpec, results: StudyResults) -> str:
     return f"{len(study.runs)} runs: {', '.join(parts)}"
 
 
-def _conditions(runs: Sequence[Run]) -> str:
+def _conditions(study: StudySpec, runs: Sequence[Run]) -> str:
     """Data, networks, batches, steps, seeds and software, each value once."""
 
     def values(field: str, missing: str = "") -> str:
@@ -178,6 +178,7 @@ def _conditions(runs: Sequence[Run]) -> str:
     devices = dict.fromkeys(run.provenance["device"] for run in runs if "device" in run.provenance)
     parts = {
         "data": f"{values('data')} ({values('limit', 'all')} images)",
+        "test images": f"x_test_{study.test_set}" if study.test_set else "",
         "networks": values("model"),
         "batches": values("batch_size", "full"),
         "steps": values("steps"),
@@ -186,6 +187,10 @@ def _conditions(runs: Sequence[Run]) -> str:
         "device": "; ".join(devices),
     }
     return " · ".join(f"{name}: {text}" for name, text in parts.items() if text)
+
+
+def _as_recorded(run: Run, test_set: str) -> Run:
+    return with_test_set(run, test_set) if test_set else run  # the test sets change places again
 
 
 def _provenance(runs: Sequence[Run]) -> dict[str, Any]:

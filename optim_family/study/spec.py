@@ -23,7 +23,7 @@ _MEASURE: Final = {
 }
 _TRAIN: Final = {key: key for key in RUN_KEYS if key not in {"optimizer", *_DATA.values(), *_MEASURE}}
 SECTIONS: Final = {"data": _DATA, "train": _TRAIN, "measure": _MEASURE}
-_KEYS: Final = ("question", "claims", "claim", *SECTIONS, "grid")
+_KEYS: Final = ("question", "claims", "claim", "test_set", *SECTIONS, "grid")
 
 
 @final
@@ -37,6 +37,7 @@ class StudySpec:
         runs: all different; each machine resolves the device `auto` for itself.
         source: the text of the file, which the report shows.
         left_out: the runs that `only` has removed.
+        test_set: the further test set that the report shows and judges; empty for the first.
     """
 
     name: str
@@ -45,6 +46,7 @@ class StudySpec:
     runs: tuple[RunSpec, ...]
     source: str
     left_out: tuple[RunSpec, ...] = ()
+    test_set: str = ""
 
     def only(self, conditions: Iterable[str]) -> "StudySpec":
         """The study with the runs that meet every condition: `optimizer=gd,sgd`, `lr=0.1`.
@@ -110,16 +112,22 @@ def load(name: str, settings: Iterable[str] = ()) -> StudySpec:
     if mistakes:
         raise UsageErrors("\n".join(dict.fromkeys(map(one_line, mistakes))))
     claims = {name: CLAIMS[name] for name in table.get("claims", CLAIMS)}
-    return StudySpec(path.stem, table["question"], claims | own, tuple(runs.values()), text)
+    test_set = table.get("test_set", "")
+    return StudySpec(
+        path.stem, table["question"], claims | own, tuple(runs.values()), text, test_set=test_set
+    )
 
 
 def _override(table: dict[str, Any], settings: Iterable[str]) -> None:
-    """Write the settings to the sections of the table, and remove these fields from all grids."""
+    """Write the settings to the table, and remove the fields of runs from all grids."""
     known = {f"{section}.{key}": (section, key) for section, keys in SECTIONS.items() for key in keys}
     for setting in settings:
         place, text = key_value(setting, "--set")
+        if place == "test_set":
+            table[place] = _value(text)
+            continue
         if place not in known:
-            raise UsageError(f"--set {setting}: {unknown('setting', place, known)}")
+            raise UsageError(f"--set {setting}: {unknown('setting', place, (*known, 'test_set'))}")
         section, key = known[place]
         if isinstance(options := table.setdefault(section, {}), dict):
             options[key] = _value(text)
@@ -145,6 +153,8 @@ def _structural_mistakes(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from (("", unknown("key", key, _KEYS)) for key in table if key not in _KEYS)
     if not isinstance(table.get("question"), str):
         yield "", "a study has a question, a text"
+    if not isinstance(table.get("test_set", ""), str):
+        yield "", f"test_set: the name of a further test set is needed, not {table['test_set']!r}"
     if not _grids(table) or len(_grids(table)) < len(table["grid"]):
         yield "", "a study has at least one [[grid]], with an optimizer and a model"
     claims = table.get("claims", [])

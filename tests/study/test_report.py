@@ -23,11 +23,11 @@ from optim_family.analysis.study_results import (
     evaluate_study,
 )
 from optim_family.runs import readings_table
-from optim_family.runs.run import series
+from optim_family.runs.run import series, with_test_set
 from optim_family.study import report
 from optim_family.study.spec import StudySpec
 from optim_family.training.spec import RunSpec
-from tests.helpers.fake_runs import make_run, with_along, with_batches
+from tests.helpers.fake_runs import holding, make_run, with_along, with_batches
 
 EVIL = '<script>alert("x")</script>'
 VOID = {"meta", "link", "br", "img", "input"}
@@ -336,3 +336,22 @@ def test_the_overlay_shows_medians_where_every_arm_has_three_seeds(monkeypatch):
     assert (series(low, "train_loss") == np.min(losses, axis=0)).all()
     assert (series(high, "train_loss") == np.max(losses, axis=0)).all()
     assert options["title"].endswith("optimizers, median and range of 3 seeds")
+
+
+def test_a_study_may_judge_a_further_test_set(tmp_path):
+    runs = [
+        holding(run, [{**r, "test_accuracy_shifted": 0.125 + r["step"] * 1e-6} for r in run.records])
+        for run in (make_run(seed=seed, records=9) for seed in range(2))
+    ]
+    study = replace(make_study(runs), test_set="shifted")
+    results = evaluate_study({}, [with_test_set(run, "shifted") for run in runs])
+    report.write(study, results, tmp_path)
+    summary = pandas.read_csv(tmp_path / "summary.csv")
+    assert summary["test_accuracy"].round(3).tolist() == [0.125, 0.125]
+    assert "test images: x_test_shifted" in (tmp_path / "summary.md").read_text()
+    readings = pandas.read_csv(tmp_path / "readings.csv")  # as recorded, under their own names
+    assert readings["test_accuracy_shifted"].round(3).eq(0.125).all()
+    expected = [x for run in runs for x in series(run, "test_accuracy")]
+    assert np.allclose(
+        readings["test_accuracy"].drop_duplicates(), pandas.Series(expected).drop_duplicates(), rtol=1e-4
+    )

@@ -87,9 +87,17 @@ def test_without_claims_all_are_evaluated(write):
     assert spec.load(write(STUDY.replace('claims = ["edge"]', ""))).claims == CLAIMS
 
 
+def test_a_further_test_set_is_a_name(write):
+    assert spec.load(write(STUDY)).test_set == ""
+    assert spec.load(write('test_set = "shifted"\n' + STUDY)).test_set == "shifted"
+    assert spec.load(write(STUDY), ["test_set=shifted"]).test_set == "shifted"
+    path = write("test_set = 3\n" + STUDY)
+    assert lines(path) == [f"{path}: test_set: the name of a further test set is needed, not 3"]
+
+
 def test_all_mistakes_are_told_at_once_with_their_places(write):
     path = write(WRONG)
-    known = "question, claims, claim, data, train, measure, grid"
+    known = "question, claims, claim, test_set, data, train, measure, grid"
     assert lines(path) == [
         f"{path}: there is no key 'questions'; did you mean 'question'? Known: {known}",
         f"{path}: a study has a question, a text",
