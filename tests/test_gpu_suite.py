@@ -38,12 +38,13 @@ def test_a_part_that_is_too_slow_or_fails_is_named_and_the_others_go_on(two_part
 
 def test_every_other_part_gives_numbers_and_the_table_has_them(tmp_path):
     (tmp_path / "parts").mkdir()
-    for name in ("environment", "cost-bn_mlp-20", "peers-bn_mlp", TWO[0]):
+    for name in ("environment", "cost-bn_mlp-20", "peers-bn_mlp", TWO[0], "training-bn_mlp-float32-graphs"):
         assert parts.main([name, str(tmp_path), "cpu", "--small"]) == 0
     page = table.markdown(tmp_path / "parts", {})
     cost = json.loads((tmp_path / "parts" / "cost-bn_mlp-20.json").read_text())
     assert f"| bn_mlp, {cost['weights']:,} | 20 | {cost['seconds']['gradient']:.3g} |" in page
     assert "| bn_mlp, 20 | optim-family |" in page and "data: npz" in page
+    assert page.count("| bn_mlp | float32 | contiguous | without |") == 2  # a CPU has no CUDA graphs
 
 
 def test_the_study_stops_in_time_and_goes_on(tmp_path, monkeypatch):
@@ -66,4 +67,4 @@ def test_all_parts_of_a_card_are_named():
     assert names[:2] == ["environment", "tests"] and names[-1] == "study"
     for model in ("resnet18", "vgg11_bn", "resnet20"):
         assert {f"cost-{model}-5000", f"cost-{model}-50000", f"peers-{model}"} < {*names}
-        assert f"training-{model}-tf32-channels-last" in names
+        assert {f"training-{model}-tf32-channels-last", f"training-{model}-float32-graphs"} < {*names}

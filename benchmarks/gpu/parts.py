@@ -145,19 +145,24 @@ def cost(setting: Setting, model: str, images: int) -> dict[str, Any]:
     }
 
 
-def training(setting: Setting, model: str, images: int, precision: str, layout: str) -> dict[str, Any]:
-    """Steps with mini-batches a second, without measuring, in a precision and a layout."""
+def training(
+    setting: Setting, model: str, images: int, precision: str, layout: str, graphs: bool = False
+) -> dict[str, Any]:
+    """Steps with mini-batches a second, without measuring, as CUDA graphs or not."""
     batch = 20 if setting.small else 500
     changes = {"optimizer": "sgd", "hyper": {"lr": 0.1}, "batch_size": batch, "precision": precision}
     fields = setting.spec(model, images, **changes)
-    experiment, steps = build_experiment(fields, memory_format=layout), 4 if setting.small else 50
+    graphs = graphs and setting.device != "cpu"  # a rehearsal times the same without
+    experiment = build_experiment(fields, memory_format=layout, cuda_graphs=graphs)
+    steps, replay = 4 if setting.small else 50, experiment.objective.replay
 
     def block() -> None:
         for step in range(steps):
             experiment.optimizer_step(step, experiment.objective.gradient(step))
 
     seconds = _seconds(block, experiment.objective.device) / steps
-    row = {"model": model, "images": images, "precision": precision, "layout": layout}
+    state = replay.state if replay else "without"
+    row = {"model": model, "images": images, "precision": precision, "layout": layout, "graphs": state}
     return row | {"step_seconds": seconds, "images_per_second": batch / seconds}
 
 
@@ -255,6 +260,8 @@ def _all(small: bool) -> dict[str, Callable[[Setting], dict[str, Any]]]:
             for layout in layouts:
                 options = {"images": sizes[0], "precision": precision, "layout": layout}
                 found[f"training-{model}-{precision}-{layout}"] = partial(training, model=model, **options)
+            options = {"images": sizes[0], "precision": precision, "layout": layouts[0], "graphs": True}
+            found[f"training-{model}-{precision}-graphs"] = partial(training, model=model, **options)
         found[f"peers-{model}"] = partial(peers, model=model, images=20 if small else 1000)
     return found | {"study": study}
 

@@ -53,11 +53,12 @@ def _costs(parts: Mapping[str, Any]) -> Iterator[str]:
 def _training(parts: Mapping[str, Any]) -> Iterator[str]:
     rows = [part for name, part in parts.items() if name.startswith("training-")]
     if rows:
-        yield "\n| model | precision | layout | ms a step | images/s |\n|---|---|---|---:|---:|"
+        yield "\n| model | precision | layout | CUDA graphs | ms a step | images/s |"
+        yield "|---|---|---|---|---:|---:|"
     for row in rows:
         yield (
-            f"| {row['model']} | {row['precision']} | {row['layout']} | {1e3 * row['step_seconds']:.3g} "
-            f"| {row['images_per_second']:.0f} |"
+            f"| {row['model']} | {row['precision']} | {row['layout']} | {row['graphs']} "
+            f"| {1e3 * row['step_seconds']:.3g} | {row['images_per_second']:.0f} |"
         )
 
 

@@ -73,7 +73,7 @@ def preview(spec: RunSpec, out: Path, train_options: Mapping[str, Any], output: 
     from optim_family.training.experiment import build_experiment
 
     with full_precision():
-        options = {name: train_options[name] for name in ("memory_format", "make_optimizer")}
+        options = {name: train_options[name] for name in ("memory_format", "make_optimizer", "cuda_graphs")}
         experiment = build_experiment(spec, **options)
     for notice in filter(None, (experiment.objective.data.notice, spec.notice)):
         output.say(notice)

@@ -97,6 +97,7 @@ class Experiment:
             ghost_batch=objective.ghost_batch,
             memory_format=objective.memory_format,
             processes=objective.process_group.size,
+            **({"cuda_graphs": objective.replay.state} if objective.replay else {}),
             **({"not_deterministic": [*self.not_deterministic]} if self.not_deterministic else {}),
         )
 
@@ -106,10 +107,12 @@ def build_experiment(
     process_group: ProcessGroup | None = None,
     memory_format: MemoryFormat | None = None,
     make_optimizer: Callable[..., OptimizerBase] | None = None,
+    cuda_graphs: bool = False,
 ) -> Experiment:
     """Build everything, compute one gradient and one geometry, and write nothing.
 
-    `make_optimizer` makes the optimizer from tensors, if the caller has validated `spec.hyper` already.
+    `make_optimizer` makes the optimizer from tensors, if the caller has validated `spec.hyper` already;
+    with `cuda_graphs` the gradients of steps are replayed.
 
     Raises:
         UsageError: an invalid name, hyper-parameter, batch size, schedule, view or device.
@@ -128,6 +131,8 @@ def build_experiment(
     not_deterministic: list[str] = []
     with find_nondeterministic(not_deterministic):
         objective.gradient(0)
+    if cuda_graphs:
+        objective.use_cuda_graphs()
     with plugin_errors(spec.optimizer, "failed in geometry()"):
         geometry = validate_geometry(optimizer.geometry(), space.weights())
     loss = f"{spec.model} with norm {spec.norm} is {verdict.summary}"

@@ -41,6 +41,7 @@ def train(
     process_group: ProcessGroup | None = None,
     memory_format: MemoryFormat | None = None,
     make_optimizer: Callable[..., OptimizerBase] | None = None,
+    cuda_graphs: bool = False,
 ) -> Status:
     """Execute a run from its start or from its last checkpoint; returns its final status.
 
@@ -53,6 +54,7 @@ def train(
         process_group: the processes that share the run; each calls this, and the main process writes.
         memory_format: layout of the images; if None, that of the earlier part of the run, else the fastest.
         make_optimizer: makes the optimizer from tensors, if the caller has validated `spec.hyper` already.
+        cuda_graphs: replay the gradients of steps on a GPU, where that changes no bit.
 
     Raises:
         UsageError: the specification is invalid, or `out` holds another run, or part of this one and
@@ -67,7 +69,7 @@ def train(
     listener = listener or ProgressListener()
     with memory.explain_oom(), full_precision(), deterministic():
         earlier = group.broadcast(memory_format_of(out) if group.is_main_process else None)
-        experiment = build_experiment(spec, group, memory_format or earlier, make_optimizer)
+        experiment = build_experiment(spec, group, memory_format or earlier, make_optimizer, cuda_graphs)
         spec_json = spec.model_dump(mode="json")
         with RunStore.open(out, spec_json) if group.is_main_process else nullcontext() as store:
             trainer = Trainer(experiment, out, store, listener, stop)
@@ -153,10 +155,10 @@ class Trainer:
         self.check()
         if self.experiment.scheduler:  # the last record keeps the rate of the last step
             self.experiment.scheduler(min(self.state.step, self.spec.steps - 1))
-        loss = self.objective.gradient(self.state.step)
-        self.losses.append(self.state.step, self.state.tau, loss)
         last = self.state.step == self.spec.steps
         due = self.state.recorded < self.state.step and (last or self.state.step % self.spec.every == 0)
+        loss = self.objective.gradient(self.state.step, compare=due)
+        self.losses.append(self.state.step, self.state.tau, loss)
         if due or self.losses.is_full:
             self._read_losses()
         if due:

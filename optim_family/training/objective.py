@@ -7,7 +7,6 @@ it never changes within a run, and gradient, Hessian and evaluation all use the 
 several whole ghost batches.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -26,13 +25,13 @@ from optim_family.data.datasets import Dataset
 from optim_family.errors import UsageError
 from optim_family.space import ParameterSpace, upload
 from optim_family.training.evaluation import Batch, Evaluation, LossFunction, evaluate
+from optim_family.training.ghost_batch import choose_ghost_batch
+from optim_family.training.gradient_replay import GradientReplay
 from optim_family.training.process_group import ProcessGroup, SingleProcess
 from optim_family.training.spec import Hvp, Loss, MemoryFormat
 
 SAMPLE = 32  # examples of `sample_loss`
 KEPT_BYTES = 2**26  # normalised training images are kept in memory up to this size, else made when needed
-# Bounds of the default ghost batch: smaller ones are badly conditioned.
-SMALLEST_GHOST_BATCH, LARGEST_GHOST_BATCH = 16, 1000
 
 
 @final
@@ -55,6 +54,7 @@ class Objective:
 
     Attributes:
         mode: how Hessian-vector products are computed; None before the first Hessian is planned.
+        replay: replays the gradients of steps as a CUDA graph; None without `use_cuda_graphs`.
         device: of the weights and the data.
 
     Raises:
@@ -84,7 +84,7 @@ class Objective:
                 "choose --batch-size"
             )
         self.tf32 = tf32
-        self.ghost_batch = _ghost_batch(self.size, batch_size, ghost_batch)
+        self.ghost_batch = choose_ghost_batch(self.size, batch_size, ghost_batch)
         self.process_group = process_group or SingleProcess()
         if (chunks := (batch_size or self.size) // self.ghost_batch) < self.process_group.size:
             raise UsageError(
@@ -100,6 +100,19 @@ class Objective:
             self._kept = self._images(data.x_train, slice(None)) if in_memory else None
         self.hvp: Hvp = hvp
         self._epoch, self._order = -1, torch.empty(0)
+        self.replay: GradientReplay | None = None
+
+    def use_cuda_graphs(self) -> None:
+        """From now on the gradients of steps are replayed as a CUDA graph, where that changes no bit.
+
+        Raises:
+            UsageError: the device is no GPU, or several processes share the run.
+        """
+        if self.device.type != "cuda" or self.process_group.size > 1:
+            place = "several processes" if self.process_group.size > 1 else f"the device {self.device}"
+            raise UsageError(f"CUDA graphs need one process on a GPU; got {place}: leave out --cuda-graphs")
+        share = self.ghost_batch / (self.batch_size or self.size)
+        self.replay = GradientReplay(self.model, self.space.tensors, lambda x, y: self._loss_of(x, y) * share)
 
     def chunk_losses(self) -> list[ChunkLoss]:
         """One closure for each ghost batch, which returns its share of L with a graph."""
@@ -144,22 +157,38 @@ class Objective:
         batches = upload(torch.stack(orders), self.device)
         return [[*self._batch_losses(batch)] for batch in batches]
 
-    def gradient(self, step: int) -> Tensor:
-        """Put the gradient of this step's examples into `.grad`; returns their loss, a scalar."""
-        for tensor in self.space.tensors:
-            tensor.grad = None
-        total = torch.zeros((), dtype=self._dtype, device=self.device)
-        shard = self.process_group.shard
-        chunks = self._batch_losses(self._batch(step)) if self.batch_size else shard(self.chunk_losses())
+    def gradient(self, step: int, compare: bool = False) -> Tensor:
+        """Put the gradient of this step's examples into `.grad`; returns their loss, a scalar.
+
+        Args:
+            step: its number, which chooses the mini-batch.
+            compare: check that a replayed gradient is bitwise the computed one.
+        """
+        parts: Sequence[slice | Tensor] = _parts(self.size, self.ghost_batch)
+        if self.batch_size:
+            parts = torch.split(self._batch(step), self.ghost_batch)
+        compute = partial(self._add_gradients, self.process_group.shard(parts))
         with self._kernels(), precision.tf32() if self.tf32 else nullcontext():
-            for chunk in chunks:
-                loss = chunk()
-                torch.autograd.backward(loss)
-                total += loss.detach()
+            if self.replay:
+                examples = [partial(self._examples, part) for part in parts]
+                total = self.replay(step, examples, compute, compare)
+            else:
+                total = compute()
         gradients = [(tensor, tensor.grad) for tensor in self.space.tensors if tensor.grad is not None]
         total, *sums = self.process_group.all_reduce(total, *(gradient for _, gradient in gradients))
         for (tensor, _), gradient in zip(gradients, sums, strict=True):
             tensor.grad = gradient
+        return total
+
+    def _add_gradients(self, parts: Sequence[slice | Tensor]) -> Tensor:
+        """The sum of the losses of these ghost batches, and that of their gradients in `.grad`."""
+        for tensor in self.space.tensors:
+            tensor.grad = None
+        total = torch.zeros((), dtype=self._dtype, device=self.device)
+        for part in parts:
+            loss = self._share(part, self.batch_size or self.size)
+            torch.autograd.backward(loss)
+            total += loss.detach()
         return total
 
     def evaluate(self) -> Evaluation:
@@ -212,7 +241,13 @@ class Objective:
         return True
 
     def _loss(self, part: slice | Tensor) -> Tensor:
-        return self.loss_fn(self.model(self._inputs(part)), self.data.y_train[part])
+        return self._loss_of(*self._examples(part))
+
+    def _examples(self, part: slice | Tensor) -> tuple[Tensor, Tensor]:
+        return self._inputs(part), self.data.y_train[part]
+
+    def _loss_of(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        return self.loss_fn(self.model(inputs), labels)
 
     def _share(self, part: slice | Tensor, of: int) -> Tensor:
         """The loss of one ghost batch, times its fraction of `of` examples."""
@@ -253,24 +288,3 @@ LOSSES: Final[Mapping[Loss, Callable[..., Tensor]]] = {
     "mse": half_squared_error,
     "cross-entropy": cross_entropy,
 }
-
-
-def _ghost_batch(size: int, batch_size: int | None, requested: int | None) -> int:
-    """The ghost batch, which must divide training set and mini-batch; by default the largest that does."""
-    whole = math.gcd(size, batch_size or size)
-    divisors = [n for n in range(2, whole + 1) if whole % n == 0]
-    sizes = f"the training set of {size}" + (f" and the mini-batch of {batch_size}" if batch_size else "")
-    if requested in divisors:
-        return requested
-    if requested is not None:
-        near = sorted(sorted(divisors, key=lambda n: abs(n - requested))[:4])
-        choice = f"choose one of {', '.join(map(str, near))}, or " if near else "choose "
-        raise UsageError(f"a ghost batch of {requested} does not divide {sizes}; {choice}another --limit")
-    best = max((n for n in divisors if n <= LARGEST_GHOST_BATCH), default=1)
-    if best < min(SMALLEST_GHOST_BATCH, batch_size or size):
-        raise UsageError(
-            f"a ghost batch must divide {sizes}, and none of {SMALLEST_GHOST_BATCH} to {LARGEST_GHOST_BATCH} "
-            "does; choose another --limit or --batch-size, such as a round number"
-            + (f", or say --ghost-batch {best}" * (best > 1))
-        )
-    return best

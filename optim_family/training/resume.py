@@ -122,14 +122,25 @@ def write_provenance(
 ) -> bool:
     """Write provenance.json, and report its changes since an earlier part of the run.
 
+    It is written again, and reported, where CUDA graphs stop.
+
     Returns:
         Whether the number of processes is unchanged, so that repeated records are bitwise identical.
     """
     if store is None:
         return True
-    group = experiment.objective.process_group
+    group, replay = experiment.objective.process_group, experiment.objective.replay
+    if replay:
+
+        def rewrite(line: str) -> None:
+            on_message(line)
+            store.write(PROVENANCE, experiment.provenance())
+
+        replay.on_stop = rewrite
     now, before = experiment.provenance(), read_run(store.path).provenance
-    changes = diff_specs(now, before) if state.step and before else []
+    # A replay changes no bit, so that it may begin or end with any part of a run.
+    changed = diff_specs(now, before) if state.step and before else []
+    changes = [change for change in changed if not change.startswith("cuda_graphs")]
     if changes:
         on_message(
             f"resumed under other conditions ({'; '.join(changes)}); the last bits may differ from now on"

@@ -171,6 +171,20 @@ def test_1_and_9_an_interrupted_run_is_resumed_bitwise(model, tmp_path, request)
     assert weights_hash(tmp_path / "parts") == weights_hash(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("model", ["bn_mlp", "resnet20_narrow"])
+def test_cuda_graphs_change_no_bit(model, tmp_path, request):
+    if model != "bn_mlp":
+        request.getfixturevalue("real_card")
+    changes = {"limit": 40, "batch_size": 20, "ghost_batch": 10, "steps": 6, "every": 3, "rtol": 0.1}
+    fields = spec(model=model, device="cuda", **changes)
+    for name, cuda_graphs in (("eager", False), ("graphs", True)):
+        train(fields, tmp_path / name, cuda_graphs=cuda_graphs)
+    eager, graphs = ([untimed(r) for r in read_run(tmp_path / name).records] for name in ("eager", "graphs"))
+    assert read_run(tmp_path / "graphs").provenance["cuda_graphs"] == "on"
+    assert graphs == eager
+    assert weights_hash(tmp_path / "graphs") == weights_hash(tmp_path / "eager")
+
+
 def test_10_the_driver_sees_no_wait_in_a_product_or_between_two_readings_of_losses(real_card):
     experiment = build_experiment(spec(model="bn_cnn", device="cuda", limit=40))
     operator = experiment.objective.hessian()

@@ -15,6 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from tests.helpers import rehearsed_graphs
 from tests.helpers.rehearsed_tensor import (
     BACKEND,
     CardTensor,
@@ -149,6 +150,11 @@ def _answers(cards):
         "empty_cache": lambda: None,
         "synchronize": lambda device=None: note_wait("synchronize"),
         "default_generators": generators,
+        "Stream": rehearsed_graphs.Stream,
+        "current_stream": rehearsed_graphs.Stream,
+        "stream": rehearsed_graphs.stream,
+        "CUDAGraph": rehearsed_graphs.CUDAGraph,
+        "graph": rehearsed_graphs.graph,
         "get_rng_state": lambda device=None: generator_of(device).get_state(),
         "set_rng_state": lambda state, device=None: generator_of(device).set_state(state),
     }

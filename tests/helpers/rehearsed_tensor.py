@@ -56,6 +56,7 @@ class Waits:
 
 
 _counting = []  # the `Waits` of each `count_waits` that is open
+capturing = []  # the capture of a CUDA graph that is under way: `rehearsed_graphs.Capture`
 
 
 @contextmanager
@@ -69,7 +70,9 @@ def count_waits():
 
 
 def note_wait(reason):
-    """One wait, at the innermost line of the package that is running."""
+    """One wait, at the innermost line of the package that is running; refused inside a capture."""
+    if capturing:
+        raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing: {reason}")
     frame, line = sys._getframe(1), "outside of the package"
     while frame and _counting:
         if (path := frame.f_code.co_filename).startswith(PACKAGE):
@@ -196,6 +199,8 @@ def launch(func, args, kwargs):
         return _copy(func, args, kwargs)
     target = card_of(kwargs.get("device"))
     if not cards and target is None:
+        if capturing and tensors == []:
+            raise RuntimeError(f"a tensor of the CPU is made inside a capture ({func})")
         return func(*args, **kwargs)
     _require_one_device(func, tensors, cards)
     _note_reads(func, args)
@@ -205,11 +210,19 @@ def launch(func, args, kwargs):
     if "device" in kwargs:
         inner["device"] = "cpu"
     numbers, options = mapped((args, inner), lambda t: t.numbers if isinstance(t, CardTensor) else t)
-    out = func(*numbers, **options)
+    if torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
+        generator = torch.cuda.default_generators[card]
+        generator.manual_seed(generator.initial_seed() + 1)  # its state shows that numbers were drawn
+    out = execute(func, numbers, options)
     if target is None and kwargs.get("device") is not None:  # made on the CPU, like a tensor of a card
         return out
     out = mapped(out, lambda t: CardTensor(t, card) if isinstance(t, torch.Tensor) else t)
     return return_and_correct_aliasing(func, args, kwargs, out) if tensors and _aliases(func) else out
+
+
+def execute(func, args, kwargs):
+    """The kernel of the CPU; a capture under way records it."""
+    return capturing[-1].record(func, args, kwargs) if capturing else func(*args, **kwargs)
 
 
 @functools.cache
@@ -231,10 +244,10 @@ def _copy(func, args, kwargs):
     if (before is None) != (after is None) and not (asynchronous and getattr(source, "pinned", False)):
         note_wait("copy to the host" if after is None else "copy to the card")
     if func is aten.copy_.default:
-        (args[0] if after is None else args[0].numbers).copy_(numbers)
+        execute(func, (args[0] if after is None else args[0].numbers, numbers), {})
         return args[0]
     inner = {key: value for key, value in kwargs.items() if key not in ("device", "non_blocking")}
-    copied = func(numbers, **inner)
+    copied = execute(func, (numbers,), inner)
     return copied if after is None else CardTensor(copied, after)
 
 

@@ -30,6 +30,11 @@ from optim_family.training.spec import MemoryFormat
     type=click.Choice(get_args(MemoryFormat)),
     help="Layout of images in memory (default: channels-last on a CPU; a resumed run keeps its layout).",
 )
+@click.option(
+    "--cuda-graphs",
+    is_flag=True,
+    help="On a GPU, replay the gradients of steps as a CUDA graph, where that changes no bit.",
+)
 @threads_option
 @click.option("--dry-run", is_flag=True, help="Build everything and print the plan; train and write nothing.")
 @figure_options
@@ -40,7 +45,7 @@ def command(output: Output, /, out: Path | None, dry_run: bool, **options: Any) 
     from optim_family.cli.run import preview, run_command
 
     spectrum, figure = SpectrumOptions.from_options(options), FigureOptions.from_options(options)
-    train = {name: options.pop(name) for name in ("resume", "memory_format")}
+    train = {name: options.pop(name) for name in ("resume", "memory_format", "cuda_graphs")}
     spec, train["make_optimizer"] = run_spec_from_options(options, out if train["resume"] else None)
     out = out or Path("runs") / spec.title
     if dry_run:
