@@ -25,13 +25,13 @@ from optim_family.figures.curves import (
     plot_range,
     step_axis,
 )
-from optim_family.figures.style import ASIDE, RUN_THRESHOLD, WIDTH, applied, escape_mathtext
+from optim_family.figures.style import ASIDE, GREY, RUN_THRESHOLD, WIDTH, applied, escape_mathtext
 from optim_family.runs.run import Run, last_step, series
 from optim_family.sharpness.views import LOWER_BOUND, VIEWS
 
 # Inches, fixed for the same reasons as in `run_figure`.
 NARROWEST, WIDEST, HEIGHT = 2.0, 5.5, 1.7  # of a cell
-LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = 0.95, 0.2, 0.6, 0.25, 0.65, 0.5, 0.19
+LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = 0.95, 0.2, 0.6, 0.25, 0.8, 0.5, 0.19
 CROWD: Final = 50  # with more curves than this a cell has no markers
 FEWEST: Final = 3  # seeds that are drawn as a median
 SPARSE: Final = 2 / 3  # with a smaller share of cells that have runs, all are in one column
@@ -74,7 +74,7 @@ def _small_multiples(
     draw_cell: Callable[[Axes, Sequence[Curve]], None],
 ) -> Figure:
     curves = _curves(runs, arms, settings)
-    title += "; of three seeds or more: median and range" * any(curve.ends for _, curve in curves)
+    note = "Three seeds or more: median and range." * any(curve.ends for _, curve in curves)
     rows, columns, cells = _cells(curves)
     legends = [
         {c.name: c.style for (_, column), cell in cells.items() if column == each for c in cell}
@@ -84,7 +84,7 @@ def _small_multiples(
     empty = [(len(rows) - 1 - i) * (HEIGHT + ABOVE) for i in lowest]  # inches that its legend may use
     tail = max(LINE * len(styles) - room for styles, room in zip(legends, empty, strict=True))
     with applied():
-        fig, axes = _sheet(title, rows, columns, legends, tail)
+        fig, axes = _sheet((title, note), rows, columns, legends, tail)
         for ax, cell in zip(axes.flat, cells.values(), strict=True):
             draw_cell(ax, cell)
         _frame(axes, [bool(cell) for cell in cells.values()], last_step(runs))
@@ -129,7 +129,11 @@ def _legend(lowest: Sequence[Axes], column: str, styles: ArmStyles) -> None:
 
 
 def _sheet(
-    title: str, rows: Sequence[str], columns: Sequence[str], legends: Sequence[ArmStyles], tail: float
+    heading: tuple[str, str],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    legends: Sequence[ArmStyles],
+    tail: float,
 ) -> tuple[Figure, Any]:
     """A figure with its heading, its axes [rows, columns], and `tail` inches for legends."""
     names = [(name, column) for column, arms in zip(columns, legends, strict=True) for name in arms]
@@ -140,7 +144,9 @@ def _sheet(
     width = (wide - LEFT - RIGHT + BETWEEN) / len(columns) - BETWEEN
     high = HEAD + len(rows) * (HEIGHT + ABOVE) - ABOVE + FOOT + tail
     fig = Figure(figsize=(wide, high))
+    title, note = heading
     fig.text(0.012, 1 - 0.1 / high, title, va="top", fontsize=12, fontweight="bold", parse_math=False)
+    fig.text(0.012, 1 - 0.33 / high, note, va="top", color=GREY)
     spaces = {"wspace": BETWEEN / width, "hspace": ABOVE / HEIGHT}
     fig.subplots_adjust(LEFT / wide, (FOOT + tail) / high, 1 - RIGHT / wide, 1 - HEAD / high, **spaces)
     axes = fig.subplots(len(rows), len(columns), squeeze=False)
