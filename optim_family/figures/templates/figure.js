@@ -145,8 +145,8 @@ const figure = (() => {
       title: () => sharpnessTitle(),
       lines: [
         { field: viewField("value"), main: true, errors: true },
-        { field: viewField("threshold"), dash: [2, 3], width: 1.5, threshold: true },
-        { field: viewField("small_batch_threshold"), dash: [6, 3, 1, 3], width: 1.5 },
+        { field: viewField("threshold"), dash: [2, 3], width: 1.5, threshold: true, label: "plateau of large batches" },
+        { field: viewField("small_batch_threshold"), dash: [6, 3, 1, 3], width: 1.5, label: "plateau of small batches" },
         prediction("drift"),
       ],
     },
@@ -155,7 +155,7 @@ const figure = (() => {
       one: true,
       lines: [
         { field: viewField("ratio", true), main: true, errors: true },
-        { field: viewField("small_batch_plateau", true), dash: [6, 3, 1, 3], width: 1.5 },
+        { field: viewField("small_batch_plateau", true), dash: [6, 3, 1, 3], width: 1.5, label: "plateau of small batches" },
       ],
     },
     along: {
@@ -195,6 +195,16 @@ const figure = (() => {
     return renderer(list, make("Scatter", glyph), "overlay");
   }
 
+  // Whether the view of a curve has one plateau for small batches and one for large ones.
+  function hasPlateaus(curve) {
+    return curve.runs.every((run) => column(run, `${viewOf(run, false)}.small_batch_threshold`).some(known));
+  }
+
+  function lineLabel(end, text, color) {
+    const look = { text_color: color, text_font_size: "11px", text_align: "right", text_baseline: "bottom", y_offset: -3 };
+    return renderer([end], make("Text", { x: f("x"), y: f("y"), text: { value: text }, ...look }), "overlay");
+  }
+
   // Marks of a curve on its main line: 100 %, destabilised, not converged, diverged.
   function marks(curve, list, ratio) {
     const at = new Map(list.map((p) => [p.step ?? column(p.run, "step")[p.i], p]));
@@ -222,6 +232,7 @@ const figure = (() => {
         if (!list.length) continue;
         const look = { line_color: curve.color, line_dash: line.dash ?? curve.dash, line_width: line.width ?? 1.8 };
         renderers.push(renderer(list, make("Line", { x: f("x"), y: f("y"), line_alpha: line.alpha ?? 1, ...look })));
+        if (line.label && hasPlateaus(curve)) renderers.push(lineLabel(list[list.length - 1], line.label, curve.color));
         if (line.threshold) thresholds.push(list.map((p) => p.y));
         values.push(list.map((p) => p.y));
         if (!line.main) continue;
