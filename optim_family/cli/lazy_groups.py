@@ -49,9 +49,11 @@ class CommandGroup(click.RichGroup):
             command = importlib.import_module(f"{self.package}.{name}").command
         return name, command, rest
 
-    def subcommand(self, name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    def subcommand(
+        self, name: str, cls: type[click.RichCommand] = click.RichCommand
+    ) -> Callable[[Callable[..., Any]], click.Command]:
         """Make a function of (output, name, …) the command `name NAME` of this group."""
-        return lambda function: self.command(name)(click.argument("name")(common(function)))
+        return lambda function: self.command(name, cls=cls)(click.argument("name")(common(function)))
 
 
 def listing(name: str) -> Callable[[Callable[[Output], None]], CommandGroup]:

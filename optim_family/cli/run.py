@@ -8,7 +8,9 @@ from typing import Any, Final
 from optim_family.analysis import run_summary
 from optim_family.cli import run_progress, run_results, spectrum
 from optim_family.cli.output import Output, flat, joined
+from optim_family.data import datasets
 from optim_family.errors import DIVERGED
+from optim_family.networks import cards
 from optim_family.runs import layout
 from optim_family.runs.atomic_files import replace_atomically
 from optim_family.runs.labels import label, setting
@@ -67,23 +69,39 @@ def _write_spectrum(run: Run, requested: spectrum.SpectrumOptions, output: Outpu
     output.say(f"spectrum: {joined([file, *figure])}")
 
 
-def preview(spec: RunSpec, out: Path, train_options: Mapping[str, Any], output: Output) -> int:
-    """Build everything and print what would be done; nothing is written. Returns the exit code."""
+def preview(spec: RunSpec, out: Path, train_options: Mapping[str, Any], dry_run: str, output: Output) -> int:
+    """Print what would be done; write nothing. Returns the exit code.
+
+    With `try` for `dry_run` everything is built, and with `plan` nothing.
+    """
+    cards.load(spec.model)
+    datasets.check_name(spec.data)
+    tried = _try(spec, train_options, output) if dry_run == "try" else {}
+    if spec.notice:
+        output.say(spec.notice)
+    plan = {
+        "spec": spec.model_dump(mode="json"),
+        "records": spec.records,
+        "writes": {"folder": str(out), "files": _FILES},
+    }
+    plan["spec"] |= {"views": list(tried.pop("views"))} if tried else {}
+    plan |= tried
+    output.result(plan, ["", "would run"], list(flat(plan)))
+    return 0
+
+
+def _try(spec: RunSpec, train_options: Mapping[str, Any], output: Output) -> dict[str, Any]:
+    """The views and the provenance of a run, which is built and takes one gradient."""
     from optim_family.curvature.precision import full_precision
     from optim_family.training.experiment import build_experiment
 
+    output.say(f"trying {spec.model} on {spec.data} with {spec.optimizer}: one gradient, one geometry …")
     with full_precision():
         options = {name: train_options[name] for name in ("memory_format", "make_optimizer", "cuda_graphs")}
         experiment = build_experiment(spec, **options)
-    for notice in filter(None, (experiment.objective.data.notice, spec.notice)):
+    if notice := experiment.objective.data.notice:
         output.say(notice)
-    plan = {
-        "spec": spec.model_dump(mode="json") | {"views": list(experiment.views)},
-        "provenance": experiment.provenance(),
-        "writes": {"folder": str(out), "files": _FILES},
-    }
-    output.result(plan, ["", "would run"], list(flat(plan)))
-    return 0
+    return {"views": experiment.views, "provenance": experiment.provenance()}
 
 
 def _train(spec: RunSpec, out: Path, options: Mapping[str, Any], output: Output) -> bool:

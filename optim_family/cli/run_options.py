@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from optim_family import registry
 from optim_family.cli.model_options import Field, fields, mistakes
+from optim_family.cli.output import Decorator
 from optim_family.errors import UsageError
 from optim_family.runs.run import read_run
 from optim_family.training.spec import RunSpec, default_device
@@ -60,6 +61,27 @@ def hyper_fields(name: str, flags: Sequence[str]) -> list[Field]:
     return fields(registry.load(name).Hyper, other_flags=flags, prefix=name)
 
 
+DRY_RUN: Final = "--dry-run"
+
+
+def dry_run_option(text: str) -> Decorator:
+    """`--dry-run`, whose value is `try` or, of `--dry-run=plan`, `plan`; its command is a `DryRunCommand`."""
+    return click.option(DRY_RUN, type=click.Choice(["try", "plan"]), metavar="[=plan]", help=text)
+
+
+@final
+class DryRunCommand(click.RichCommand):
+    """A command with a dry run: `--dry-run` takes no value from the next argument."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, with the value of `--dry-run` written out."""
+        return super().parse_args(ctx, _with_dry_run_value(args))
+
+
+def _with_dry_run_value(args: Sequence[str]) -> list[str]:
+    return [f"{DRY_RUN}=try" if arg == DRY_RUN else arg for arg in args]
+
+
 @final
 class RunCommand(click.RichCommand):
     """`run`: its options include the hyper-parameters of the optimizer that is named among them."""
@@ -71,6 +93,7 @@ class RunCommand(click.RichCommand):
             UsageError: an option is neither one of `run` nor a hyper-parameter.
             PluginError: the optimizer cannot be imported.
         """
+        args = _with_dry_run_value(args)
         name = None if ctx.resilient_parsing else self._optimizer(ctx, args)
         if name is not None:
             panel = f"Hyper-parameters of {name}"

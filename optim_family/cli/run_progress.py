@@ -1,8 +1,10 @@
 """Show the progress of a run on stderr: a bar in a terminal, plain lines elsewhere."""
 
+import math
 import os
 import sys
 import time
+from contextlib import AbstractContextManager
 from typing import Any, Final, final
 
 from rich.console import Console, Group
@@ -126,6 +128,31 @@ class Bar(ProgressListener):
     def _shown(self) -> str:
         measuring = f"  measuring: {self._products} HVPs" if self._products else ""
         return self._numbers + measuring
+
+
+@final
+class LifeSign(AbstractContextManager["LifeSign"]):
+    """Says what a command is doing: in one line of a terminal, elsewhere in a line every few seconds at most.
+
+    Remembers the time of the last line.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._printed = quiet, -math.inf
+        self._status = Console(stderr=True).status("") if can_redraw() and not quiet else None
+
+    def __call__(self, text: str) -> None:
+        """Show the text."""
+        if self._status:
+            self._status.update(Text(text))
+            self._status.start()
+        elif not self._quiet and time.monotonic() - self._printed >= _EVERY:
+            print(text, file=sys.stderr, flush=True)
+            self._printed = time.monotonic()
+
+    def __exit__(self, *exception: object) -> None:
+        if self._status:
+            self._status.stop()
 
 
 def duration(seconds: float) -> str:

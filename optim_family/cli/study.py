@@ -97,8 +97,13 @@ def write_report(
         print(f"\nreport: {page}")
 
 
-def preview(study: StudySpec, folder: Path, workers: int | None, output: Output) -> int:
-    """Print the runs, and the time and memory they need. Returns the exit code: 2 if a run is impossible."""
+def preview(study: StudySpec, folder: Path, workers: int | None, dry_run: str, output: Output) -> int:
+    """Print the runs, and the time and memory they need. Returns the exit code: 2 if a run is impossible.
+
+    With `plan` for `dry_run` nothing is tried, and time and memory are left out.
+    """
+    if dry_run == "plan":
+        return _plan(study, folder, output)
     jobs = execution.jobs(study, folder)
     at_once = min(workers or _workers(study), len(jobs))
     output.say(f"{study.name}: {len(jobs)} runs in {folder}")
@@ -120,6 +125,20 @@ def preview(study: StudySpec, folder: Path, workers: int | None, output: Output)
             f"with {threads} threads each, about {duration(seconds)} and {_gigabytes(memory)} of memory"
         )
     return UsageError.exit_code if any(each["mistake"] for each in plan) else 0
+
+
+def _plan(study: StudySpec, folder: Path, output: Output) -> int:
+    """Print the runs, their states, steps and records; returns the exit code."""
+    _say_notices(study, folder, output)
+    jobs = execution.jobs(study, folder)
+    plan = [
+        {"run": name, "folder": str(job.out), "state": execution.state(job).status}
+        | {"steps": job.spec.steps, "records": job.spec.records}
+        for name, job in zip(_names(study.runs), jobs, strict=True)
+    ]
+    headers = ["run", "state", "steps", "records", "folder"]
+    output.result({"study": study.name, "plan": plan}, headers, [[str(e[h]) for h in headers] for e in plan])
+    return 0
 
 
 def show_states(study: StudySpec, folder: Path, output: Output) -> None:
@@ -173,9 +192,11 @@ def _costs(runs: Sequence[RunSpec], output: Output) -> list[Cost]:
     """The cost of every run, estimated once for all runs that agree in `_COSTLY`."""
     estimates: dict[tuple[Any, ...], Cost] = {}
     keys = [tuple(getattr(run, field) for field in _COSTLY) for run in runs]
+    different = len(set(keys))
     for run, name, key in zip(runs, _names(runs), keys, strict=True):
         if key not in estimates:
-            output.say(f"estimating time and memory of {name}")
+            number = f"{len(estimates) + 1} of {different}"
+            output.say(f"trying {number}: a gradient, a product and an evaluation of {name} …")
             estimates[key] = cost(run)
     return [estimates[key] for key in keys]
 

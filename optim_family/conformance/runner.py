@@ -61,25 +61,39 @@ class CheckResult:
         return "passed" if self.passed else "failed"
 
 
-def run_checks(name: str, checks: Sequence[str] = (), *, seconds: float = SECONDS) -> Iterator[CheckResult]:
+def run_checks(
+    name: str,
+    checks: Sequence[str] = (),
+    *,
+    seconds: float = SECONDS,
+    on_check: Callable[[str], object] = lambda check: None,
+) -> Iterator[CheckResult]:
     """Run the checks on an optimizer and yield each result as soon as it is there.
 
     Args:
         name: of the optimizer.
         checks: names of checks; all if empty.
         seconds: time limit of one check.
+        on_check: called with `3 of 15: NAME` before each check.
 
     Raises:
         UsageError: there is no such optimizer.
         PluginError: it cannot be loaded.
     """
     entry = registry.entry(name)
-    while checks := (yield from _run_in_process(entry, checks, seconds)):
+    total = 0
+
+    def announce(check: str, left: int) -> None:
+        nonlocal total
+        total = total or left  # a new process begins with the checks that are left
+        on_check(f"{total - left + 1} of {total}: {check}")
+
+    while checks := (yield from _run_in_process(entry, checks, seconds, announce)):
         pass
 
 
 def _run_in_process(
-    entry: registry.PluginEntry, checks: Sequence[str], seconds: float
+    entry: registry.PluginEntry, checks: Sequence[str], seconds: float, announce: Callable[[str, int], None]
 ) -> Generator[CheckResult, None, Sequence[str]]:
     """The results from one process; returns the checks that it did not reach."""
     command = [sys.executable, "-m", "optim_family.conformance.runner", entry.name, *checks]
@@ -94,6 +108,7 @@ def _run_in_process(
             raise (UsageError if head["usage"] else PluginError)(head["error"])
         expected: dict[str, str] = head["expected"]
         for check in list(expected):
+            announce(check, len(expected))
             line = _next_line(process, seconds)
             result = line or {"passed": False, "measured": f"{entry.name} {_failure(process)}"}
             reason = head["expected_failures"].get(check, "")

@@ -212,6 +212,16 @@ def _read(name: str, root: Path | None) -> Arrays:
     raise unknown_dataset(name)
 
 
+def check_name(name: str) -> None:
+    """Check that a data set has this name, or the form of a file or folder, without reading it.
+
+    Raises:
+        UsageError: there is no such data set.
+    """
+    if name not in {*NAMES, *registered_datasets()} and not name.startswith(("npz:", "folder:")):
+        raise unknown_dataset(name)
+
+
 def unknown_dataset(name: str) -> UsageError:
     """The error for a name that is no data set; a file or a folder of this name needs a prefix."""
     path = Path(os.path.expanduser(name))

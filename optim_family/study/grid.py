@@ -59,7 +59,7 @@ def expand(shared: Grid, grid: Grid) -> Iterator[RunSpec | Mistake]:
         if value in values[:i]
     )
     yield from _invalid_names("model", axes, cards.load)
-    yield from _invalid_names("data", axes, _check_data)
+    yield from _invalid_names("data", axes, datasets.check_name)
     for name in axes.pop("optimizer", []):
         try:
             optimizer = registry.load(str(name))
@@ -86,12 +86,6 @@ def _invalid_names(key: str, axes: Axes, check: Callable[[str], Any]) -> Iterato
             check(str(name))
         except UsageError as error:
             yield Mistake(str(error), key)
-
-
-def _check_data(name: str) -> None:
-    known = {*datasets.NAMES, *datasets.registered_datasets()}
-    if name not in known and not name.startswith(("npz:", "folder:")):
-        raise datasets.unknown_dataset(name)
 
 
 def _expand_axes(name: str, hyper: type[BaseModel], axes: Axes) -> Iterator[RunSpec | Mistake]:

@@ -109,6 +109,11 @@ class RunSpec(BaseModel):
         )
 
     @property
+    def records(self) -> int:
+        """The number of records: of step 0, of every `every` steps, and of the last step."""
+        return 1 + -(-self.steps // self.every)
+
+    @property
     def key(self) -> str:
         """Twelve hexadecimal digits that identify this specification."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

@@ -7,6 +7,7 @@ import pytest
 
 from optim_family import registry
 from optim_family.cli import run_progress
+from optim_family.training import experiment
 from optim_family.training.progress import ProgressListener
 from optim_family.training.spec import RunSpec
 from tests.helpers.cli_runner import optim_family, refusal
@@ -313,3 +314,22 @@ def test_a_dry_run_counts_the_trained_weights_and_names_what_would_be_written(ru
 
 def _plain(tmp_path):
     return ["--optimizer", "gd", *TINY, "--dry-run", "--out", tmp_path / "new"]
+
+
+def test_a_dry_run_says_what_it_tries_and_a_plan_tries_nothing(run, tmp_path, monkeypatch):
+    words = "trying bn_mlp on digits with gd: one gradient, one geometry …\n"
+    assert run(*_plain(tmp_path)).err == words
+
+    def build(*arguments, **options):
+        raise AssertionError("a plan builds nothing")
+
+    monkeypatch.setattr(experiment, "build_experiment", build)
+    planned = [word.replace("--dry-run", "--dry-run=plan") for word in map(str, _plain(tmp_path))]
+    answer = run(*planned, "--steps", "7", "--every", "3", "--json")
+    plan = json.loads(answer.out)
+    assert answer.err == "" and plan["records"] == 4 and plan["spec"]["steps"] == 7
+    assert plan["writes"]["folder"] == str(tmp_path / "new") and list(tmp_path.iterdir()) == []
+    for wrong, says in ((["--model", "bn_mpl"], "'bn_mlp'"), (["--data", "digit"], "'digits'")):
+        answer = run(*planned, *wrong)
+        assert answer.code == 2 and f"did you mean {says}" in answer.err
+    assert "'plans' is not one of 'try', 'plan'" in run("--optimizer", "gd", "--dry-run=plans").err

@@ -131,3 +131,25 @@ def test_the_bar_shows_steps_numbers_and_notes(monkeypatch):
 )
 def test_a_duration_has_the_largest_unit_that_it_fills(seconds, text):
     assert run_progress.duration(seconds) == text
+
+
+def test_life_signs_are_few_in_a_file_and_none_if_quiet(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(run_progress.time, "monotonic", lambda: now[0])
+    with run_progress.LifeSign(quiet=False) as sign:
+        for now[0] in (0.0, 1.0, 4.9, 5.0, 6.0):
+            sign(f"at {now[0]:g}")
+    assert capsys.readouterr() == ("", "at 0\nat 5\n")
+    with run_progress.LifeSign(quiet=True) as sign:
+        sign("at 0")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_life_signs_are_one_line_of_a_terminal(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with run_progress.LifeSign(quiet=False) as sign:
+        sign("first [1]")
+        sign("second [2]")
+    assert "second [2]" in screen.getvalue() and screen.getvalue().count("\n") == 1

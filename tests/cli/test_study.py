@@ -213,6 +213,16 @@ def test_a_dry_run_prints_time_and_memory_and_writes_nothing(mine, tmp_path, mon
     assert len(json.loads(mine("run", "--dry-run", "--json").out)["plan"]) == 3
 
 
+def test_a_plan_tries_nothing_and_a_dry_run_takes_no_name_for_its_value(mine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study_work, "cost", lambda spec: pytest.fail("a plan tries nothing"))
+    plan = json.loads(mine("run", "--dry-run=plan", "--json").out)["plan"]
+    assert [(run["state"], run["steps"], run["records"]) for run in plan] == [("waiting", 6, 4)] * 3
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setattr(study_work, "cost", lambda spec: Cost(trained=1, seconds=1.0, bytes=1))
+    answer = optim_family(capsys, "study", "run", "--dry-run", "digits")
+    assert answer.code == 0 and "trying 1 of " in answer.err and "trying 2 of " in answer.err
+
+
 def test_a_dry_run_of_what_cannot_be_says_why(mine):
     answer = mine("run", "--dry-run", "--only", "optimizer=rmsprop", "--set", "data.ghost_batch=7")
     assert answer.code == 2

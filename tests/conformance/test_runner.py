@@ -1,8 +1,11 @@
 """Plugins that fail in every way: each check has a result, and the result names what happened."""
 
+import json
+
 import pytest
 
 from optim_family import registry
+from optim_family.cli import run_progress
 from optim_family.conformance import runner, suite
 from optim_family.conformance.runner import run_checks
 from optim_family.errors import PluginError, UsageError
@@ -174,3 +177,21 @@ def test_the_command_prints_one_line_for_each_check(broken_plugin, capsys):
         "optim-family: optimizer 'plain' of test-plugin 1.5 differs from its declaration: "
         "threshold_is_sharp\n"
     )
+
+
+def test_each_check_is_announced_with_its_number_in_a_new_process_too(broken_plugin):
+    broken_plugin(GOOD.replace(UPDATE, "import os; os._exit(3)\n        " + UPDATE))
+    seen = []
+    assert len([*run_checks("plain", QUICK, on_check=seen.append)]) == 3
+    assert seen == [f"{i} of 3: {check}" for i, check in enumerate(QUICK, 1)]
+
+
+def test_the_command_says_what_it_is_trying_on_stderr(broken_plugin, capsys, monkeypatch):
+    broken_plugin(GOOD)
+    monkeypatch.setattr(run_progress, "_EVERY", 0.0)
+    answer = optim_family(capsys, "optimizers", "check", "plain", "--json")
+    lines = answer.err.splitlines()
+    assert lines[0] == "plain: importing it in a separate process …"
+    total = len(json.loads(answer.out)["checks"])
+    assert lines[3].startswith(f"plain, check 3 of {total}: ") and len(lines) == total + 1
+    assert optim_family(capsys, "optimizers", "check", "plain", "-q").err == ""

@@ -9,6 +9,7 @@ import rich_click as click
 from optim_family import registry
 from optim_family.cli.lazy_groups import listing
 from optim_family.cli.output import PATH, Output
+from optim_family.cli.run_progress import LifeSign
 from optim_family.conformance.plugin_template import write
 from optim_family.conformance.runner import run_checks
 from optim_family.errors import PluginError, UsageError
@@ -65,7 +66,10 @@ def check(output: Output, name: str, seconds: int) -> None:
 
     Exit 6 if they differ.
     """
-    results = list(run_checks(name, seconds=seconds))
+    with LifeSign(output.quiet) as sign:
+        sign(f"{name}: importing it in a separate process …")
+        checks = run_checks(name, seconds=seconds, on_check=lambda check: sign(f"{name}, check {check} …"))
+        results = list(checks)
     records = [asdict(result) | {"as_declared": result.as_declared} for result in results]
     columns = ("check", "verdict", "expected", "measured")
     rows = [[getattr(result, column) for column in columns] for result in results]

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import rich_click as click
 
 from optim_family.cli.output import PATH, Output, common
-from optim_family.cli.run_options import RunCommand, run_fields, run_spec_from_options
+from optim_family.cli.run_options import RunCommand, dry_run_option, run_fields, run_spec_from_options
 from optim_family.cli.run_results import FigureOptions, figure_options
 from optim_family.cli.spectrum import SpectrumOptions, spectrum_options
 from optim_family.cli.threads import threads_option
@@ -36,11 +36,13 @@ from optim_family.training.spec import MemoryFormat
     help="On a GPU, replay the gradients of steps as a CUDA graph, where that changes no bit.",
 )
 @threads_option
-@click.option("--dry-run", is_flag=True, help="Build everything and print the plan; train and write nothing.")
+@dry_run_option(
+    "Build everything, try a gradient, print the plan; write nothing. With =plan try nothing either."
+)
 @figure_options
 @spectrum_options
 @common
-def command(output: Output, /, out: Path | None, dry_run: bool, **options: Any) -> int:
+def command(output: Output, /, out: Path | None, dry_run: str | None, **options: Any) -> int:
     """Train one optimizer on one model, and measure its sharpness in its own geometry."""
     from optim_family.cli.run import preview, run_command
 
@@ -49,5 +51,5 @@ def command(output: Output, /, out: Path | None, dry_run: bool, **options: Any) 
     spec, train["make_optimizer"] = run_spec_from_options(options, out if train["resume"] else None)
     out = out or Path("runs") / spec.title
     if dry_run:
-        return preview(spec, out, train, output)
+        return preview(spec, out, train, dry_run, output)
     return run_command(spec, out, train, spectrum, figure, output)

@@ -8,6 +8,7 @@ import rich_click as click
 
 from optim_family.cli.lazy_groups import listing
 from optim_family.cli.output import FOLDER, PATH, Output, add_options
+from optim_family.cli.run_options import DryRunCommand, dry_run_option
 from optim_family.training.spec import slug
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ study_options = add_options(
 )
 
 
-@command.subcommand("run")
+@command.subcommand("run", cls=DryRunCommand)
 @study_options
 @click.option(
     "--workers",
@@ -48,17 +49,17 @@ study_options = add_options(
 )
 @_pairs_option("--set-launcher", help="Option of submitit (partition=gpu) or Ray (num_gpus=1) for each run.")
 @click.option("--address", help="Address of the Ray cluster (default: start one on this machine).")
-@click.option(
-    "--dry-run", is_flag=True, help="Print the runs with their estimated time and memory; execute nothing."
+@dry_run_option(
+    "Print the runs with the time and memory that a try of each kind takes. With =plan try nothing."
 )
-def run(output: Output, name: str, workers: int | None, dry_run: bool, **options: Any) -> int:
+def run(output: Output, name: str, workers: int | None, dry_run: str | None, **options: Any) -> int:
     """Execute the unfinished runs of a study, and write its report."""
     from optim_family.cli.study import launcher_from_options, preview, study_command
 
     launcher = {option: options.pop(option) for option in ("launcher", "set_launcher", "address")}
     study, folder = _study(name, **options)
     if dry_run:
-        return preview(study, folder, workers, output)
+        return preview(study, folder, workers, dry_run, output)
     start_launcher = launcher_from_options(folder=folder, **launcher)
     return study_command(study, folder, workers, output, start_launcher)
 
