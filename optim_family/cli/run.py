@@ -79,13 +79,13 @@ def preview(spec: RunSpec, out: Path, train_options: Mapping[str, Any], dry_run:
     tried = _try(spec, train_options, output) if dry_run == "try" else {}
     if spec.notice:
         output.say(spec.notice)
+    views = {"views": list(tried.pop("views"))} if tried else {}
     plan = {
-        "spec": spec.model_dump(mode="json"),
+        "spec": spec.model_dump(mode="json") | views,
         "records": spec.records,
+        **tried,
         "writes": {"folder": str(out), "files": _FILES},
     }
-    plan["spec"] |= {"views": list(tried.pop("views"))} if tried else {}
-    plan |= tried
     output.result(plan, ["", "would run"], list(flat(plan)))
     return 0
 
