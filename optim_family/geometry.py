@@ -224,3 +224,20 @@ def normalized_threshold(lr: float, *, shrink: float = 0.0) -> float:
     Source: R. Islamov et al., arXiv:2603.05002 (2026), without decay.
     """
     return (2 - shrink) / lr
+
+
+def sam_edge(threshold: float, gradient_norm: float, radius: float) -> float:
+    """‖g‖/(2r) · (√(1 + 4rT/‖g‖) − 1): SAM, in the unit of T; T itself where ‖g‖ or r is 0.
+
+    A larger gradient or a smaller r moves the edge up to T.
+
+    Args:
+        threshold: T, the curvature of an orbit of period 2 of the inner optimizer.
+        gradient_norm: ‖g‖ at the weights.
+        radius: r, the length of the step uphill.
+
+    Source: P. Long, P. Bartlett, "Sharpness-aware minimization and the edge of stability" (2024).
+    """
+    if not gradient_norm * radius:
+        return threshold
+    return gradient_norm / (2 * radius) * (math.sqrt(1 + 4 * radius * threshold / gradient_norm) - 1)

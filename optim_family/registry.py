@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from optim_family import __version__
 from optim_family.errors import OptimFamilyError, PluginError, UsageError, one_line, unknown
-from optim_family.resources import defined_names, version
+from optim_family.resources import EXTERNAL_PACKAGES, external_name, version
 
 if TYPE_CHECKING:
     from optim_family.optimizers.base import OptimizerBase
@@ -23,8 +23,7 @@ MODELS: Final = "optim_family.models"
 DATA: Final = "optim_family.data"
 _KINDS: Final = {GROUP: "optimizer", MODELS: "model", DATA: "data set"}
 _THIS_DISTRIBUTION: Final = "optim-family"
-# Packages whose optimizers are available as PACKAGE:NAME.
-EXTERNAL_PACKAGES: Final = ("torch", "timm")
+_EXTERNAL: Final = "optim_family.optimizers.external.wrapper:wrap_external"
 
 
 @final
@@ -63,34 +62,23 @@ def entries(group: str = GROUP) -> dict[str, PluginEntry]:
 
 
 def entry(name: str) -> PluginEntry:
-    """The entry of an optimizer, including those of torch and timm.
+    """The entry of an optimizer, including those of torch, timm and the other external packages.
 
     Raises:
         UsageError: no optimizer has this name.
     """
-    package = name.partition(":")[0]
-    if package in EXTERNAL_PACKAGES and package != name:
-        return PluginEntry(
-            name, "optim_family.optimizers.external.wrapper:wrap_external", package, version(package) or ""
-        )
+    prefix = name.partition(":")[0]
+    if prefix in EXTERNAL_PACKAGES and prefix != name:
+        distribution = EXTERNAL_PACKAGES[prefix].distribution
+        return PluginEntry(name, _EXTERNAL, distribution, version(distribution) or "")
     known = entries()
-    if package != name and package in known:
-        return replace(known[package], name=name)
+    if prefix != name and prefix in known:
+        return replace(known[prefix], name=name)
     if name not in known:
-        everything = [*known, *(f"{package}:NAME" for package in EXTERNAL_PACKAGES)]
-        raise UsageError(unknown("optimizer", name, everything, near=_external_name(name)))
+        everything = [*known, *(f"{prefix}:NAME" for prefix in EXTERNAL_PACKAGES)]
+        near = name.lower() if name.lower() in known else external_name(name)
+        raise UsageError(unknown("optimizer", name, everything, near=near))
     return known[name]
-
-
-def _external_name(name: str) -> str | None:
-    """`torch:Adam` for `adam`, `timm:lion` for `Lion`; None if neither package has such an optimizer."""
-    if name.isidentifier():
-        for class_name in defined_names("torch", f"optim/{name.lower()}.py", r"^class (\w+)\("):
-            if class_name.lower() == name.lower():
-                return f"torch:{class_name}"
-        if defined_names("timm", f"optim/{name.lower()}.py", r"^class (\w+)\("):
-            return f"timm:{name.lower()}"
-    return None
 
 
 @functools.cache
@@ -104,7 +92,7 @@ def load(name: str) -> "type[OptimizerBase]":
     """
     plugin = entry(name)
     target = _registered_object(plugin)
-    if plugin.distribution in EXTERNAL_PACKAGES:
+    if plugin.target == _EXTERNAL:
         target = target(name)
     target = _around(target, plugin)
     from optim_family.optimizers.base import OptimizerBase
@@ -124,7 +112,7 @@ def _around(target: Any, plugin: PluginEntry) -> Any:
     _, colon, inner = plugin.name.partition(":")
     around = getattr(target, "around", None)
     if around is None:
-        if colon and plugin.distribution not in EXTERNAL_PACKAGES:
+        if colon and plugin.target != _EXTERNAL:
             raise UsageError(f"{plugin.name}: this optimizer goes around no other one; write its name alone")
         return target
     from optim_family.optimizers.base import FamilyOptimizer

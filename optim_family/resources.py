@@ -3,11 +3,58 @@
 import importlib.util
 import re
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, final
 
 from optim_family.errors import OptimFamilyError, UsageError
+
+
+@final
+@dataclass(frozen=True)
+class ExternalPackage:
+    """A package whose optimizers are available as PREFIX:NAME.
+
+    Attributes:
+        distribution: its name for pip.
+        module: its name in Python.
+        files: a glob of the sources of the optimizer NAME; {} stands for NAME in small letters.
+        extra: of this project that installs it; empty if it is always installed.
+        small: whether its names have small letters, as those of timm's registry.
+    """
+
+    distribution: str
+    module: str
+    files: str
+    extra: str = ""
+    small: bool = False
+
+
+EXTERNAL_PACKAGES: Final[Mapping[str, ExternalPackage]] = {
+    "torch": ExternalPackage("torch", "torch", "optim/*{}.py"),
+    "timm": ExternalPackage("timm", "timm", "optim/{}.py", small=True),
+    "schedulefree": ExternalPackage("schedulefree", "schedulefree", "*.py", extra="schedulefree"),
+    "kozistr": ExternalPackage(
+        "pytorch-optimizer", "pytorch_optimizer", "optimizer/**/*.py", extra="kozistr"
+    ),
+}
+
+
+def external_name(name: str) -> str | None:
+    """`torch:Adam` for `adam`, `timm:lamb` for `Lamb`; None if no package has an optimizer of this name.
+
+    Reads sources and imports nothing.
+    """
+    if not name.isidentifier():
+        return None
+    for prefix, package in EXTERNAL_PACKAGES.items():
+        files = package.files.format(name.lower())
+        for class_name in defined_names(package.module, files, r"^class (\w+)\([\w.]*(?:Optimizer|SGD)\b"):
+            if class_name.lower() == name.lower():
+                return f"{prefix}:{class_name.lower() if package.small else class_name}"
+    return None
 
 
 def version(distribution: str) -> str | None:

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "curvature": "errors operators space",
     # optimizers and who judges them; nobody imports a plugin by name
     "optimizers": "geometry norms space",
-    "optimizers.external": "errors geometry norms optimizers space",
+    "optimizers.external": "errors geometry norms optimizers resources space",
     "registry": "curvature errors optimizers resources",
     "sharpness": "curvature errors geometry norms operators optimizers.external space",
     "networks": "errors registry resources",
@@ -34,10 +34,10 @@ MAY_IMPORT = {
     "analysis": "errors runs sharpness",
     "figures": "analysis curvature errors runs sharpness",
     # what trains
-    "training": "curvature data errors geometry networks norms operators optimizers registry resources runs "
-    "sharpness space",
-    "callbacks": "curvature errors geometry optimizers optimizers.external registry runs sharpness space "
-    "training",
+    "training": "curvature data errors geometry networks norms operators optimizers optimizers.external "
+    "registry resources runs sharpness space",
+    "callbacks": "curvature errors geometry optimizers optimizers.external registry resources runs sharpness "
+    "space training",
     "conformance": "errors geometry norms operators optimizers registry sharpness space training",
     "testing": "conformance",
     "study": "analysis curvature data errors figures networks registry resources runs sharpness training",

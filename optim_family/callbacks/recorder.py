@@ -26,6 +26,13 @@ from optim_family.curvature.hessian import Hessian, chunk_gradient
 from optim_family.curvature.isolation import read_chunks
 from optim_family.curvature.precision import deterministic_convolutions, full_precision
 from optim_family.geometry import Geometry, UnknownMetric
+from optim_family.optimizers.external.averaging import (
+    Point,
+    at_point,
+    require_point,
+    require_training,
+    warn_about_statistics,
+)
 from optim_family.optimizers.external.inferred_geometry import geometry_of, unwrapped_optimizer, warn_about
 from optim_family.runs.labels import facts
 from optim_family.runs.layout import PROVENANCE, STATUS
@@ -88,6 +95,8 @@ class Recorder(AbstractContextManager["Recorder"]):
             record, by forward passes; with `views=[]` nothing else, which needs no second derivatives. The
             curvature along the step is measured if there are views.
         reading: the search for λ₁, as for `measure`.
+        point: where a schedule-free optimizer is measured, as for `measure`; loss and accuracy too. `along`
+            stays at y, which its steps move.
 
     Attributes:
         steps: optimizer steps so far.
@@ -117,6 +126,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         budget: int | None = None,
         along: bool = False,
         reading: ReadingMethod = "lanczos",
+        point: Point | None = None,
     ) -> None:
         self._accumulation = getattr(optimizer, "gradient_state", None)  # of accelerate's wrapper
         self.optimizer = optimizer = unwrapped_optimizer(optimizer)
@@ -129,15 +139,25 @@ class Recorder(AbstractContextManager["Recorder"]):
         self._begin, self.tau, self.peak, self.log = time.perf_counter(), 0.0, -math.inf, log or _ignore
         path = recorder_metadata.folder(out, name or recorder_metadata.name(optimizer))
         self.log(f"{path}: first measurement, of {self.space.dim:,} weights on {len(pairs)} chunks")
-        point = self._loss_and_geometry()
-        chosen = self._views(point, views, along)
-        self.probes = ProbeSet(chosen, rtol=rtol, seed=seed or 0, budget=budget, reading=reading)
-        first = self._measure(point)  # before anything is written: an invalid view leaves no folder
-        warn_about(optimizer, point.geometry)
+        self.point = require_point(optimizer, point)
+        warn_about_statistics(model, optimizer, self.point)
+        first, geometry = self._first(views, along, rtol=rtol, seed=seed or 0, budget=budget, reading=reading)
+        warn_about(optimizer, geometry)
         self.observer = UpdateObserver(optimizer, self.space) if along else None
         names = self.probes.names
-        spec = recorder_metadata.spec(model, optimizer, loss_fn, every=every, views=names, rtol=rtol)
-        self._begin_run(path, spec | extra, examples, first)
+        spec = recorder_metadata.spec(model, optimizer, loss_fn, every=every, views=names, rtol=rtol) | extra
+        self._begin_run(path, spec | ({"point": self.point} if self.point else {}), examples, first)
+
+    def _first(
+        self, views: Sequence[str] | None, along: bool, **options: Any
+    ) -> tuple[dict[str, Any], Geometry | None]:
+        """Choose the views and measure them, before anything is written: an invalid view leaves no folder."""
+        geometry = self._geometry_at_y()
+        with at_point(self.optimizer, self.point):
+            here = self._loss_and_geometry(geometry)
+            chosen = self._views(here, views, along)
+            self.probes = ProbeSet(chosen, **options)
+            return self._measure(here), here.geometry
 
     def _begin_run(
         self, path: Path, spec: dict[str, Any], examples: Sequence[float], first: dict[str, Any]
@@ -145,6 +165,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Write specification, provenance and the first record."""
         self.store = RunStore.open(path, spec)
         weakref.finalize(self, self.store.close)
+        self._mode_check = self.optimizer.register_step_pre_hook(require_training)
         self.store.write(PROVENANCE, recorder_metadata.provenance(self.optimizer, self.space, examples))
         self._write(first)
         self._arm()
@@ -181,7 +202,10 @@ class Recorder(AbstractContextManager["Recorder"]):
         self.tau += recorder_metadata.rate(self.optimizer) * recorder_metadata.decay(self.optimizer)
         self.steps += 1
         if self.steps % self.every == 0 and self.status == "running":
-            record = self._measure(self._loss_and_geometry()) | {"test_accuracy": accuracy} | own
+            geometry = self._geometry_at_y()
+            with at_point(self.optimizer, self.point):
+                record = self._measure(self._loss_and_geometry(geometry))
+            record |= {"test_accuracy": accuracy} | own
             self._write(record | (self._along() if math.isfinite(record["train_loss"]) else {}))
         self._arm()
 
@@ -205,6 +229,7 @@ class Recorder(AbstractContextManager["Recorder"]):
             self._write_status(status)
         if self.observer:
             self.observer.close()
+        self._mode_check.remove()
         self.store.close()
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -257,10 +282,16 @@ class Recorder(AbstractContextManager["Recorder"]):
             lr=recorder_metadata.rate(self.optimizer),
             weight_decay=recorder_metadata.decay(self.optimizer),
             views={name: reading.as_record() for name, reading in readings.items()},
+            point=self.point,
             elapsed=time.perf_counter() - self._begin,
         )
 
-    def _loss_and_geometry(self) -> LossAndGeometry:
+    def _geometry_at_y(self) -> Geometry | None:
+        """The geometry of a schedule-free optimizer, which computes gradients at y; None of any other."""
+        with at_point(self.optimizer, "y"):
+            return self._loss_and_geometry().geometry if self.point else None
+
+    def _loss_and_geometry(self, geometry: Geometry | None = None) -> LossAndGeometry:
         """The loss and the geometry, with the gradient over all chunks instead of the script's."""
         correct: list[Tensor] = []
 
@@ -284,7 +315,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         with replace_gradients(params, unflatten(total, params)):
             size = float(norm(self.space.gradient()))
             finite = math.isfinite(loss) and math.isfinite(size)
-            geometry = geometry_of(self.optimizer) if finite else None
+            geometry = (geometry or geometry_of(self.optimizer)) if finite else None
             return LossAndGeometry(loss, accuracy, size, losses, geometry)
 
     def _write_status(self, status: str) -> None:

@@ -14,6 +14,7 @@ from optim_family import registry
 from optim_family.errors import UsageError
 from optim_family.optimizers.base import OptimizerBase
 from optim_family.optimizers.external.hyperparameters import arguments
+from optim_family.resources import EXTERNAL_PACKAGES
 from optim_family.runs.layout import SPEC
 from optim_family.space import ParameterSpace
 from optim_family.training.record import make_provenance, training_record
@@ -111,7 +112,8 @@ def name(optimizer: Optimizer) -> str:
     kind = type(optimizer)
     package = kind.__module__.partition(".")[0]
     registered = {entry.target: entry.name for entry in registry.entries().values()}
-    foreign = f"{package}:{kind.__name__}" if package in ("torch", "timm") else kind.__name__
+    prefixes = {external.module: prefix for prefix, external in EXTERNAL_PACKAGES.items()}
+    foreign = f"{prefixes[package]}:{kind.__name__}" if package in prefixes else kind.__name__
     return registered.get(f"{kind.__module__}:{kind.__qualname__}", foreign)
 
 

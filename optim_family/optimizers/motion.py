@@ -33,6 +33,7 @@ class MomentumUpdate:
         momentum_weight: b.
         decoupled: s / η, the λ of decoupled decay.
         coupled: λ; None if the optimizer has no coupled decay.
+        beside_metric: P does not act on the coupled decay: its gradient is g + P λ w.
         fresh: former name of `gradient_weight`.
         remembered: former name of `momentum_weight`.
     """
@@ -44,6 +45,7 @@ class MomentumUpdate:
     momentum_weight: float = 0.0
     decoupled: float = 0.0
     coupled: float | None = None
+    beside_metric: bool = False
     fresh: InitVar[float | None] = None
     remembered: InitVar[float | None] = None
 

@@ -24,7 +24,7 @@ from typing import Annotated, Any, ClassVar, cast, final
 import torch
 from pydantic import Field, create_model
 
-from optim_family.geometry import Geometry, ScalarMetric, UnknownMetric
+from optim_family.geometry import Geometry, ScalarMetric, UnknownMetric, sam_edge
 from optim_family.optimizers.base import FamilyOptimizer, OptimizerBase
 
 
@@ -102,19 +102,6 @@ class SAM(OptimizerBase, ABC):
         self.inner.state = self.state
         self.inner.param_groups[0].update(self._inner_values())
         return self.inner
-
-
-def sam_edge(threshold: float, gradient_norm: float, radius: float) -> float:
-    """‖g‖/(2r) · (√(1 + 4rT/‖g‖) − 1), in the unit of T; T itself without a gradient, which has no edge.
-
-    Args:
-        threshold: T.
-        gradient_norm: ‖g‖.
-        radius: r.
-    """
-    if not gradient_norm:
-        return threshold
-    return gradient_norm / (2 * radius) * (math.sqrt(1 + 4 * radius * threshold / gradient_norm) - 1)
 
 
 def _orbit_threshold(geometry: Geometry, lr: float) -> float:

@@ -15,6 +15,12 @@ from optim_family.curvature.hessian import Hessian, Hvp
 from optim_family.curvature.precision import deterministic_convolutions, full_precision
 from optim_family.errors import unknown
 from optim_family.geometry import Geometry, UnknownMetric
+from optim_family.optimizers.external.averaging import (
+    Point,
+    at_point,
+    require_point,
+    warn_about_statistics,
+)
 from optim_family.optimizers.external.inferred_geometry import geometry_of, warn_about
 from optim_family.sharpness.invariance import TOLERANCE, scale_dependence, warn_about_scale
 from optim_family.sharpness.probe import Reading, ReadingMethod
@@ -45,6 +51,7 @@ def measure(
     seed: int = 0,
     reading: ReadingMethod = "lanczos",
     mode: Hvp | None = None,
+    point: Point | None = None,
 ) -> dict[str, Reading]:
     """Measure any torch model, in its present mode, and change nothing about it.
 
@@ -75,6 +82,8 @@ def measure(
         seed: of the noise that is mixed into the start of the search, and of the sample.
         reading: `lanczos`, or `sampled` (`auto`): Lanczos on a sample of the chunks, corrected by few
             products over all of them, where there are 8 chunks or more.
+        point: where a schedule-free optimizer is measured: `x`, the average that is evaluated (None), or `y`,
+            where it computes gradients, in whatever mode it is. The point is in `Reading.point`.
         mode: the former name of `hvp`.
 
     Returns:
@@ -88,28 +97,37 @@ def measure(
         FloatingPointError: weights, loss or gradient are not finite.
     """
     _check_arguments(loss_fn, optimizer, views, rtol, hvp := mode or hvp, check)
-    requested = [view_by_name(name) for name in views or ()]
+    requested, where = [view_by_name(name) for name in views or ()], require_point(optimizer, point)
+    needed = any(view.own_geometry for view in requested)
+    options: dict[str, Any] = {"rtol": rtol, "k": k, "seed": seed, "budget": budget, "reading": reading}
     space = _parameter_space(model, optimizer)
     losses = chunk_losses(model, loss_fn, chunks, count)
+    warn_about_statistics(model, optimizer, where)
     with torch.inference_mode(False), torch.enable_grad(), full_precision(), deterministic_convolutions():
-        weights = space.weights()
-        if not math.isfinite(float(norm(weights))):
-            raise FloatingPointError(f"the weights of this {type(model).__name__} are not finite.")
-        begin = time.perf_counter()
-        verdict = check_once(losses, space.tensors, check)
-        seconds = time.perf_counter() - begin
-        hessian = Hessian(losses, space.tensors, hvp)
-        geometry = _geometry(optimizer, hessian, space, any(view.own_geometry for view in requested))
-        scale = _scale_dependence(losses, hessian, requested)
-        names = [view.name for view in requested] or _default_views(geometry, space.dim, scale < TOLERANCE)
-        options: dict[str, Any] = {"rtol": rtol, "k": k, "seed": seed, "budget": budget, "reading": reading}
-        readings = ProbeSet(names, **options)(hessian, weights, geometry)
+        at_y = _geometry_at_y(optimizer, losses, space) if where else None
+        with at_point(optimizer, where):
+            verdict, seconds = _check_loss(model, losses, space, check)
+            weights, hessian = space.weights(), Hessian(losses, space.tensors, hvp)
+            geometry = at_y or _geometry(optimizer, hessian, space, needed)
+            scale = _scale_dependence(losses, hessian, requested)
+            names = [v.name for v in requested] or _default_views(geometry, space.dim, scale < TOLERANCE)
+            readings = ProbeSet(names, **options)(hessian, weights, geometry)
     warn_about_scale(names, scale)
     if optimizer is not None and geometry is not None:
         warn_about(optimizer, geometry)
-    if not verdict:
-        return readings
-    return {name: replace(r, check=verdict, seconds=r.seconds + seconds) for name, r in readings.items()}
+    common: dict[str, Any] = {"check": verdict, "point": where or ""}
+    return {name: replace(r, **common, seconds=r.seconds + seconds) for name, r in readings.items()}
+
+
+def _check_loss(
+    model: nn.Module, losses: Sequence[ChunkLoss], space: ParameterSpace, check: Check
+) -> tuple[str, float]:
+    """What the check of the loss said, and the seconds that it took; 0 without a check."""
+    if not math.isfinite(float(norm(space.weights()))):
+        raise FloatingPointError(f"the weights of this {type(model).__name__} are not finite.")
+    begin = time.perf_counter()
+    verdict = check_once(losses, space.tensors, check)
+    return verdict, time.perf_counter() - begin if verdict else 0.0
 
 
 def _check_arguments(loss_fn: Any, optimizer: Any, views: Any, rtol: float, hvp: Any, check: Any) -> None:
@@ -170,6 +188,24 @@ def _geometry(
     gradients = [g if h is None or problem else h for h, g in zip(dense, own, strict=True)]
     with replace_gradients(space.tensors, gradients):
         geometry = geometry_of(optimizer)
+    return _require_threshold(geometry, optimizer)
+
+
+def _geometry_at_y(
+    optimizer: torch.optim.Optimizer | None, losses: Sequence[ChunkLoss], space: ParameterSpace
+) -> Geometry:
+    """The geometry of the next step of a schedule-free optimizer, with the gradient of this loss at y.
+
+    Their steps overwrite `.grad`.
+    """
+    assert optimizer is not None
+    with at_point(optimizer, "y"):
+        gradient = Hessian(losses, space.tensors, "rebuilt").gradient()
+        with replace_gradients(space.tensors, unflatten(gradient, space.tensors)):
+            return _require_threshold(geometry_of(optimizer), optimizer)
+
+
+def _require_threshold(geometry: Geometry, optimizer: torch.optim.Optimizer) -> Geometry:
     if geometry.threshold < 0:
         raise ValueError(
             f"the weight decay of this {type(optimizer).__name__} turns the weights over in every step: its "

@@ -60,6 +60,7 @@ class Reading:
         sample_share: of the examples that are in the sample.
         audit: |difference| to Lanczos over the value, where a sampled reading was also taken by Lanczos; the
             value is then the larger one, since neither is above λ₁.
+        point: x or y, where a schedule-free optimizer was measured.
     """
 
     value: float
@@ -81,6 +82,7 @@ class Reading:
     sample_products: int = 0
     sample_share: float = 0.0
     audit: float | None = None
+    point: str = ""
 
     def as_record(self) -> dict[str, Any]:
         """As JSON; `top` only where it says more than `value`, other optional fields where they are set.
@@ -92,7 +94,7 @@ class Reading:
             del record["top"]
         if not self.sample_products:
             del record["method"], record["sample_products"], record["sample_share"]
-        optional = ("check", "note", "spread", "floor", "dual", "audit")
+        optional = ("check", "point", "note", "spread", "floor", "dual", "audit")
         unset = [name for name in optional if record[name] in ("", None)]
         return {name: value for name, value in record.items() if name not in unset}
 

@@ -53,12 +53,17 @@ def checkpoint_spectrum(
         objective.model.load_state_dict(tree["model"])
         experiment.optimizer.load_state_dict(tree["optimizer"])
         objective.gradient(step)
-        eigenvalues = [name for name in experiment.views if not VIEWS[name].generalized]
-        view = eigenvalues[-1] if eigenvalues else "raw"
-        options: dict[str, Any] = {"view": view, "rtol": spec.rtol, "seed": spec.seed}
-        hessian, geometry = objective.hessian(), experiment.geometry()
-        record = examine(hessian, objective.space, geometry, quantities=quantities, depth=depth, **options)
-    record = {"step": step, "hvp": hessian.hvp, **record}
+        geometry = experiment.geometry()
+        with experiment.measured_point(step):
+            eigenvalues = [name for name in experiment.views if not VIEWS[name].generalized]
+            view = eigenvalues[-1] if eigenvalues else "raw"
+            options: dict[str, Any] = {"view": view, "rtol": spec.rtol, "seed": spec.seed}
+            hessian = objective.hessian()
+            record = examine(
+                hessian, objective.space, geometry, quantities=quantities, depth=depth, **options
+            )
+    at = {"point": experiment.point} if experiment.point else {}
+    record = {"step": step, "hvp": hessian.hvp, **at, **record}
     file = path / SPECTRUM / f"step-{step:08d}.json"
     with writing(file.parent):
         file.parent.mkdir(exist_ok=True)

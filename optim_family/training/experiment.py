@@ -3,7 +3,8 @@
 import math
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -18,6 +19,7 @@ from optim_family.geometry import Geometry, Metric, UnknownMetric
 from optim_family.networks import build, scale_invariance
 from optim_family.norms import Norm
 from optim_family.optimizers.base import OptimizerBase
+from optim_family.optimizers.external.averaging import Point, at_point, require_point
 from optim_family.registry import plugin_errors
 from optim_family.sharpness.view_selection import select_views
 from optim_family.training.lr_scheduler import Scheduler
@@ -38,6 +40,7 @@ class Experiment:
         views: measured at every record.
         skipped_views: spherical views that do not apply, because the loss is not scale-invariant.
         scheduler: sets the learning rate; None for a constant one.
+        point: where the weights are measured, if the optimizer averages them; None if it does not.
         not_deterministic: operations of the gradient that have no deterministic kernel on this device.
     """
 
@@ -49,6 +52,23 @@ class Experiment:
     skipped_views: tuple[str, ...]
     scheduler: Scheduler | None = None
     not_deterministic: tuple[str, ...] = ()
+    point: Point | None = None
+
+    @contextmanager
+    def measured_point(self, step: int) -> Iterator[None]:
+        """Inside, the weights are where they are measured, with the gradient of this step there."""
+        tensors = self.objective.space.tensors
+        gradients = [tensor.grad for tensor in tensors]
+        with at_point(self.optimizer, self.point) as moved:
+            if moved:
+                self.objective.gradient(step)
+            yield
+        for tensor, gradient in zip(tensors, gradients, strict=True):
+            tensor.grad = gradient
+
+    def evaluated_point(self) -> AbstractContextManager[bool]:
+        """Inside, the weights are where they are evaluated: at the average, if the optimizer has one."""
+        return at_point(self.optimizer, self.point and "x")
 
     def geometry(self) -> Geometry:
         """The geometry of the optimizer's next step; an exception in it becomes a PluginError."""
@@ -68,10 +88,12 @@ class Experiment:
 
     def _closure(self, step: int, loss: Tensor) -> Callable[[], Tensor]:
         """The loss and the gradient of this step's examples, again where the weights have moved."""
-        known = self.objective.space.weights()
+        space = self.objective.space
+        known, gradients = space.weights(), [tensor.grad for tensor in space.tensors]
 
         def closure() -> Tensor:
-            if torch.equal(self.objective.space.weights(), known):
+            same = all(tensor.grad is g for tensor, g in zip(space.tensors, gradients, strict=True))
+            if same and torch.equal(space.weights(), known):
                 return loss
             return self.objective.gradient(step)
 
@@ -127,6 +149,7 @@ def build_experiment(
     space, verdict = objective.space, check_scale_invariance(objective)
     with plugin_errors(spec.optimizer, "failed in its constructor"):
         optimizer = make_optimizer(space.tensors) if make_optimizer else optimizer_class(space.tensors, hyper)
+    point = _point(spec, optimizer)
     scheduler = Scheduler(spec.schedule, optimizer, spec.steps) if spec.schedule else None
     not_deterministic: list[str] = []
     with find_nondeterministic(not_deterministic):
@@ -148,7 +171,19 @@ def build_experiment(
         selection.skipped,
         scheduler,
         tuple(not_deterministic),
+        point,
     )
+
+
+def _point(spec: RunSpec, optimizer: OptimizerBase) -> Point | None:
+    """Where the weights are measured."""
+    try:
+        point = require_point(optimizer, spec.point)
+    except ValueError as error:
+        raise UsageError(f"--point: {str(error).rstrip('.')}") from error
+    if point == "x" and spec.midpoint:
+        raise UsageError("--midpoint removes an oscillation that the average x does not have; add --point y")
+    return point
 
 
 def build_objective(

@@ -110,6 +110,8 @@ class Trainer:
         self.listener.on_start(self.spec.steps, self.state.step)
         for notice in filter(None, (self.objective.data.notice, self.spec.notice)):
             self.listener.on_message(notice)
+        if self.experiment.point:
+            self.listener.on_message(f"measured at {self.experiment.point}, evaluated at x, the average")
         if skipped := self.experiment.skipped_views:
             self.listener.on_message(
                 f"{' and '.join(skipped)} sharpness: not applicable, the loss is "
@@ -191,10 +193,13 @@ class Trainer:
         gradient_norm = float(torch.linalg.vector_norm(space.gradient()))
         if not math.isfinite(gradient_norm):
             raise FloatingPointError("the gradient is not finite")
-        readings = self.measurements(self.state.step)
-        weights = space.weights()
+        geometry = self.experiment.geometry()
+        with self.experiment.measured_point(self.state.step):
+            gradient_norm = float(torch.linalg.vector_norm(space.gradient()))
+            readings, weights = self.measurements(self.state.step, geometry), space.weights()
         self.process_group.require_equal("weights", int(weights.view(torch.uint8).sum(dtype=torch.int64)))
-        evaluation = self.objective.evaluate()
+        with self.experiment.evaluated_point():
+            evaluation = self.objective.evaluate()
         self._write(
             training_record(
                 step=self.state.step,
@@ -209,6 +214,7 @@ class Trainer:
                 lr=values["lr"],
                 weight_decay=values["weight_decay"],
                 hvp=self.objective.hvp,
+                point=self.experiment.point,
                 along=self.measurements.along(self.state.step),
                 views=readings,
                 elapsed=self.elapsed,

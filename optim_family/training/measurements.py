@@ -61,11 +61,14 @@ class Measurements:
         if self.observer:
             self.observer.active = until_record == 1
 
-    def __call__(self, step: int) -> Readings:
-        """Measurements as JSON, by name; None if a view does not apply, or a mini-batch gradient is zero."""
+    def __call__(self, step: int, geometry: Geometry | None = None) -> Readings:
+        """Measurements as JSON, by name; None if a view does not apply, or a mini-batch gradient is zero.
+
+        The geometry is that of the next step, computed from `.grad` if it is None.
+        """
         before = self.state_dict()
         try:
-            geometry = self.experiment.geometry()
+            geometry = geometry or self.experiment.geometry()
             self._check()
             return {
                 **dict.fromkeys(self.experiment.skipped_views),

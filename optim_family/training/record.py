@@ -27,6 +27,7 @@ def training_record(
     test_sets: Mapping[str, float] | None = None,
     hvp: str | None = None,
     along: Mapping[str, Any] | None = None,
+    point: str | None = None,
 ) -> dict[str, Any]:
     """One line of metrics.jsonl, with the effective learning rate ℓ = η / ((1 − ηλ) ρ²).
 
@@ -48,6 +49,7 @@ def training_record(
         test_sets: loss on the test set, and loss and accuracy on each further one, by field name.
         hvp: mode of the Hessian-vector products, `retained` or `rebuilt`.
         along: the measurement along the last update, as JSON.
+        point: x or y, where views and norms belong to, if the optimizer averages the weights.
     """
     shrunk = (1 - lr * weight_decay) * weight_norm**2
     return {
@@ -63,6 +65,7 @@ def training_record(
         "effective_lr": lr / shrunk if shrunk else None,
         "lr": lr,
         **({"hvp": hvp} if hvp else {}),
+        **({"point": point} if point else {}),
         **({"along": along} if along else {}),
         "views": views,
         "elapsed": elapsed,

@@ -14,6 +14,7 @@ Loss = Literal["mse", "cross-entropy"]
 Hvp = Literal["auto", "retained", "rebuilt"]
 Precision = Literal["float32", "float64", "tf32"]
 Reading = Literal["lanczos", "sampled", "auto"]
+Point = Literal["x", "y"]
 # Layout of the images; not in the specification, since it changes sums by rounding only.
 MemoryFormat = Literal["channels-last", "contiguous"]
 
@@ -31,7 +32,10 @@ class RunSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    optimizer: Annotated[str, Field(description="a registered optimizer, torch:NAME or timm:NAME")]
+    optimizer: Annotated[
+        str,
+        Field(description="a registered optimizer, torch:NAME, timm:NAME, kozistr:NAME or schedulefree:NAME"),
+    ]
     hyper: Annotated[dict[str, JsonValue], Field(description="all its hyper-parameters")]
     model: Annotated[str, Field(description="a model card, or timm:NAME")] = "bn_cnn"
     norm: Annotated[
@@ -75,6 +79,14 @@ class RunSpec(BaseModel):
     batch_sharpness: Annotated[
         int | None, Field(ge=1, description="number of mini-batches to measure along their own gradients")
     ] = None
+    # Left out if it is x, so that the keys of earlier runs do not change.
+    point: Annotated[
+        Point,
+        Field(
+            exclude_if=lambda point: point == "x",
+            description="where a schedule-free optimizer is measured: x, the average, or y, of its gradients",
+        ),
+    ] = "x"
     along: Annotated[
         bool,
         Field(

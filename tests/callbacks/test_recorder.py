@@ -244,6 +244,7 @@ def test_the_first_record_has_the_verdict_of_the_check(tmp_path):
         "sample_products",
         "sample_share",
         "audit",
+        "point",
     }
     assert all(reading.keys() == names - optional for reading in second)
 

@@ -8,11 +8,10 @@ from pydantic import ValidationError
 
 from optim_family import registry
 from optim_family.errors import UsageError
-from optim_family.geometry import UnknownMetric
+from optim_family.geometry import UnknownMetric, sam_edge
 from optim_family.norms import BlockNorm, SpectralNorm
 from optim_family.optimizers.lion import Lion
 from optim_family.optimizers.muon import newton_schulz
-from optim_family.optimizers.sam import sam_edge
 from optim_family.optimizers.signgd import SignGD
 from optim_family.runs.run import read_run
 from tests.helpers.cli_runner import optim_family

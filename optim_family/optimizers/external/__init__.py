@@ -1,1 +1,1 @@
-"""Optimizers of torch and timm, and the geometry that is inferred from their state."""
+"""Optimizers of other packages, and the geometry that is inferred from their state."""

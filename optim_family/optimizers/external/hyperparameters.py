@@ -8,9 +8,10 @@ implementation of the same step are left out, and so are those that timm offers 
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, cast, final, get_args
+from enum import Enum
+from typing import Annotated, Any, Final, cast, final, get_args, get_origin
 
 import torch
 from pydantic import Field, create_model, model_validator
@@ -73,7 +74,10 @@ def hyper_parameters(
 
     def validate(self: Any) -> Any:
         try:
-            make([torch.zeros(2, 2, requires_grad=True)], **{a.name: a.value(vars(self)) for a in known})
+            values = {a.name: a.value(vars(self)) for a in known}
+            rate = make([torch.zeros(2, 2, requires_grad=True)], **values).param_groups[0]["lr"]
+            if rate != self.lr:
+                raise ValueError(f"its constructor changes the learning rate {self.lr:g} to {rate:g}")
         except (ValueError, TypeError, AssertionError) as error:
             raise ValueError(f"{name} refuses: {one_line(error)}") from error
         return self
@@ -93,13 +97,18 @@ def hyper_parameters(
 
 def _argument(name: str, annotation: Any, default: Any) -> Argument | None:
     """None if its values are neither numbers, strings nor tuples of numbers."""
+    if isinstance(default, Enum):
+        return None
     if name == "lr":
         return Argument(name, {name: (float, default if isinstance(default, float) else ...)})
     if isinstance(default, tuple):
         stem = name if name == "eps" else name.removesuffix("s")
-        parts = get_args(annotation) or [float] * len(default)
+        parts: Sequence[Any] = get_args(annotation) if get_origin(annotation) is tuple else ()
+        parts = parts if len(parts) == len(default) and ... not in parts else [float] * len(default)
         fields = {f"{stem}{i}": _field(*part) for i, part in enumerate(zip(parts, default, strict=True), 1)}
         return Argument(name, fields, is_tuple=True)
+    if default is inspect.Parameter.empty and annotation in (int, float):
+        return Argument(name, {name: (annotation, ...)})
     kind, default = _field(annotation, default)
     return None if kind is None else Argument(name, {name: (kind, default)})
 

@@ -1,4 +1,4 @@
-"""The geometry of external optimizers: those of torch and timm with an update rule.
+"""The geometry of external optimizers: those with an update rule.
 
 P comes from the state after the next step, which is taken on a copy: every implementation (fused, foreach,
 capturable) ends in that state. Two approximations. If P is not a multiple of the identity, coupled decay acts
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, Metric, ScalarMetric, UnknownMetric
+from optim_family.optimizers.external.averaging import start_training
 from optim_family.optimizers.external.norm_rules import NORM_RULES
 from optim_family.optimizers.external.update_rules import (
     EXPECTED_FAILURES,
@@ -35,6 +36,7 @@ from optim_family.space import flatten, trained_parameters
 MAX_STRETCH = 1e20  # bound of T over the smallest T, for a tensor whose learning rate is 0
 # β₂ = 1 would divide by its bias correction 0; with this β₂ the correction is 1 after FAR_STEP steps.
 BETA2_FROZEN, FAR_STEP = 1 - 2.0**-52, 1e18
+FROZEN_SHARE = 0.1
 COUNTS: Final = {
     "step",
     "eta",
@@ -66,17 +68,11 @@ def unwrapped_optimizer(optimizer: Any) -> Optimizer:
 
 
 def warn_about(optimizer: Optimizer, geometry: Geometry | None) -> None:
-    """Warn where readings lack a threshold, or are taken at other weights than those that are evaluated."""
+    """Warn where readings lack a threshold."""
     if geometry is not None and isinstance(geometry.metric, UnknownMetric) and math.isinf(geometry.threshold):
         reason = f"there is no metric: {geometry.metric.reason}"
         reason += f", and in its norm {geometry.no_threshold}" if geometry.no_threshold else ""
         warnings.warn(f"the readings have no threshold: {reason}.", stacklevel=3)
-    if any(group.get("train_mode") for group in optimizer.param_groups):
-        warnings.warn(
-            f"{type(optimizer).__name__} is in training mode: the readings are taken at y, where it computes "
-            "gradients. Call its eval() first to measure at the average x, which is evaluated.",
-            stacklevel=3,
-        )
 
 
 @torch.no_grad()
@@ -97,7 +93,7 @@ def geometry(optimizer: Optimizer) -> Geometry:
         return Geometry(UnknownMetric(sum(w.numel() for w in weights), reason), math.inf, None)
     steps = _step_on_copy(optimizer)
     updates = _updates(optimizer, steps)
-    pulls = [1 / m.metric for m in updates]
+    pulls = [1.0 if m.beside_metric else 1 / m.metric for m in updates]
     shrinks = [m.lr * (m.decoupled + (m.coupled or 0.0)) for m in updates]
     pull, shrink = 1.0, shrinks[0]
     if any(m.coupled for m in updates):
@@ -127,12 +123,23 @@ def _updates(optimizer: Optimizer, steps: Sequence[ParameterStep]) -> list[Momen
 def freeze_metric(optimizer: Optimizer) -> None:
     """Freeze the metric of a known optimizer, for tests of its threshold.
 
-    Averages no longer change; the sum of Adagrad and the maximum of Adamax become very large.
+    Averages no longer change; the sum of Adagrad and the maximum of Adamax become very large; in a
+    schedule-free average the newest z has the weight `FROZEN_SHARE`.
     """
     for group in optimizer.param_groups:
-        group.update({key: 1.0 for key in group.keys() & {"alpha", "rho"}})
+        if "base_optimizer" not in vars(optimizer):  # the radius of SAM is no memory
+            group.update({key: 1.0 for key in group.keys() & {"alpha", "rho"}})
         if "betas" in group:
             group["betas"] = (group["betas"][0], BETA2_FROZEN)
+        if "weight_sum" in group:
+            weight = group["lr"] ** group["weight_lr_power"]
+            group.update(lr_max=group["lr"], weight_sum=weight / FROZEN_SHARE - weight)
+        for count in group.keys() & {"step", "k"}:  # of packages that count in the group
+            if group[count] < FAR_STEP / 2:
+                group[count] = int(FAR_STEP)
+                for memory in (optimizer.state[w] for w in group["params"]):
+                    for key in memory.keys() & {"exp_avg", "exp_inf"}:
+                        memory[key].mul_({"exp_avg": 0.0, "exp_inf": LARGE}[key])
     for memory in optimizer.state.values():
         if memory.keys() & {"exp_avg", "sum"} and "step" in memory and float(memory["step"]) < FAR_STEP / 2:
             memory["step"].fill_(FAR_STEP)
@@ -143,12 +150,24 @@ def freeze_metric(optimizer: Optimizer) -> None:
 
 
 def _in_norm(optimizer: Optimizer, weights: Sequence[Tensor]) -> Geometry | None:
-    """The geometry of a class with a norm, in one parameter group and with settings of the same step."""
+    """The geometry of a class with a norm or an orbit, in one group and with settings of the same step."""
     rule, groups = NORM_RULES.get(_known_base(type(optimizer))), optimizer.param_groups
-    if rule is None or len(groups) > 1 or any(groups[0].get(setting) for setting in UNSUPPORTED_SETTINGS):
+    if rule is None or len(groups) > 1 or _unsupported_setting(optimizer):
         return None
-    known = rule(weights, {key: _plain(value) for key, value in groups[0].items() if key != "params"})
-    return known and replace(known, metric=UnknownMetric(known.metric.dim, why_unknown(optimizer) or ""))
+    known = rule(
+        weights, {key: _plain(value) for key, value in groups[0].items() if key != "params"}, optimizer
+    )
+    if known is None or known.norm is None:
+        return known
+    return replace(known, metric=UnknownMetric(known.metric.dim, why_unknown(optimizer) or ""))
+
+
+def _unsupported_setting(optimizer: Optimizer) -> str | None:
+    """The name of a setting that changes the step into one without a rule here."""
+    for setting in UNSUPPORTED_SETTINGS:
+        if any(group.get(setting) for group in optimizer.param_groups) or getattr(optimizer, setting, False):
+            return setting
+    return None
 
 
 def why_unknown(optimizer: Optimizer) -> str | None:
@@ -158,9 +177,8 @@ def why_unknown(optimizer: Optimizer) -> str | None:
         return f"{name} has none, for {WITHOUT_METRIC[origin]}"
     if origin not in UPDATE_RULES:
         return _why_undeclared(optimizer)
-    for setting in UNSUPPORTED_SETTINGS:
-        if any(group.get(setting) for group in optimizer.param_groups):
-            return f"{name} with {setting} has none, for {UNSUPPORTED_SETTINGS[setting]}"
+    if setting := _unsupported_setting(optimizer):
+        return f"{name} with {setting} has none, for {UNSUPPORTED_SETTINGS[setting]}"
     return None
 
 
@@ -195,6 +213,11 @@ def _why_undeclared(optimizer: Optimizer) -> str:
 def _step_on_copy(optimizer: Optimizer) -> list[ParameterStep]:
     """Take the next step on a copy with the same state and no hooks; missing gradients are zero."""
     twin = copy.deepcopy(optimizer)
+    missing = {
+        key: value for key, value in vars(optimizer).items() if isinstance(value, bool | int | float | None)
+    }
+    vars(twin).update({key: value for key, value in missing.items() if key not in vars(twin)})
+    start_training(twin)
     pairs = [
         (w, twin_w, group)
         for own_group, group in zip(optimizer.param_groups, twin.param_groups, strict=True)

@@ -1,4 +1,4 @@
-"""The update rules of torch's and timm's optimizers, from the state after the next step.
+"""The update rules of external optimizers, from the state after the next step.
 
 The bias correction of the momentum is part of the metric P, as in AdamW.
 
@@ -44,10 +44,12 @@ class ParameterStep:
     @property
     def count(self) -> float:
         """t, the number of the step: 1 for the first."""
-        return float(self.after["step"])
+        return float(
+            self.after["step"] if "step" in self.after else self.group.get("step", self.group.get("k"))
+        )
 
 
-def _momentum(t: ParameterStep) -> dict[str, float]:
+def _momentum(t: ParameterStep) -> dict[str, Any]:
     """β, a, b of m ← β m + (1 − dampening) g, without or with Nesterov's g + β m."""
     beta, weight = t.group["momentum"], 1 - t.group.get("dampening", 0.0)
     if not beta:
@@ -55,6 +57,10 @@ def _momentum(t: ParameterStep) -> dict[str, float]:
     if t.group.get("nesterov"):
         return {"beta": beta, "momentum_weight": beta * weight}
     return {"beta": beta, "gradient_weight": 0.0, "momentum_weight": weight}
+
+
+def _sgd(t: ParameterStep) -> MomentumUpdate:
+    return MomentumUpdate(1.0, t.group["lr"], **_momentum(t), **_decay(t))
 
 
 def _asgd(t: ParameterStep) -> MomentumUpdate:
@@ -153,6 +159,35 @@ def _lamb_parts(t: ParameterStep) -> tuple[float, Tensor, float, float]:
     return first, root, *((_decoupled(t), 0.0) if h["decoupled_decay"] else (0.0, h["weight_decay"]))
 
 
+def _schedule_free(t: ParameterStep, metric: Tensor | float, beta: float) -> MomentumUpdate:
+    """The path of y for a constant weight c of the newest z in the average x: a = 1 − β, b = cβ, β' = 1 − c.
+
+    With z ← z − η (P⁻¹ g(y) + λ y), x ← (1 − c) x + c z and y = (1 − β) z + β x the characteristic polynomial
+    in u is (u − 1)(u − 1 + c) + η (h + λ) ((1 − β)(u − 1 + c) + c β u).
+    """
+    h, lr = t.group, float(t.group["lr"])
+    if warmup := h["warmup_steps"]:
+        lr *= min(1.0, t.count / warmup)
+    weight = t.count ** h["r"] * h["lr_max"] ** h["weight_lr_power"]
+    c = weight / h["weight_sum"] if h["weight_sum"] else 0.0
+    if h.get("decoupling_c"):
+        c = min(1.0, c * (1 - beta) * h["decoupling_c"])
+    return MomentumUpdate(
+        metric, lr, 1 - c, 1 - beta, c * beta, coupled=h["weight_decay"], beside_metric=True
+    )
+
+
+def _schedule_free_sgd(t: ParameterStep) -> MomentumUpdate:
+    """P = I."""
+    return _schedule_free(t, 1.0, t.group["momentum"])
+
+
+def _schedule_free_adamw(t: ParameterStep) -> MomentumUpdate:
+    """P = √(v / (1 − β₂ᵗ)) + ε."""
+    root = (t.after["exp_avg_sq"] / _corrections(t)[1]).sqrt()
+    return _schedule_free(t, root + t.group["eps"], t.group["betas"][0])
+
+
 def _adam_update(t: ParameterStep, metric: Tensor | float) -> MomentumUpdate:
     """The momentum of Adam and its variants, m ← β₁ m + (1 − β₁) g."""
     beta1 = t.group["betas"][0]
@@ -165,20 +200,23 @@ def _corrections(t: ParameterStep) -> tuple[float, float]:
     return 1 - beta1**t.count, 1 - beta2**t.count
 
 
-def _decay(t: ParameterStep) -> dict[str, float]:
-    decoupled = t.group.get("decoupled_weight_decay") or t.group.get("decoupled_decay")
+def _decay(t: ParameterStep) -> dict[str, Any]:
+    names = "decoupled_weight_decay", "decoupled_decay", "weight_decouple"
+    decoupled = any(t.group.get(name) for name in names)
     return {"decoupled": _decoupled(t)} if decoupled else {"coupled": t.group["weight_decay"]}
 
 
 def _decoupled(t: ParameterStep) -> float:
-    """λ; times η / max η with timm's corrected decay."""
+    """λ; times η / max η with timm's corrected decay, 1 / η with a decay that does not depend on η."""
+    if t.group.get("fixed_decay"):
+        return float(t.group["weight_decay"] / t.group["lr"]) if t.group["lr"] else 0.0
     correction = t.group["lr"] / t.group["max_lr_snapshot"] if t.group.get("corrected_weight_decay") else 1.0
     return float(t.group["weight_decay"] * correction)
 
 
 # Keys are package and class that defines the step, as text: neither package needs to be imported.
 UPDATE_RULES: Final[Mapping[str, Callable[[ParameterStep], MomentumUpdate]]] = {
-    "torch.SGD": lambda t: MomentumUpdate(1.0, t.group["lr"], **_momentum(t), **_decay(t)),
+    "torch.SGD": _sgd,
     "torch.ASGD": _asgd,
     "torch.Adam": _adam,
     "torch.NAdam": _nadam,
@@ -190,6 +228,12 @@ UPDATE_RULES: Final[Mapping[str, Callable[[ParameterStep], MomentumUpdate]]] = {
     "timm.SGDW": lambda t: MomentumUpdate(1.0, t.group["lr"], **_momentum(t), decoupled=_decoupled(t)),
     "timm.RMSpropTF": _rmsprop_tf,
     "timm.Lamb": _lamb,
+    "pytorch_optimizer.SGDW": _sgd,
+    "pytorch_optimizer.AdaMax": _adamax,
+    "pytorch_optimizer.ScheduleFreeSGD": _schedule_free_sgd,
+    "pytorch_optimizer.ScheduleFreeAdamW": _schedule_free_adamw,
+    "schedulefree.SGDScheduleFree": _schedule_free_sgd,
+    "schedulefree.AdamWScheduleFree": _schedule_free_adamw,
 }
 
 # What a rule needs as numbers: a few for each tensor, which are read from a device all at once.
@@ -203,8 +247,14 @@ WITHOUT_METRIC: Final[Mapping[str, str]] = {
     "torch.Rprop": _SIGNS,
     "timm.Lion": _SIGNS,
     "torch.LBFGS": "it evaluates the loss several times a step",
+    "pytorch_optimizer.Muon": _ORTHOGONAL,
+    "pytorch_optimizer.Lion": _SIGNS,
+    "pytorch_optimizer.SignSGD": _SIGNS,
+    "pytorch_optimizer.Tiger": _SIGNS,
+    "pytorch_optimizer.SAM": "its edge is known around SGD without momentum only",
 }
 _TRUST = "its trust ratio ‖w‖ / ‖u‖ and its clipping of the gradient are part of P and move with every step"
+_BESIDE = "its decay λy passes through the average, and P does not act on it"
 # Checks of the conformance suite that a known optimizer fails.
 EXPECTED_FAILURES: Final[Mapping[str, Mapping[str, str]]] = {
     "timm.Lamb": {
@@ -212,10 +262,18 @@ EXPECTED_FAILURES: Final[Mapping[str, Mapping[str, str]]] = {
         "metric_is_that_of_the_step": _TRUST,
         "freeze_holds_the_metric": _TRUST,
         "decay_is_as_declared": "its decay changes the trust ratio ‖w‖ / ‖u‖, and with it the whole step",
-    }
+    },
+    "pytorch_optimizer.ScheduleFreeAdamW": {"decay_is_as_declared": _BESIDE},
+    "schedulefree.AdamWScheduleFree": {"decay_is_as_declared": _BESIDE},
 }
 # Options that change the step into one without an update rule here.
 UNSUPPORTED_SETTINGS: Final[Mapping[str, str]] = {
     "maximize": "it maximises the loss",
     "caution": "it skips entries whose sign differs from the gradient's, and these change in every step",
+    "cautious": "it skips entries whose sign differs from the gradient's, and these change in every step",
+    "use_gc": "it subtracts means from the gradient",
+    "adanorm": "it rescales the gradient by its past norms",
+    "adam_debias": "it leaves out a bias correction",
+    "ams_bound": "it takes the maximum of the second moments",
+    "use_palm": "its memory of the second moment changes in every step",
 }

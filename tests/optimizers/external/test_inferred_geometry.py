@@ -487,14 +487,6 @@ class Wraps(Optimizer):
         super().__init__(base_optimizer.param_groups, {})
 
 
-class ScheduleFree(SGD):
-    """As those of schedulefree: a group says whether its weights are y or x."""
-
-    def __init__(self, params):
-        super().__init__(params, lr=0.1)
-        self.param_groups[0]["train_mode"] = True
-
-
 UNKNOWN = [
     (lambda w: Muon([w]), "Muon has none, for it orthogonalises its momentum"),
     (lambda w: timm.optim.create_optimizer_v2([w], "muon"), "Muon has none, for it orthogonalises"),
@@ -526,16 +518,11 @@ def test_an_unknown_metric_says_why_and_the_plain_views_do_without(make, says):
         view_operator(VIEWS["preconditioned"], geometry_now.metric.power(1), torch.ones(6), geometry_now)
 
 
-def test_measure_warns_of_a_missing_threshold_and_of_the_point_of_a_schedule_free_optimizer():
+def test_measure_warns_of_a_missing_threshold():
     model, chunks = torch.nn.Linear(2, 1), [(torch.ones(3, 2), torch.ones(3, 1))]
     loss = torch.nn.functional.mse_loss
     with pytest.warns(UserWarning, match="no threshold: there is no metric: Lion has none"):
         measure(model, loss, chunks, Lion(model.parameters()), views=("raw",))
-    optimizer = ScheduleFree(model.parameters())
-    with pytest.warns(UserWarning, match="taken at y, where it computes gradients. Call its eval"):
-        assert measure(model, loss, chunks, optimizer, views=("raw",))["raw"].ratio is not None
-    optimizer.param_groups[0]["train_mode"] = False
-    measure(model, loss, chunks, optimizer, views=("raw",))  # a warning would be an error
 
 
 def test_who_inherits_a_step_inherits_its_geometry():

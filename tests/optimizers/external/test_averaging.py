@@ -1,0 +1,231 @@
+"""Schedule-free optimizers are measured at the average x, or at y on request, and are left as they were."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from optim_family import Recorder, measure
+from optim_family.errors import Stopped, UsageError
+from optim_family.optimizers.external.averaging import at_point, point_of
+from optim_family.optimizers.external.inferred_geometry import geometry
+from optim_family.optimizers.gd import GD
+from optim_family.optimizers.motion import MomentumUpdate
+from optim_family.runs.run import read_run
+from optim_family.training.experiment import build_experiment
+from optim_family.training.loop import train
+from tests.helpers.schedule_free import ScheduleFree
+from tests.helpers.training_runs import StopAfter, spec, untimed, weights_hash
+
+LOSS = nn.functional.cross_entropy
+pytestmark = pytest.mark.filterwarnings("ignore:the readings have no threshold")
+
+
+def trained(steps=8, seed=0):
+    """A network with BatchNorm after some steps, its optimizer, and its chunks."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).double()
+    chunks = [(torch.randn(24, 6, dtype=torch.float64), torch.randint(0, 3, (24,)))]
+    optimizer = ScheduleFree(model.parameters(), lr=0.5)
+    walk(model, optimizer, chunks, steps)
+    return model, optimizer, chunks
+
+
+def walk(model, optimizer, chunks, steps, after=lambda: None):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        LOSS(model(chunks[0][0]), chunks[0][1]).backward()
+        optimizer.step()
+        after()
+
+
+def held(model, optimizer):
+    """What must be the same bits afterwards."""
+    memory = [entry for state in optimizer.state.values() for entry in state.values()]
+    return [tensor.clone() for tensor in (*model.state_dict().values(), *memory)]
+
+
+def weights(model):
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()]).clone()
+
+
+def same(before, after):
+    return all(map(torch.equal, before, after))
+
+
+# --- measure ----------------------------------------------------------------------------------------------
+
+
+def value(model, chunks, optimizer=None, **options):
+    return measure(model, LOSS, chunks, optimizer, views=("raw",), rtol=1e-6, **options)["raw"]
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_measure_is_at_x_by_default_and_at_y_on_request_in_either_mode(mode):
+    model, optimizer, chunks = trained()
+    at_y = value(model, chunks).value
+    optimizer.eval()
+    at_x = value(model, chunks).value
+    assert abs(at_x / at_y - 1) > 0.01  # else the test could not tell
+    getattr(optimizer, mode)()
+    before = held(model, optimizer)
+    default, asked = value(model, chunks, optimizer), value(model, chunks, optimizer, point="y")
+    assert (default.point, asked.point) == ("x", "y") and default.as_record()["point"] == "x"
+    assert default.value == pytest.approx(at_x, rel=1e-9)
+    assert asked.value == pytest.approx(at_y, rel=1e-9)
+    assert same(before, held(model, optimizer))
+    assert point_of(optimizer) == {"train": "y", "eval": "x"}[mode]
+
+
+def test_the_weights_return_bitwise_after_an_error_too():
+    model, optimizer, _ = trained()
+    before = held(model, optimizer)
+    with pytest.raises(RuntimeError, match="inside"), at_point(optimizer, "x") as moved:
+        assert moved and not torch.equal(weights(model), torch.cat([w.reshape(-1) for w in before[:2]]))
+        raise RuntimeError("inside")
+    assert same(before, held(model, optimizer)) and point_of(optimizer) == "y"
+
+
+def test_there_is_one_point_without_an_average():
+    model, _, chunks = trained()
+    assert value(model, chunks, GD(model.parameters())).point == ""
+    with pytest.raises(ValueError, match="the point y exists with schedule-free optimizers only; with GD"):
+        value(model, chunks, GD(model.parameters()), point="y")
+    with pytest.raises(ValueError, match="the point is x, the average, or y, where .*; got 'z'"):
+        value(model, chunks, point="z")
+
+
+def test_statistics_of_batch_norm_that_belong_to_y_are_announced():
+    model, optimizer, chunks = trained()
+    model.eval()
+    with pytest.warns(UserWarning, match="BatchNorm has running statistics of the training at y: recompute"):
+        value(model, chunks, optimizer)
+    optimizer.eval()
+    value(model, chunks, optimizer)  # a warning would be an error
+
+
+# --- Recorder ---------------------------------------------------------------------------------------------
+
+
+def test_a_recorder_measures_at_x_and_changes_nothing_about_the_training(tmp_path):
+    model, optimizer, chunks = trained(0)
+    with Recorder(model, optimizer, LOSS, chunks, every=4, out=tmp_path / "run", views=["raw"]) as recorder:
+        walk(model, optimizer, chunks, 8, recorder.step)
+    other, alone, _ = trained(8)
+    assert torch.equal(weights(model), weights(other))
+    last = read_run(tmp_path / "run").records[-1]
+    assert last["point"] == read_run(tmp_path / "run").spec["point"] == "x"
+    optimizer.eval()
+    expected = value(model, chunks)
+    assert last["views"]["raw"]["value"] == pytest.approx(expected.value, rel=2e-3)
+    expected = LOSS(model(chunks[0][0]), chunks[0][1]).item()
+    assert last["train_loss"] == pytest.approx(expected, rel=1e-9)
+    assert last["weight_norm"] == pytest.approx(float(weights(model).norm()), rel=1e-9)
+
+
+def test_a_recorder_at_y(tmp_path):
+    model, optimizer, chunks = trained()
+    options = {"every": 4, "views": ["raw"], "point": "y"}
+    Recorder(model, optimizer, LOSS, chunks, out=tmp_path / "run", **options).close()
+    (record,) = read_run(tmp_path / "run").records
+    assert record["point"] == "y"
+    assert record["weight_norm"] == pytest.approx(float(weights(model).norm()), rel=1e-9)
+
+
+def test_a_step_in_the_wrong_mode_is_refused(tmp_path):
+    model, optimizer, chunks = trained(2)
+    recorder = Recorder(model, optimizer, LOSS, chunks, out=tmp_path / "run", views=["raw"])
+    optimizer.eval()
+    with pytest.raises(ValueError, match="ScheduleFree takes a step in evaluation mode, .*; call its train"):
+        walk(model, optimizer, chunks, 1)
+    optimizer.train()
+    walk(model, optimizer, chunks, 1)
+    recorder.close()
+    optimizer.eval()
+    walk(model, optimizer, chunks, 1)  # nobody watches it any more
+
+
+# --- threshold --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("c", [1.0, 0.5, 0.01, 0.0])
+@pytest.mark.parametrize("beta", [0.9, 0.5])
+def test_the_threshold_is_where_the_step_matrix_of_x_and_z_has_the_eigenvalue_minus_one(c, beta):
+    lr = 0.1
+    threshold = MomentumUpdate(1.0, lr, 1 - c, 1 - beta, c * beta).threshold()
+    assert threshold == pytest.approx(2 * (2 - c) / (lr * ((1 - beta) * (2 - c) + c * beta)), rel=1e-12)
+    z = torch.tensor([1 - lr * threshold * (1 - beta), -lr * threshold * beta], dtype=torch.float64)
+    x = torch.tensor([0.0, 1 - c], dtype=torch.float64) + c * z
+    eigenvalues = torch.linalg.eigvals(torch.stack([z, x])).real
+    assert float(eigenvalues.min()) == pytest.approx(-1, abs=1e-9)
+
+
+@pytest.mark.parametrize("warmup", [0, 50])
+def test_the_share_of_the_newest_step_is_that_of_the_real_optimizer(warmup):
+    package = pytest.importorskip("schedulefree", reason="the extra schedulefree is not installed")
+    w = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    optimizer = package.SGDScheduleFree([w], lr=0.1, warmup_steps=warmup)
+    optimizer.train()
+    for step in range(1, 30):
+        w.grad = torch.zeros_like(w)
+        declared = geometry(optimizer).threshold
+        optimizer.step()
+        lr = 0.1 * min(1.0, step / warmup) if warmup else 0.1
+        weight = lr**2
+        c = weight / sum((0.1 * min(1.0, t / warmup) if warmup else 0.1) ** 2 for t in range(1, step + 1))
+        expected = 2 * (2 - c) / (lr * (0.1 * (2 - c) + c * 0.9))
+        assert declared == pytest.approx(expected, rel=1e-12)
+
+
+# --- run --------------------------------------------------------------------------------------------------
+
+
+def wanted(name="SGDScheduleFree", **options):
+    pytest.importorskip("schedulefree", reason="the extra schedulefree is not installed")
+    return spec(f"schedulefree:{name}", hyper={"lr": 0.5}, **options)
+
+
+@pytest.mark.parametrize(("name", "batch_size"), [("SGDScheduleFree", None), ("AdamWScheduleFree", 10)])
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path, name, batch_size):
+    run = wanted(name, batch_size=batch_size, steps=6)
+    train(run, tmp_path / "whole")
+    for n in (5, 31):  # between steps and in the middle of a measurement
+        with pytest.raises(Stopped):
+            train(run, tmp_path / "pieces", resume=True, stop=StopAfter(n))
+    train(run, tmp_path / "pieces", resume=True)
+    whole, pieces = (read_run(tmp_path / part).records for part in ("whole", "pieces"))
+    assert [*map(untimed, whole)] == [*map(untimed, pieces)] and {r["point"] for r in whole} == {"x"}
+    assert weights_hash(tmp_path / "whole") == weights_hash(tmp_path / "pieces")
+
+
+def test_the_record_is_of_x_and_the_steps_go_on_from_y(tmp_path):
+    run = wanted(steps=6, every=3)
+    train(run, tmp_path / "x")
+    train(run.model_copy(update={"point": "y"}), tmp_path / "y")
+    experiment, norms = build_experiment(run), {"x": [], "y": []}
+    objective, optimizer = experiment.objective, experiment.optimizer
+    losses = []
+    for step in range(7):
+        objective.gradient(step)
+        if step % 3 == 0:
+            norms["y"].append(float(objective.space.weights().norm()))
+            with at_point(optimizer, "x"):
+                norms["x"].append(float(objective.space.weights().norm()))
+                losses.append(objective.evaluate().test_loss)
+        optimizer.step()
+    for point, expected in norms.items():
+        records = read_run(tmp_path / point).records
+        assert [record["weight_norm"] for record in records] == pytest.approx(expected, rel=1e-6)
+        assert [record["test_loss"] for record in records] == pytest.approx(losses, rel=1e-5)
+        assert all(math.isfinite(record["views"]["spherical"]["ratio"]) for record in records)
+    assert abs(norms["x"][-1] / norms["y"][-1] - 1) > 1e-4
+
+
+def test_what_has_no_meaning_is_refused_in_one_line():
+    with pytest.raises(UsageError, match="--point: the point y exists with schedule-free optimizers only"):
+        build_experiment(spec(point="y"))
+    with pytest.raises(
+        UsageError, match="--midpoint removes an oscillation that the average x does not have"
+    ):
+        build_experiment(wanted(midpoint=True))
