@@ -250,4 +250,9 @@ def averages(old: list[Any], new: Sequence[Any], beta: float, first: float) -> l
     if any(entry is None for entry in old):  # in the first step, and for a tensor that joins later
         pairs = zip(old, new, strict=True)
         return [first * y if x is None else beta * x + (1 - beta) * y for x, y in pairs]
-    return [*torch._foreach_add(torch._foreach_mul(old, beta), torch._foreach_mul([*new], 1 - beta))]
+    return weighted_sums(old, new, beta)
+
+
+def weighted_sums(old: Sequence[Any], new: Sequence[Any], beta: float) -> list[Any]:
+    """β old + (1 − β) new of all tensors."""
+    return [*torch._foreach_add(torch._foreach_mul([*old], beta), torch._foreach_mul([*new], 1 - beta))]

@@ -11,7 +11,7 @@ Source: X. Chen et al., "Symbolic discovery of optimization algorithms" (2023).
 """
 
 import math
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 import torch
 from pydantic import Field
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from optim_family.geometry import Decay, Geometry, normalized_threshold
 from optim_family.norms import MaxNorm
-from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values
+from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, State, Values, weighted_sums
 
 
 @final
@@ -45,6 +45,15 @@ class Lion(FamilyOptimizer):
         c = h["beta1"] * m + (1 - h["beta1"]) * grad
         w.mul_(1 - h["lr"] * h["weight_decay"]).sub_(c.sign(), alpha=h["lr"])
         state["m"] = h["beta2"] * m + (1 - h["beta2"]) * grad
+
+    def update_all(self, weights: list[Tensor], gradients: list[Any], states: list[State], h: Values) -> None:
+        """The same of all tensors at once."""
+        old = [state.get("m", torch.zeros_like(w)) for state, w in zip(states, weights, strict=True)]
+        c = weighted_sums(old, gradients, h["beta1"])
+        torch._foreach_mul_(weights, 1 - h["lr"] * h["weight_decay"])
+        torch._foreach_sub_(weights, torch._foreach_sign(c), alpha=h["lr"])
+        for state, m in zip(states, weighted_sums(old, gradients, h["beta2"]), strict=True):
+            state["m"] = m
 
     def geometry(self) -> Geometry:
         """The maximum norm; with momentum no threshold."""

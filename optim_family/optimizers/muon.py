@@ -27,7 +27,14 @@ from torch import Tensor
 
 from optim_family.geometry import Decay, Geometry, UnknownMetric, normalized_threshold
 from optim_family.norms import Block, BlockNorm, Norm, SpectralNorm, polar_factor
-from optim_family.optimizers.base import FamilyOptimizer, HyperParameters, OptimizerBase, State, Values
+from optim_family.optimizers.base import (
+    FamilyOptimizer,
+    HyperParameters,
+    OptimizerBase,
+    State,
+    Values,
+    weighted_sums,
+)
 from optim_family.space import flatten
 
 NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # a, b, c
@@ -97,6 +104,22 @@ class Muon(FamilyOptimizer, ABC):
             u = (1 - beta) * grad + beta * m if h["nesterov"] else m
         step = POLAR[h["polar"]](u.reshape(len(u), -1)).view_as(w)
         w.mul_(1 - h["lr"] * h["weight_decay"]).sub_(step, alpha=h["lr"] * _radius(w))
+
+    def update_all(self, weights: list[Tensor], gradients: list[Any], states: list[State], h: Values) -> None:
+        """The same of all tensors at once, but for O(u), which is one matrix at a time."""
+        if not (rows := [row for row in zip(weights, gradients, states, strict=True) if row[0].ndim > 1]):
+            return
+        matrices, u, memories = (list(column) for column in zip(*rows, strict=True))
+        if beta := h["momentum"]:
+            old = [memory.get("m", torch.zeros_like(w)) for w, memory in zip(matrices, memories, strict=True)]
+            m = weighted_sums(old, u, beta)
+            for memory, entry in zip(memories, m, strict=True):
+                memory["m"] = entry
+            u = weighted_sums(m, u, beta) if h["nesterov"] else m
+        torch._foreach_mul_(matrices, 1 - h["lr"] * h["weight_decay"])
+        for w, direction in zip(matrices, u, strict=True):
+            step = POLAR[h["polar"]](direction.reshape(len(w), -1)).view_as(w)
+            w.sub_(step, alpha=h["lr"] * _radius(w))
 
     def geometry(self) -> Geometry:
         """The norm of the matrices, joined with that of the inner optimizer if there are other tensors."""

@@ -9,8 +9,9 @@ Source: J. Bernstein et al., "signSGD: compressed optimisation for non-convex pr
 R. Islamov et al., arXiv:2603.05002 (2026), without decay.
 """
 
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -37,6 +38,11 @@ class SignGD(FamilyOptimizer):
     def update(self, w: Tensor, grad: Tensor, state: State, h: Values) -> None:
         """w ← (1 − ηλ) w − η sign(g)."""
         w.mul_(1 - h["lr"] * h["weight_decay"]).sub_(grad.sign(), alpha=h["lr"])
+
+    def update_all(self, weights: list[Tensor], gradients: list[Any], states: list[State], h: Values) -> None:
+        """The same of all tensors at once."""
+        torch._foreach_mul_(weights, 1 - h["lr"] * h["weight_decay"])
+        torch._foreach_sub_(weights, torch._foreach_sign(gradients), alpha=h["lr"])
 
     def geometry(self) -> Geometry:
         """The maximum norm."""
