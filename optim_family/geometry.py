@@ -241,3 +241,37 @@ def sam_edge(threshold: float, gradient_norm: float, radius: float) -> float:
     if not gradient_norm * radius:
         return threshold
     return gradient_norm / (2 * radius) * (math.sqrt(1 + 4 * radius * threshold / gradient_norm) - 1)
+
+
+def equilibrium_rotation(geometry: Geometry, lr: float) -> float | None:
+    """√(2 s (1 − β)/(1 + β)): the angle in radians by which the weights turn in a step, in equilibrium.
+
+    Random gradients at right angles to the weights lengthen them, and decay shortens them by the fraction s
+    in a step: s = ηλ, or ηλ/(1 − β) where a heavy ball sums up a coupled decay. Thus √(2ηλ) for SGD,
+    √(2ηλ/(1 + β)) with momentum, √(2ηλ (1 − β₁)/(1 + β₁)) for AdamW. It holds for a scale-invariant loss, to
+    a relative O(√s).
+
+    Args:
+        geometry: of the optimizer.
+        lr: η.
+
+    Returns:
+        None without decay, or where no such equilibrium is known: a decay that passes through a metric other
+        than c I, or a step that is neither gradient descent, heavy ball, an average, nor a normalised step
+        without momentum.
+
+    Source: A. Kosson, B. Messmer, M. Jaggi, "Rotational equilibrium: how weight decay balances learning
+    across neural networks" (2024).
+    """
+    decay, beta = geometry.decay, geometry.momentum
+    if decay is None or not 0 < decay.shrink < 1 or (decay.coupled and geometry.metric.scale is None):
+        return None
+    if geometry.norm is not None:
+        known = [normalized_threshold(lr, shrink=decay.shrink)] if geometry.normalized else []
+    else:
+        rates = [] if geometry.orbit else [lr, lr * (1 - beta)]
+        known = [momentum_threshold(rate, beta=beta, shrink=decay.shrink) for rate in rates]
+    if not any(math.isclose(geometry.threshold, threshold, rel_tol=1e-9) for threshold in known):
+        return None
+    shrink = decay.shrink / (1 - beta) if decay.coupled else decay.shrink
+    return math.sqrt(2 * shrink * (1 - beta) / (1 + beta))

@@ -25,7 +25,7 @@ from optim_family.curvature.example_counts import Count, pairs_and_counts
 from optim_family.curvature.hessian import Hessian, chunk_gradient
 from optim_family.curvature.isolation import read_chunks
 from optim_family.curvature.precision import deterministic_convolutions, full_precision
-from optim_family.geometry import Geometry, UnknownMetric
+from optim_family.geometry import Geometry, UnknownMetric, equilibrium_rotation
 from optim_family.optimizers.external.averaging import (
     Point,
     at_point,
@@ -204,19 +204,31 @@ class Recorder(AbstractContextManager["Recorder"]):
         if self.steps % self.every == 0 and self.status == "running":
             geometry = self._geometry_at_y()
             with at_point(self.optimizer, self.point):
-                record = self._measure(self._loss_and_geometry(geometry))
+                here = self._loss_and_geometry(geometry)
+                record = self._measure(here)
             record |= {"test_accuracy": accuracy} | own
-            self._write(record | (self._along() if math.isfinite(record["train_loss"]) else {}))
+            self._write(record | (self._along(here) if math.isfinite(record["train_loss"]) else {}))
         self._arm()
 
-    def _along(self) -> dict[str, Any]:
+    def _along(self, here: LossAndGeometry) -> dict[str, Any]:
         """The measurement along the last step, as a field of a record."""
         if self.observer is None:
             return {}
         with torch.inference_mode(False), full_precision(), deterministic_convolutions():
             losses = chunk_losses(self.model, self.loss_fn, self.chunks)
             update = self.observer.measure(losses, curvature=bool(self.probes.names))
-        return {"along": update.as_record()} if update else {}
+        if update is None:
+            return {}
+        rate = recorder_metadata.rate(self.optimizer)
+        angle = equilibrium_rotation(here.geometry, rate) if here.geometry else None
+        if angle is not None and not self._is_invariant(here):
+            angle = None
+        return {"along": replace(update, equilibrium_rotation=angle).as_record()}
+
+    def _is_invariant(self, here: LossAndGeometry) -> bool:
+        """Whether the loss is scale-invariant, by the gradients of its first chunk."""
+        with torch.inference_mode(False), torch.enable_grad(), full_precision(), deterministic_convolutions():
+            return scale_dependence(here.chunk_losses[0], self.space.tensors) < TOLERANCE
 
     @property
     def count(self) -> int:

@@ -45,6 +45,7 @@ class AlongUpdate:
         rotation: the angle between w and w⁺, in radians.
         loss_change: L(w⁺) − L(w).
         forward_passes: over all chunks.
+        equilibrium_rotation: the rotation in equilibrium, if the loss is scale-invariant and it is known.
     """
 
     curvature: float | None
@@ -55,10 +56,14 @@ class AlongUpdate:
     rotation: float
     loss_change: float
     forward_passes: int
+    equilibrium_rotation: float | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
+        """As JSON; the rotation in equilibrium only where it is known."""
+        record = asdict(self)
+        if self.equilibrium_rotation is None:
+            del record["equilibrium_rotation"]
+        return record
 
 
 def along_update(

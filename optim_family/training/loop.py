@@ -215,7 +215,7 @@ class Trainer:
                 weight_decay=values["weight_decay"],
                 hvp=self.objective.hvp,
                 point=self.experiment.point,
-                along=self.measurements.along(self.state.step),
+                along=self.measurements.along(self.state.step, geometry),
                 views=readings,
                 elapsed=self.elapsed,
             )

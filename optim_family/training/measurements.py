@@ -8,10 +8,11 @@ A variant has the name of its view with a suffix, and the same unit and threshol
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, final
 
 from optim_family.curvature.chunked_loss import ChunkLoss
-from optim_family.geometry import Geometry
+from optim_family.geometry import Geometry, equilibrium_rotation
 from optim_family.operators import HookedOperator
 from optim_family.sharpness.along_update import UpdateObserver
 from optim_family.sharpness.batch_sharpness import batch_sharpness
@@ -80,15 +81,20 @@ class Measurements:
             self.load_state_dict(before)
             raise
 
-    def along(self, step: int) -> dict[str, Any] | None:
-        """The measurement along the last update as JSON; None without a step, or if it moved nothing."""
+    def along(self, step: int, geometry: Geometry) -> dict[str, Any] | None:
+        """The measurement along the last update as JSON; None without a step, or if it moved nothing.
+
+        Beside the rotation stands that in equilibrium, which the geometry has on a scale-invariant loss.
+        """
         if self.observer is None:
             return None
         self.observer.active = self.experiment.spec.every == 1 or step + 1 == self.experiment.spec.steps
         group = self.objective.process_group
         losses = group.shard(self.objective.chunk_losses())
         update = self.observer.measure(losses, all_reduce=group.all_reduce_vector)
-        return update and update.as_record()
+        invariant, lr = self.experiment.verdict.invariant, self.experiment.optimizer.values["lr"]
+        angle = equilibrium_rotation(geometry, lr) if invariant else None
+        return update and replace(update, equilibrium_rotation=angle).as_record()
 
     def _check(self) -> None:
         """At the first record: is the operator the second derivative of the loss?"""

@@ -89,7 +89,7 @@ def walk(optimizer, weights, count, seed):
 def start(name):
     weights = [draw(6, 4, seed=seed).float().requires_grad_() for seed in range(2)]
     fields = wrap_external(name).Hyper.model_fields.items()
-    needed = {key: 100 for key, field in fields if field.is_required() and field.annotation is int}
+    needed = {key: 100 if field.annotation is int else 0.01 for key, field in fields if field.is_required()}
     return wrap_external(name)(weights, **needed), weights
 
 
