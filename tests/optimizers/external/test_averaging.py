@@ -92,7 +92,7 @@ def test_there_is_one_point_without_an_average():
     assert value(model, chunks, GD(model.parameters())).point == ""
     with pytest.raises(ValueError, match="the point y exists with schedule-free optimizers only; with GD"):
         value(model, chunks, GD(model.parameters()), point="y")
-    with pytest.raises(ValueError, match="the point is x, the average, or y, where .*; got 'z'"):
+    with pytest.raises(ValueError, match=r"the point is x, the average, or y, where .*; got 'z'"):
         value(model, chunks, point="z")
 
 
@@ -112,7 +112,7 @@ def test_a_recorder_measures_at_x_and_changes_nothing_about_the_training(tmp_pat
     model, optimizer, chunks = trained(0)
     with Recorder(model, optimizer, LOSS, chunks, every=4, out=tmp_path / "run", views=["raw"]) as recorder:
         walk(model, optimizer, chunks, 8, recorder.step)
-    other, alone, _ = trained(8)
+    other, _, _ = trained(8)
     assert torch.equal(weights(model), weights(other))
     last = read_run(tmp_path / "run").records[-1]
     assert last["point"] == read_run(tmp_path / "run").spec["point"] == "x"
@@ -137,7 +137,7 @@ def test_a_step_in_the_wrong_mode_is_refused(tmp_path):
     model, optimizer, chunks = trained(2)
     recorder = Recorder(model, optimizer, LOSS, chunks, out=tmp_path / "run", views=["raw"])
     optimizer.eval()
-    with pytest.raises(ValueError, match="ScheduleFree takes a step in evaluation mode, .*; call its train"):
+    with pytest.raises(ValueError, match=r"ScheduleFree takes a step in evaluation mode, .*; call its train"):
         walk(model, optimizer, chunks, 1)
     optimizer.train()
     walk(model, optimizer, chunks, 1)

@@ -140,7 +140,7 @@ def test_every_optimizer_of_kozistr_resumes_bitwise_or_is_refused_in_one_line(ko
 
 
 def test_a_constructor_that_changes_the_learning_rate_is_refused(kozistr):
-    with pytest.raises(ValidationError, match="changes the learning rate 0.0001 to 3.33333e-05"):
+    with pytest.raises(ValidationError, match=r"changes the learning rate 0.0001 to 3.33333e-05"):
         wrap_external("kozistr:GrokFastAdamW").Hyper()
     assert wrap_external("kozistr:GrokFastAdamW").Hyper(normalize_lr=False).lr == 1e-4
 
@@ -233,7 +233,7 @@ def test_sam_of_kozistr_is_sam_around_gradient_descent(kozistr):
 
 
 def test_a_radius_of_zero_is_refused_in_one_line(kozistr):
-    with pytest.raises(ValidationError, match="rho must be greater than 0, not 0; without it .* torch:SGD"):
+    with pytest.raises(ValidationError, match=r"rho must be greater than 0, not 0; without it .* torch:SGD"):
         wrap_external("kozistr:SAM").Hyper(rho=0.0)
 
 
