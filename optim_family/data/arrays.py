@@ -146,11 +146,15 @@ def _require_one_scale(source: str, name: str, x: Images, train: Images) -> None
 
 def _labels(source: str, name: str, y: npt.NDArray[Any]) -> npt.NDArray[np.integer[Any]]:
     if y.dtype.kind not in "iu":
-        raise CorruptError(
-            f"{source}: {name} is {y.dtype}; labels must be integers from 0: {name}.astype('int64')"
+        way_out = (
+            f"{name}.astype('int64')" if y.dtype.kind == "f" else f"np.unique({name}, return_inverse=True)[1]"
         )
+        raise CorruptError(f"{source}: {name} is {y.dtype}; labels must be integers from 0: {way_out}")
     if y.ndim != 1:
-        way_out = f": {name}.argmax(1), if they are one-hot" if y.ndim == 2 and y.shape[1] > 1 else ""
+        one_hot = y.ndim == 2 and y.shape[1] > 1
+        way_out = (
+            f": {name}.argmax(1), if they are one-hot" if one_hot else f": {name}.ravel()" * (y.ndim > 1)
+        )
         raise CorruptError(f"{source}: {name} is {list(y.shape)}; labels must be [n]{way_out}")
     return y
 

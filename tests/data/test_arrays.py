@@ -141,6 +141,14 @@ WRONG = {
         dict(y_train=np.eye(3, dtype=int)[LABELS]),
         r"y_train is \[12, 3\]; labels must be \[n\]: y_train.argmax\(1\)",
     ),
+    "a column of labels": (
+        dict(y_train=LABELS[:, None]),
+        r"y_train is \[12, 1\]; labels must be \[n\]: y_train.ravel\(\)",
+    ),
+    "words": (
+        dict(y_train=LABELS.astype(str)),
+        r"labels must be integers from 0: np\.unique\(y_train, return_i",
+    ),
     "a scalar": (dict(y_train=np.int64(3)), r"y_train is \[\]; labels must be \[n\]"),
     "no channels": (dict(x_train=np.zeros((12, 5, 6, 7), np.uint8)), "neither axis can be the channels"),
     "ambiguous": (
