@@ -34,8 +34,9 @@ from optim_family.curvature.surrogate_space import SurrogateSpace
 from optim_family.operators import SymmetricOperator, require_finite_products
 from optim_family.space import norm
 
-# Operators with fewer terms are not sampled. The sample has this share of the terms, within limits.
-MIN_TERMS: Final = 8
+# Operators with fewer terms are not sampled; with fewer than the second number it seldom pays.
+MIN_TERMS, PAYING_TERMS = 8, 16
+# The sample has this share of the terms, within limits.
 SAMPLE_SHARE, MIN_SAMPLE, MAX_SAMPLE = 0.04, 1, 8
 # The search ends without convergence after this many proposals, or vectors of the surrogate.
 MAX_PROPOSALS, MAX_VECTORS = 6, 36
@@ -53,9 +54,10 @@ FINEST_RTOL: Final = 1e-4
 Array = NDArray[np.float64]
 
 
-def can_sample(operator: SymmetricOperator, k: int, rtol: float) -> bool:
-    """Whether the sum has enough terms, one eigenvalue is asked for, and the precision reaches rtol."""
-    large = operator.dim > 4 * MAX_VECTORS and len(operator.shares) >= MIN_TERMS
+def can_sample(operator: SymmetricOperator, k: int, rtol: float, *, paying: bool = False) -> bool:
+    """Whether the sum has enough terms (so that it pays), one eigenvalue is wanted, and rtol is in reach."""
+    large = operator.dim > 4 * MAX_VECTORS
+    large &= len(operator.shares) >= (PAYING_TERMS if paying else MIN_TERMS)
     return k == 1 and rtol >= FINEST_RTOL and large
 
 
@@ -112,6 +114,7 @@ class SampledSearch:
         self.margin = np.inf  # s
         self.mismatch = np.inf  # ‖(I − 𝒫)(A − αB) q‖ at the last proposal q
         self.error = np.inf
+        self.missing = 0  # directions above θ + rtol θ in the bound; a full product decides about one
         self.history: list[tuple[int, int, float, float]] = []
 
     def run(self, generator: torch.Generator) -> Eigenpairs:
@@ -134,6 +137,8 @@ class SampledSearch:
             self.history.append((self.products, self.space.filled, self.theta, self.error))
             if converged:
                 return self._result(True)
+            if self.missing > MAX_PROPOSALS + 1 - self.products:
+                break
         return self._result(False)
 
     def _draw(self, flagged: list[int]) -> None:
@@ -194,8 +199,8 @@ class SampledSearch:
             residuals = norm_of_rows(rest)
             self.error = theta[0] + value_errors(theta[:leading], residuals)[0] - self.theta
             self.upper = vectors[:, 0]
-            missing = theta[0] - self.theta > tolerance  # a full product must decide
-            if self.error <= tolerance or (missing and residuals[0] <= INNER_SHARE * self.margin):
+            self.missing = int(np.sum(theta - self.theta > tolerance))
+            if self.error <= tolerance or (self.missing and residuals[0] <= INNER_SHARE * self.margin):
                 break
             if space.filled == MAX_VECTORS or not space.expand(rest[0]):
                 break

@@ -80,8 +80,8 @@ def measure(
             chunk: `once` for each model and shape, in `full` at every call, or `off`. The result is in
             `Reading.check`.
         seed: of the noise that is mixed into the start of the search, and of the sample.
-        reading: `lanczos`, or `sampled` (`auto`): Lanczos on a sample of the chunks, corrected by few
-            products over all of them, where there are 8 chunks or more.
+        reading: `lanczos`, or `sampled`: Lanczos on a sample of the chunks, corrected by few products over
+            all of them, from 8 chunks on. `auto`: from 16 chunks on, where it pays.
         point: where a schedule-free optimizer is measured: `x`, the average that is evaluated (None), or `y`,
             where it computes gradients, in whatever mode it is. The point is in `Reading.point`.
         mode: the former name of `hvp`.

@@ -170,8 +170,8 @@ class Probe:
         rtol: relative error at which a reading stops.
         max_products: Hessian-vector products after which the search stops without convergence.
         seed: of the noise that is mixed into the start, and of the sample; readings are deterministic.
-        reading: `lanczos`, or `sampled` (`auto`): Lanczos on a sample of the chunks, corrected by few
-            products over all of them, where there are enough chunks; by Lanczos if it does not converge.
+        reading: `lanczos`, or `sampled`: Lanczos on a sample of the chunks, corrected by few products over
+            all of them, from 8 chunks on; by Lanczos if it does not converge. `auto`: from 16 chunks on.
 
     Raises:
         ValueError: no view, or no way to take a reading, has this name.
@@ -224,7 +224,8 @@ class Probe:
         operator = view_operator(self.view, hessian, weights, geometry, length)
         seed = self.seed * 1_000_003 + self.count
         self.count += 1
-        if self.reading == "lanczos" or not can_sample(operator, self.k, self.rtol):
+        paying = self.reading == "auto"
+        if self.reading == "lanczos" or not can_sample(operator, self.k, self.rtol, paying=paying):
             return self._lanczos(operator, weights, seed)
         with explain_products():
             sampled = sampled_top_eigenpair(operator, weights, rtol=self.rtol, seed=seed)

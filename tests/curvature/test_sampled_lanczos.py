@@ -134,10 +134,14 @@ def test_products_are_counted_and_the_hook_runs_before_each_of_them() -> None:
     assert search(operator, seed=5).values != pairs.values
 
 
-def test_it_gives_up_after_six_proposals() -> None:
+def test_it_gives_up_after_six_proposals_or_once_more_would_be_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pairs = search(problem("cluster"), seed=0)
     assert not pairs.converged and not pairs.values
-    assert pairs.products == 1 + sampled_lanczos.MAX_PROPOSALS
+    assert pairs.products == 4  # four members of the cluster are above θ, and three proposals are left
+    slow = search(problem("plain", 2), seed=2)
+    assert not slow.converged and slow.products == 1 + sampled_lanczos.MAX_PROPOSALS
 
 
 def test_products_that_contradict_each_other_are_left_to_lanczos() -> None:
@@ -168,5 +172,7 @@ def test_what_can_be_sampled() -> None:
     assert not can_sample(operator, 2, 1e-3)
     assert not can_sample(operator, 1, 1e-6)
     assert not can_sample(SumOfMatrices(operator.terms[:7]), 1, 1e-3)
+    assert not can_sample(SumOfMatrices(operator.terms[:15]), 1, 1e-3, paying=True)
+    assert can_sample(SumOfMatrices(operator.terms[:16]), 1, 1e-3, paying=True)
     assert not can_sample(SumOfMatrices(operator.terms[:, :100, :100]), 1, 1e-3)
     assert not can_sample(Matrix(operator.whole()), 1, 1e-3)
