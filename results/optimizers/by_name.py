@@ -5,12 +5,14 @@ the same weights without an optimizer, and weights, gradients, buffers and the o
 same bits afterwards.
 
     python results/optimizers/by_name.py      # writes by_name.json and README.md; needs pytorch-optimizer
+    python results/optimizers/by_name.py NAME ...   # measures these rows again
 """
 
 import contextlib
 import functools
 import inspect
 import json
+import sys
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -76,6 +78,7 @@ def row(name: str, make: Callable[[nn.Module], Any]) -> dict[str, Any]:
         getattr(optimizer, "train", lambda: None)()
         for _ in range(STEPS):
             optimizer.step(loss)
+        getattr(optimizer, "eval", lambda: None)()  # schedule-free ones are measured at the average
         loss().detach()
     except Exception as error:
         return {"optimizer": name, "step fails": f"{type(error).__name__}: {one_line(error)[:160]}"}
@@ -156,8 +159,10 @@ def page(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """All of them, one after the other."""
     torch.set_num_threads(1)
-    rows = [row(name, make) for name, make in constructors()]
-    (HERE / "by_name.json").write_text(json.dumps(rows, indent=1) + "\n")
+    again, stored = sys.argv[1:], HERE / "by_name.json"
+    known = {r["optimizer"]: r for r in json.loads(stored.read_text())} if again else {}
+    rows = [known[n] if again and n not in again else row(n, make) for n, make in constructors()]
+    stored.write_text(json.dumps(rows, indent=1) + "\n")
     (HERE / "README.md").write_text(page(rows))
 
 
