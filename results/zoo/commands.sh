@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The zoo: every optimizer at the best learning rate of the same grid, on three seeds.
+# The zoo: chooses the learning rates, runs the study zoo.toml, collects the table and the figure.
 #   bash results/zoo/commands.sh
-# Finished runs are not computed again; an interrupted one resumes.
+# Finished runs are not computed again; an interrupted one resumes. A run whose numbers overflow fails for good.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=.venv/bin/python
 $python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
   --upgrade --target runs/zoo-plugin examples/plugin
 export PYTHONPATH=$PWD:$PWD/runs/zoo-plugin OMP_NUM_THREADS=1
-$python results/zoo/train.py runs/zoo
+$python results/zoo/choose_rates.py runs/zoo-rates
+$python -m optim_family study run results/zoo/zoo.toml --out runs/zoo || true
 $python results/zoo/collect.py runs/zoo
