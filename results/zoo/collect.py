@@ -203,8 +203,8 @@ def draw(rows: Sequence[Row]) -> None:
     axes[1].set_xlabel("fall of the spherical sharpness")
     _draw_dots(axes[2], order, lambda r: r.numbers["accuracy"])
     axes[2].set_xlabel("test accuracy, %")
-    for ax in axes[:2]:
-        _log_axis(ax)
+    _log_axis(axes[0], (1, 2, 5))
+    _log_axis(axes[1], (1, 3))
     axes[0].set_yticks(range(len(order)), [r.label for r in order])
     for tick, r in zip(axes[0].get_yticklabels(), order, strict=True):
         tick.set_color(LOOKS[r.geometry][0])
@@ -236,10 +236,10 @@ def _draw_dots(ax: Axes, rows: Sequence[Row], of: Callable[[Row], list[float]], 
     ax.grid(axis="y", color="#eeeeee", zorder=0)
 
 
-def _log_axis(ax: Axes) -> None:
+def _log_axis(ax: Axes, ticks: Sequence[int]) -> None:
     ax.set_xscale("log")
     ax.axvline(1, color="black", linewidth=0.8, linestyle="--", zorder=0)
-    ax.xaxis.set_major_locator(plt.matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_locator(plt.matplotlib.ticker.LogLocator(subs=ticks))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(plt.matplotlib.ticker.NullFormatter())
 
