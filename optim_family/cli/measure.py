@@ -52,6 +52,8 @@ def _measure(
         UsageError: an invalid name, view or device, or weights of another network.
         CorruptError: the data or the weights are damaged.
     """
+    if weights and not weights.exists():  # before the network is built
+        raise UsageError(f"the weights {weights} cannot be read: No such file or directory")
     if spec.precision == "tf32":
         raise UsageError("a measurement never uses TF32; choose --precision float32 or float64")
     objective = build_objective(spec)

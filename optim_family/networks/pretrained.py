@@ -16,6 +16,8 @@ from optim_family.errors import CorruptError, UsageError, first_three, one_line
 
 # Name of a network's tensor in a checkpoint of a run, which holds those of the optimizer too.
 _IN_CHECKPOINT: Final = re.compile(r"tree\['model'\]\['(.+)'\]")
+# In the header of a checkpoint whose optimizer averages the weights and was in training mode.
+_AT_Y: Final = re.compile(rb'train_mode\\*", true')
 _MALFORMED: Final = (safetensors.SafetensorError, struct.error, ValueError, TypeError, KeyError)
 
 
@@ -30,7 +32,8 @@ def load_weights(model: nn.Module, path: Path, name: str) -> str:
         name: of the network, for error messages.
 
     Raises:
-        UsageError: there is no such file, or it holds the weights of another network.
+        UsageError: there is no such file, or it holds the weights of another network, or those at which a
+            schedule-free optimizer computes gradients.
         CorruptError: it is damaged, or holds numbers that are not finite.
     """
     try:
@@ -43,6 +46,9 @@ def load_weights(model: nn.Module, path: Path, name: str) -> str:
         tensors = {match[1]: stored[key] for key, match in names.items() if match} or stored
     except _MALFORMED as error:
         raise CorruptError(f"{path} is not a safetensors file, or is damaged: {one_line(error)}") from error
+    if tensors is not stored and _AT_Y.search(data, 8, 8 + int.from_bytes(data[:8], "little")):
+        what = "the weights at which a schedule-free optimizer computes gradients, not their average"
+        raise UsageError(f"{path} holds {what}; `optim-family run` measures both, at --point x and y")
     if mistakes := _mistakes(model, tensors):
         raise UsageError(f"{path} does not fit {name}: {'; '.join(mistakes)}")
     if bad := [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:

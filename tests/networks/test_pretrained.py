@@ -38,6 +38,22 @@ def test_the_network_is_found_in_a_checkpoint_of_a_run(tmp_path):
     assert torch.equal(here[2].weight, there[2].weight)
 
 
+@pytest.mark.parametrize("mode", ["true", "false"])
+def test_a_checkpoint_at_the_gradients_of_a_schedule_free_optimizer_is_refused(tmp_path, mode):
+    there, here = network(), network()
+    tensors = {f"tree['model']['{name}']": tensor for name, tensor in there.state_dict().items()}
+    path = tmp_path / "w.safetensors"
+    save_file(tensors, path, {"tree": f'{{"param_groups": [["lr", 0.1], ["train_mode", {mode}]]}}'})
+    if mode == "false":  # the weights are the average
+        load_weights(here, path, "mine")
+        assert torch.equal(here[2].weight, there[2].weight)
+        return
+    before = here[0].weight.detach().clone()
+    with pytest.raises(UsageError, match="the weights at which a schedule-free optimizer computes gradients"):
+        load_weights(here, path, "mine")
+    assert torch.equal(here[0].weight, before)
+
+
 def test_a_buffer_may_be_missing_and_a_parameter_may_not(tmp_path):
     tensors = dict(network().named_parameters())
     here = network()
