@@ -86,19 +86,22 @@ def row(name: str, make: Callable[[nn.Module], Any]) -> dict[str, Any]:
     expected = measure(model, cross_entropy, chunks, views=("raw",), rtol=RTOL)["raw"].value
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        views = ("raw", "preconditioned")
-        try:
-            readings = measure(model, cross_entropy, chunks, optimizer, views=views, rtol=RTOL)
-        except ValueError as error:
-            reason = one_line(error)
-            readings = measure(model, cross_entropy, chunks, optimizer, views=("raw",), rtol=RTOL)
-        else:
-            reason = ""
+        readings, reason = {}, ""
+        for views in (("raw", "preconditioned"), ("raw", "generalized"), ("raw",)):
+            with contextlib.suppress(ValueError):
+                readings = measure(model, cross_entropy, chunks, optimizer, views=views, rtol=RTOL)
+                break
+        if "preconditioned" not in readings:
+            try:
+                measure(model, cross_entropy, chunks, optimizer, views=("preconditioned",), rtol=RTOL)
+            except ValueError as error:
+                reason = one_line(error)
     return {
         "optimizer": name,
         "raw": readings["raw"].value,
         "without the optimizer": expected,
         "preconditioned": readings["preconditioned"].value if "preconditioned" in readings else None,
+        "generalized": readings["generalized"].value if "generalized" in readings else None,
         "threshold": next(reversed(readings.values())).threshold,
         "no metric": reason.removeprefix("there is no metric: ").removesuffix(
             "; measure raw or spherical instead."
@@ -139,15 +142,16 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"{len(rows)} optimizers: "
         + ", ".join(f"{counts[name]} of {name} {version(name)}" for name in PACKAGES)
         + f". {len(measured)} are measured; {sum(r['threshold'] is not None for r in measured)} of them with "
-        f"a metric and a threshold, the others with the reason why there is none. λ₁ is off by {off:.0e} at "
-        f"most; {sum(r['changed'] for r in measured)} left something changed. The step of "
+        f"a metric or a norm and a threshold, the others say why there is no metric. λ₁ is off by "
+        f"{off:.0e} at most; {sum(r['changed'] for r in measured)} left something changed. The step of "
         f"{len(rows) - len(measured)} fails before anything is measured.",
         "",
-        "| optimizer | λ₁ | in its metric | threshold | why there is no metric |",
-        "|---|---|---|---|---|",
+        "| optimizer | λ₁ | in its metric | in its norm, at least | threshold | why there is no metric |",
+        "|---|---|---|---|---|---|",
     ]
     for r in measured:
-        numbers = [f"{r[key]:.5g}" if r[key] else "–" for key in ("raw", "preconditioned", "threshold")]
+        keys = ("raw", "preconditioned", "generalized", "threshold")
+        numbers = [f"{r[key]:.5g}" if r.get(key) else "–" for key in keys]
         lines.append(f"| {r['optimizer']} | {' | '.join(numbers)} | {r['no metric'] or '–'} |")
     lines += ["", "| optimizer | its step fails here |", "|---|---|"]
     lines += [f"| {r['optimizer']} | {r['step fails']} |" for r in rows if "step fails" in r]
