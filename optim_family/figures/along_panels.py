@@ -89,14 +89,18 @@ def draw_along(axes: Sequence[Axes], curves: Sequence[Curve]) -> None:
 
 
 def draw_rotation(ax: Axes, curves: Sequence[Curve]) -> None:
-    """The angle by which the weights turn in a step."""
+    """The angle by which the weights turn in a step, and dotted that of equilibrium, where it is known."""
     ax.set_title("Rotation per step, radians", loc="left")
     along = along_curves(curves)
     for curve in along:
         plot_curve(ax, curve, "rotation")
         plot_range(ax, curve, "rotation")
+        plot_curve(ax, curve, "equilibrium_rotation", **style.RUN_THRESHOLD)
     _say_absent(ax, len(curves) - len(along), len(curves))
-    log_axis(ax, [curve.points("rotation")[1] for curve in along], skip_first=True)
+    fields = ("rotation", "equilibrium_rotation")
+    log_axis(ax, [curve.points(field)[1] for curve in along for field in fields], skip_first=True)
+    if any(curve.has("equilibrium_rotation") for curve in along):
+        legend(ax, {"in equilibrium": style.RUN_THRESHOLD | {"color": style.GREY}})
     mark_divergence(ax, along, "rotation")
 
 

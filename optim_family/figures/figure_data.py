@@ -36,7 +36,10 @@ _READING: Final = {
     "small_batch_threshold": 6,
     "small_batch_ratio": 6,
 }
-_ALONG: Final = ("curvature", "smoothness", "smoothness_ratio", "critical", "critical_ratio", "rotation")
+_ALONG: Final = (
+    *("curvature", "smoothness", "smoothness_ratio", "critical", "critical_ratio"),
+    *("rotation", "equilibrium_rotation"),
+)
 # Thinning keeps the highest and lowest of these in each interval.
 _SHAPE: Final = ("train_loss", "peak_loss", "test_accuracy", "train_accuracy")
 

@@ -291,6 +291,8 @@ def test_along_the_update_several_runs_show_their_ratio_and_say_how_many_have_no
     other = Figure().add_subplot()
     draw_rotation(other, curves(run))
     assert list(other.lines[0].get_ydata()) == [record["along"]["rotation"] for record in run.records[1:]]
+    assert (other.lines[1].get_ydata() == 0.03).all() and other.lines[1].get_linestyle() == ":"
+    assert [text.get_text() for text in other.get_legend().get_texts()] == ["in equilibrium"]
 
 
 def test_ratios_along_the_updates_are_drawn_where_no_view_has_a_threshold(ax):

@@ -118,7 +118,8 @@ def with_along(run):
         each["along"] = {
             **{"curvature": 3.0 + i, "smoothness": 2.5 + i, "smoothness_ratio": ratio + 0.05},
             **{"critical": 2 * ratio / each["lr"], "critical_ratio": ratio},
-            **{"rotation": 0.02 + 0.001 * i, "loss_change": -0.1, "forward_passes": 9},
+            **{"rotation": 0.02 + 0.001 * i, "equilibrium_rotation": 0.03},
+            **{"loss_change": -0.1, "forward_passes": 9},
         }
     run.records[2]["along"] |= {"critical": None, "critical_ratio": None, "smoothness_ratio": None}
     return run

@@ -165,7 +165,10 @@ const figure = (() => {
     },
     rotation: {
       title: () => "Rotation per step, radians",
-      lines: [{ field: () => "along.rotation", main: true }],
+      lines: [
+        { field: () => "along.rotation", main: true },
+        { field: () => "along.equilibrium_rotation", dash: [2, 3], width: 1.5 },
+      ],
     },
   };
 
@@ -302,7 +305,7 @@ const figure = (() => {
     if (known(of("along.rotation")))
       reading.push(["critical sharpness", `${short(of("along.critical"), 4)}, over 2/η ${short(of("along.critical_ratio"), 4)}`],
         ["directional smoothness", `${short(of("along.smoothness"), 4)}, over its limit ${short(of("along.smoothness_ratio"), 4)}`],
-        ["curvature along the update", short(of("along.curvature"), 4)], ["rotation", `${short(of("along.rotation"), 4)} radians`]);
+        ["curvature along the update", short(of("along.curvature"), 4)], ["rotation", `${short(of("along.rotation"), 4)} radians${known(of("along.equilibrium_rotation")) ? `, in equilibrium ${short(of("along.equilibrium_rotation"), 4)}` : ""}`]);
     return [["step", `${short(of("step"))}, τ ${short(of("tau"), 4)}, ${short(of("elapsed"), 4)} s`],
       ["training loss", short(of("train_loss"), 4)],
       ["accuracy", `test ${percent(of("test_accuracy"))}, training ${percent(of("train_accuracy"))}`], ...reading];
