@@ -86,16 +86,14 @@ def row(name: str, make: Callable[[nn.Module], Any]) -> dict[str, Any]:
     expected = measure(model, cross_entropy, chunks, views=("raw",), rtol=RTOL)["raw"].value
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        readings, reason = {}, ""
-        for views in (("raw", "preconditioned"), ("raw", "generalized"), ("raw",)):
+        read = functools.partial(measure, model, cross_entropy, chunks, optimizer, rtol=RTOL)
+        readings, reason = read(views=("raw",)), ""
+        try:
+            readings |= read(views=("preconditioned",))
+        except ValueError as error:
+            reason = one_line(error)
             with contextlib.suppress(ValueError):
-                readings = measure(model, cross_entropy, chunks, optimizer, views=views, rtol=RTOL)
-                break
-        if "preconditioned" not in readings:
-            try:
-                measure(model, cross_entropy, chunks, optimizer, views=("preconditioned",), rtol=RTOL)
-            except ValueError as error:
-                reason = one_line(error)
+                readings |= read(views=("generalized",))
     return {
         "optimizer": name,
         "raw": readings["raw"].value,
