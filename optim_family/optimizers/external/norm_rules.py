@@ -65,8 +65,10 @@ def _kozistr_muon(weights: Sequence[Tensor], group: Group, _: Optimizer) -> Geom
 
 def _muon(
     weights: Sequence[Tensor], group: Group, decay: float, factor: Callable[[float, float], float]
-) -> Geometry:
-    """All weights are matrices, of their first dimension by all others."""
+) -> Geometry | None:
+    """The weights are matrices, of their first dimension by all others; None if one is a vector."""
+    if any(w.dim() < 2 for w in weights):
+        return None
     radii = [factor(len(w), w.numel() / len(w)) for w in weights]
     norm = SpectralNorm([w.shape for w in weights], radii)
     return _geometry(norm, group, decay, "β", group["momentum"], INEXACT)

@@ -13,4 +13,4 @@ mkdir -p runs/data
 mkdir -p runs/case-1-case-2-cifar10 && cp -rn "$here"/runs/. runs/case-1-case-2-cifar10/
 study() { .venv/bin/optim-family study "$1" case-1-case-2-cifar10 --set data.name=npz:runs/data/cifar10.npz "${@:2}"; }
 study run --workers 2
-study report --to "$here"
+study report --set test_set=jpeg --to "$here"

@@ -216,6 +216,13 @@ def test_other_settings_have_no_norm(kozistr, settings):
     assert declared.norm is None and math.isinf(declared.threshold)
 
 
+def test_a_vector_among_the_weights_of_muon_has_no_spectral_norm(kozistr):
+    weights = [draw(6, 4, seed=1).requires_grad_(), draw(6, seed=2).requires_grad_()]
+    optimizer = kozistr.Muon([{"params": weights, "use_muon": True}], lr=0.1)
+    declared = geometry(optimizer)
+    assert declared.norm is None and math.isinf(declared.threshold)
+
+
 # --- SAM --------------------------------------------------------------------------------------------------
 
 
