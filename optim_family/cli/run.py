@@ -8,13 +8,12 @@ from typing import Any, Final
 from optim_family.analysis import run_summary
 from optim_family.cli import run_progress, run_results, spectrum
 from optim_family.cli.output import Output, flat, joined
-from optim_family.data import datasets
 from optim_family.errors import DIVERGED
-from optim_family.networks import cards
 from optim_family.runs import layout
 from optim_family.runs.atomic_files import replace_atomically
 from optim_family.runs.labels import label, setting
 from optim_family.runs.run import FINISHED, Run, read_run
+from optim_family.training.plan import check_plan
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
@@ -73,9 +72,11 @@ def preview(spec: RunSpec, out: Path, train_options: Mapping[str, Any], dry_run:
     """Print what would be done; write nothing. Returns the exit code.
 
     With `try` for `dry_run` everything is built, and with `plan` nothing.
+
+    Raises:
+        UsageError: the specification is invalid; with `plan`, as far as `check_plan` sees it.
     """
-    cards.load(spec.model)
-    datasets.check_name(spec.data)
+    check_plan(spec)
     tried = _try(spec, train_options, output) if dry_run == "try" else {}
     if spec.notice:
         output.say(spec.notice)

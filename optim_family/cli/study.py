@@ -18,6 +18,7 @@ from optim_family.study.clusters import Ray, Submitit
 from optim_family.study.cost import Cost, cost
 from optim_family.study.launchers import JobResult, Launcher, Local, cores
 from optim_family.study.spec import StudySpec
+from optim_family.training.plan import check_plan
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
@@ -128,7 +129,9 @@ def preview(study: StudySpec, folder: Path, workers: int | None, dry_run: str, o
 
 
 def _plan(study: StudySpec, folder: Path, output: Output) -> int:
-    """Print the runs, their states, steps and records; returns the exit code."""
+    """Print the runs, their states, steps and records, after `check_plan` of each; returns the exit code."""
+    for run in study.runs:
+        check_plan(run)
     _say_notices(study, folder, output)
     jobs = execution.jobs(study, folder)
     plan = [

@@ -197,12 +197,10 @@ def load(name: str, *, limit: int | None = None, seed: int = 0, root: Path | Non
 def _read(name: str, root: Path | None) -> Arrays:
     from optim_family.data import arrays, image_folder, npz_file
 
-    kind, colon, path = name.partition(":")
+    kind, colon, _ = name.partition(":")
     readable = {"npz": npz_file.npz, "folder": image_folder.folder}
-    if kind in readable and path:
-        return readable[kind](Path(os.path.expanduser(path)))
     if kind in readable and colon:
-        raise UsageError(f"{name!r} names no file; write {kind}:PATH")
+        return readable[kind](_path(name))
     if name in torchvision_sets.SETS:
         return torchvision_sets.read(name, root or torchvision_sets.data_root())
     if name == "digits":
@@ -220,6 +218,37 @@ def check_name(name: str) -> None:
     """
     if name not in {*NAMES, *registered_datasets()} and not name.startswith(("npz:", "folder:")):
         raise unknown_dataset(name)
+
+
+def check_source(name: str) -> None:
+    """Check the name of a data set, and that its file or folder exists, without reading it.
+
+    Raises:
+        UsageError: there is no such data set, file or folder.
+        CorruptError: the file is empty.
+    """
+    check_name(name)
+    if name.startswith("npz:"):
+        from optim_family.data.npz_file import require_file
+
+        require_file(_path(name))
+    if name.startswith("folder:"):
+        from optim_family.data.image_folder import require_source
+
+        require_source(_path(name))
+
+
+def train_images(name: str) -> int | None:
+    """The number of training images of a set of the catalogue; None for every other set."""
+    return next((info.train_images for info in _CATALOGUE if info.name == name), None)
+
+
+def _path(name: str) -> Path:
+    """The path in npz:PATH or folder:PATH."""
+    kind, _, path = name.partition(":")
+    if not path:
+        raise UsageError(f"{name!r} names no file; write {kind}:PATH")
+    return Path(os.path.expanduser(path))
 
 
 def unknown_dataset(name: str) -> UsageError:

@@ -41,8 +41,7 @@ def folder(path: Path) -> Arrays:
         UsageError: there is no such folder or file.
         CorruptError: a split, a class or an image is missing, damaged, or differs from the others in shape.
     """
-    if not path.is_dir() and not path.is_file():
-        raise UsageError(f"there is no folder or tar file {path}")
+    require_source(path)
     splits = _read_splits(path, _walk(path) if path.is_dir() else _unpack(path))
     train, test = (set(splits[split]) for split in _SPLITS)
     if train != test:
@@ -52,6 +51,16 @@ def folder(path: Path) -> Arrays:
     if len(train) < 2:
         raise CorruptError(f"{path} holds a single class, {min(train)!r}; two are needed")
     return Arrays(*_stack(splits["train"]), *_stack(splits["test"]), tuple(sorted(train)))
+
+
+def require_source(path: Path) -> None:
+    """Check that `path` is a folder or a file.
+
+    Raises:
+        UsageError: there is no such folder or file.
+    """
+    if not path.is_dir() and not path.is_file():
+        raise UsageError(f"there is no folder or tar file {path}")
 
 
 def _stack(classes: dict[str, dict[str, Pixels]]) -> tuple[Pixels, npt.NDArray[np.int64]]:

@@ -19,8 +19,13 @@ def choose_ghost_batch(size: int, batch_size: int | None, requested: int | None)
         requested: the ghost batch that the user asks for; None for the default.
 
     Raises:
-        UsageError: the request does not divide both, or nothing in the bounds does.
+        UsageError: the mini-batch is larger than the training set, the request does not divide both, or
+            nothing in the bounds does.
     """
+    if batch_size and batch_size > size:
+        raise UsageError(
+            f"a mini-batch of {batch_size} is larger than the training set of {size}; choose --batch-size"
+        )
     whole = math.gcd(size, batch_size or size)
     divisors = [n for n in range(2, whole + 1) if whole % n == 0]
     sizes = f"the training set of {size}" + (f" and the mini-batch of {batch_size}" if batch_size else "")

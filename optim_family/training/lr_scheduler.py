@@ -34,9 +34,7 @@ class Torch(Schedule):
     _step: int = PrivateAttr(0)
 
     def factor(self, context: ScheduleContext) -> float:
-        """Its factor; a UsageError if torch has no such scheduler, or it needs more than the step."""
-        if self.name not in TORCH:
-            raise UsageError(unknown("schedule", f"torch:{self.name}", [f"torch:{name}" for name in TORCH]))
+        """Its factor; a UsageError if it needs more than the step, or a parameter is invalid."""
         try:
             if self._scheduler is None or context.step < self._step:
                 self._begin(context.lr)
@@ -71,6 +69,8 @@ def _parse(term: str) -> Schedule:
     if len(options) < len(words):
         raise UsageError(f"schedule {term!r} gives a parameter twice")
     if torch_name is not None:
+        if torch_name not in TORCH:
+            raise UsageError(unknown("schedule", f"torch:{torch_name}", [f"torch:{each}" for each in TORCH]))
         return Torch(name=torch_name, options={key: json_or_text(value) for key, value in options.items()})
     if name not in BUILT_IN:
         raise UsageError(unknown("schedule", name, [*BUILT_IN, "torch:NAME"]))

@@ -78,11 +78,6 @@ class Objective:
         self.model, self.data, self.space = model.train(), data, ParameterSpace.of(model)
         self.loss_fn: LossFunction = partial(LOSSES[loss], classes=data.classes)
         self.size, self.batch_size, self.seed = len(data.y_train), batch_size, seed
-        if batch_size and batch_size > self.size:
-            raise UsageError(
-                f"a mini-batch of {batch_size} is larger than the training set of {self.size}; "
-                "choose --batch-size"
-            )
         self.tf32 = tf32
         self.ghost_batch = choose_ghost_batch(self.size, batch_size, ghost_batch)
         self.process_group = process_group or SingleProcess()

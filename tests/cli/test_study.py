@@ -16,7 +16,7 @@ from optim_family.study.spec import StudySpec
 from optim_family.training.loop import train
 from optim_family.training.progress import ProgressListener
 from optim_family.training.spec import RunSpec
-from tests.helpers.cli_runner import optim_family
+from tests.helpers.cli_runner import optim_family, refusal
 
 STUDY = """
 question = "Does <b>it</b> fall?"
@@ -218,6 +218,8 @@ def test_a_plan_tries_nothing_and_a_dry_run_takes_no_name_for_its_value(mine, tm
     plan = json.loads(mine("run", "--dry-run=plan", "--json").out)["plan"]
     assert [(run["state"], run["steps"], run["records"]) for run in plan] == [("waiting", 6, 4)] * 3
     assert not (tmp_path / "runs").exists()
+    answer = mine("run", "--dry-run=plan", "--set", "data.ghost_batch=7")
+    assert "a ghost batch of 7 does not divide the training set of 20" in refusal(answer)
     monkeypatch.setattr(study_work, "cost", lambda spec: Cost(trained=1, seconds=1.0, bytes=1))
     answer = optim_family(capsys, "study", "run", "--dry-run", "digits")
     assert answer.code == 0 and "trying 1 of " in answer.err and "trying 2 of " in answer.err
