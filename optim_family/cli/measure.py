@@ -10,7 +10,7 @@ from optim_family.cli.spectrum import SpectrumOptions, draw, show, show_readings
 from optim_family.curvature.precision import deterministic, full_precision
 from optim_family.errors import UsageError
 from optim_family.geometry import UnknownMetric
-from optim_family.networks.pretrained import load_weights
+from optim_family.networks.pretrained import load_weights, unreadable
 from optim_family.runs.atomic_files import writing
 from optim_family.runs.labels import setting
 from optim_family.sharpness.probe_set import ProbeSet
@@ -53,7 +53,7 @@ def _measure(
         CorruptError: the data or the weights are damaged.
     """
     if weights and not weights.exists():  # before the network is built
-        raise UsageError(f"the weights {weights} cannot be read: No such file or directory")
+        raise unreadable(weights, "No such file or directory")
     if spec.precision == "tf32":
         raise UsageError("a measurement never uses TF32; choose --precision float32 or float64")
     objective = build_objective(spec)

@@ -1,5 +1,6 @@
 """Finished runs: the table on the screen, the figure and the evidence of the figure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,18 @@ def _formats(context: click.Context, option: click.Parameter, text: str) -> tupl
     return formats
 
 
+def _inches(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        width = float(text)
+    except ValueError:
+        width = math.nan
+    if not 2 <= width <= 40:
+        raise UsageError(f"--width: it must be inches as a number from 2 to 40, such as 3.25, not {text}")
+    return width
+
+
 # The options of a figure of runs, which a command passes to `FigureOptions.from_options`.
 figure_options = add_options(
     _option(
@@ -48,9 +61,10 @@ figure_options = add_options(
     ),
     _option(
         "--width",
-        type=click.FloatRange(2, 40),
         metavar="INCHES",
-        help="Width of the figure for a paper: 3.25 is a column, 6.75 a page; without a heading.",
+        callback=_inches,
+        help="Width of the figure for a paper: 3.25 is a column, 6.75 a page; without a heading. "
+        "For a shorter figure draw fewer panels: compare --panels.",
     ),
     _option(
         "--style",

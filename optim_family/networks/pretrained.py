@@ -39,7 +39,7 @@ def load_weights(model: nn.Module, path: Path, name: str) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"the weights {path} cannot be read: {error.strerror}") from None
+        raise unreadable(path, str(error.strerror)) from None
     try:
         stored = safetensors.torch.load(data)
         names = {key: _IN_CHECKPOINT.fullmatch(key) for key in stored}
@@ -55,6 +55,13 @@ def load_weights(model: nn.Module, path: Path, name: str) -> str:
         raise CorruptError(f"{path} holds numbers that are not finite: {first_three(bad)}")
     model.load_state_dict(model.state_dict() | tensors)
     return hashlib.sha256(data).hexdigest()
+
+
+def unreadable(path: Path, reason: str) -> UsageError:
+    """The error for a file of weights that cannot be read, for the given reason."""
+    return UsageError(
+        f"the weights {path} cannot be read: {reason}; give a .safetensors file or a checkpoint of a run"
+    )
 
 
 def _mistakes(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:

@@ -50,6 +50,8 @@ def read_run(path: Path) -> Run:
     """
     from optim_family.runs.columns import Columns
 
+    if not path.exists():
+        raise UsageError(f"there is no folder {path}; give a folder made by `run`")
     if not (path / SPEC).is_file():
         raise UsageError(f"{path} is not a run directory: it has no {SPEC}; give a folder made by `run`")
     spec, provenance = unseal(path / SPEC), unseal_if_any(path / PROVENANCE)

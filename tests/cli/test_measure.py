@@ -114,7 +114,11 @@ def test_without_normalisation_the_spherical_sharpness_does_not_apply(run):
 @pytest.mark.parametrize(
     ("args", "code", "line"),
     [
-        (["--weights", "nowhere"], 2, "nowhere cannot be read: No such file"),
+        (
+            ["--weights", "nowhere"],
+            2,
+            "nowhere cannot be read: No such file or directory; give a .safetensors",
+        ),
         (["--weights", "text"], 5, "text is not a safetensors file"),
         (["--weights", "other"], 2, "does not fit bn_mlp: it has no "),
         (["--model", "resnet81"], 2, "did you mean 'resnet18'?"),

@@ -272,7 +272,7 @@ def test_help_with_an_optimizer_lists_its_hyper_parameters_with_default_range_an
         ),
         (["--optimizer", "gd", *TINY, "--norm", "none", "--view", "spherical"], "'spherical' does not apply"),
         (["--optimizer", "gd", "--device", "tpu:x"], "no device 'tpu:x'; use cpu, cuda or cuda:N"),
-        (["--resume", "--out", "nowhere"], "nowhere is not a run directory"),
+        (["--resume", "--out", "nowhere"], "there is no folder nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

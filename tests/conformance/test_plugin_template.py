@@ -32,6 +32,12 @@ def test_nothing_of_the_template_is_left_open(written):
         assert text and not re.search("NAME|PACKAGE|CLASS", text)
 
 
+def test_its_readme_installs_optim_family_first_and_links_to_no_index(written):
+    text = (written[0] / "README.md").read_text(encoding="utf-8")
+    assert "pypi.org" not in text
+    assert text.index("pip install PATH/TO/optim-family pytest") < text.index("pip install --editable .")
+
+
 def test_it_passes_its_own_tests(written, tmp_path):
     source, _, site = written
     command = (

@@ -102,5 +102,7 @@ def test_a_damaged_file_is_said_to_be_damaged(tmp_path):
 def test_a_file_that_is_not_there_is_said_not_to_be_there(tmp_path):
     with pytest.raises(UsageError, match="nowhere cannot be read: No such file"):
         load_weights(network(), tmp_path / "nowhere", "mine")
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+    with pytest.raises(
+        UsageError, match=r"cannot be read: Is a directory; give a \.safetensors file or a checkpoint"
+    ):
         load_weights(network(), tmp_path, "mine")

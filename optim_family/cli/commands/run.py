@@ -23,7 +23,8 @@ from optim_family.training.spec import MemoryFormat
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue an unfinished run; without --optimizer, the specification comes from --out.",
+    help="Continue an unfinished run, or start it if there is none; "
+    "without --optimizer, the specification comes from --out.",
 )
 @click.option(
     "--memory-format",
