@@ -115,6 +115,26 @@ def invalid_field(detail: Mapping[str, Any], field: str) -> str:
     return f"{field}: {message[:1].lower()}{message[1:]}{got}"
 
 
+def invalid_fields(details: Iterable[Mapping[str, Any]], known: Iterable[str]) -> str:
+    """One line for the mistakes of keywords in Python.
+
+    Args:
+        details: `ValidationError.errors()`.
+        known: the names of all hyper-parameters.
+
+    >>> extra = {"type": "extra_forbidden", "loc": ("lrr",), "msg": "Extra inputs are not permitted"}
+    >>> invalid_fields([extra], ["lr", "weight_decay"])
+    "there is no hyper-parameter 'lrr'; did you mean 'lr'? Known: lr, weight_decay"
+    """
+    names = list(known)
+    return "; ".join(
+        unknown("hyper-parameter", str(detail["loc"][0]), names)
+        if detail["type"] == "extra_forbidden"
+        else invalid_field(detail, ".".join(map(str, detail["loc"])))
+        for detail in details
+    )
+
+
 def json_or_text(text: str) -> Any:
     """A JSON value, or the text itself if it is none."""
     try:

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     # the core: torch, numpy, scipy, psutil
     "curvature": "errors operators space",
     # optimizers and who judges them; nobody imports a plugin by name
-    "optimizers": "geometry norms space",
+    "optimizers": "errors geometry norms space",
     "optimizers.external": "errors geometry norms optimizers resources space",
     "registry": "curvature errors optimizers resources",
     "sharpness": "curvature errors geometry norms operators optimizers.external space",

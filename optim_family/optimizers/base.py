@@ -6,9 +6,10 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
+from optim_family.errors import invalid_fields
 from optim_family.geometry import Geometry
 from optim_family.space import flatten
 
@@ -47,8 +48,8 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
         **values: the hyper-parameters as keywords: `GD(model.parameters(), lr=0.1, weight_decay=5e-4)`.
 
     Raises:
-        pydantic.ValidationError: a hyper-parameter is unknown or out of range.
-        ValueError: more than one parameter group, or hyper-parameters both as an object and as keywords.
+        ValueError: a hyper-parameter is unknown or out of range; more than one parameter group; or
+            hyper-parameters both as an object and as keywords.
     """
 
     Hyper: ClassVar[type[HyperParameters]]
@@ -74,7 +75,10 @@ class OptimizerBase(torch.optim.Optimizer, ABC):
     def __init__(self, params: Iterable[Any], hyper: HyperParameters | None = None, **values: Any) -> None:
         if hyper is not None and values:
             raise ValueError(f"give {type(self).__name__} a Hyper object or keywords, not both.")
-        super().__init__(params, (hyper or self.Hyper(**values)).model_dump())
+        try:
+            super().__init__(params, (hyper or self.Hyper(**values)).model_dump())
+        except ValidationError as error:  # of several lines
+            raise ValueError(invalid_fields(error.errors(), self.Hyper.model_fields)) from None
 
     @abstractmethod
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -30,7 +30,7 @@ class ExternalOptimizer(OptimizerBase, ABC):
     """A wrapper of an external optimizer, which holds the state; every hyper-parameter is one number.
 
     Raises:
-        pydantic.ValidationError: its constructor rejects a hyper-parameter.
+        ValueError: its constructor rejects a hyper-parameter.
         UsageError: its constructor rejects the tensors.
     """
 
