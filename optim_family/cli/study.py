@@ -63,7 +63,7 @@ def study_command(
                 jobs, start_launcher(at_once), stop=stop, on_result=display.on_result, on_poll=display.refresh
             )
     except Stopped as error:
-        raise type(error)("stopped; the runs wrote checkpoints, repeat the command to resume them") from None
+        raise type(error)("stopped; repeat the command to go on") from None
     if len(failed) == len(jobs):
         raise OptimFamilyError(f"all {len(jobs)} runs failed; {failed[0].job.out}: {failed[0].message}")
     write_report(study, folder, folder / "report", output, failed)

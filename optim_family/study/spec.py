@@ -33,7 +33,7 @@ class StudySpec:
 
     Attributes:
         name: of the file, without `.toml`.
-        claims: by name; those of `claims.CLAIMS`, and its own.
+        claims: by name; those of `claims.CLAIMS`, by default all that its runs can decide, and its own.
         runs: all different; each machine resolves the device `auto` for itself.
         source: the text of the file, which the report shows.
         left_out: the runs that `only` has removed.
@@ -111,11 +111,17 @@ def load(name: str, settings: Iterable[str] = ()) -> StudySpec:
     mistakes += [f"{path}, {mistake}" for mistake in wrong]
     if mistakes:
         raise UsageErrors("\n".join(dict.fromkeys(map(one_line, mistakes))))
-    claims = {name: CLAIMS[name] for name in table.get("claims", CLAIMS)}
+    claims = {name: CLAIMS[name] for name in table.get("claims", _applicable_claims(runs.values()))}
     test_set = table.get("test_set", "")
     return StudySpec(
         path.stem, table["question"], claims | own, tuple(runs.values()), text, test_set=test_set
     )
+
+
+def _applicable_claims(runs: Iterable[RunSpec]) -> list[str]:
+    """The names of the claims that these runs can decide."""
+    specs = [run.model_dump(mode="json") for run in runs]
+    return [name for name, claim in CLAIMS.items() if claim.applies(specs)]
 
 
 def _override(table: dict[str, Any], settings: Iterable[str]) -> None:

@@ -83,8 +83,12 @@ def test_what_two_grids_have_in_common_is_run_once(write):
     assert once == twice
 
 
-def test_without_claims_all_are_evaluated(write):
-    assert spec.load(write(STUDY.replace('claims = ["edge"]', ""))).claims == CLAIMS
+def test_without_claims_those_that_apply_are_evaluated(write):
+    text = STUDY.replace('claims = ["edge"]', "")
+    assert [*spec.load(write(text)).claims] == [name for name in CLAIMS if name != "smaller-batch-flatter"]
+    assert [*spec.load(write(text.replace("[0, 1e-3]", "0").replace("= 1e-3", "= 0"))).claims] == []
+    named = text.replace("data =", 'claims = ["smaller-batch-flatter"]\ndata =')
+    assert [*spec.load(write(named)).claims] == ["smaller-batch-flatter"]
 
 
 def test_a_further_test_set_is_a_name(write):
