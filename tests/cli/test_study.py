@@ -81,7 +81,7 @@ def plain_report(monkeypatch):
     monkeypatch.setattr(report, "figures", lambda runs: ())
 
 
-def sketch(runs, title=None, names=None):
+def sketch(runs, title=None, names=None, **options):
     """What is drawn much faster than a figure of runs, and shows their losses all the same."""
     figure = Figure(figsize=(2, 1))
     for run in runs:
