@@ -22,6 +22,7 @@ GROUP: Final = "optim_family.optimizers"
 MODELS: Final = "optim_family.models"
 DATA: Final = "optim_family.data"
 _KINDS: Final = {GROUP: "optimizer", MODELS: "model", DATA: "data set"}
+_INSTALL: Final = "your own must be installed in this environment: pip install --editable FOLDER"
 _THIS_DISTRIBUTION: Final = "optim-family"
 _EXTERNAL: Final = "optim_family.optimizers.external.wrapper:wrap_external"
 
@@ -77,7 +78,7 @@ def entry(name: str) -> PluginEntry:
     if name not in known:
         everything = [*known, *(f"{prefix}:NAME" for prefix in EXTERNAL_PACKAGES)]
         near = name.lower() if name.lower() in known else external_name(name)
-        raise UsageError(unknown("optimizer", name, everything, near=near))
+        raise UsageError(f"{unknown('optimizer', name, everything, near=near)}; {_INSTALL}")
     return known[name]
 
 
