@@ -62,7 +62,8 @@ def test_a_finished_run_is_shown_and_not_computed_again(run, tmp_path):
     assert (tmp_path / "metrics.jsonl").stat().st_mtime_ns == before
     assert json.loads(again.out)["runs"][0]["status"] == "done"
     assert json.loads(again.out)["figure"] == {kind: f"{tmp_path}/figure.{kind}" for kind in ("svg", "png")}
-    assert "steps: 4, not 5" in refusal(run(*arguments, "--steps", "5"))
+    for resume in ([], ["--resume"]):
+        assert "steps: 4, not 5" in refusal(run(*arguments, "--steps", "5", *resume))
 
 
 def test_overlays_chosen_anew_draw_the_figure_of_a_finished_run_again(run, tmp_path):
