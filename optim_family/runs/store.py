@@ -5,9 +5,10 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import zlib
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -24,7 +25,10 @@ from optim_family.runs.atomic_files import (
 from optim_family.runs.layout import CHECKPOINTS, LOCK, LOG, SPEC, STATUS
 from optim_family.runs.record_log import RecordLog, finite
 
-_BAD_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL}
+_BAD_PATH = {
+    *(errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.ELOOP, errno.EILSEQ, errno.EINVAL),
+}
 
 
 @final
@@ -109,18 +113,43 @@ class RunStore(AbstractContextManager["RunStore"]):
         self.close()
 
 
+def require_possible(path: Path) -> None:
+    """Check that `path` is empty or a run, or that it can be created; creates nothing that stays.
+
+    Raises:
+        UsageError: it cannot be a run directory, or holds other files.
+        CorruptError: the system does not let us write there.
+    """
+    with _run_directory(path):
+        exists = path.exists()
+        if not exists:
+            parent = next(folder for folder in path.absolute().parents if folder.exists())
+            trial = parent / f".{secrets.token_hex(8)}.tmp"  # another process may be creating `path`
+            trial.mkdir()
+            trial.rmdir()
+    if exists:
+        _enter(path)
+
+
 def _enter(path: Path) -> None:
     """Create the folder, or check that it is empty or a run."""
-    try:
+    with _run_directory(path):
         path.mkdir(parents=True, exist_ok=True)
         names = {name for name in os.listdir(path) if name != LOCK and not is_partial_write(name)}
+    if names and SPEC not in names:
+        raise UsageError(f"{path} is neither empty nor a run directory; choose another folder")
+
+
+@contextmanager
+def _run_directory(path: Path) -> Iterator[None]:
+    """Turn the error of a path that cannot be a folder into one of one line."""
+    try:
+        yield
     except (ValueError, OSError) as error:
         number, reason = getattr(error, "errno", errno.EINVAL), getattr(error, "strerror", error)
         raise (UsageError if number in _BAD_PATH else CorruptError)(
             f"{str(path)!r} cannot be a run directory: {reason}; choose another folder"
         ) from error
-    if names and SPEC not in names:
-        raise UsageError(f"{path} is neither empty nor a run directory; choose another folder")
 
 
 def _lock(path: Path) -> int:

@@ -15,7 +15,7 @@ from optim_family.curvature.precision import deterministic, full_precision
 from optim_family.errors import OptimFamilyError, Stopped
 from optim_family.optimizers.base import OptimizerBase
 from optim_family.runs.layout import STATUS
-from optim_family.runs.store import RunStore
+from optim_family.runs.store import RunStore, require_possible
 from optim_family.training.experiment import Experiment, build_experiment
 from optim_family.training.loss_log import LossLog, NotFinite
 from optim_family.training.measurements import Measurements
@@ -67,6 +67,8 @@ def train(
     """
     stop, group = stop or StopSignal(), process_group or SingleProcess()
     listener = listener or ProgressListener()
+    if group.is_main_process:
+        require_possible(out)
     with memory.explain_oom(), full_precision(), deterministic():
         earlier = group.broadcast(memory_format_of(out) if group.is_main_process else None)
         experiment = build_experiment(spec, group, memory_format or earlier, make_optimizer, cuda_graphs)

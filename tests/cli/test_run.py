@@ -361,6 +361,12 @@ def test_a_plan_refuses_what_needs_neither_network_nor_images(run, wrong, words)
     assert words in refusal(run("--optimizer", "gd", *TINY, *wrong, "--dry-run=plan"))
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="no folder in which nobody can create another one")
+def test_a_folder_that_cannot_be_created_is_refused_before_the_network_is_built(run, monkeypatch):
+    monkeypatch.setattr(experiment.build, "build", lambda *args, **options: pytest.fail("built"))
+    assert "cannot be a run directory" in refusal(run("--optimizer", "gd", *TINY, "--out", "/proc/none/run"))
+
+
 def test_a_plan_knows_the_size_of_a_set_of_the_catalogue(run):
     plan = ["--optimizer", "gd", "--model", "bn_mlp", "--data", "cifar10", "--dry-run=plan"]
     assert run(*plan, "--ghost-batch", "500").code == 0

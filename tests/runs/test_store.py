@@ -12,7 +12,7 @@ import pytest
 
 from optim_family.errors import BusyError, CorruptError, UsageError
 from optim_family.runs.run import find_runs, read_run
-from optim_family.runs.store import RunStore
+from optim_family.runs.store import RunStore, require_possible
 
 SPEC = {"optimizer": "gd", "hyper": {"lr": 0.1, "beta": 0.0}, "views": ("raw",), "limit": None}
 
@@ -131,6 +131,18 @@ def test_a_path_that_cannot_be_a_folder_is_a_usage_error_of_one_line(tmp_path, n
     with pytest.raises(UsageError, match="choose another folder") as caught:
         RunStore.open(tmp_path / name, SPEC)
     assert "\n" not in str(caught.value) and "\0" not in str(caught.value)
+
+
+def test_whether_a_run_directory_is_possible_is_known_without_creating_it(tmp_path, run):
+    require_possible(tmp_path / "new" / "run")
+    require_possible(run)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("…")
+    before = sorted(os.listdir(tmp_path))
+    for name in ("other", "other/thesis.tex", "other/thesis.tex/run", "x" * 300):
+        with pytest.raises(UsageError, match="choose another folder"):
+            require_possible(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == before and "new" not in before
 
 
 @pytest.mark.parametrize("name", ["--out", "🙂", " ", "a\nb"])
