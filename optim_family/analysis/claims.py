@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from optim_family.analysis.paired_differences import COMPARED, Difference, Quantity, difference, matched_pairs
 from optim_family.analysis.run_selection import Condition, field_value, matches
-from optim_family.analysis.study_table import EDGE
+from optim_family.analysis.study_table import EDGE, own_view
 from optim_family.runs.labels import compact
 from optim_family.runs.run import Run
 
@@ -114,15 +114,18 @@ def _each(claim: Claim, runs: Sequence[Run], frame: "pandas.DataFrame") -> Itera
     """A claim about every run, grouped over seeds."""
     (name,) = claim.quantities
     selected = frame[[matches(run.spec, claim.where) for run in runs]]
-    parts = [
-        (f"{arm}; {setting}", *_group(claim, group[name].tolist()))
-        for (setting, arm), group in selected.groupby(["setting", "arm"], sort=False)
-    ]
+    parts, without = list[Evidence](), 0
+    for (setting, arm), group in selected.groupby(["setting", "arm"], sort=False):
+        verdict, numbers = _group(claim, group[name].tolist())
+        if name == "ratio" and not any(own_view(runs[i]) for i in group.index):
+            without, numbers = without + 1, f"{numbers}; no threshold measured"
+        parts.append((f"{arm}; {setting}", verdict, numbers))
     if len(parts) > 1:
         verdicts, known = [verdict for _, verdict, _ in parts], selected[name].dropna()
         form = _form(name)
         between = f"; {known.min():{form}} to {known.max():{form}}" if len(known) else ""
-        yield f"all {len(parts)} groups", _together(verdicts), _count(verdicts) + between
+        reason = f" ({without} ha{'s' if without == 1 else 've'} no threshold measured)" * bool(without)
+        yield f"all {len(parts)} groups", _together(verdicts), _count(verdicts) + reason + between
     yield from parts
 
 

@@ -70,6 +70,15 @@ def test_every_member_means_every_one():
     assert overall("edge", runs) == "cannot tell"
 
 
+def test_a_group_without_a_threshold_says_why_it_is_undecided():
+    runs = [made(ratio=1.0), made(optimizer="rmsprop")]
+    for record in runs[1].records:
+        record["views"] = {"spherical": {**record["views"]["spherical"], "threshold": None, "ratio": None}}
+    whole, gd, rmsprop = evaluate_claims({"edge": CLAIMS["edge"]}, runs, study_table.run_rows(runs))
+    assert whole.evidence == "1 of 2 hold, 1 undecided (1 has no threshold measured); 1.00 to 1.00"
+    assert rmsprop.evidence.endswith("no threshold measured") and "threshold" not in gd.evidence
+
+
 @pytest.mark.parametrize("aside", [{"decay": 0.0}, {"norm": BARE}, {"batch_size": 50}, {"status": "stopped"}])
 def test_the_edge_is_not_claimed_of_all_runs(aside):
     (finding,) = evaluate_claims(
