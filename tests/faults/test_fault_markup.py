@@ -48,7 +48,7 @@ def test_markup_is_shown_as_it_is_written(tmp_path, monkeypatch, held, text):
     held("markup in names and plugin texts", of=10)
 
 
-def named_figure(runs, title=None, names=None):
+def named_figure(runs, title=None, names=None, ends=None):
     figure = Figure(figsize=(2, 1))
     figure.add_subplot().set_title((title or runs[0].spec["model"]).replace("$", r"\$"))
     return figure

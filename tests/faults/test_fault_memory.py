@@ -52,9 +52,9 @@ def test_without_memory_the_bytes_are_said_and_the_run_can_go_on(
     owner, name, nth, fail = KINDS[kind]
     real, left = getattr(owner, name), [nth]
 
-    def failing(*args):
+    def failing(*args, **options):
         left[0] -= 1
-        return real(*args) if left[0] else fail()
+        return real(*args, **options) if left[0] else fail()
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, failing)

@@ -53,7 +53,7 @@ def test_measure_with_the_two_largest_eigenvalues_in_views_of_two_kinds():
             functional.cross_entropy,
             chunks,
             stepped(model, x, y),
-            views=["raw", "spherical-preconditioned"],
+            views=["raw", "preconditioned"],
             k=2,
             rtol=0.3,
             check="off",
