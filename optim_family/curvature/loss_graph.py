@@ -32,6 +32,7 @@ _MISSING: Final = (
     re.compile(r"the derivative for '?(?:aten::)?(\w+)'?", re.I),
     re.compile(r"trying to backward through (\S+?)(?:\.default)? but no autograd formula", re.I),
     re.compile(r"(\w+) does not support double backward", re.I),
+    re.compile(r"double backwards on (\w+) not supported", re.I),  # operations of torchvision
 )
 
 

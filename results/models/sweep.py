@@ -27,7 +27,8 @@ HERE = Path(__file__).parent
 RECORDS, TABLE = HERE / "sweep.jsonl", HERE / "README.md"
 LIMIT = 300  # seconds of a core for a model
 SIZES = (32, 64, 96, 128, 160, 224, 256)
-LARGEST = 30_000_000  # weights; a search keeps 25 vectors of so many numbers
+LARGEST = 60_000_000  # weights; a search keeps 25 vectors of so many numbers
+TOO_LARGE = f"more than {LARGEST:,} weights, which this machine's memory does not hold 25 times"
 SMALL_NAMES = ("test_", "atto", "femto", "pico", "nano", "tiny", "mini", "small", "xxs", "18", "121")
 # Arguments that make a family's smallest model smaller, tried in order.
 REDUCTIONS: tuple[dict[str, Any], ...] = (
@@ -45,9 +46,7 @@ def names() -> list[str]:
 
     families = map(_smallest, filter(lambda m: timm.list_models(module=m), timm.models.list_modules()))
     smallest = [f"timm/{name}" for _, name in sorted(families)]
-    vision = [
-        f"torchvision/{name}" for name in _one_a_family(torchvision.models.list_models(torchvision.models))
-    ]
+    vision = sorted(map("torchvision/{}".format, _smallest_classifiers()))
     detectors = torchvision.models.list_models(torchvision.models.detection)
     return [
         *map("torch/{}".format, TORCH),
@@ -78,12 +77,15 @@ def _size(name: str, **settings: Any) -> float:
     return math.inf
 
 
-def _one_a_family(models: list[str]) -> list[str]:
-    families: dict[str, str] = {}
-    for name in models:
-        family = name.rstrip("0123456789").split("_")[0]
-        families.setdefault(family, name)
-    return [*families.values()]
+def _smallest_classifiers() -> list[str]:
+    """The smallest classifier of every module of torchvision."""
+    from torchvision import models
+
+    sizes: dict[str, dict[str, int]] = {}
+    for name in models.list_models(models):
+        weights = models.get_model_weights(name).DEFAULT.meta["num_params"]
+        sizes.setdefault(models.get_model_builder(name).__module__, {})[name] = weights
+    return [min(family, key=family.__getitem__) for family in sizes.values()]
 
 
 def _configurations() -> list[str]:
@@ -179,7 +181,7 @@ def _from_timm(name: str) -> tuple[Any, Any, Any]:
         if _size(name, **settings) <= LARGEST:
             break
     else:
-        raise ValueError(f"more than {LARGEST:,} weights, which this machine's memory does not hold 25 times")
+        raise ValueError(TOO_LARGE)
     for size, sized in itertools.product(SIZES, (True, False)):
         try:
             model = timm.create_model(name, **settings, **({"img_size": size} if sized else {}))
@@ -207,6 +209,8 @@ def _from_torchvision(name: str) -> tuple[Any, Any, Any]:
     size = 299 if "inception" in name else 224 if "vit" in name or "maxvit" in name else 64
     extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model = torchvision.models.get_model(name, num_classes=10, **extra)
+    if sum(p.numel() for p in model.parameters()) > LARGEST:
+        raise ValueError(TOO_LARGE)
     return model, _classify, (torch.randn(4, 3, size, size, dtype=torch.float64), torch.arange(4))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.checkpoint import checkpoint
+from torchvision.ops import roi_align
 
 from optim_family import measure
 from optim_family.errors import UnreliableReading
@@ -778,6 +779,14 @@ REFUSED = {
         F.mse_loss,
         [(X, Y)],
         "no second derivative of igamma: use",
+    ),
+    "an operation of torchvision": (
+        Through(
+            lambda h: roi_align(h[None, None], [torch.tensor([[0.0, 0.0, 2.0, 5.0]]).double()], 2).mean()
+        ),
+        lambda o, t: o.square(),
+        [(X, Y)],
+        "no second derivative of roi_align: use",
     ),
     "an operator without a formula": (
         Through(cube),
