@@ -1,5 +1,10 @@
-"""The report of 100 and of 1,000 runs: seconds of processor time to write it, and the size of its page."""
+"""The report of 100 and of 1,000 runs: processor time to write it, size of its page, wall time to open it.
 
+A page is open once its figures are drawn, in chromium by chromedriver; the median of five times.
+"""
+
+import shutil
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -49,9 +54,32 @@ def run(number: int) -> Run:
     )
 
 
+def opening(page: Path) -> str:
+    """The seconds until the figures are drawn; a dash without a browser."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    service = shutil.which("chromedriver")
+    if not (browser and service):
+        return "–"
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,1000"):
+        options.add_argument(flag)
+    driver, times = webdriver.Chrome(options, webdriver.ChromeService(service)), []
+    for _ in range(5):
+        driver.get("about:blank")
+        begin = time.perf_counter()
+        driver.get(page.as_uri())
+        driver.execute_async_script("const done = arguments[0]; figure.drawn().then(() => done());")
+        times.append(time.perf_counter() - begin)
+    driver.quit()
+    return f"{statistics.median(times):.1f}"
+
+
 def main() -> None:
     """Print a row for each number of runs."""
-    print("runs  records  evaluate, s  write, s  page, MB")
+    print("runs  records  evaluate, s  write, s  page, MB  open, s")
     for count in (100, 1000):
         runs = [run(number) for number in range(count)]
         specs = tuple(RunSpec.model_validate(each.spec) for each in runs)
@@ -62,8 +90,9 @@ def main() -> None:
             middle = time.process_time()
             page = report.write(study, results, Path(folder))
             seconds = middle - begin, time.process_time() - middle
-            size = page.stat().st_size / 1e6
-        print(f"{count:4}  {RECORDS:7}  {seconds[0]:11.1f}  {seconds[1]:8.1f}  {size:8.1f}", flush=True)
+            size, wait = page.stat().st_size / 1e6, opening(page)
+        numbers = f"{count:4}  {RECORDS:7}  {seconds[0]:11.1f}  {seconds[1]:8.1f}  {size:8.1f}  {wait:>7}"
+        print(numbers, flush=True)
 
 
 if __name__ == "__main__":
