@@ -29,7 +29,7 @@ class Arrays:
 
     Attributes:
         further_tests: name → images and labels of another test set.
-        notice: one line about the form in which the images were found; empty if there is no doubt about it.
+        notice: one line with layout, size, range and type of the images; empty if nothing is ambiguous.
     """
 
     x_train: Images

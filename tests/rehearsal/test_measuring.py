@@ -45,6 +45,7 @@ def stepped(model, x, y):
     return optimizer
 
 
+@pytest.mark.filterwarnings("ignore:spherical-preconditioned sharpness. the loss is not scale-invariant")
 def test_measure_with_the_two_largest_eigenvalues_in_views_of_two_kinds():
     def work(model, x, y):
         chunks = [(x[:8], y[:8]), (x[8:], y[8:])]
@@ -53,7 +54,7 @@ def test_measure_with_the_two_largest_eigenvalues_in_views_of_two_kinds():
             functional.cross_entropy,
             chunks,
             stepped(model, x, y),
-            views=["raw", "preconditioned"],
+            views=["raw", "spherical-preconditioned"],
             k=2,
             rtol=0.3,
             check="off",

@@ -103,8 +103,10 @@ def external_class(name: str) -> ExternalClass:
 
 
 def _torch(kind: str) -> ExternalClass:
-    found = _of_module("torch", kind, torch.optim)
-    return ExternalClass(f"torch:{kind}", found, found, test_shapes=_MATRICES if kind == "Muon" else None)
+    optimizer_class = _of_module("torch", kind, torch.optim)
+    return ExternalClass(
+        f"torch:{kind}", optimizer_class, optimizer_class, test_shapes=_MATRICES if kind == "Muon" else None
+    )
 
 
 def _timm(kind: str) -> ExternalClass:
@@ -125,22 +127,29 @@ def _timm(kind: str) -> ExternalClass:
 
 
 def _schedulefree(kind: str) -> ExternalClass:
-    found = _of_module("schedulefree", kind, _imported("schedulefree", kind))
-    return ExternalClass(f"schedulefree:{kind}", found, found)
+    optimizer_class = _of_module("schedulefree", kind, _imported("schedulefree", kind))
+    return ExternalClass(f"schedulefree:{kind}", optimizer_class, optimizer_class)
 
 
 def _kozistr(kind: str) -> ExternalClass:
     package = _imported("kozistr", kind)
-    found = _of_module("kozistr", kind, importlib.import_module("pytorch_optimizer.optimizer"), package)
-    constructor: Constructor = found
+    optimizer_class = _of_module(
+        "kozistr", kind, importlib.import_module("pytorch_optimizer.optimizer"), package
+    )
+    constructor: Constructor = optimizer_class
     if kind in _OF_MATRICES:
         constructor = _constructor(
-            found, lambda params, **h: found([{"params": params, "use_muon": True}], **h)
+            optimizer_class, lambda params, **h: optimizer_class([{"params": params, "use_muon": True}], **h)
         )
     elif kind in _AROUND_SGD:
-        constructor = _constructor(found, functools.partial(_around_sgd, found), without="base_optimizer")
+        constructor = _constructor(
+            optimizer_class, functools.partial(_around_sgd, optimizer_class), without="base_optimizer"
+        )
     return ExternalClass(
-        f"kozistr:{kind}", found, constructor, test_shapes=_MATRICES if kind in _OF_MATRICES else None
+        f"kozistr:{kind}",
+        optimizer_class,
+        constructor,
+        test_shapes=_MATRICES if kind in _OF_MATRICES else None,
     )
 
 
