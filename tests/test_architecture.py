@@ -38,7 +38,8 @@ MAY_IMPORT = {
     "registry resources runs sharpness space",
     "callbacks": "curvature errors geometry optimizers optimizers.external registry resources runs sharpness "
     "space training",
-    "conformance": "errors geometry norms operators optimizers registry sharpness space training",
+    "conformance": "curvature errors geometry networks norms operators optimizers registry runs sharpness "
+    "space training",
     "testing": "conformance",
     "study": "analysis curvature data errors figures networks registry resources runs sharpness training",
     "theory": "analysis curvature errors figures registry runs sharpness space training",

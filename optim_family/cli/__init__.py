@@ -26,7 +26,7 @@ SUMMARIES: Final = {
     "verify": "Check the theory numerically with the real optimizers.",
     "flow": "Draw the sharpness-reduction flow next to gradient descent.",
     "optimizers": "List, show or check optimizers, or start a new one.",
-    "models": "List the models, show one, or check its scale invariance.",
+    "models": "List the models, show one, or check them.",
     "data": "List the data sets, show one, or fetch it.",
     "doctor": "Check this machine and the installation.",
 }

@@ -117,7 +117,7 @@ def _run_in_process(
                 break
         return list(expected)
     finally:
-        _kill(process)
+        kill(process)
 
 
 def _next_line(process: "subprocess.Popen[bytes]", seconds: float) -> dict[str, Any] | None:
@@ -142,7 +142,7 @@ def _failure(process: "subprocess.Popen[bytes]") -> str:
     return f"ended the process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
+def kill(process: "subprocess.Popen[bytes]") -> None:
     """Kill it with all processes that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

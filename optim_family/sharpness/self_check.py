@@ -135,7 +135,7 @@ def _compare(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, rounding: fl
         h, before = STEPS[dtype], None
         spread = mismatch = float("inf")
         for _ in range(MAX_STEPS):
-            now = _difference(chunk, params, v * length, h)
+            now = gradient_difference(chunk, params, v * length, h)
             noise, size = rounding / h, float(norm(now))
             if size <= 10 * noise:  # a derivative of zero: what is left is rounding
                 size = max(size, float(norm(product)))
@@ -165,8 +165,8 @@ def _length(params: Sequence[Tensor]) -> float:
     return float(norm(flatten(p.detach() for p in params))) or 1.0
 
 
-def _difference(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, h: float) -> Tensor:
-    """(∇L(w + hv) − ∇L(w − hv)) / 2h, [d], for a v as long as w."""
+def gradient_difference(chunk: ChunkLoss, params: Sequence[Tensor], v: Tensor, h: float) -> Tensor:
+    """(∇L(w + hv) − ∇L(w − hv)) / 2h, [d], which is ∇²L v up to terms of h² and rounding / h."""
     held = [p.data for p in params]
     ends = []
     try:
