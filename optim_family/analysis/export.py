@@ -13,6 +13,7 @@ from typing import Any, Final
 from optim_family.analysis import run_summary
 from optim_family.errors import CorruptError, OptimFamilyError, UsageError, one_line
 from optim_family.runs import readings_table
+from optim_family.runs.atomic_files import INVALID_PATH, make_folder
 from optim_family.runs.labels import flat
 from optim_family.runs.run import ALONG, Run
 
@@ -40,7 +41,8 @@ def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -
         Where the runs are, as the tool names it.
 
     Raises:
-        UsageError: the extra is not installed, or the folder holds such an export already.
+        UsageError: the extra is not installed, the folder holds such an export already, or the user may not
+            write it.
         CorruptError: the folder cannot be written.
         OptimFamilyError: the tool fails.
     """
@@ -55,7 +57,8 @@ def export(runs: Sequence[Run], to: str, folder: Path, project: str = PROJECT) -
         raise
     except OSError as error:
         where = error.filename or folder
-        raise CorruptError(f"{where} cannot be written ({error.strerror}); choose another folder") from error
+        kind = UsageError if error.errno in INVALID_PATH else CorruptError
+        raise kind(f"{where} cannot be written ({error.strerror}); choose another folder") from error
     except Exception as error:
         raise OptimFamilyError(f"{to} failed: {type(error).__name__}: {one_line(error)}") from error
 
@@ -152,7 +155,7 @@ def _wandb(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
 
 def _parquet(runs: Sequence[Run], folder: Path, project: str) -> list[str]:
     """All of them in one file: the table of `load_runs`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / "runs.parquet"
     readings_table.frame(runs).to_parquet(path, engine="pyarrow", index=False)
     return [str(path)]

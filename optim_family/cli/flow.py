@@ -9,7 +9,7 @@ from optim_family.cli import run_progress
 from optim_family.cli.output import Output, by_suffix, joined, write_json
 from optim_family.errors import UsageError, unknown
 from optim_family.figures import style
-from optim_family.runs.atomic_files import replace_atomically, writing
+from optim_family.runs.atomic_files import make_folder, replace_atomically
 from optim_family.runs.record_log import finite
 from optim_family.runs.run import read_run
 from optim_family.theory.demos import DEMOS, Demo, network
@@ -53,8 +53,7 @@ def environment() -> dict[str, Any]:
 
 def write(demo: Demo, folder: Path, output: Output) -> None:
     """Write the files, and print the table or the record."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = style.save(demo.figure, folder, demo.stem)
     if demo.film:
         paths.append(folder / f"{demo.stem}.gif")

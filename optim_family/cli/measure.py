@@ -11,7 +11,7 @@ from optim_family.curvature.precision import deterministic, full_precision
 from optim_family.errors import UsageError
 from optim_family.geometry import UnknownMetric
 from optim_family.networks.pretrained import load_weights, unreadable
-from optim_family.runs.atomic_files import writing
+from optim_family.runs.atomic_files import make_folder
 from optim_family.runs.labels import setting
 from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.spectrum import examine
@@ -32,8 +32,7 @@ def measure_command(
     data = setting([{"hyper": {}, **measurement["spec"]}])
     figure: list[Path] = []
     if out:
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_json(out / "measurement.json", measurement)
         figure = draw(measurement.get("spectrum", {}), out, "spectrum", model, data)
     if output.json:

@@ -13,7 +13,7 @@ from optim_family.analysis import run_summary
 from optim_family.cli.output import Output, add_options, by_suffix, joined, write_json
 from optim_family.errors import UsageError, unknown
 from optim_family.figures import overlays
-from optim_family.runs.atomic_files import replace_atomically
+from optim_family.runs.atomic_files import make_folder, replace_atomically
 from optim_family.runs.run import Run
 
 _FORMATS: Final = ("svg", "png", "pdf")
@@ -119,13 +119,13 @@ def draw(
         arguments: of `run_figure.figure`, with `runs` where it draws others.
 
     Raises:
-        UsageError: there is no such style.
+        UsageError: there is no such style, or the user may not write the folder.
     """
     from optim_family.figures import run_figure, run_page, style
 
     names = overlays.NAMES if options.overlays is None else options.overlays
     figure = {"runs": runs, "overlays": names, "width": options.width, **(arguments or {})}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with style.own_style(options.style):
         drawn = run_figure.figure(**figure)
         style.save(drawn, folder, stem, options.formats)

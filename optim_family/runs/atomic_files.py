@@ -1,18 +1,25 @@
 """Atomic replacement of files, and JSON sealed with its SHA-256."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from optim_family.errors import CorruptError
+from optim_family.errors import CorruptError, UsageError
 
 FORMAT = 1
+# Of a path that the user may not write, or that cannot be a folder: the request is wrong, not the disk.
+FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+INVALID_PATH: Final = FORBIDDEN | {
+    *(errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.ELOOP, errno.EILSEQ, errno.EINVAL),
+}
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -20,6 +27,7 @@ def replace_atomically(path: Path, data: bytes | str) -> None:
     """Replace the contents of a file: after a crash it holds all of the old contents or all of the new.
 
     Raises:
+        UsageError: the user may not write it; the old contents stay.
         CorruptError: the file cannot be written; the old contents stay.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -56,19 +64,36 @@ def is_partial_write(name: str) -> bool:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, usage: Set[int] = FORBIDDEN) -> Iterator[None]:
     """Turn an OSError of the block into an error of one line.
 
     Raises:
-        CorruptError: the block raised OSError.
+        UsageError: the block raised OSError with an error number of `usage`: the user may not write the path.
+        CorruptError: the block raised another OSError.
     """
     try:
         yield
     except OSError as error:
+        reason = error.strerror or error
+        if error.errno in usage:
+            raise UsageError(
+                f"{path} cannot be written ({reason}); choose another folder, or correct the permissions"
+            ) from error
         raise CorruptError(
-            f"{path} could not be written: {error.strerror or error}; everything written so far is intact: "
-            "make room or correct the permissions, and resume"
+            f"{path} could not be written: {reason}; everything written so far is intact: "
+            "make room, and resume"
         ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder for results, with those above it; one that exists stays as it is.
+
+    Raises:
+        UsageError: the path cannot be a folder, or the user may not create it.
+        CorruptError: the system cannot create it.
+    """
+    with writing(path, INVALID_PATH):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def seal(value: Mapping[str, Any]) -> str:

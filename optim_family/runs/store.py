@@ -14,6 +14,7 @@ from typing import Any, Self, final
 
 from optim_family.errors import BusyError, CorruptError, UsageError
 from optim_family.runs.atomic_files import (
+    INVALID_PATH,
     diff_specs,
     is_partial_write,
     remove_partial_writes,
@@ -24,11 +25,6 @@ from optim_family.runs.atomic_files import (
 )
 from optim_family.runs.layout import CHECKPOINTS, LOCK, LOG, SPEC, STATUS
 from optim_family.runs.record_log import RecordLog, finite
-
-_BAD_PATH = {
-    *(errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG),
-    *(errno.ELOOP, errno.EILSEQ, errno.EINVAL),
-}
 
 
 @final
@@ -54,7 +50,8 @@ class RunStore(AbstractContextManager["RunStore"]):
 
         Raises:
             BusyError: another process is the writer.
-            UsageError: the folder holds other files, or a run with another specification.
+            UsageError: the folder holds other files, or a run with another specification, or the user may not
+                write it.
             CorruptError: the folder cannot be written, or the run is damaged.
         """
         _enter(path)
@@ -117,8 +114,8 @@ def require_possible(path: Path) -> None:
     """Check that `path` is empty or a run, or that it can be created; creates nothing that stays.
 
     Raises:
-        UsageError: it cannot be a run directory, or holds other files.
-        CorruptError: the system does not let us write there.
+        UsageError: it cannot be a run directory, holds other files, or the user may not write there.
+        CorruptError: the system cannot write there.
     """
     with _run_directory(path):
         exists = path.exists()
@@ -147,7 +144,7 @@ def _run_directory(path: Path) -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         number, reason = getattr(error, "errno", errno.EINVAL), getattr(error, "strerror", error)
-        raise (UsageError if number in _BAD_PATH else CorruptError)(
+        raise (UsageError if number in INVALID_PATH else CorruptError)(
             f"{str(path)!r} cannot be a run directory: {reason}; choose another folder"
         ) from error
 

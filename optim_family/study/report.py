@@ -16,7 +16,7 @@ from optim_family.analysis.seed_medians import seed_medians
 from optim_family.analysis.study_results import Cell, StudyResults, Table
 from optim_family.figures import html, run_figure, run_page, study_figure, style
 from optim_family.runs import layout, readings_table
-from optim_family.runs.atomic_files import replace_atomically, writing
+from optim_family.runs.atomic_files import make_folder, replace_atomically
 from optim_family.runs.labels import compact
 from optim_family.runs.run import Run, with_test_set
 from optim_family.study.spec import StudySpec
@@ -43,10 +43,10 @@ def write(study: StudySpec, results: StudyResults, folder: Path) -> Path:
         The path of the HTML page.
 
     Raises:
+        UsageError: the user may not write the folder.
         CorruptError: the folder cannot be written.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     captioned_figures = dict(figures(results))
     for stem, (_, figure) in captioned_figures.items():
         style.save(figure, folder, stem)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optim_family.figures.html import inline_svg, render
 from optim_family.figures.style import COLOURS, DASHES, GREY, MARKERS, PALE, applied, save
-from optim_family.runs.atomic_files import replace_atomically, writing
+from optim_family.runs.atomic_files import make_folder, replace_atomically
 from optim_family.theory.trajectory import Trajectory
 from optim_family.theory.verify import CaseResult, Checks, Draw, NumericCheck
 
@@ -31,10 +31,10 @@ def write(results: Sequence[CaseResult], folder: Path) -> Path:
         The page, index.html.
 
     Raises:
+        UsageError: the user may not write the folder.
         CorruptError: the folder cannot be written.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     rows = []
     for result in results:
         fig = figure(result)

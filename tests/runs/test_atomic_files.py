@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optim_family.errors import CorruptError
+from optim_family.errors import CorruptError, UsageError
 from optim_family.runs.atomic_files import (
+    FORBIDDEN,
     is_partial_write,
     remove_partial_writes,
     replace_atomically,
@@ -78,7 +79,7 @@ def test_a_text_that_json_cannot_hold_is_not_sealed():
 
 
 @pytest.mark.parametrize("fault", ["write", "fsync", "replace", "open"])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
 def test_a_refusal_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, fault, code):
     path = tmp_path / "x.json"
     replace_atomically(path, "old")
@@ -88,10 +89,10 @@ def test_a_refusal_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, f
 
     with monkeypatch.context() as patch:
         patch.setattr(os, fault, refuse)
-        with pytest.raises(CorruptError) as caught:
+        with pytest.raises((CorruptError, UsageError)) as caught:
             replace_atomically(path, "new")
     assert os.strerror(code) in str(caught.value) and str(path) in str(caught.value)
-    assert "\n" not in str(caught.value) and caught.value.exit_code == 5
+    assert "\n" not in str(caught.value) and caught.value.exit_code == (2 if code in FORBIDDEN else 5)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["x.json"]
 
 

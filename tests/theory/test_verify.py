@@ -12,7 +12,7 @@ from typing import get_type_hints
 import pytest
 
 from optim_family.cli.output import Output
-from optim_family.errors import CorruptError, UsageError
+from optim_family.errors import UsageError
 from optim_family.theory import cases, page
 from optim_family.theory.verify import Case, NumericCheck, rows, run_case
 from tests.helpers.cli_runner import optim_family
@@ -201,7 +201,9 @@ def test_the_report_is_one_page_with_the_figures_beside_it(these, capsys, tmp_pa
 
 def test_a_report_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CorruptError, match="could not be written"):
+    with pytest.raises(
+        UsageError, match=r"inside cannot be written \(Not a directory\); choose another folder"
+    ):
         page.write([run_case(case())], tmp_path / "file" / "inside")
 
 
