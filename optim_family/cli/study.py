@@ -25,6 +25,8 @@ from optim_family.training.stop_signal import StopSignal
 # Runs with equal values of these fields take the same time.
 _COSTLY: Final = tuple(field for field in RunSpec.model_fields if field not in ("hyper", "seed", "rtol"))
 
+_NO_CLAIMS: Final = "This study has no claims: its report has tables and figures, without verdicts."
+
 StartLauncher = Callable[[int], Launcher]  # of the number of runs at a time
 
 
@@ -93,7 +95,10 @@ def write_report(
         "failed": {str(result.job.out): result.message for result in failed},
     }
     rows = [[of[0].verdict, statement, of[0].evidence] for statement, of in results.results_of_claims.items()]
-    output.result(value, ["verdict", "claim", "numbers"], rows)
+    if rows or output.json:
+        output.result(value, ["verdict", "claim", "numbers"], rows)
+    else:
+        print(_NO_CLAIMS)
     if not output.json:
         print(f"\nreport: {page}")
 
@@ -162,7 +167,10 @@ def show(study: StudySpec, folder: Path, output: Output) -> None:
         runs = [run.model_dump(mode="json") for run in study.runs]
         return output.data({"name": study.name, "question": study.question, "claims": claims, "runs": runs})
     print(f"{study.question}\n")
-    output.table(["claim", ""], list(claims.items()))
+    if claims:
+        output.table(["claim", ""], list(claims.items()))
+    else:
+        print(_NO_CLAIMS)
     print()
     folders = [str(job.out) for job in execution.jobs(study, folder)]
     output.table(["run", "folder"], list(zip(_names(study.runs), folders, strict=True)))

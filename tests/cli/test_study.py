@@ -229,6 +229,20 @@ def test_a_dry_run_of_what_cannot_be_says_why(mine):
     assert "a ghost batch of 7 does not divide the training set of 20" in answer.out
 
 
+def test_a_study_without_claims_says_so_and_prints_no_bare_header(mine, plain_report, tmp_path):
+    source = tmp_path / "mine.toml"
+    claims = 'claims = ["edge", "decay-matters"]'
+    source.write_text(STUDY.replace(claims, "claims = []"), encoding="utf-8")
+    shown, ran = mine("show").out, mine("run", "--only", "optimizer=gd", "--only", "weight_decay=0").out
+    assert "\nThis study has no claims: " in shown and "\nclaim" not in shown
+    assert ran.startswith("This study has no claims: ") and "\nverdict" not in ran
+    page = (tmp_path / "runs/mine/report/report.html").read_text(encoding="utf-8")
+    assert "<h2>Verdicts</h2>" not in page
+    source.write_text(STUDY, encoding="utf-8")
+    mine("report")
+    assert "<h2>Verdicts</h2>" in (tmp_path / "runs/mine/report/report.html").read_text(encoding="utf-8")
+
+
 def test_show_and_the_list(mine, capsys):
     text = mine("show").out
     assert text.startswith("Does <b>it</b> fall?\n") and text.count("runs/mine/") == 3

@@ -10,7 +10,7 @@ from optim_family.conformance import runner, suite
 from optim_family.conformance.runner import run_checks
 from optim_family.errors import PluginError, UsageError
 from tests.helpers.broken_plugin import GEOMETRY, GOOD, HYPER, SCALAR, UPDATE, broken
-from tests.helpers.cli_runner import optim_family
+from tests.helpers.cli_runner import optim_family, refusal
 
 QUICK = ("decay_is_as_declared", "is_deterministic", "one_parameter_group")
 
@@ -155,6 +155,12 @@ def test_a_plugin_whose_import_never_ends_is_named(broken_plugin, monkeypatch):
 def test_an_unknown_name_is_a_mistake_of_the_user():
     with pytest.raises(UsageError, match="no optimizer 'rmsprob'; did you mean 'rmsprop'"):
         list(run_checks("rmsprob"))
+
+
+def test_the_command_refuses_an_unknown_name_before_it_says_that_it_imports_it(capsys):
+    assert "there is no optimizer 'lio'; did you mean 'lion'?" in refusal(
+        optim_family(capsys, "optimizers", "check", "lio")
+    )
 
 
 def test_a_limit_that_is_no_number_of_seconds_is_a_mistake_of_the_user(capsys):

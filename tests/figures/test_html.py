@@ -56,6 +56,11 @@ def test_a_page_without_an_interactive_figure_has_no_bokeh():
     assert len(text) < 20_000 and text.count("<script>") == 1
 
 
+def test_every_checkbox_of_the_figure_has_a_label_and_the_one_of_step_0_names_the_axes():
+    labels = dict(re.findall(r'<label><input type="checkbox" name="(\w+)"[^>]*> ([^<]*)</label>', page()))
+    assert labels["start"] == "y axes reach step 0" and all(labels.values())
+
+
 def test_json_in_a_page_cannot_end_its_element():
     value = {"name": "</script><script>alert(1)</script><!--"}
     text = html.as_json(value)

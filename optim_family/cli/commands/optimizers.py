@@ -66,6 +66,7 @@ def check(output: Output, name: str, seconds: int) -> None:
 
     Exit 6 if they differ.
     """
+    entry = registry.entry(name)
     with LifeSign(output.quiet) as sign:
         sign(f"{name}: importing it in a separate process …")
         checks = run_checks(name, seconds=seconds, on_check=lambda check: sign(f"{name}, check {check} …"))
@@ -75,7 +76,7 @@ def check(output: Output, name: str, seconds: int) -> None:
     rows = [[getattr(result, column) for column in columns] for result in results]
     output.result({"name": name, "checks": records}, columns, rows)
     if differing := [result.check for result in results if not result.as_declared]:
-        raise named_error(registry.entry(name), f"differs from its declaration: {', '.join(differing)}")
+        raise named_error(entry, f"differs from its declaration: {', '.join(differing)}")
 
 
 @command.subcommand("new")
