@@ -10,7 +10,8 @@ from typing import Any, Final, final
 import rich_click as click
 
 from optim_family.analysis import run_summary
-from optim_family.cli.output import Output, add_options, by_suffix, joined, write_json
+from optim_family.analysis.missing_thresholds import missing_thresholds
+from optim_family.cli.output import Output, Row, add_options, by_suffix, joined, write_json
 from optim_family.errors import UsageError, unknown
 from optim_family.figures import overlays
 from optim_family.runs.atomic_files import make_folder, replace_atomically
@@ -149,8 +150,20 @@ def show(
     runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]], figure: Sequence[Path], output: Output
 ) -> None:
     """Print the summaries and the paths of the figure."""
-    values = [{"path": str(run.path), **each} for run, each in zip(runs, summaries, strict=True)]
-    value = {"runs": values, "figure": by_suffix(figure)}
-    output.result_of_runs(value, *run_summary.summary_rows(runs, summaries))
+    value = {"runs": run_values(runs, summaries), "figure": by_suffix(figure)}
+    show_table(value, run_summary.summary_rows(runs, summaries), missing_thresholds(runs), figure, output)
+
+
+def run_values(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The path and the summary of each run, as JSON."""
+    return [{"path": str(run.path), **each} for run, each in zip(runs, summaries, strict=True)]
+
+
+def show_table(
+    value: Any, table: tuple[Row, Sequence[Row]], notes: Sequence[str], figure: Sequence[Path], output: Output
+) -> None:
+    """Print a table of runs, the notes below it, and the paths of the figure; with --json the value."""
+    output.result_of_runs(value, *table)
     if not output.json:
-        print(f"\nfigure: {joined(figure)}")
+        paragraphs = ["\n".join(notes)] * bool(notes) + [f"figure: {joined(figure)}"]
+        print("\n" + "\n\n".join(paragraphs))

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,21 @@ def test_a_figure_for_a_paper(runs, capsys):
     assert b"/FontFile2" in pdf.read_bytes() and b"/Subtype /Type3" not in pdf.read_bytes()
     assert f'width="{3.25 * 72:g}pt"' in svg.read_text()
     assert "Interactive" not in (text := page.read_text()) and text.count('class="card"') == 4
+
+
+def test_the_table_of_medians_has_a_column_a_setting_and_says_n_and_what_its_numbers_are(runs, capsys):
+    options = ["--seeds", "median", "--panels", "loss", "--format", "svg"]
+    answer = optim_family(capsys, "compare", runs, *options)
+    header, *rows = answer.out.splitlines()
+    assert header.count("gd  lr") == header.count("rmsprop  lr") == 1 and "seed 1" not in header
+    assert rows[0].split() == ["runs", "3", "1"]
+    assert "Each number is the median of the runs of a setting (lowest to highest)." in rows
+    assert sum(row.startswith("spherical has no threshold for rmsprop: ") for row in rows) == 1
+    value = json.loads(optim_family(capsys, "compare", runs, *options, "--json").out)
+    assert [len(each["runs"]) for each in value["settings"]] == [3, 1] and len(value["runs"]) == 4
+    losses = sorted(each["train_loss"] for each in value["runs"][:3])
+    spread = value["settings"][0]["numbers"]["train_loss"]
+    assert spread == {"median": losses[1], "lowest": losses[0], "highest": losses[2], "n": 3}
 
 
 @pytest.mark.parametrize(

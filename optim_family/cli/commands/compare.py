@@ -31,7 +31,7 @@ _option = partial(click.option, panel="Figure")
     type=click.Choice(["each", "median"]),
     default="each",
     show_default=True,
-    help="Draw each run, or the median of the seeds of a setting in a band, their range.",
+    help="Draw and list each run, or the median of the seeds of a setting and their range.",
 )
 @_option(
     "--panels",
@@ -55,7 +55,7 @@ def command(output: Output, runs: tuple[Path, ...], out: Path | None, **options:
     drawing = compare.figure_arguments(loaded, **options)
     figure = run_results.draw(loaded, summaries, folder, "comparison", figure_options, drawing)
     run_results.write_evidence(loaded, summaries, folder / "comparison.json")
-    run_results.show(loaded, summaries, figure, output)
+    compare.show(loaded, summaries, options["seeds"], figure, output)
 
 
 def run_folders(paths: Sequence[Path]) -> Iterator[Path]:
