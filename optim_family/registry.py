@@ -44,6 +44,11 @@ class PluginEntry:
         """The distribution and its version: `optim-family 0.1.0`."""
         return f"{self.distribution} {self.version}".strip()
 
+    @property
+    def built_in(self) -> bool:
+        """Whether this distribution registers the name."""
+        return self.distribution == _THIS_DISTRIBUTION
+
 
 Entry = PluginEntry  # former name
 
@@ -51,7 +56,7 @@ Entry = PluginEntry  # former name
 def entries(group: str = GROUP) -> dict[str, PluginEntry]:
     """Name → entry, sorted by name; a name of several distributions lists them as `conflicting`."""
     installed = {_entry(point) for point in entry_points(group=group)}
-    if not any(entry.distribution == _THIS_DISTRIBUTION for entry in installed):
+    if not any(entry.built_in for entry in installed):
         installed |= set(_checkout(group))
     by_name: dict[str, list[PluginEntry]] = {}
     for entry in sorted(installed, key=lambda entry: (entry.name, entry.source, entry.target)):

@@ -213,9 +213,10 @@ def test_optimizers_show_has_every_hyper_parameter_with_default_range_and_meanin
     assert fields == registry.load("rmsprop").Hyper.model_fields.keys()
 
 
-def test_optimizers_names_clashes_and_with_v_what_is_broken(run, monkeypatch):
+def test_optimizers_names_clashes_and_broken_plugins_and_imports_the_built_in_ones_with_v(run, monkeypatch):
     known = {
-        "gd": registry.PluginEntry("gd", "optim_family.optimizers.gd:GD", "optim-family", "0.1.0"),
+        "gd": registry.PluginEntry("gd", "no_such_module:GD", "optim-family", "0.1.0"),
+        "good": registry.PluginEntry("good", "optim_family.optimizers.gd:GD", "good-plugin", "2.0"),
         "bad": registry.PluginEntry("bad", "no_such_module:Bad", "bad-plugin", "1.0"),
         "two": registry.PluginEntry("two", "a:B", "a", "1", ("a 1", "b 2")),
     }
@@ -223,10 +224,16 @@ def test_optimizers_names_clashes_and_with_v_what_is_broken(run, monkeypatch):
     answer = run("optimizers")
     assert answer.code == 0
     assert "clash: registered by a 1 and by b 2" in answer.out
-    assert "broken" not in answer.out
+    reason = "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"
+    bad, gd = (
+        f"broken: optimizer {name} {reason}\n"
+        for name in ("'bad' of bad-plugin 1.0", "'gd' of optim-family 0.1.0")
+    )
+    assert bad in answer.out and gd not in answer.out and "loads" not in answer.out
     answer = run("optimizers", "-v")
     assert answer.code == 0
-    assert "broken: optimizer 'bad' of bad-plugin 1.0 cannot be imported: ModuleNotFoundError" in answer.out
+    assert bad in answer.out and gd in answer.out
+    assert re.search(r"^good .* loads$", answer.out, re.MULTILINE)
 
 
 def test_models_check_proves_invariance(run):

@@ -18,7 +18,7 @@ from optim_family.registry import PluginEntry, named_error
 
 @listing("optimizers")
 def command(output: Output) -> None:
-    """List the installed optimizers; with -v import each of them and report errors."""
+    """List the installed optimizers, and why a plugin cannot be imported; with -v import all of them."""
     names = ("name", "class", "distribution", "version", "remarks")
     table = [
         (entry.name, entry.target, entry.distribution, entry.version, _remarks(entry, output.verbose))
@@ -30,16 +30,17 @@ def command(output: Output) -> None:
     output.result([dict(zip(names, row, strict=True)) for row in table], headers, rows)
 
 
-def _remarks(entry: PluginEntry, import_it: bool) -> str:
+def _remarks(entry: PluginEntry, verbose: bool) -> str:
+    """A clash, or why the optimizer cannot be imported; the built-in ones are imported only if verbose."""
     if entry.conflicting:
         return f"clash: registered by {' and by '.join(entry.conflicting)}"
-    if not import_it:
+    if entry.built_in and not verbose:
         return ""
     try:
         registry.load(entry.name)
     except PluginError as error:
         return f"broken: {error}"
-    return "loads"
+    return "loads" if verbose else ""
 
 
 @command.subcommand("show")
