@@ -81,7 +81,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         chunks: pairs (x, y), or triples (x, y, n) with n examples, kept in memory: the loss is
             Σ (n_chunk/n) · loss_fn(model(x), y).
         every: steps between two records; the first is written at once.
-        out: a new folder; if None, the first free one of runs/NAME, runs/NAME-2, …
+        out: a new folder; if None, the first free one of runs/NAME, runs/NAME-2, …, with a warning if you
+            gave a name that is taken.
         views: names of the views; by default those of `measure`, for the loss at the first record.
         rtol: relative error at which a measurement stops.
         count: n of a pair (x, y), where the lengths do not say it.
@@ -137,7 +138,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         self.chunks = [(x, y, n) for (x, y), n in zip(pairs, examples, strict=True)]
         self.space = ParameterSpace.of_optimizer(optimizer)
         self._begin, self.tau, self.peak, self.log = time.perf_counter(), 0.0, -math.inf, log or _ignore
-        path = recorder_metadata.folder(out, name or recorder_metadata.name(optimizer))
+        path = recorder_metadata.folder(out, name, recorder_metadata.name(optimizer))
         self.log(f"{path}: first measurement, of {self.space.dim:,} weights on {len(pairs)} chunks")
         self.point = require_point(optimizer, point)
         warn_about_statistics(model, optimizer, self.point)

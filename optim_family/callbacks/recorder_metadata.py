@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -139,16 +140,24 @@ def decay(optimizer: Optimizer) -> float:
     return float(optimizer.param_groups[0].get("weight_decay", 0.0))
 
 
-def folder(out: Path | str | None, title: str) -> Path:
-    """`out`, or the first free folder of runs/TITLE, runs/TITLE-2 and so on.
+def folder(out: Path | str | None, name: str | None, default: str) -> Path:
+    """`out`, or the first free folder of runs/NAME, runs/NAME-2 and so on; a given name that is taken warns.
+
+    Args:
+        out: the folder; None for one in runs/.
+        name: that the user gave the run, if any.
+        default: its name otherwise.
 
     Raises:
         UsageError: `out` holds a run.
     """
     if out is None:
-        base = Path("runs", title.replace(":", "-"))
+        base = Path("runs", (name or default).replace(":", "-"))
         numbered = (base.with_name(f"{base.name}-{n}") for n in itertools.count(2))
-        return next(path for path in itertools.chain([base], numbered) if not path.exists())
+        free = next(path for path in itertools.chain([base], numbered) if not path.exists())
+        if name and free != base:
+            warnings.warn(f"{base} exists already; this run is written to {free}.", stacklevel=3)
+        return free
     if (Path(out) / SPEC).exists():
         raise UsageError(f"{out} holds a run already; choose another folder, or omit `out` for a new one")
     return Path(out)

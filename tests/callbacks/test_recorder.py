@@ -403,6 +403,18 @@ def test_folders_are_not_written_into_twice(tmp_path, monkeypatch):
     ).close()
 
 
+def test_a_name_that_is_taken_warns_with_the_folder_that_the_run_gets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, optimizer, chunks = setup(adamw)
+    arguments = (model, optimizer, nn.functional.cross_entropy, chunks)
+    Recorder(*arguments, name="mine", views=["raw"]).close()
+    message = r"^runs/mine exists already; this run is written to runs/mine-2\.$"
+    with pytest.warns(UserWarning, match=message) as caught:
+        Recorder(*arguments, name="mine", views=["raw"]).close()
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert read_run(tmp_path / "runs" / "mine-2").spec["name"] == "mine"
+
+
 def test_an_exception_in_the_script_is_noted(tmp_path):
     parts = setup(adamw)
     with (
