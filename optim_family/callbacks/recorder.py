@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any, final
 
@@ -308,6 +309,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         """The loss and the geometry, with the gradient over all chunks instead of the script's."""
         correct: list[Tensor] = []
 
+        @wraps(self.loss_fn, updated=())  # errors name the loss of the script
         def loss_and_accuracy(outputs: Any, y: Any) -> Tensor:
             logits = getattr(outputs, "logits", outputs)  # models of transformers return a ModelOutput
             labelled = isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point()

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 from optim_family.curvature.example_counts import Count, Pair, mismatch, pairs_and_counts
 from optim_family.curvature.isolation import Isolation, read_chunks, unwrap_model
 from optim_family.curvature.memory import out_of_memory
+from optim_family.curvature.target_shapes import target_mismatch
 from optim_family.errors import one_line
 
 ChunkLoss = Callable[[], Tensor]
@@ -86,11 +87,14 @@ class ModelLoss:
     def _mean(self) -> Tensor:
         x, y = self.pair
         args, kwargs = _arguments(x)
+        outputs = None
         try:
-            loss = self.loss_fn(self.isolation.model(*args, **kwargs), y)
+            outputs = self.isolation.model(*args, **kwargs)
+            loss = self.loss_fn(outputs, y)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             # Only what fails is refused: the time axis may come first, or y have a number for each token.
-            if out_of_memory(error) or not (problem := mismatch(x, y)):
+            problem = mismatch(x, y) or target_mismatch(self.loss_fn, outputs, y)
+            if out_of_memory(error) or not problem:
                 raise
             raise ValueError(f"chunk {self.index}: {problem} ({one_line(error).rstrip('.')}).") from error
         loss = getattr(loss, "loss", loss)  # an output of transformers

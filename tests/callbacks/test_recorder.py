@@ -415,6 +415,17 @@ def test_a_name_that_is_taken_warns_with_the_folder_that_the_run_gets(tmp_path, 
     assert read_run(tmp_path / "runs" / "mine-2").spec["name"] == "mine"
 
 
+def test_an_error_names_the_loss_of_the_script(tmp_path):
+    model, optimizer, chunks = setup(adamw)
+    chunks = [(x, torch.zeros(len(x), 3, dtype=torch.long)) for x, _ in chunks]
+    for loss_fn, name in (
+        (nn.functional.cross_entropy, "cross_entropy"),
+        (nn.CrossEntropyLoss(), "CrossEntropyLoss"),
+    ):
+        with pytest.raises(ValueError, match=f"^chunk 0: {name}"):
+            Recorder(model, optimizer, loss_fn, chunks, out=tmp_path / "a")
+
+
 def test_an_exception_in_the_script_is_noted(tmp_path):
     parts = setup(adamw)
     with (

@@ -1,5 +1,6 @@
 import copy
 import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -493,6 +494,46 @@ def test_x_and_y_of_different_lengths_are_refused(loss_fn: Any, y: Tensor) -> No
     with pytest.raises(ValueError, match=r"^chunk 1: x has 8 examples and y 6: .* \(.*[^.]\)\.$") as caught:
         measure(mlp(), loss_fn, [(X[:6], y), (X[:8], y)])
     assert "\n" not in str(caught.value) and caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "y", "problem"),
+    [
+        (
+            F.cross_entropy,
+            torch.zeros(6, 3, dtype=torch.long),
+            "cross_entropy fails for outputs of shape [6, 2], float64 and y of shape [6, 3], int64: "
+            "give y in shape [6] as integer classes, or in shape [6, 2]",
+        ),
+        (
+            nn.CrossEntropyLoss(),
+            draw(6),
+            "y of shape [6], float64: give y as integer classes, or in shape [6, 2]",
+        ),
+        (
+            nn.BCEWithLogitsLoss(),
+            draw(6),
+            "BCEWithLogitsLoss fails for outputs of shape [6, 2], float64 and y of shape [6], float64",
+        ),
+        (F.cross_entropy, torch.zeros(6, 2, dtype=torch.long), "int64: give y as floating-point numbers"),
+    ],
+    ids=lambda value: "" if isinstance(value, Tensor | str) else type(value).__name__,
+)
+def test_targets_that_the_loss_refuses_are_named_with_a_way_out(
+    loss_fn: Any, y: Tensor, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"^chunk 0: .*{re.escape(problem)}.* \(.+\)\.$") as caught:
+        measure(mlp(), loss_fn, [(X[:6], y)])
+    assert "\n" not in str(caught.value) and isinstance(caught.value.__cause__, Exception)
+
+
+def test_an_error_of_the_loss_stays_its_own_where_the_targets_fit() -> None:
+    def failing(outputs: Tensor, y: Tensor) -> Tensor:
+        raise ValueError("a matter of the loss")
+
+    for y in (draw(6, 2), torch.zeros(6, dtype=torch.long)):
+        with pytest.raises(ValueError, match="^a matter of the loss$"):
+            measure(mlp(), failing, [(X[:6], y)])
 
 
 def test_arrays_are_refused() -> None:
