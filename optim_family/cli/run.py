@@ -8,6 +8,7 @@ from typing import Any, Final
 from optim_family.analysis import run_summary
 from optim_family.cli import run_progress, run_results, spectrum
 from optim_family.cli.output import Output, flat, joined
+from optim_family.cli.run_progress import duration
 from optim_family.errors import DIVERGED
 from optim_family.runs import layout
 from optim_family.runs.atomic_files import replace_atomically
@@ -81,28 +82,39 @@ def preview(spec: RunSpec, out: Path, train_options: Mapping[str, Any], dry_run:
     if spec.notice:
         output.say(spec.notice)
     views = {"views": list(tried.pop("views"))} if tried else {}
+    estimate = tried.pop("estimate", None)
     plan = {
         "spec": spec.model_dump(mode="json") | views,
         "records": spec.records,
         **tried,
         "writes": {"folder": str(out), "files": _FILES},
     }
-    output.result(plan, ["", "would run"], list(flat(plan)))
+    output.result(plan | ({"estimate": estimate} if estimate else {}), ["", "would run"], list(flat(plan)))
+    if estimate and not output.json:
+        total, step, reading = (estimate[name] for name in ("seconds", "step_seconds", "reading_seconds"))
+        print(
+            f"\nestimate on this machine: {duration(total)}; {step:.2g} s a step, {reading:.2g} s a reading"
+        )
     return 0
 
 
 def _try(spec: RunSpec, train_options: Mapping[str, Any], output: Output) -> dict[str, Any]:
-    """The views and the provenance of a run, which is built and takes one gradient."""
-    from optim_family.curvature.precision import full_precision
+    """The views, the provenance and the time of a run, which is built and takes a few steps."""
+    from optim_family.curvature.precision import deterministic, full_precision
+    from optim_family.study.cost import part_of, time_parts
     from optim_family.training.experiment import build_experiment
 
-    output.say(f"trying {spec.model} on {spec.data} with {spec.optimizer}: one gradient, one geometry …")
-    with full_precision():
-        options = {name: train_options[name] for name in ("memory_format", "make_optimizer", "cuda_graphs")}
+    output.say(f"trying {spec.model} on {spec.data} with {spec.optimizer}: steps, products, an evaluation …")
+    options = {name: train_options[name] for name in ("memory_format", "make_optimizer", "cuda_graphs")}
+    with full_precision(), deterministic():
         experiment = build_experiment(spec, **options)
-    if notice := experiment.objective.data.notice:
-        output.say(notice)
-    return {"views": experiment.views, "provenance": experiment.provenance()}
+        if notice := experiment.objective.data.notice:
+            output.say(notice)
+        images, provenance = experiment.objective.size, experiment.provenance()
+        part = part_of(spec, images)
+        timing = time_parts(experiment if part.limit == images else build_experiment(part, **options), images)
+    seconds = {"step_seconds": timing.step, "reading_seconds": timing.reading, "seconds": timing.total(spec)}
+    return {"views": experiment.views, "provenance": provenance, "estimate": seconds}
 
 
 def _train(spec: RunSpec, out: Path, options: Mapping[str, Any], output: Output) -> bool:

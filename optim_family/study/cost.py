@@ -1,10 +1,11 @@
-"""Estimate the cost of a run: a new process times gradients and Hessian-vector products on part of its data.
+"""Estimate the cost of a run: a new process times steps and Hessian-vector products on part of its data.
 
-    seconds ≈ start + steps · gradient
-              + records · (places · kinds · PRODUCTS · product + evaluation + batches · views · quotient)
+    seconds ≈ start + steps · step + records · record
+    record  = places · Σ products · product + evaluation + batches · views · quotient
 
-places: the weights, and the midpoint where it is measured; kinds: views that differ by more than ρ²; batches:
-the mini-batches of batch sharpness. The products of a reading vary twofold either way with the spectrum.
+step: a gradient and the optimizer's step; places: the weights, and the midpoint where it is measured; the sum
+is over views that differ by more than ρ²; batches: the mini-batches of batch sharpness. The products of a
+reading vary twofold either way with the spectrum.
 
 `python -m optim_family.study.cost` reads a specification on stdin and writes JSON to stdout.
 """
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
 from optim_family.errors import OptimFamilyError, one_line
-from optim_family.sharpness.views import unscaled_view
+from optim_family.sharpness.views import VIEWS
 from optim_family.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -60,6 +61,26 @@ def cost(spec: RunSpec) -> Cost:
     return Cost(**json.loads(process.stdout))
 
 
+@final
+@dataclass(frozen=True)
+class Timing:
+    """Estimated seconds of the parts of a run on this machine.
+
+    Attributes:
+        step: one step.
+        reading: one reading, on average over the views.
+        record: one record: all readings, batch sharpness and evaluation.
+    """
+
+    step: float
+    reading: float
+    record: float
+
+    def total(self, spec: RunSpec) -> float:
+        """Seconds of all steps and records of a run."""
+        return spec.steps * self.step + spec.records * self.record
+
+
 def measure(spec: RunSpec) -> Cost:
     """Estimate the cost of a run in this process.
 
@@ -67,7 +88,6 @@ def measure(spec: RunSpec) -> Cost:
         OptimFamilyError: the run is impossible.
     """
     begin = time.perf_counter()
-    import torch
 
     from optim_family.curvature.precision import deterministic, full_precision
     from optim_family.data import datasets
@@ -75,20 +95,51 @@ def measure(spec: RunSpec) -> Cost:
 
     images = len(datasets.load(spec.data, limit=spec.limit, seed=spec.seed).y_train)
     with full_precision(), deterministic():
-        experiment = build_experiment(spec.model_copy(update={"limit": _part(spec, images)}))
-        objective, hessian = experiment.objective, experiment.objective.hessian()
-        direction = torch.randn_like(objective.space.weights())
+        experiment = build_experiment(part_of(spec, images))
         start = time.perf_counter() - begin
-        gradient = _seconds(lambda: objective.gradient(0))
-        product = _seconds(lambda: (hessian @ direction)[0])
-        evaluation = _seconds(lambda: objective.evaluate().train_loss)
-        quotients = _quotients(experiment)
+        timing = time_parts(experiment, images)
+    space = experiment.objective.space
+    return Cost(space.dim, start + timing.total(spec), _memory(space.tensors[0].device))
+
+
+def time_parts(experiment: "Experiment", images: int) -> Timing:
+    """Time what a run consists of; the optimizer takes a few steps.
+
+    Args:
+        experiment: of the run, or of a part of its images.
+        images: number of training images of the run.
+
+    Raises:
+        PluginError: the optimizer raises an exception.
+    """
+    import torch
+
+    from optim_family.sharpness.generalized import BUDGET
+
+    spec, objective = experiment.spec, experiment.objective
+    hessian, direction = objective.hessian(), torch.randn_like(objective.space.weights())
+    product = _seconds(lambda: (hessian @ direction)[0])
+    evaluation = _seconds(lambda: objective.evaluate().train_loss)
+    quotients = _quotients(experiment)
+    step = _seconds(lambda: _step(experiment))
     whole = images / objective.size
     batch = whole if spec.batch_size is None else 1
-    readings = len({unscaled_view(view) for view in experiment.views}) * (1 + spec.midpoint)
-    record = whole * (readings * PRODUCTS * product + evaluation) + batch * quotients
-    seconds = start + spec.steps * batch * gradient + (1 + spec.steps // spec.every) * record
-    return Cost(objective.space.dim, seconds, _memory(objective.space.tensors[0].device))
+    kinds = {VIEWS[view].kind: VIEWS[view] for view in experiment.views}.values()
+    products = [
+        (spec.budget or BUDGET) if view.generalized else PRODUCTS
+        for view in kinds
+        for _ in range(1 + (spec.midpoint and not view.generalized))
+    ]
+    reading = whole * product * sum(products) / len(products)
+    record = len(products) * reading + whole * evaluation + batch * quotients
+    return Timing(batch * step, reading, record)
+
+
+def _step(experiment: "Experiment") -> "torch.Tensor":
+    """The loss of one step, which the optimizer takes."""
+    loss = experiment.objective.gradient(0)
+    experiment.optimizer_step(0, loss)
+    return loss
 
 
 def _quotients(experiment: "Experiment") -> float:
@@ -104,10 +155,13 @@ def _quotients(experiment: "Experiment") -> float:
     return batches * len(experiment.views) * one
 
 
-def _part(spec: RunSpec, images: int) -> int:
-    """Number of images to time: a multiple of the mini-batch or the ghost batch, which must divide it."""
+def part_of(spec: RunSpec, images: int) -> RunSpec:
+    """The run on the images to time, at most about `IMAGES` of them.
+
+    Their number is a multiple of the mini-batch or the ghost batch, which must divide it.
+    """
     unit = spec.batch_size or spec.ghost_batch or IMAGES
-    return min(images, unit * max(1, IMAGES // unit))
+    return spec.model_copy(update={"limit": min(images, unit * max(1, IMAGES // unit))})
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -7,6 +7,7 @@ import pytest
 
 from optim_family import registry
 from optim_family.cli import run_progress
+from optim_family.study import cost
 from optim_family.training import experiment
 from optim_family.training.progress import ProgressListener
 from optim_family.training.spec import RunSpec
@@ -319,12 +320,27 @@ def test_a_dry_run_counts_the_trained_weights_and_names_what_would_be_written(ru
     assert re.search(r"^provenance.model.trained +8192$", run(*_plain(tmp_path)).out, re.MULTILINE)
 
 
+def test_a_dry_run_estimates_the_time_of_all_steps_and_readings(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "_seconds", lambda work: 0.5 + 0 * float(work()))
+    for steps, every, records in ((4, 2, 3), (300, 100, 4)):
+        sizes = ["--steps", steps, "--every", every]
+        answer = run(*_plain(tmp_path), *sizes, "--json")
+        total = steps * 0.5 + records * (cost.PRODUCTS + 1) * 0.5
+        estimate = {"step_seconds": 0.5, "reading_seconds": cost.PRODUCTS * 0.5, "seconds": total}
+        assert json.loads(answer.out)["estimate"] == estimate
+    line = run(*_plain(tmp_path), *sizes).out.splitlines()[-1]
+    assert line == "estimate on this machine: 3 min; 0.5 s a step, 7.5 s a reading"
+    monkeypatch.setattr(cost, "IMAGES", 10)
+    assert json.loads(run(*_plain(tmp_path), *sizes, "--json").out)["estimate"]["step_seconds"] == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def _plain(tmp_path):
     return ["--optimizer", "gd", *TINY, "--dry-run", "--out", tmp_path / "new"]
 
 
 def test_a_dry_run_says_what_it_tries_and_a_plan_tries_nothing(run, tmp_path, monkeypatch):
-    words = "trying bn_mlp on digits with gd: one gradient, one geometry …\n"
+    words = "trying bn_mlp on digits with gd: steps, products, an evaluation …\n"
     assert run(*_plain(tmp_path)).err == words
 
     def build(*arguments, **options):

@@ -35,12 +35,12 @@ def unit_costs(monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "steps", "readings", "records"),
     [
-        (SPEC, 10, 4, 4),
+        (SPEC, 10, 5, 5),
         (changed(steps=12), 12, 5, 5),
-        (changed(optimizer="rmsprop", hyper=RMSPROP), 10, 2 * 4, 4),
-        (changed(views=("raw", "spherical")), 10, 4, 4),
-        (changed(midpoint=True), 10, 2 * 4, 4),
-        (changed(optimizer="rmsprop", hyper=RMSPROP, midpoint=True), 10, 4 * 4, 4),
+        (changed(optimizer="rmsprop", hyper=RMSPROP), 10, 2 * 5, 5),
+        (changed(views=("raw", "spherical")), 10, 5, 5),
+        (changed(midpoint=True), 10, 2 * 5, 5),
+        (changed(optimizer="rmsprop", hyper=RMSPROP, midpoint=True), 10, 4 * 5, 5),
     ],
 )
 def test_the_time_is_that_of_steps_readings_and_evaluations(unit_costs, spec, steps, readings, records):
@@ -49,20 +49,27 @@ def test_the_time_is_that_of_steps_readings_and_evaluations(unit_costs, spec, st
     assert measured.trained == 8192 and measured.mistake == ""
 
 
+def test_a_reading_in_a_norm_takes_its_budget_and_has_no_midpoint(unit_costs):
+    spec = changed(optimizer="signgd", hyper={"lr": 0.01, "weight_decay": 0.0}, midpoint=True)
+    generalized = cost.measure(spec).seconds - cost.measure(changed(midpoint=True)).seconds
+    assert generalized == 5 * 100
+    assert cost.measure(spec.model_copy(update={"budget": 7})).seconds == 10 + 5 * (2 * cost.PRODUCTS + 7 + 1)
+
+
 @pytest.mark.parametrize(("optimizer", "hyper", "views"), [("gd", SPEC.hyper, 1), ("rmsprop", RMSPROP, 2)])
 def test_every_mini_batch_of_a_record_costs_a_quotient_in_every_view(unit_costs, optimizer, hyper, views):
     spec = changed(optimizer=optimizer, hyper=hyper, batch_size=20)
     more = cost.measure(spec.model_copy(update={"batch_sharpness": 5})).seconds - cost.measure(spec).seconds
-    assert more == 4 * 5 * views
+    assert more == 5 * 5 * views
 
 
 def test_more_images_cost_in_proportion_and_a_mini_batch_costs_itself(unit_costs, monkeypatch):
     monkeypatch.setattr(cost, "IMAGES", 20)
     record = cost.PRODUCTS + 1
-    assert cost.measure(SPEC).seconds == 2 * (10 + 4 * record)
-    assert cost.measure(changed(batch_size=20)).seconds == 10 + 2 * 4 * record
-    assert cost.measure(changed(batch_size=20, batch_sharpness=3)).seconds == 10 + 4 * (2 * record + 3)
-    assert cost.measure(changed(batch_sharpness=3)).seconds == 2 * (10 + 4 * (record + 1))
+    assert cost.measure(SPEC).seconds == 2 * (10 + 5 * record)
+    assert cost.measure(changed(batch_size=20)).seconds == 10 + 2 * 5 * record
+    assert cost.measure(changed(batch_size=20, batch_sharpness=3)).seconds == 10 + 5 * (2 * record + 3)
+    assert cost.measure(changed(batch_sharpness=3)).seconds == 2 * (10 + 5 * (record + 1))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +83,7 @@ def test_more_images_cost_in_proportion_and_a_mini_batch_costs_itself(unit_costs
     ],
 )
 def test_a_part_of_the_data_that_batches_divide(changes, images, part):
-    assert cost._part(changed(**changes), images) == part
+    assert cost.part_of(changed(**changes), images).limit == part
 
 
 def test_time_and_memory_are_measured():

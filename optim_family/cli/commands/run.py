@@ -38,8 +38,8 @@ from optim_family.training.spec import MemoryFormat
 )
 @threads_option
 @dry_run_option(
-    "Build everything, try a gradient, print the plan; write nothing. With =plan only names, files, schedule "
-    "and ghost batch are checked; nothing is loaded."
+    "Build everything, time a few steps, print the plan and an estimated time; write nothing. With =plan "
+    "only names, files, schedule and ghost batch are checked; nothing is loaded."
 )
 @figure_options
 @spectrum_options
