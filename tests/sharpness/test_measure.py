@@ -532,7 +532,7 @@ def test_an_error_of_the_loss_stays_its_own_where_the_targets_fit() -> None:
         raise ValueError("a matter of the loss")
 
     for y in (draw(6, 2), torch.zeros(6, dtype=torch.long)):
-        with pytest.raises(ValueError, match="^a matter of the loss$"):
+        with pytest.raises(ValueError, match=r"^a matter of the loss$"):
             measure(mlp(), failing, [(X[:6], y)])
 
 
