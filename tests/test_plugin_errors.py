@@ -13,6 +13,15 @@ STATE = HYPER + "    def state_dict(self):\n        raise OSError('full')\n"
 LOAD = HYPER + "    def load_state_dict(self, state):\n        raise KeyError('m')\n"
 
 
+RETURN = "return Geometry(ScalarMetric(self.dim), threshold, decay)"
+NORM = """class Own(Norm):
+            dim = self.dim
+            def value(self, step): return {value}
+            def dual(self, gradient): return 1.0
+            def maximizer(self, gradient): return gradient
+        return Geometry.in_norm(Own(), threshold, decay)"""
+
+
 def run(capsys, tmp_path, name="plain", *more):
     return optim_family(capsys, "run", "--optimizer", name, *TINY, "--out", tmp_path / name, "--quiet", *more)
 
@@ -49,6 +58,41 @@ def run(capsys, tmp_path, name="plain", *more):
             SCALAR,
             "torch.eye(3)",
             "failed in geometry(): TypeError: geometry().metric must be a Metric; got Tensor",
+        ),
+        (
+            GEOMETRY,
+            "        self.weights[0].data.mul_(2)\n" + GEOMETRY,
+            "failed in geometry(): ValueError: it moves the weights, which only step() may",
+        ),
+        (
+            "return Geometry",
+            "Geometry",
+            "failed in geometry(): TypeError: geometry() must return a Geometry; got NoneType",
+        ),
+        (
+            RETURN,
+            "return Geometry(None, threshold, decay)",
+            "failed in geometry(): TypeError: geometry().metric must be a Metric; got NoneType",
+        ),
+        (
+            RETURN,
+            "return Geometry(ScalarMetric(self.dim), threshold, decay, norm='max')",
+            "failed in geometry(): TypeError: geometry().norm must be a Norm; got str",
+        ),
+        (
+            RETURN,
+            "return Geometry.in_norm(MaxNorm(3), threshold, decay)",
+            "failed in geometry(): ValueError: the norm is for 3 weights, and 5832 are trained",
+        ),
+        (
+            RETURN,
+            NORM.format(value="-float(step.norm())"),
+            "failed in geometry(): ValueError: Own is not a norm: N(w) = -",
+        ),
+        (
+            RETURN,
+            NORM.format(value="float(step.norm()) ** 2"),
+            "Own is not a norm: N(w) = 106.1, but N(2w) = 424.3 and N(−w) = 106.1",
         ),
         (HYPER, STATE, "failed in state_dict(): OSError: full"),
         (

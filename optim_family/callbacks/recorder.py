@@ -39,6 +39,7 @@ from optim_family.runs.labels import facts
 from optim_family.runs.layout import PROVENANCE, STATUS
 from optim_family.runs.store import RunStore
 from optim_family.sharpness.along_update import UpdateObserver
+from optim_family.sharpness.geometry_validation import validate_geometry
 from optim_family.sharpness.invariance import TOLERANCE, scale_dependence, warn_about_scale
 from optim_family.sharpness.probe import ReadingMethod
 from optim_family.sharpness.probe_set import ProbeSet
@@ -157,6 +158,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         geometry = self._geometry_at_y()
         with at_point(self.optimizer, self.point):
             here = self._loss_and_geometry(geometry)
+            if here.geometry:
+                validate_geometry(here.geometry, self.space.weights())
             chosen = self._views(here, views, along)
             self.probes = ProbeSet(chosen, **options)
             return self._measure(here), here.geometry
@@ -175,7 +178,7 @@ class Recorder(AbstractContextManager["Recorder"]):
     def _arm(self) -> None:
         """Remember the next step if a record follows it."""
         if self.observer:
-            self.observer.active = (self.steps + 1) % self.every == 0
+            self.observer.expect((self.steps + 1) % self.every == 0)
 
     def step(
         self,

@@ -209,6 +209,21 @@ class UpdateObserver:
             rate = float(optimizer.param_groups[0]["lr"])
             self._update, self._before = (self._before, self.space.weights(), rate), None
 
+    def expect(self, due: bool) -> None:
+        """Remember the next step if a measurement follows it, and forget the last one."""
+        self.active = due
+        if due:
+            self._update = None
+
+    def mistake(self) -> str:
+        """What the optimizer does wrong if a step was due, and no update leads to the weights; else empty."""
+        if self._update is None:
+            return "replaces step() in its objects, where no hook sees it; define step() in the class"
+        now = self.space.weights()
+        if torch.equal(self._update[1].to(now.device), now):
+            return ""
+        return "moves the weights outside step(); move them in it"
+
     def measure(self, losses: Sequence[ChunkLoss], **options: Any) -> AlongUpdate | None:
         """`along_update` of the last step; None before the first, or if it did not move the weights.
 

@@ -18,7 +18,8 @@ analysis", JMLR 11 (2010); the sharpness: R. Islamov et al., arXiv:2603.05002 (2
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, final
+from numbers import Integral
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
@@ -88,8 +89,7 @@ def maximize_over_norm(
         ValueError: the budget is below 2, or the norm is not one.
         FloatingPointError: a product is not finite.
     """
-    if budget < 2:
-        raise ValueError(f"a generalised sharpness needs a budget of at least 2 products; got {budget}.")
+    require_budget(budget)
     pairs = top_eigenpairs(
         hessian, eigen_start, rtol=1e-2, max_products=max(1, budget // EIGENVECTOR_SHARE), noise=noise
     )
@@ -114,6 +114,17 @@ def maximize_over_norm(
         products=products,
         converged=_agreeing(ends, rtol) >= AGREEING,
     )
+
+
+def require_budget(budget: Any) -> int:
+    """The budget, checked.
+
+    Raises:
+        ValueError: it is no whole number, or below 2.
+    """
+    if not isinstance(budget, Integral) or budget < 2:
+        raise ValueError(f"a generalised sharpness needs a budget of at least 2 products; got {budget!r}.")
+    return int(budget)
 
 
 def norm_value(norm: Norm, step: Tensor) -> float:

@@ -142,6 +142,8 @@ def _dual(norm: Norm, gradient: Tensor | None) -> float:
     dual = norm.dual(gradient)
     if not math.isfinite(dual):
         raise FloatingPointError("the gradient is not finite: there is no sharpness here.")
+    if dual < 0:
+        raise ValueError(f"{type(norm).__name__} is not a norm: N*(g) = {dual:.3g} at the gradient g.")
     return dual
 
 

@@ -22,6 +22,7 @@ from optim_family.optimizers.external.averaging import (
     warn_about_statistics,
 )
 from optim_family.optimizers.external.inferred_geometry import geometry_of, warn_about
+from optim_family.sharpness.geometry_validation import validate_geometry
 from optim_family.sharpness.invariance import TOLERANCE, scale_dependence, warn_about_scale
 from optim_family.sharpness.probe import Reading, ReadingMethod
 from optim_family.sharpness.probe_set import ProbeSet
@@ -91,8 +92,9 @@ def measure(
 
     Raises:
         ValueError: an unknown view or reading, no chunks, chunks whose examples cannot be counted, no trained
-            weights, a view whose metric is not known, gradients in `.grad` that are scaled, or an operation
-            without a second derivative.
+            weights, a view whose metric is not known, a metric or norm that is none, a budget below 2,
+            gradients in `.grad` that are scaled, or an operation without a second derivative.
+        TypeError: geometry() of the optimizer returns no Geometry, or one whose parts are of other types.
         UnreliableReading: the operator is not the second derivative of the loss; a ValueError.
         FloatingPointError: weights, loss or gradient are not finite.
     """
@@ -188,7 +190,7 @@ def _geometry(
     gradients = [g if h is None or problem else h for h, g in zip(dense, own, strict=True)]
     with replace_gradients(space.tensors, gradients):
         geometry = geometry_of(optimizer)
-    return _require_threshold(geometry, optimizer)
+    return _valid(geometry, optimizer, space)
 
 
 def _geometry_at_y(
@@ -202,16 +204,17 @@ def _geometry_at_y(
     with at_point(optimizer, "y"):
         gradient = Hessian(losses, space.tensors, "rebuilt").gradient()
         with replace_gradients(space.tensors, unflatten(gradient, space.tensors)):
-            return _require_threshold(geometry_of(optimizer), optimizer)
+            return _valid(geometry_of(optimizer), optimizer, space)
 
 
-def _require_threshold(geometry: Geometry, optimizer: torch.optim.Optimizer) -> Geometry:
+def _valid(geometry: Geometry, optimizer: torch.optim.Optimizer, space: ParameterSpace) -> Geometry:
+    """The geometry, if its metric or norm is one and its threshold is positive."""
     if geometry.threshold < 0:
         raise ValueError(
             f"the weight decay of this {type(optimizer).__name__} turns the weights over in every step: its "
             f"threshold is {geometry.threshold:.3g}. Use a smaller lr · weight_decay."
         )
-    return geometry
+    return validate_geometry(geometry, space.weights())
 
 
 def _problem_of(gradients: Sequence[Tensor | None], own: Sequence[Tensor]) -> str | None:

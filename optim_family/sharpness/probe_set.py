@@ -7,7 +7,7 @@ from torch import Tensor
 
 from optim_family.geometry import Geometry
 from optim_family.operators import SymmetricOperator
-from optim_family.sharpness.generalized import BUDGET
+from optim_family.sharpness.generalized import BUDGET, require_budget
 from optim_family.sharpness.generalized_probe import GeneralizedProbe
 from optim_family.sharpness.probe import Probe, Reading, ReadingMethod
 from optim_family.sharpness.views import View, view_by_name
@@ -23,6 +23,9 @@ class ProbeSet:
         budget: Hessian-vector products of a generalised reading.
         reading: of the eigenvalues, as for `Probe`.
         **options: those of `Probe`.
+
+    Raises:
+        ValueError: an unknown view, or a budget below 2.
     """
 
     def __init__(
@@ -35,10 +38,11 @@ class ProbeSet:
     ) -> None:
         self.views = [view_by_name(name) for name in views]
         self.names = [view.name for view in self.views]
+        products = require_budget(BUDGET if budget is None else budget)
 
         def probe(view: View) -> Probe | GeneralizedProbe:
             if view.generalized:
-                return GeneralizedProbe(view, budget=BUDGET if budget is None else budget, **options)
+                return GeneralizedProbe(view, budget=products, **options)
             return Probe(view, reading=reading, **options)
 
         self.probes = {view.kind: probe(view) for view in self.views}

@@ -1,6 +1,5 @@
 """Builds a run from its specification, and raises every mistake before the run begins."""
 
-import math
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -15,12 +14,19 @@ from optim_family import registry
 from optim_family.curvature.precision import find_nondeterministic
 from optim_family.data import datasets
 from optim_family.errors import UsageError
-from optim_family.geometry import Geometry, Metric, UnknownMetric
+from optim_family.geometry import Geometry
 from optim_family.networks import build, scale_invariance
-from optim_family.norms import Norm
 from optim_family.optimizers.base import OptimizerBase
-from optim_family.optimizers.external.averaging import Point, at_point, require_point
+from optim_family.optimizers.external.averaging import (
+    Point,
+    at_point,
+    require_point,
+    require_training,
+    start_training,
+)
+from optim_family.optimizers.external.inferred_geometry import geometry_of
 from optim_family.registry import plugin_errors
+from optim_family.sharpness.geometry_validation import validate_geometry
 from optim_family.sharpness.view_selection import select_views
 from optim_family.training.lr_scheduler import Scheduler
 from optim_family.training.objective import Objective
@@ -157,7 +163,10 @@ def build_experiment(
     if cuda_graphs:
         objective.use_cuda_graphs()
     with plugin_errors(spec.optimizer, "failed in geometry()"):
-        geometry = validate_geometry(optimizer.geometry(), space.weights())
+        weights = space.weights()
+        geometry = validate_geometry(geometry_of(optimizer), weights)
+        if not torch.equal(weights, space.weights()):
+            raise ValueError("it moves the weights, which only step() may")
     loss = f"{spec.model} with norm {spec.norm} is {verdict.summary}"
     selection = select_views(
         spec.views, geometry.metric, norm=geometry.norm, invariant=verdict.invariant, loss=loss
@@ -176,7 +185,9 @@ def build_experiment(
 
 
 def _point(spec: RunSpec, optimizer: OptimizerBase) -> Point | None:
-    """Where the weights are measured."""
+    """Where the weights are measured; an optimizer that averages them trains from here on."""
+    start_training(optimizer)
+    optimizer.register_step_pre_hook(require_training)
     try:
         point = require_point(optimizer, spec.point)
     except ValueError as error:
@@ -223,51 +234,6 @@ def check_scale_invariance(objective: Objective) -> scale_invariance.ScaleInvari
     """Whether the loss is scale-invariant in all trained weights, checked at their present values."""
     space = objective.space
     return scale_invariance.check(objective.sample_loss, dict(zip(space.names, space.tensors, strict=True)))
-
-
-def validate_geometry(geometry: Geometry, weights: Tensor) -> Geometry:
-    """Check a geometry at the weights [d]: its metric or norm, and its threshold; returns the geometry.
-
-    Raises:
-        TypeError: it has no metric, or a norm that is no Norm.
-        ValueError: P or N has another dimension, P is not positive definite, N is no norm, or the
-            threshold is not positive.
-    """
-    if not isinstance(geometry.metric, Metric):
-        raise TypeError(f"geometry().metric must be a Metric; got {type(geometry.metric).__name__}")
-    if geometry.norm is not None:
-        return _validate_norm(geometry, geometry.norm, weights)
-    if isinstance(geometry.metric, UnknownMetric):
-        return geometry
-    if geometry.metric.dim != len(weights):
-        raise ValueError(f"the metric is for {geometry.metric.dim} weights, and {len(weights)} are trained")
-    product = geometry.metric.power(-0.5) @ weights  #                          [d, d] · [d] → [d]
-    if not (float(weights @ product) > 0 and bool(product.isfinite().all())):
-        raise ValueError(
-            "the metric must be positive definite and finite; wᵀP^{-1/2}w is not, for the weights w"
-        )
-    if not geometry.threshold > 0:
-        raise ValueError(f"the threshold must be positive; got {geometry.threshold}")
-    return geometry
-
-
-def _validate_norm(geometry: Geometry, norm: Norm, weights: Tensor) -> Geometry:
-    """The geometry, if N(w) is positive, N(2w) twice as large, and N(−w) equal."""
-    if not isinstance(norm, Norm):
-        raise TypeError(f"geometry().norm must be a Norm; got {type(norm).__name__}")
-    if norm.dim != len(weights):
-        raise ValueError(f"the norm is for {norm.dim} weights, and {len(weights)} are trained")
-    value, twice, negative = (norm.value(factor * weights) for factor in (1.0, 2.0, -1.0))
-    if not 0 < value < math.inf:
-        raise ValueError(f"{type(norm).__name__} is not a norm: N(w) = {value:.3g} at the weights w")
-    if not (math.isclose(twice, 2 * value, rel_tol=1e-3) and math.isclose(negative, value, rel_tol=1e-3)):
-        raise ValueError(
-            f"{type(norm).__name__} is not a norm: N(w) = {value:.4g}, but N(2w) = {twice:.4g} and "
-            f"N(−w) = {negative:.4g}"
-        )
-    if not geometry.threshold > 0:
-        raise ValueError(f"the threshold must be positive; got {geometry.threshold}")
-    return geometry
 
 
 def _device(name: str, process_group: ProcessGroup | None) -> torch.device:

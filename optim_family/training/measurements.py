@@ -14,6 +14,7 @@ from typing import Any, final
 from optim_family.curvature.chunked_loss import ChunkLoss
 from optim_family.geometry import Geometry, equilibrium_rotation
 from optim_family.operators import HookedOperator
+from optim_family.registry import entry, named_error
 from optim_family.sharpness.along_update import UpdateObserver
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.midpoint import WeightHistory, moved_to
@@ -60,7 +61,7 @@ class Measurements:
         if spec.midpoint and until_record <= 2:
             self.history.push(self.objective.space.weights())
         if self.observer:
-            self.observer.active = until_record == 1
+            self.observer.expect(until_record == 1)
 
     def __call__(self, step: int, geometry: Geometry | None = None) -> Readings:
         """Measurements as JSON, by name; None if a view does not apply, or a mini-batch gradient is zero.
@@ -85,13 +86,18 @@ class Measurements:
         """The measurement along the last update as JSON; None without a step, or if it moved nothing.
 
         Beside the rotation stands that in equilibrium, which the geometry has on a scale-invariant loss.
+
+        Raises:
+            PluginError: the optimizer moved the weights outside its `step`, or hides its `step` from hooks.
         """
         if self.observer is None:
             return None
-        self.observer.active = self.experiment.spec.every == 1 or step + 1 == self.experiment.spec.steps
-        group = self.objective.process_group
+        spec, group = self.experiment.spec, self.objective.process_group
+        if step and (mistake := self.observer.mistake()):
+            raise named_error(entry(spec.optimizer), f"{mistake}, or leave out --along")
         losses = group.shard(self.objective.chunk_losses())
         update = self.observer.measure(losses, all_reduce=group.all_reduce_vector)
+        self.observer.expect(spec.every == 1 or step + 1 == spec.steps)
         invariant, lr = self.experiment.verdict.invariant, self.experiment.optimizer.values["lr"]
         angle = equilibrium_rotation(geometry, lr) if invariant else None
         return update and replace(update, equilibrium_rotation=angle).as_record()

@@ -251,6 +251,10 @@ def test_help_with_an_optimizer_lists_its_hyper_parameters_with_default_range_an
             ["--optimizer", "gd", "--point", "y"],
             "--point: the point y exists with schedule-free optimizers only",
         ),
+        (
+            ["--optimizer", "signgd", "--budget", "0"],
+            "--budget: it must be greater than or equal to 2, not 0",
+        ),
         (["--optimizer", "sam", "--radius", "0"], "--radius: it must be greater than 0, not 0"),
         (["--optimizer", "gd", "--wd", "1"], "no hyper-parameter 'wd'; did you mean '--weight-decay'?"),
         (["--optimizer", "gd", "--model", "resnet50"], "no model 'resnet50'; did you mean 'timm:resnet50'?"),

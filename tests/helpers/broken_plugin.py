@@ -4,6 +4,7 @@ GOOD = """
 import os, sys, time, torch
 from typing import final
 from optim_family.geometry import Decay, DiagonalMetric, Geometry, ScalarMetric, momentum_threshold
+from optim_family.norms import MaxNorm, Norm
 from optim_family.optimizers.base import FamilyOptimizer, HyperParameters
 
 class Hyper(HyperParameters):

@@ -137,6 +137,9 @@ def test_the_budget_holds_and_counts():
     for budget in (0, 1, -1):
         with pytest.raises(ValueError, match="a budget of at least 2"):
             search(H, MaxNorm(D), budget=budget)
+    for budget in (0, 2.5, "9", True):
+        with pytest.raises(ValueError, match=f"a budget of at least 2 products; got {budget!r}"):
+            ProbeSet(["raw"], budget=budget)
 
 
 def test_starts_that_disagree_are_a_spread_and_no_convergence():
@@ -188,10 +191,25 @@ class Negative(Norm):
         return gradient
 
 
+class NegativeDual(Norm):
+    dim = D
+
+    def value(self, step):
+        return float(step.norm())
+
+    def dual(self, gradient):
+        return -1.0
+
+    def maximizer(self, gradient):
+        return gradient
+
+
 def test_what_cannot_be_measured_is_refused_in_one_line():
     probe = GeneralizedProbe()
     with pytest.raises(ValueError, match="is not a norm"):
         search(H, Negative())
+    with pytest.raises(ValueError, match=r"NegativeDual is not a norm: N\*\(g\) = -1 at the gradient"):
+        probe(Sloping(Matrix(H), G), W, Geometry.in_norm(NegativeDual(), 1.0, None))
     with pytest.raises(ValueError, match="not known here"):
         probe(Matrix(H), W, in_max_norm())
     at_rest = probe(Sloping(Matrix(H), 0 * G), W, in_max_norm())

@@ -268,3 +268,10 @@ def test_the_claims_of_the_readme_are_read_and_its_quantities_exist(write):
 def test_measurements_along_updates_and_the_budget_of_a_norm_are_of_the_section_measure(write):
     text = STUDY.replace("every = 10", "every = 10, along = true, budget = 7")
     assert {(run.along, run.budget) for run in spec.load(write(text)).runs} == {(True, 7)}
+
+
+def test_a_budget_of_no_products_is_refused_in_one_line(write):
+    path = write(STUDY.replace("every = 10", "every = 10, budget = 0"))
+    with pytest.raises(UsageError) as refusal:
+        spec.load(path)
+    assert str(refusal.value) == f"{path}, measure: budget: it must be greater than or equal to 2, not 0"

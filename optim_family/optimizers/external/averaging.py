@@ -23,12 +23,21 @@ _MODE: Final = "train_mode"  # of a parameter group, or of a wrapper itself
 
 
 def point_of(optimizer: Any) -> Point | None:
-    """The point where the weights are; None if the optimizer does not average."""
+    """The point where the weights are; None if the optimizer does not average.
+
+    Raises:
+        ValueError: some parameter groups are in training mode, others in evaluation mode.
+    """
     inner = _inner(optimizer)
     modes = [group[_MODE] for group in inner.param_groups if _MODE in group] or [getattr(inner, _MODE, None)]
     if not (callable(getattr(inner, "train", None)) and callable(getattr(inner, "eval", None))):
         return None
-    return None if modes[0] is None else "y" if any(modes) else "x"
+    if len({*map(bool, modes)}) > 1:  # a new group of schedulefree begins in evaluation mode
+        raise ValueError(
+            f"some parameter groups of {type(inner).__name__} are in training mode, others in evaluation "
+            "mode; call its train() after add_param_group()."
+        )
+    return None if modes[0] is None else "y" if modes[0] else "x"
 
 
 def require_point(optimizer: Any, point: str | None) -> Point | None:

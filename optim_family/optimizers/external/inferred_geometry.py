@@ -52,11 +52,15 @@ def geometry_of(optimizer: Optimizer) -> Geometry:
     """The geometry of any optimizer's next step, declared by its class or else inferred.
 
     Raises:
+        TypeError: the class declares something else than a Geometry.
         ValueError: the metric depends on the gradient, and no tensor has a gradient.
     """
     optimizer = unwrapped_optimizer(optimizer)
     declared = getattr(optimizer, "geometry", None)
-    return geometry(optimizer) if declared is None else declared()
+    result = geometry(optimizer) if declared is None else declared()
+    if not isinstance(result, Geometry):
+        raise TypeError(f"geometry() must return a Geometry; got {type(result).__name__}")
+    return result
 
 
 def unwrapped_optimizer(optimizer: Any) -> Optimizer:

@@ -8,13 +8,17 @@ from torch import nn
 
 from optim_family import Recorder, measure
 from optim_family.errors import Stopped, UsageError
+from optim_family.networks.pretrained import load_weights
 from optim_family.optimizers.external.averaging import at_point, point_of
 from optim_family.optimizers.external.inferred_geometry import geometry
 from optim_family.optimizers.gd import GD
 from optim_family.optimizers.motion import MomentumUpdate
 from optim_family.runs.run import read_run
+from optim_family.training.checkpoint_spectrum import checkpoint_spectrum
 from optim_family.training.experiment import build_experiment
 from optim_family.training.loop import train
+from tests.helpers.broken_plugin import GOOD, HYPER, UPDATE, broken
+from tests.helpers.cli_runner import optim_family
 from tests.helpers.schedule_free import ScheduleFree
 from tests.helpers.training_runs import StopAfter, spec, untimed, weights_hash
 
@@ -105,6 +109,60 @@ def test_statistics_of_batch_norm_that_belong_to_y_are_announced():
     value(model, chunks, optimizer)  # a warning would be an error
 
 
+def test_the_metric_is_that_of_the_next_step_whose_gradient_is_taken_at_y(tmp_path):
+    package = pytest.importorskip("schedulefree", reason="the extra schedulefree is not installed")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    chunks = [(torch.randn(12, 3, dtype=torch.float64), torch.randint(0, 3, (12,)))]
+    optimizer = package.AdamWScheduleFree(model.parameters(), lr=0.1, betas=(0.5, 0.8))
+    optimizer.train()
+    walk(model, optimizer, chunks, 5)
+    names = [name for name, _ in model.named_parameters()]
+
+    def loss(*weights):
+        outputs = torch.func.functional_call(model, dict(zip(names, weights, strict=True)), chunks[0][0])
+        return LOSS(outputs, chunks[0][1])
+
+    y = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    gradients = torch.autograd.grad(loss(*y), y)
+    squares = [optimizer.state[p]["exp_avg_sq"] for p in model.parameters()]
+    next_squares = [0.8 * v + 0.2 * g.square() for v, g in zip(squares, gradients, strict=True)]
+    root = torch.cat([((v / (1 - 0.8**6)).sqrt() + 1e-8).reshape(-1) for v in next_squares]).rsqrt()
+    with at_point(optimizer, "x"):
+        blocks = torch.autograd.functional.hessian(
+            loss, tuple(p.detach().clone() for p in model.parameters())
+        )
+    sizes = [p.numel() for p in model.parameters()]
+    rows = [
+        [b.reshape(n, m) for b, m in zip(row, sizes, strict=True)]
+        for row, n in zip(blocks, sizes, strict=True)
+    ]
+    dense = torch.cat([torch.cat(row, 1) for row in rows])
+    expected = torch.linalg.eigvalsh(root[:, None] * dense * root)[-1].item()
+
+    reading = measure(model, LOSS, chunks, optimizer, views=["preconditioned"], rtol=1e-8)["preconditioned"]
+    assert reading.value == pytest.approx(expected, rel=1e-7)
+    options = {"views": ["preconditioned"], "rtol": 1e-8, "out": tmp_path / "run"}
+    Recorder(model, optimizer, LOSS, chunks, **options).close()
+    (record,) = read_run(tmp_path / "run").records
+    assert record["views"]["preconditioned"]["value"] == pytest.approx(expected, rel=1e-7)
+
+
+def test_a_run_has_the_metric_of_measure(tmp_path):
+    run = wanted("AdamWScheduleFree", steps=4, every=4, rtol=1e-5)
+    train(run, tmp_path / "run")
+    objective, optimizer = (experiment := build_experiment(run)).objective, experiment.optimizer
+    for step in range(4):
+        objective.gradient(step)
+        optimizer.step()
+    chunk = objective.data.images(objective.data.x_train, torch.float32), objective.data.y_train
+    (name,) = {"spherical-preconditioned"} & {*experiment.views}
+    reading = measure(objective.model, objective.loss_fn, [chunk], optimizer, views=[name], rtol=1e-5)[name]
+    record = read_run(tmp_path / "run").records[-1]["views"][name]
+    assert record["value"] == pytest.approx(reading.value, rel=1e-3)
+    assert record["threshold"] == pytest.approx(reading.threshold, rel=1e-6)
+
+
 # --- Recorder ---------------------------------------------------------------------------------------------
 
 
@@ -144,6 +202,17 @@ def test_a_step_in_the_wrong_mode_is_refused(tmp_path):
     recorder.close()
     optimizer.eval()
     walk(model, optimizer, chunks, 1)  # nobody watches it any more
+
+
+def test_groups_in_both_modes_are_refused(tmp_path):
+    model, optimizer, chunks = trained(2)
+    optimizer.add_param_group({"params": [torch.ones(3, requires_grad=True)], "train_mode": False})
+    says = "some parameter groups of ScheduleFree are in training mode, others .*; call its train"
+    with pytest.raises(ValueError, match=says):
+        value(model, chunks, optimizer)
+    with pytest.raises(ValueError, match=says):
+        Recorder(model, optimizer, LOSS, chunks, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # --- threshold --------------------------------------------------------------------------------------------
@@ -220,6 +289,64 @@ def test_the_record_is_of_x_and_the_steps_go_on_from_y(tmp_path):
         assert [record["test_loss"] for record in records] == pytest.approx(losses, rel=1e-5)
         assert all(math.isfinite(record["views"]["spherical"]["ratio"]) for record in records)
     assert abs(norms["x"][-1] / norms["y"][-1] - 1) > 1e-4
+
+
+AVERAGES = """
+    def __init__(self, *a, **k):
+        super().__init__(*a, **k)
+        self.param_groups[0]["train_mode"] = False
+    def train(self):
+        self.param_groups[0]["train_mode"] = True
+    def eval(self):
+        self.param_groups[0]["train_mode"] = False
+"""
+
+
+@pytest.mark.parametrize("leaves", ["", "self.eval(); "])
+def test_a_run_begins_in_training_mode_and_refuses_a_step_in_the_other_one(
+    broken_plugin, capsys, tmp_path, leaves
+):
+    broken_plugin(broken(broken(GOOD, HYPER, HYPER + AVERAGES), UPDATE, leaves + UPDATE))
+    words = "run --optimizer plain --model bn_mlp --limit 20 --steps 3 --every 3 --quiet --out".split()
+    answer = optim_family(capsys, *words, tmp_path / "run")
+    if leaves:
+        assert answer.code == 6 and answer.err.count("\n") == 1
+        says = "of test-plugin 1.5 failed in step(): ValueError: Plain takes a step in evaluation mode, where"
+        assert says in answer.err
+    else:
+        assert (answer.code, answer.err) == (0, "")
+        assert [record["point"] for record in read_run(tmp_path / "run").records] == ["x", "x"]
+
+
+def test_a_checkpoint_holds_y_which_is_no_network_to_measure(tmp_path):
+    run = wanted(steps=2)
+    train(run, tmp_path / "run")
+    (path,) = (tmp_path / "run" / "checkpoints").glob("*.safetensors")
+    with pytest.raises(UsageError, match="at which a schedule-free optimizer computes gradients"):
+        load_weights(build_experiment(run).objective.model, path, "bn_mlp")
+
+
+def test_the_spectrum_of_a_checkpoint_is_at_the_measured_point(tmp_path):
+    for point in ("x", "y"):
+        train(wanted(steps=6, every=6, rtol=1e-4, point=point), tmp_path / point)
+        _, spectrum = checkpoint_spectrum(tmp_path / point, ["layers"])
+        assert spectrum["point"] == point
+        expected = read_run(tmp_path / point).records[-1]["views"]["spherical"]["value"]
+        assert spectrum["reading"]["value"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_update_that_a_record_describes_is_one_of_y(tmp_path):
+    run = wanted(steps=3, every=3, along=True)
+    train(run, tmp_path / "run")
+    objective, optimizer = (experiment := build_experiment(run)).objective, experiment.optimizer
+    path = []
+    for step in range(3):
+        objective.gradient(step)
+        path.append(objective.space.weights().double())
+        optimizer.step()
+    before, after = path[-1], objective.space.weights().double()
+    angle = torch.acos(before @ after / (before.norm() * after.norm())).item()
+    assert read_run(tmp_path / "run").records[-1]["along"]["rotation"] == pytest.approx(angle, rel=1e-3)
 
 
 def test_what_has_no_meaning_is_refused_in_one_line():
