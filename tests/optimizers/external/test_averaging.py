@@ -148,6 +148,16 @@ def test_the_metric_is_that_of_the_next_step_whose_gradient_is_taken_at_y(tmp_pa
     assert record["views"]["preconditioned"]["value"] == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_before_the_first_step_there_is_a_threshold_in_either_mode(mode):
+    package = pytest.importorskip("schedulefree", reason="the extra schedulefree is not installed")
+    model, _, chunks = trained(0)
+    optimizer = package.SGDScheduleFree(model.parameters(), lr=0.1)
+    getattr(optimizer, mode)()
+    assert value(model, chunks, optimizer).threshold == pytest.approx(2 / 0.1)  # c = 1: the newest z is x
+    assert point_of(optimizer) == {"train": "y", "eval": "x"}[mode]
+
+
 def test_a_run_has_the_metric_of_measure(tmp_path):
     run = wanted("AdamWScheduleFree", steps=4, every=4, rtol=1e-5)
     train(run, tmp_path / "run")
