@@ -5,8 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=.venv/bin/python
-$python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-  --upgrade --target runs/zoo-plugin examples/plugin
+$python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+  --target runs/zoo-plugin examples/plugin
 export PYTHONPATH=$PWD:$PWD/runs/zoo-plugin OMP_NUM_THREADS=1
 $python results/zoo/choose_rates.py runs/zoo-rates
 $python -m optim_family study run results/zoo/zoo.toml --out runs/zoo || true
