@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "analysis": "errors runs sharpness",
     "figures": "analysis curvature errors runs sharpness",
     # what trains
-    "training": "curvature data errors geometry networks norms operators optimizers optimizers.external "
+    "training": "curvature data errors geometry networks operators optimizers optimizers.external "
     "registry resources runs sharpness space",
     "callbacks": "curvature errors geometry optimizers optimizers.external registry resources runs sharpness "
     "space training",

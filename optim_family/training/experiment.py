@@ -28,6 +28,7 @@ from optim_family.optimizers.external.inferred_geometry import geometry_of
 from optim_family.registry import plugin_errors
 from optim_family.sharpness.geometry_validation import validate_geometry
 from optim_family.sharpness.view_selection import select_views
+from optim_family.space import ParameterSpace
 from optim_family.training.lr_scheduler import Scheduler
 from optim_family.training.objective import Objective
 from optim_family.training.process_group import ProcessGroup
@@ -163,10 +164,7 @@ def build_experiment(
     if cuda_graphs:
         objective.use_cuda_graphs()
     with plugin_errors(spec.optimizer, "failed in geometry()"):
-        weights = space.weights()
-        geometry = validate_geometry(geometry_of(optimizer), weights)
-        if not torch.equal(weights, space.weights()):
-            raise ValueError("it moves the weights, which only step() may")
+        geometry = _first_geometry(optimizer, space)
     loss = f"{spec.model} with norm {spec.norm} is {verdict.summary}"
     selection = select_views(
         spec.views, geometry.metric, norm=geometry.norm, invariant=verdict.invariant, loss=loss
@@ -182,6 +180,15 @@ def build_experiment(
         tuple(not_deterministic),
         point,
     )
+
+
+def _first_geometry(optimizer: OptimizerBase, space: ParameterSpace) -> Geometry:
+    """The geometry before the first step, checked."""
+    weights = space.weights()
+    geometry = validate_geometry(geometry_of(optimizer), weights)
+    if not torch.equal(weights, space.weights()):
+        raise ValueError("it moves the weights, which only step() may")
+    return geometry
 
 
 def _point(spec: RunSpec, optimizer: OptimizerBase) -> Point | None:

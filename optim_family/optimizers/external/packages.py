@@ -46,6 +46,10 @@ _UNSUPPORTED: Final = {
     "kozistr:LoRARite": "it takes pairs of low-rank factors only",
     "kozistr:DeMo": "it needs processes that share the weights",
     "kozistr:ScheduleFreeWrapper": f"{_AROUND}; kozistr:ScheduleFreeSGD and kozistr:ScheduleFreeAdamW run",
+    **dict.fromkeys(
+        ("schedulefree:ScheduleFreeWrapper", "schedulefree:ScheduleFreeWrapperReference"),
+        f"{_AROUND}; schedulefree:SGDScheduleFree and schedulefree:AdamWScheduleFree run",
+    ),
     "kozistr:DistributedMuon": "it needs processes that share the weights; kozistr:Muon runs",
 }
 _AROUND_SGD: Final = ("SAM", "LookSAM", "FriendlySAM")  # around an optimizer that they make themselves

@@ -19,6 +19,7 @@ from optim_family.training.experiment import build_experiment
 from optim_family.training.loop import train
 from tests.helpers.broken_plugin import GOOD, HYPER, UPDATE, broken
 from tests.helpers.cli_runner import optim_family
+from tests.helpers.operators_for_tests import draw
 from tests.helpers.schedule_free import ScheduleFree
 from tests.helpers.training_runs import StopAfter, spec, untimed, weights_hash
 
@@ -240,21 +241,36 @@ def test_the_threshold_is_where_the_step_matrix_of_x_and_z_has_the_eigenvalue_mi
     assert float(eigenvalues.min()) == pytest.approx(-1, abs=1e-9)
 
 
-@pytest.mark.parametrize("warmup", [0, 50])
-def test_the_share_of_the_newest_step_is_that_of_the_real_optimizer(warmup):
-    package = pytest.importorskip("schedulefree", reason="the extra schedulefree is not installed")
+@pytest.mark.parametrize(
+    ("module", "name", "options"),
+    [
+        ("schedulefree", "SGDScheduleFree", {}),
+        ("schedulefree", "SGDScheduleFree", {"warmup_steps": 20}),
+        ("schedulefree", "SGDScheduleFree", {"warmup_steps": 20, "weight_lr_power": 1.0}),
+        ("schedulefree", "SGDScheduleFree", {"r": 0.7}),
+        ("schedulefree", "AdamWScheduleFree", {"r": 0.7, "warmup_steps": 20}),
+        ("pytorch_optimizer", "ScheduleFreeSGD", {"r": 0.7, "warmup_steps": 20}),
+        ("pytorch_optimizer", "ScheduleFreeAdamW", {"decoupling_c": 3}),
+    ],
+)
+def test_the_share_of_the_newest_step_is_that_of_the_real_optimizer(module, name, options):
+    """c from how far x goes to the new z in a real step, and the threshold of that c."""
+    package = pytest.importorskip(module, reason=f"{module} is not installed")
     w = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    optimizer = package.SGDScheduleFree([w], lr=0.1, warmup_steps=warmup)
+    optimizer = getattr(package, name)([w], lr=0.1, **options)
     optimizer.train()
     for step in range(1, 30):
-        w.grad = torch.zeros_like(w)
+        w.grad = draw(3, seed=step)
         declared = geometry(optimizer).threshold
+        with at_point(optimizer, "x"):
+            before = w.detach().clone()
         optimizer.step()
-        lr = 0.1 * min(1.0, step / warmup) if warmup else 0.1
-        weight = lr**2
-        c = weight / sum((0.1 * min(1.0, t / warmup) if warmup else 0.1) ** 2 for t in range(1, step + 1))
+        with at_point(optimizer, "x"):
+            x, z = w.detach().clone(), optimizer.state[w]["z"]
+        c = float((x - before).norm() / (z - before).norm())
+        lr = 0.1 * min(1.0, step / options.get("warmup_steps", 1))
         expected = 2 * (2 - c) / (lr * (0.1 * (2 - c) + c * 0.9))
-        assert declared == pytest.approx(expected, rel=1e-12)
+        assert declared == pytest.approx(expected, rel=1e-9)
 
 
 # --- run --------------------------------------------------------------------------------------------------

@@ -139,6 +139,17 @@ def test_every_optimizer_of_kozistr_resumes_bitwise_or_is_refused_in_one_line(ko
     assert {name for name in left if not resumes(f"kozistr:{name}", tmp_path / name)} == set()
 
 
+def test_every_optimizer_of_schedulefree_resumes_bitwise_or_is_refused_in_one_line(tmp_path):
+    package = pytest.importorskip("schedulefree", reason="the extra schedulefree is not installed")
+    kinds = inspect.getmembers(package, inspect.isclass)
+    names = {name for name, kind in kinds if issubclass(kind, Optimizer)}
+    assert len(names) == 9
+    for name in ("ScheduleFreeWrapper", "ScheduleFreeWrapperReference"):
+        with pytest.raises(UsageError, match=f"^schedulefree:{name} cannot be run: it goes around another"):
+            wrap_external(f"schedulefree:{name}")
+    assert {name for name in names if not resumes(f"schedulefree:{name}", tmp_path / name)} == set()
+
+
 def test_a_constructor_that_changes_the_learning_rate_is_refused(kozistr):
     with pytest.raises(ValidationError, match=r"changes the learning rate 0.0001 to 3.33333e-05"):
         wrap_external("kozistr:GrokFastAdamW").Hyper()
