@@ -132,12 +132,15 @@ def wrap_external(name: str) -> type[OptimizerBase]:
     """
     found = external_class(name)
     known = hyperparameters.arguments(found.constructor, found.defaults)
+    constructor = functools.partial(found.constructor, **found.defaults)
 
     @final
     class Wrapped(ExternalOptimizer):
-        make = functools.partial(found.constructor, **found.defaults)
+        make = staticmethod(
+            constructor
+        )  # without it, a partial will be bound like a method after Python 3.13
         arguments = known
-        Hyper = hyperparameters.hyper_parameters(name, make, known, found.kind.__doc__ or "")
+        Hyper = hyperparameters.hyper_parameters(name, constructor, known, found.kind.__doc__ or "")
         freeze = {"freeze_metric": 1.0}
         needs_closure = found.needs_closure
         needs_gradient = found.needs_gradient

@@ -50,6 +50,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch):
         raise ModuleNotFoundError(f"No module named {module!r}")
 
     monkeypatch.setattr(packages.importlib, "import_module", missing)
+    wrap_external.cache_clear()  # another test may have loaded these classes
     with pytest.raises(UsageError) as caught:
         wrap_external("kozistr:Lion")
     assert str(caught.value) == (
