@@ -465,6 +465,7 @@ def other(parameters):
         (None, None, {"rtol": math.nan}, "rtol must lie between 0 and 1; got nan"),
         (None, None, {"rtol": "1e-3"}, "rtol must lie between 0 and 1; got '1e-3'"),
         (None, None, {"rtol": 0}, "rtol must lie between 0 and 1; got 0"),
+        (None, None, {"budget": 0}, "needs a budget of at least 2 products; got 0"),
         (None, None, {"views": "raw"}, r"views must be a list of names; write \['raw'\]"),
         (1, None, {}, "the optimizer must be a torch.optim.Optimizer; got NoneType"),
         (1, other(()), {}, "SGD trains no weight of Sequential"),

@@ -128,6 +128,7 @@ def test_without_normalisation_the_spherical_sharpness_does_not_apply(run):
         (["--layers", "0"], 2, "--layers: the depth must be a whole number above 0, not 0"),
         (["--layers", "x"], 2, "--layers: the depth must be a whole number above 0, not x"),
         (["--view", "preconditioned"], 2, "weights alone have no optimizer"),
+        (["--budget", "0"], 2, "No such option '--budget'"),  # of a norm, and weights alone have none
         (["--norm", "none", "--view", "spherical"], 2, "'spherical' does not apply"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -453,6 +453,7 @@ def test_the_public_name_is_the_function() -> None:
         ({"optimizer": object()}, "the optimizer object has no param_groups"),
         ({"hvp": "retain"}, "there is no hvp 'retain'; did you mean 'retained'"),
         ({"check": "on"}, "there is no check 'on'; did you mean 'once'"),
+        ({"budget": 0}, "a generalised sharpness needs a budget of at least 2 products; got 0"),
         ({"views": ["spherial"]}, "there is no view 'spherial'; did you mean 'spherical'"),
     ],
 )
