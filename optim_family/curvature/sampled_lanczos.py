@@ -37,7 +37,7 @@ from optim_family.space import norm
 # Operators with fewer terms are not sampled; with fewer than the second number it seldom pays.
 MIN_TERMS, PAYING_TERMS = 8, 16
 # The sample has this share of the terms, within limits.
-SAMPLE_SHARE, MIN_SAMPLE, MAX_SAMPLE = 0.04, 1, 8
+SAMPLE_SHARE, MIN_SAMPLE, MAX_SAMPLE = 0.1, 1, 8
 # The search ends without convergence after this many proposals, or vectors of the surrogate.
 MAX_PROPOSALS, MAX_VECTORS = 6, 36
 # Standard deviations of a quotient of the sample that s covers.

@@ -137,10 +137,10 @@ def test_products_are_counted_and_the_hook_runs_before_each_of_them() -> None:
 def test_it_gives_up_after_six_proposals_or_once_more_would_be_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pairs = search(problem("cluster"), seed=0)
+    pairs = search(problem("cluster"), seed=0, size=1)
     assert not pairs.converged and not pairs.values
     assert pairs.products == 4  # four members of the cluster are above θ, and three proposals are left
-    slow = search(problem("plain", 2), seed=2)
+    slow = search(problem("plain", 2), seed=2, size=1)
     assert not slow.converged and slow.products == 1 + sampled_lanczos.MAX_PROPOSALS
 
 
@@ -163,7 +163,7 @@ def test_a_product_that_is_not_finite_is_refused() -> None:
 
 
 def test_the_sample_grows_with_the_terms_within_limits() -> None:
-    assert [sample_size(n) for n in (8, 20, 50, 100, 200, 5000)] == [1, 1, 2, 4, 8, 8]
+    assert [sample_size(n) for n in (8, 20, 50, 100, 200, 5000)] == [1, 2, 5, 8, 8, 8]
 
 
 def test_what_can_be_sampled() -> None:
