@@ -1,9 +1,10 @@
 """The cost of a reading of λ₁ against the number of images: draws results/benchmarks/reading_by_size.png.
 
-VGG-11 narrow is trained by SGD on 5,000 images of the JPEG copy of CIFAR-10. At the same weights the loss over
-the first n of 20,000 images is measured, in ghost batches of 250. All tools run in one process, in turn; times
-are processor times of one thread, divided by that of a gradient over the same n images. Readings are stored in
-runs/reading_by_size.jsonl; the command goes on after the last one. Needs ../shared/data/cifar10-jpeg.tar.xz.
+VGG-11 narrow is trained by SGD on 5,000 images of the JPEG copy of CIFAR-10. At the same weights the loss
+over the first n of 20,000 images is measured, in ghost batches of 250. All tools run in one process, in
+turn; times are processor times of one thread, divided by that of a gradient over the same n images.
+Readings are stored in runs/reading_by_size.jsonl; the command goes on after the last one. Needs
+../shared/data/cifar10-jpeg.tar.xz.
 """
 
 import json

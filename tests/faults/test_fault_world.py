@@ -136,6 +136,21 @@ def test_several_processes_compute_what_one_does(tmp_path, alone, held, processe
     held("several processes equal one", of=5)
 
 
+def test_the_processes_deal_out_the_sample_of_a_reading(tmp_path, held):
+    sizes = ("--limit", "160", "--ghost-batch", "10", "--steps", "20", "--every", "10")
+    readings = ("--view", "raw", "--reading", "sampled", "--precision", "float64")
+    where = ("--out", tmp_path / "two")
+    code, words = ended(start(2, *RUN, *sizes, *readings, *where))
+    assert code == 0, words
+    rates = {"lr": 0.3, "weight_decay": 0.01, "momentum": 0.0}
+    view = {"views": ["raw"], "reading": "sampled", "rtol": 1e-3, "precision": "float64"}
+    train(spec(hyper=rates, limit=160, ghost_batch=10, steps=20, every=10, **view), tmp_path / "one")
+    for record in read_run(tmp_path / "two").records:  # Lanczos follows if the sample does not converge
+        assert record["views"]["raw"]["sample_products"]
+    assert farthest(tmp_path / "two", tmp_path / "one") < AGREES["float64"]
+    held("several processes equal one", of=5)
+
+
 @full
 def test_two_nodes_compute_what_one_does(tmp_path, alone, held):
     port = free_port()
