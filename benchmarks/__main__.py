@@ -7,8 +7,8 @@ import sys
 import torch
 
 NAMES = (
-    *("step", "product", "memory", "startup", "reading", "reading_cifar", "reading_by_size", "accuracy"),
-    *("sampled", "sampled_figure", "world", "report"),
+    *("step", "product", "memory", "startup", "reading", "reading_cifar", "reading_by_size"),
+    *("reading_in_study", "accuracy", "sampled", "sampled_figure", "world", "report"),
 )
 
 
