@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Case 1 and Case 2 on 5,000 exact images of CIFAR-10; about 10 hours on one core.
+# Case 1 and Case 2 on 5,000 exact images of CIFAR-10; about 9 hours on one core.
 #   bash results/studies/case-1-case-2-cifar10/commands.sh [IMAGES.npz JPEGS.tar.xz]
 # IMAGES.npz holds x_train, y_train, x_test, y_test; JPEGS.tar.xz holds test/CLASS/*.jpg (see data.py).
 set -euo pipefail
