@@ -136,9 +136,7 @@ def wrap_external(name: str) -> type[OptimizerBase]:
 
     @final
     class Wrapped(ExternalOptimizer):
-        make = staticmethod(
-            constructor
-        )  # without it, a partial will be bound like a method after Python 3.13
+        make = staticmethod(constructor)  # Python 3.13 warns: a partial will become a method of the class
         arguments = known
         Hyper = hyperparameters.hyper_parameters(name, constructor, known, found.kind.__doc__ or "")
         freeze = {"freeze_metric": 1.0}
