@@ -15,8 +15,10 @@ from optim_family.errors import CorruptError, UsageError
 
 FORMAT = 1
 # Of a path that the user may not write, or that cannot be a folder: the request is wrong, not the disk.
-FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+# A disk may become read-only during a run, which is no mistake of the request; a new folder on it is.
+FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM})
 INVALID_PATH: Final = FORBIDDEN | {
+    errno.EROFS,
     *(errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG),
     *(errno.ELOOP, errno.EILSEQ, errno.EINVAL),
 }

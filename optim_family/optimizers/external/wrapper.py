@@ -130,23 +130,22 @@ def wrap_external(name: str) -> type[OptimizerBase]:
     Raises:
         UsageError: no optimizer has this name, or it cannot be run here.
     """
-    found = external_class(name)
-    known = hyperparameters.arguments(found.constructor, found.defaults)
-    constructor = functools.partial(found.constructor, **found.defaults)
+    external = external_class(name)
+    known = hyperparameters.arguments(external.constructor, external.defaults)
+    constructor = functools.partial(external.constructor, **external.defaults)
 
     @final
     class Wrapped(ExternalOptimizer):
         make = staticmethod(constructor)  # Python 3.13 warns: a partial will become a method of the class
         arguments = known
-        Hyper = hyperparameters.hyper_parameters(name, constructor, known, found.kind.__doc__ or "")
+        Hyper = hyperparameters.hyper_parameters(name, constructor, known, external.kind.__doc__ or "")
         freeze = {"freeze_metric": 1.0}
-        needs_closure = found.needs_closure
-        needs_gradient = found.needs_gradient
-        expected_failures = inferred_geometry.expected_failures(found.kind)
-        test_shapes = found.test_shapes or OptimizerBase.test_shapes
+        needs_closure = external.needs_closure
+        needs_gradient = external.needs_gradient
+        expected_failures = inferred_geometry.expected_failures(external.kind)
+        test_shapes = external.test_shapes or OptimizerBase.test_shapes
 
     Wrapped.__name__ = Wrapped.__qualname__ = name
-    Wrapped.__doc__ = (
-        f"{found.kind.__module__}.{found.kind.__qualname__} with {dict(found.defaults) or 'its defaults'}."
-    )
+    values = dict(external.defaults) or "its defaults"
+    Wrapped.__doc__ = f"{external.kind.__module__}.{external.kind.__qualname__} with {values}."
     return Wrapped
