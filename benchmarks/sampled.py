@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.reading import scipys
 from optim_family import registry
-from optim_family.curvature.sampled_lanczos import sampled_top_eigenpair
+from optim_family.curvature.sampled_lanczos import sampled_top_eigenpairs
 from optim_family.data import datasets
 from optim_family.data.datasets import Dataset
 from optim_family.networks import build
@@ -86,7 +86,7 @@ def row(
     """Three values of λ₁ at one point, with their evidence."""
     weights, hessian = objective.space.weights(), objective.hessian()
     operator = view_operator(VIEWS[probe.view.name], hessian, weights, geometry)
-    sampled = sampled_top_eigenpair(operator, weights, rtol=RTOL, seed=step)
+    sampled = sampled_top_eigenpairs(operator, weights, rtol=RTOL, seed=step)
     lanczos = probe.eigenpairs(hessian, weights, geometry)
     reference = scipys(operator, which="LA", ncv=20, tol=1e-7)
     return {

@@ -47,7 +47,7 @@ def main() -> None:
     truth = scipys(hessian, which="LA", ncv=40, tol=1e-9)
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(hessian.dim, generator=generator)
-    search = SampledSearch(hessian, start / start.norm(), RTOL, 0, None)
+    search = SampledSearch(hessian, start / start.norm(), 1, RTOL, 0, None)
     search.run(generator)
     full, inner, theta, error = map(np.array, zip(*search.history, strict=True))
     recorded = Recorded(hessian)

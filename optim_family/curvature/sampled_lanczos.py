@@ -1,4 +1,4 @@
-"""The largest eigenvalue of a sum of many terms: a sample of the terms proposes, few full products correct.
+"""The largest eigenvalues of a sum of many terms: a sample of the terms proposes, few full products correct.
 
 A = Σ A_c over N terms (the chunks of a loss). B is the sum over m random terms, times N/m. The search keeps
 the surrogate Ã of `surrogate_space`, exact on the vectors Q with known products and like B elsewhere:
@@ -10,15 +10,19 @@ the surrogate Ã of `surrogate_space`, exact on the vectors Q with known product
        top ← λ₁(Ã + s (I − 𝒫)) at α = 1
        until top − θ ≤ rtol θ; once the eigenvector of Ã has converged, x is that of Ã + s (I − 𝒫)
 
+For the k largest, step 3 compares the i-th eigenvalues, i ≤ k: the bound's eigenvector is the first whose
+eigenvalue is above θ.
+
 The quotient vᵀBv of a fixed unit vector v has the standard deviation σ √(1/m − 1/N), where σ is that of
 vᵀA_cv over the terms, each divided by its share. Full products show σ at the proposals. With Z_SCORE such
-deviations as s, λ₁ ≤ top except with a small probability: `error` is top − θ. So all members of a cluster
-that lie within s of the top must be in Q before the search ends.
+deviations as s, λ₁ ≤ top except with a small probability, and by Weyl's inequality so are the others:
+`error` is top − θ. So all directions that lie within s of θ must be in Q before the search ends.
 
 Source: as `surrogate_space`; the deviation of the sample and the look at every term are our own.
 """
 
 from dataclasses import replace
+from itertools import starmap
 from typing import Final, final
 
 import numpy as np
@@ -38,8 +42,10 @@ from optim_family.space import norm
 MIN_TERMS, PAYING_TERMS = 8, 16
 # The sample has this share of the terms, within limits.
 SAMPLE_SHARE, MIN_SAMPLE, MAX_SAMPLE = 0.1, 1, 8
-# The search ends without convergence after this many proposals, or vectors of the surrogate.
-MAX_PROPOSALS, MAX_VECTORS = 6, 36
+# The search ends without convergence after this many proposals, or vectors of the surrogate; so many more
+# for each further eigenvalue, of which there are at most MAX_WANTED.
+MAX_PROPOSALS, MAX_VECTORS = 8, 36
+MORE_PROPOSALS, MORE_VECTORS, MAX_WANTED = 3, 8, 4
 # Standard deviations of a quotient of the sample that s covers.
 Z_SCORE: Final = 2.0
 # Lanczos on B: relative error of the value, least and largest number of products.
@@ -55,10 +61,10 @@ Array = NDArray[np.float64]
 
 
 def can_sample(operator: SymmetricOperator, k: int, rtol: float, *, paying: bool = False) -> bool:
-    """Whether the sum has enough terms (so that it pays), one eigenvalue is wanted, and rtol is in reach."""
-    large = operator.dim > 4 * MAX_VECTORS
+    """Whether the sum has enough terms (so that it pays) for k eigenvalues, and rtol is in reach."""
+    large = operator.dim > 4 * (MAX_VECTORS + (k - 1) * MORE_VECTORS)
     large &= len(operator.shares) >= (PAYING_TERMS if paying else MIN_TERMS)
-    return k == 1 and rtol >= FINEST_RTOL and large
+    return k <= MAX_WANTED and rtol >= FINEST_RTOL and large
 
 
 def sample_size(terms: int) -> int:
@@ -66,22 +72,24 @@ def sample_size(terms: int) -> int:
     return min(max(round(SAMPLE_SHARE * terms), MIN_SAMPLE), MAX_SAMPLE)
 
 
-def sampled_top_eigenpair(
+def sampled_top_eigenpairs(
     operator: SymmetricOperator,
     like: Tensor,
+    k: int = 1,
     *,
     rtol: float = 1e-3,
     seed: int = 0,
     size: int | None = None,
 ) -> Eigenpairs:
-    """The most positive eigenvalue of A, a sum of terms, to the relative accuracy rtol.
+    """The k most positive eigenvalues of A, a sum of terms, to the relative accuracy rtol.
 
     Not converged: the caller takes Lanczos instead. There is no `bound` for any spectrum.
 
     Args:
         operator: A on ℝᵈ, with at least MIN_TERMS terms.
         like: a vector [d] of the dtype and on the device of the products.
-        rtol: the search stops when `error` is below rtol · |θ|.
+        k: number of eigenvalues, at most MAX_WANTED; a multiple one counts as often as it occurs.
+        rtol: the search stops when each `error` is below rtol · |θ|.
         seed: of the noise and of the sample.
         size: number of terms in the sample; chosen by `sample_size` if None.
 
@@ -90,7 +98,7 @@ def sampled_top_eigenpair(
     """
     generator = torch.Generator(like.device).manual_seed(seed)
     q = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-    return SampledSearch(operator, q / norm(q).to(q.dtype), rtol, seed, size).run(generator)
+    return SampledSearch(operator, q / norm(q).to(q.dtype), k, rtol, seed, size).run(generator)
 
 
 @final
@@ -98,22 +106,26 @@ class SampledSearch:
     """Remembers the surrogate, s, and the evidence of the last full product.
 
     Attributes:
-        history: after each proposal the products, those with the sample, θ, and top − θ.
+        history: after each proposal the products, those with the sample, θ, and top − θ of the first
+            eigenvalue that has not converged.
     """
 
     def __init__(
-        self, operator: SymmetricOperator, start: Tensor, rtol: float, seed: int, size: int | None
+        self, operator: SymmetricOperator, start: Tensor, k: int, rtol: float, seed: int, size: int | None
     ) -> None:
-        self.operator, self.start, self.rtol = operator, start, rtol
+        self.operator, self.start, self.k, self.rtol = operator, start, k, rtol
         self.shares = np.array(operator.shares)
         self.order = torch.randperm(len(self.shares), generator=torch.Generator().manual_seed(seed)).tolist()
         self.size = size or sample_size(len(self.shares))
+        self.max_proposals = MAX_PROPOSALS + (k - 1) * MORE_PROPOSALS
+        self.max_vectors = MAX_VECTORS + (k - 1) * MORE_VECTORS
         self.products, self.sample_share = 0, 0.0
-        self.theta = -np.inf  # λ₁ of A on Q
+        self.theta = np.zeros(k)  # largest eigenvalues of A on Q; 0 while Q is smaller
         self.spread = 0.0  # σ, the largest of the proposals
         self.margin = np.inf  # s
         self.mismatch = np.inf  # ‖(I − 𝒫)(A − αB) q‖ at the last proposal q
-        self.error = np.inf
+        self.errors = np.full(k, np.inf)
+        self.doubtful = 0  # the first eigenvalue whose bound is too large
         self.missing = 0  # directions above θ + rtol θ in the bound; a full product decides about one
         self.history: list[tuple[int, int, float, float]] = []
 
@@ -128,16 +140,19 @@ class SampledSearch:
         if len(flagged) > MAX_OUTLIERS * len(self.shares) or not precise:
             return self._result(False)
         self._search_sample()
+        if self.space.filled <= self.k:  # the whole space of the sample's eigenvalues is known
+            return self._result(False)
         self.space.learn(np.eye(self.space.filled)[0], product)
-        while self.products <= MAX_PROPOSALS and self.space.filled < MAX_VECTORS:
+        while self.products <= self.max_proposals and self.space.filled < self.max_vectors:
             self._learn(self._proposal())
-            if self.is_asymmetric or self.theta <= 0:
+            if self.is_asymmetric or self.theta[0] <= 0:
                 break
             converged = self._certify()
-            self.history.append((self.products, self.space.filled, self.theta, self.error))
+            theta, error = self.theta[self.doubtful], self.errors[self.doubtful]
+            self.history.append((self.products, self.space.filled, float(theta), float(error)))
             if converged:
                 return self._result(True)
-            if self.missing > MAX_PROPOSALS + 1 - self.products:
+            if self.missing > self.max_proposals + 1 - self.products:
                 break
         return self._result(False)
 
@@ -150,7 +165,7 @@ class SampledSearch:
         weights = {**dict.fromkeys(flagged, 1.0), **dict.fromkeys(sample, weight)}
         self.sample_share = float(self.shares[[*weights]].sum())
         cheap = self.operator.weighted_terms(weights)
-        self.space = SurrogateSpace(cheap, MAX_VECTORS, MAX_PROPOSALS + 1, self.start)
+        self.space = SurrogateSpace(cheap, self.max_vectors, self.max_proposals + 1, self.start)
 
     def _search_sample(self) -> None:
         """Lanczos on B from the noise, until no eigenvalue can be far above its largest Ritz value."""
@@ -177,40 +192,55 @@ class SampledSearch:
             theta, vectors = space.ritz(space.factor)
             residual = space.residuals(theta[:1], vectors[:, :1], space.factor)[0]
             length, gap = float(norm(residual)), max(theta[0] - theta[1], 1e-12 * abs(theta[0]))
-            self.expected = theta[0] + self.margin * self._sine(vectors[:, 0]) ** 2 - self.theta
+            self.expected = theta[0] + self.margin * self._sine(vectors[:, 0]) ** 2 - self.theta[0]
             error = min(length, length**2 / gap)
             if np.isinf(self.margin):
                 good = error <= FIRST_RTOL * abs(theta[0])
             else:
-                gain = max(theta[0] - self.theta, self.rtol * self.theta)
+                gain = max(theta[0] - self.theta[0], self._tolerance[0])
                 close = length <= INNER_SHARE * self.mismatch * self._sine(vectors[:, 0])
-                good = error <= 0.1 * self.rtol * self.theta or (close and error <= INNER_SHARE * gain)
-            if good or space.filled == MAX_VECTORS or not space.expand(residual):
+                good = error <= 0.1 * self._tolerance[0] or (close and error <= INNER_SHARE * gain)
+            if good or space.filled == self.max_vectors or not space.expand(residual):
                 break
         return space.ritz(space.factor)[1][:, 0]
 
+    @property
+    def _tolerance(self) -> Array:
+        """rtol |θ|, [k]."""
+        return self.rtol * np.abs(self.theta)
+
     def _certify(self) -> bool:
-        """top − θ ≤ rtol θ; `error` is the left side, at the top eigenvector of Ã + s (I − 𝒫)."""
-        space, tolerance = self.space, self.rtol * self.theta
+        """top − θ ≤ rtol θ, for each of the k; `errors` are the left sides, from Ã + s (I − 𝒫)."""
+        space, k = self.space, self.k
         for _ in range(INNER_MAX):
             theta, vectors = space.ritz(1.0, self.margin)
-            leading = min(4, len(theta))
+            leading = min(k + 3, len(theta))
             rest = space.residuals(theta[:leading], vectors[:, :leading], 1.0, self.margin)
             residuals = norm_of_rows(rest)
-            self.error = theta[0] + value_errors(theta[:leading], residuals)[0] - self.theta
-            self.upper = vectors[:, 0]
-            self.missing = int(np.sum(theta - self.theta > tolerance))
-            if self.error <= tolerance or (self.missing and residuals[0] <= INNER_SHARE * self.margin):
+            self.errors = theta[:k] + np.array(value_errors(theta[:leading], residuals)[:k]) - self.theta
+            self.doubtful = i = int(np.argmax(self.errors > self._tolerance))
+            self.missing = self._missing(theta)
+            missed = theta[i] > self.theta[i] + self._tolerance[i]
+            if self._is_certain or (missed and residuals[i] <= INNER_SHARE * self.margin):
                 break
-            if space.filled == MAX_VECTORS or not space.expand(rest[0]):
+            if space.filled == self.max_vectors or not space.expand(rest[i]):
                 break
-        return bool(self.error <= tolerance)
+        return self._is_certain
+
+    def _missing(self, upper: Array) -> int:
+        """Eigenvalues of the bound, largest first, that are above the k-th of A as far as Ã tells."""
+        last = max(self.theta[-1], self.space.ritz(self.space.factor)[0][self.k - 1])
+        return int(np.sum(upper[self.k - 1 :] > last + self.rtol * abs(last)))
+
+    @property
+    def _is_certain(self) -> bool:
+        return bool((self.errors <= self._tolerance).all())
 
     def _learn(self, coordinates: Array) -> None:
-        """A full product with the proposal, or once it has converged with the top vector of the bound."""
+        """A full product with the proposal, or once it has converged with a vector of the bound."""
         space = self.space
-        if self.expected <= 0.5 * self.rtol * self.theta:
-            coordinates = space.ritz(1.0, self.margin)[1][:, 0]
+        if self.expected <= 0.5 * self._tolerance[0]:
+            coordinates = space.ritz(1.0, self.margin)[1][:, self.doubtful]
         coordinates = space.direction(coordinates)
         q = space.vectors(coordinates[:, None])[0]
         quotients = torch.zeros(len(self.shares), dtype=torch.float64, device=q.device)
@@ -225,7 +255,8 @@ class SampledSearch:
         variance = max(0.0, 1 / self.size - 1 / len(self.others))
         self.margin = Z_SCORE * self.spread * variance**0.5 * self.sampled_part
         self.mismatch = space.learn(coordinates, product)
-        self.theta = float(space.exact()[0][0])
+        exact = space.exact()[0][: self.k]
+        self.theta[: len(exact)] = exact
 
     def _sine(self, coordinates: Array) -> float:
         """Between a vector of norm 1 and Q."""
@@ -242,12 +273,13 @@ class SampledSearch:
         if not converged:
             return pairs
         values, vectors = self.space.exact()
+        pairs_of_q = [(float(values[i]), vectors[:, i]) for i in range(self.k)]
         return replace(
             pairs,
-            values=(float(values[0]),),
-            vectors=self.space.vectors(vectors[:, :1]),
-            residuals=(self.space.residual_of_exact(values[0], vectors[:, 0]),),
-            errors=(max(float(self.error), 0.0),),
+            values=tuple(value for value, _ in pairs_of_q),
+            vectors=self.space.vectors(vectors[:, : self.k]),
+            residuals=tuple(starmap(self.space.residual_of_exact, pairs_of_q)),
+            errors=tuple(max(float(error), 0.0) for error in self.errors),
             converged=True,
         )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optim_family.curvature.lanczos import Eigenpairs, top_eigenpairs
-from optim_family.curvature.sampled_lanczos import can_sample, sampled_top_eigenpair
+from optim_family.curvature.sampled_lanczos import can_sample, sampled_top_eigenpairs
 from optim_family.geometry import Geometry
 from optim_family.operators import CongruenceOperator, SymmetricOperator, TangentProjection
 from optim_family.sharpness.self_check import explain_products
@@ -58,8 +58,8 @@ class Reading:
         method: the search that gave the value.
         sample_products: number of products over the sample of the chunks.
         sample_share: of the examples that are in the sample.
-        audit: |difference| to Lanczos over the value, where a sampled reading was also taken by Lanczos; the
-            value is then the larger one, since neither is above λ₁.
+        audit: |difference| to Lanczos over the value, where a sampled reading was also taken by Lanczos, the
+            largest of the k; the values are then the larger ones, since none is above its eigenvalue.
         point: x or y, where a schedule-free optimizer was measured.
     """
 
@@ -228,7 +228,7 @@ class Probe:
         if self.reading == "lanczos" or not can_sample(operator, self.k, self.rtol, paying=paying):
             return self._lanczos(operator, weights, seed)
         with explain_products():
-            sampled = sampled_top_eigenpair(operator, weights, rtol=self.rtol, seed=seed)
+            sampled = sampled_top_eigenpairs(operator, weights, self.k, rtol=self.rtol, seed=seed)
         if sampled.converged and self.count % AUDIT_EVERY:
             return sampled
         return _audited(sampled, self._lanczos(operator, weights, seed), self.rtol)
@@ -249,14 +249,15 @@ class Probe:
 
 
 def _audited(sampled: Eigenpairs, lanczos: Eigenpairs, rtol: float) -> Eigenpairs:
-    """The pair with the larger value, and the evidence of both; Lanczos alone if the sample did not converge.
+    """The pairs with the larger values, and the evidence of both; Lanczos, if the sample did not converge.
 
-    It counts as converged only if the two agree to rtol.
+    They count as converged only if the two agree to rtol.
     """
     best, audit = lanczos, None
     if sampled.converged:
-        best = max(lanczos, sampled, key=lambda pairs: pairs.values[0])
-        audit = abs(sampled.values[0] - lanczos.values[0]) / (abs(best.values[0]) or 1.0)
+        best = max(lanczos, sampled, key=lambda pairs: sum(pairs.values))
+        both = zip(sampled.values, lanczos.values, best.values, strict=True)
+        audit = max(abs(one - other) / (abs(value) or 1.0) for one, other, value in both)
     return replace(
         best,
         bound=max(0.0, lanczos.bound + lanczos.values[0] - best.values[0]),

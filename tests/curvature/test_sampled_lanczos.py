@@ -1,12 +1,13 @@
 import functools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from optim_family.curvature import sampled_lanczos
-from optim_family.curvature.lanczos import Eigenpairs
-from optim_family.curvature.sampled_lanczos import can_sample, sample_size, sampled_top_eigenpair
+from optim_family.curvature.lanczos import Eigenpairs, top_eigenpairs
+from optim_family.curvature.sampled_lanczos import can_sample, sample_size, sampled_top_eigenpairs
 from optim_family.operators import HookedOperator, Matrix
 from tests.helpers.operators_for_tests import SumOfMatrices, draw, rotated, top_eigenvalue
 
@@ -18,6 +19,8 @@ def spectrum(kind: str) -> Tensor:
     values = torch.cat([torch.linspace(1, 0.55, 10), 0.5 * torch.arange(1, D - 9) ** -0.9]).double()
     if kind == "cluster":
         values[:5] = torch.tensor([1, 0.998, 0.996, 0.994, 0.99])
+    if kind == "wide cluster":
+        values[:10] = torch.linspace(1, 0.995, 10)
     if kind == "double":
         values[:2] = 1.0
     return values
@@ -43,7 +46,7 @@ def problem(kind: str, seed: int = 0) -> SumOfMatrices:
 
 
 def search(operator: SumOfMatrices, **options: int) -> Eigenpairs:
-    return sampled_top_eigenpair(operator, draw(D), rtol=RTOL, **options)
+    return sampled_top_eigenpairs(operator, draw(D), rtol=RTOL, **options)
 
 
 KINDS = ["plain", "cluster", "double", "larger negative end", "hidden in all", "in one term"]
@@ -126,7 +129,7 @@ def test_products_are_counted_and_the_hook_runs_before_each_of_them() -> None:
     operator = problem("hidden in all")
     operator.full, calls = 0, list[None]()
     hooked = HookedOperator(operator, lambda: calls.append(None))
-    pairs = sampled_top_eigenpair(hooked, draw(D), rtol=RTOL)
+    pairs = sampled_top_eigenpairs(hooked, draw(D), rtol=RTOL)
     assert pairs.products == operator.full
     assert len(calls) == pairs.products + pairs.sample_products
     again = search(operator)
@@ -134,14 +137,50 @@ def test_products_are_counted_and_the_hook_runs_before_each_of_them() -> None:
     assert search(operator, seed=5).values != pairs.values
 
 
-def test_it_gives_up_after_six_proposals_or_once_more_would_be_needed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pairs = search(problem("cluster"), seed=0, size=1)
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_further_eigenvalues_are_right_for_half_of_the_products_of_lanczos(kind: str, k: int) -> None:
+    for seed in SEEDS:
+        operator = problem(kind, seed)
+        truth = torch.linalg.eigvalsh(operator.whole()).flip(0)[:k].numpy()
+        pairs = search(operator, k=k, seed=seed)
+        assert pairs.converged and pairs.vectors.shape == (k, D), seed
+        short = truth - np.array(pairs.values)
+        assert (short >= -1e-12 * truth).all() and (short <= pairs.errors).all(), seed
+        assert (pairs.errors <= RTOL * truth).all()
+        cost = pairs.products + pairs.sample_products * pairs.sample_share
+        assert cost < 0.5 * top_eigenpairs(operator, draw(D), k=k, rtol=RTOL).products
+
+
+def test_a_multiple_eigenvalue_counts_as_often_as_it_occurs() -> None:
+    whole = rotated([1.0, 1.0, *(0.5 / i for i in range(1, D - 1))])
+    operator = SumOfMatrices([whole.double()] * TERMS)
+    pairs = search(operator, k=3)
+    assert pairs.converged and pairs.values == pytest.approx([1.0, 1.0, 0.5], rel=RTOL)
+    gram = pairs.vectors @ pairs.vectors.T
+    assert torch.allclose(gram, torch.eye(3, dtype=gram.dtype), atol=1e-9)
+
+
+def test_eigenvalues_below_zero_count_too() -> None:
+    whole = rotated([1.0, 0.8, -0.1, -0.2, *[-0.3] * (D - 4)]).double()
+    pairs = search(SumOfMatrices([whole] * TERMS), k=4, size=TERMS)
+    assert pairs.converged and pairs.values == pytest.approx([1.0, 0.8, -0.1, -0.2], rel=RTOL)
+
+
+def test_too_few_directions_of_the_sample_are_left_to_lanczos() -> None:
+    rank_two = torch.diag(torch.cat([torch.ones(2), torch.zeros(D - 2)])).double()
+    assert not search(SumOfMatrices([rank_two] * TERMS), k=4).converged
+
+
+def test_it_gives_up_after_eight_proposals() -> None:
+    pairs = search(problem("cluster", 1), seed=1, size=1)
     assert not pairs.converged and not pairs.values
-    assert pairs.products == 4  # four members of the cluster are above θ, and three proposals are left
-    slow = search(problem("plain", 2), seed=2, size=1)
-    assert not slow.converged and slow.products == 1 + sampled_lanczos.MAX_PROPOSALS
+    assert pairs.products == 1 + sampled_lanczos.MAX_PROPOSALS
+
+
+def test_it_gives_up_at_once_where_more_proposals_would_be_needed() -> None:
+    pairs = search(problem("wide cluster"), seed=0, size=1)
+    assert not pairs.converged and pairs.products == 5  # more than four other members are above θ
 
 
 def test_products_that_contradict_each_other_are_left_to_lanczos() -> None:
@@ -169,7 +208,9 @@ def test_the_sample_grows_with_the_terms_within_limits() -> None:
 def test_what_can_be_sampled() -> None:
     operator = problem("plain")
     assert can_sample(operator, 1, 1e-3)
-    assert not can_sample(operator, 2, 1e-3)
+    assert can_sample(SumOfMatrices(torch.zeros(8, 250, 250)), 4, 1e-3)
+    assert not can_sample(operator, 4, 1e-3)  # 200 weights are too few
+    assert not can_sample(SumOfMatrices(torch.zeros(8, 300, 300)), 5, 1e-3)
     assert not can_sample(operator, 1, 1e-6)
     assert not can_sample(SumOfMatrices(operator.terms[:7]), 1, 1e-3)
     assert not can_sample(SumOfMatrices(operator.terms[:15]), 1, 1e-3, paying=True)
