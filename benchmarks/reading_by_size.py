@@ -48,7 +48,7 @@ def trained(data: Dataset) -> Objective:
 def measured(objective: Objective, data: Dataset, images: int) -> dict[str, Any]:
     """The costs of all tools at one size, and the most memory that the process has taken."""
     full = Objective(objective.model, first(data, images), ghost_batch=GHOST_BATCH)
-    costs = rows(full)
+    costs = rows(full, k=1)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"images": images, "rows": costs, "GiB": memory}
 
@@ -85,9 +85,9 @@ def main() -> None:
     print("  | images | search | gradients a reading | products | relative error | peak memory, GiB |")
     print("  |---|---|---|---|---|---|")
     for result in results:
-        truth = max(value for _, value, _ in result["rows"].values())
-        for name, (cost, value, products) in result["rows"].items():
-            cells = f"{name} | {cost:.1f} | {products} | {1 - value / truth:.0e} | {result['GiB']:.1f}"
+        truth = max(values[0] for _, values, _ in result["rows"].values())
+        for name, (cost, values, products) in result["rows"].items():
+            cells = f"{name} | {cost:.1f} | {products} | {1 - values[0] / truth:.0e} | {result['GiB']:.1f}"
             print(f"  | {result['images']:,} | {cells} |")
     draw(results)
     print(f"  drew {PATH}")

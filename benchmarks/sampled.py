@@ -1,9 +1,9 @@
 """How often a sampled reading of λ₁ is wrong along training, and what it costs, beside Lanczos.
 
-Networks are trained by four optimizers on CIFAR-10 images that are averaged over 4 × 4 pixels, in 20 ghost
-batches of 250 or 8 of 125. The true value is the largest of three: `eigsh` at 1e-7, Lanczos, the sampled
-reading; none is above λ₁. Needs ../shared/data/cifar10-5k.npz. Readings are stored in runs/sampled.jsonl; the
-command resumes after the last one.
+Networks are trained by four optimizers on CIFAR-10 images, averaged over 4 × 4 pixels but for VGG-11, in 20
+ghost batches of 250 or 8 of 125. The true value is the largest of three: `eigsh` at 1e-7, Lanczos, and the
+sampled reading; none is above λ₁. Needs ../shared/data/cifar10-5k.npz. Readings are stored in
+runs/sampled.jsonl; the command resumes after the last one.
 """
 
 import json
@@ -29,15 +29,16 @@ from optim_family.sharpness.views import VIEWS
 from optim_family.training.objective import Objective
 
 DATA, ROWS = Path("../shared/data/cifar10-5k.npz"), Path("runs/sampled.jsonl")
-RTOL, STEPS, FIRST, EVERY = 1e-3, 300, 60, 30
+RTOL, STEPS, FIRST = 1e-3, 300, 60
 RATES = {"gd": 0.3, "sgd": 0.1, "rmsprop": 0.01, "adamw": 0.005}
 DECAY = {"gd": 2e-3, "sgd": 5e-3, "rmsprop": 0.05, "adamw": 0.1}
-# Model, its normalisation, images, ghost batch.
+# Model, its normalisation, images, ghost batch, averaged pixels, and steps between two readings.
 SETTINGS = (
-    ("bn_cnn", "frozen-affine", 1000, 125),
-    ("bn_cnn", "frozen-affine", 5000, 250),
-    ("bn_cnn", "none", 1000, 125),
-    ("resnet20_narrow", "frozen-affine", 1000, 125),
+    ("bn_cnn", "frozen-affine", 1000, 125, 4, 60),
+    ("bn_cnn", "none", 1000, 125, 4, 60),
+    ("bn_cnn", "frozen-affine", 5000, 250, 4, 120),
+    ("resnet20_narrow", "frozen-affine", 1000, 125, 4, 120),
+    ("vgg11_narrow", "frozen-affine", 1000, 125, 1, 240),
 )
 
 
@@ -50,19 +51,23 @@ class Trajectory:
     norm: str
     images: int
     ghost_batch: int
+    pixels: int
+    every: int
     optimizer: str
 
 
-def averaged(data: Dataset) -> Dataset:
-    """The same images, averaged over 4 × 4 pixels."""
-    images = torch.nn.functional.avg_pool2d(data.x_train.float(), 4).round().to(torch.uint8)
-    tests = torch.nn.functional.avg_pool2d(data.x_test.float(), 4).round().to(torch.uint8)
-    return replace(data, x_train=images, x_test=tests)
+def averaged(data: Dataset, pixels: int) -> Dataset:
+    """The same images, averaged over squares of so many pixels."""
+
+    def average(images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(images.float(), pixels).round().to(torch.uint8)
+
+    return replace(data, x_train=average(data.x_train), x_test=average(data.x_test))
 
 
 def rows(trajectory: Trajectory, done: set[tuple[str, int, str]]) -> Iterator[dict[str, Any]]:
     """The readings along one run that are not done."""
-    data = averaged(datasets.load(f"npz:{DATA}", limit=trajectory.images))
+    data = averaged(datasets.load(f"npz:{DATA}", limit=trajectory.images), trajectory.pixels)
     torch.manual_seed(0)
     model = build.build(trajectory.model, classes=10, channels=3, size=data.size, norm=trajectory.norm)
     batch = trajectory.ghost_batch if trajectory.optimizer == "sgd" else None
@@ -73,7 +78,7 @@ def rows(trajectory: Trajectory, done: set[tuple[str, int, str]]) -> Iterator[di
     probes = {view: Probe(view, rtol=RTOL) for view in views}
     for step in range(STEPS + 1):
         objective.gradient(step)
-        if step >= FIRST and step % EVERY == 0:
+        if step >= FIRST and step % trajectory.every == FIRST % trajectory.every:
             for view in views:
                 if (str(trajectory), step, view) not in done:
                     yield row(trajectory, step, objective, optimizer.geometry(), probes[view])
@@ -90,7 +95,8 @@ def row(
     lanczos = probe.eigenpairs(hessian, weights, geometry)
     reference = scipys(operator, which="LA", ncv=20, tol=1e-7)
     return {
-        **{"run": str(trajectory), "images": trajectory.images, "step": step, "view": probe.view.name},
+        **{"run": str(trajectory), "model": trajectory.model, "images": trajectory.images},
+        **{"step": step, "view": probe.view.name},
         **{"reference": reference, "lanczos": lanczos.values[0], "lanczos_error": lanczos.errors[0]},
         **{"lanczos_products": lanczos.products, "converged": sampled.converged},
         "sampled": sampled.values[0] if sampled.converged else None,
@@ -101,32 +107,30 @@ def row(
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Lines: per setting, readings, errors and products of both searches."""
-    columns = ("n", "search", "readings", "off by more than 1e-3", "worst", "`error` too small")
-    yield f"| {' | '.join(columns)} | products, median (worst) |"
-    yield "|" + "---|" * (len(columns) + 1)
-    for images in sorted({row["images"] for row in rows}):
-        part = [row for row in rows if row["images"] == images]
+    """Lines: per network and number of images, readings, errors and products of both searches."""
+    yield (
+        "| network | n | search | converged | off by more than 1e-3 | worst | `error` too small "
+        "| products, median (worst) |"
+    )
+    yield "|" + "---|" * 8
+    for model, images in dict.fromkeys((row["model"], row["images"]) for row in rows):
+        part = [row for row in rows if (row["model"], row["images"]) == (model, images)]
         for row in part:
             row["truth"] = max(row["reference"], row["lanczos"], row["sampled"] or -np.inf)
         sampled = [row for row in part if row["converged"]]
         cost = [row["products"] + row["sample_products"] * row["sample_share"] for row in part]
-        yield line(images, "sampled", sampled, "sampled", "error", cost)
+        yield f"| {model} | {images:,} | sampled | {cells(sampled, 'sampled', 'error', cost)}"
         cost = [row["lanczos_products"] for row in part]
-        yield line(images, "Lanczos", part, "lanczos", "lanczos_error", cost)
-        yield f"{len(part) - len(sampled)} of {len(part)} sampled readings did not converge: Lanczos follows."
+        yield f"| {model} | {images:,} | Lanczos | {cells(part, 'lanczos', 'lanczos_error', cost)}"
 
 
-def line(
-    images: int, name: str, rows: list[dict[str, Any]], value: str, error: str, cost: list[float]
-) -> str:
+def cells(rows: list[dict[str, Any]], value: str, error: str, cost: list[float]) -> str:
+    """Of the converged readings, and of the cost of all."""
     off = np.array([abs(row[value] / row["truth"] - 1) for row in rows])
     # eigsh is right to 1e-7, float32 to about as much
     small = sum(row[error] < row["truth"] - row[value] - 1e-6 * row["truth"] for row in rows)
     costs = f"{statistics.median(cost):.1f} ({max(cost):.1f})"
-    return (
-        f"| {images:,} | {name} | {len(rows)} | {(off > RTOL).sum()} | {off.max():.0e} | {small} | {costs} |"
-    )
+    return f"{len(rows)} of {len(cost)} | {(off > RTOL).sum()} | {off.max():.0e} | {small} | {costs} |"
 
 
 def main() -> None:
