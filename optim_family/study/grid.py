@@ -43,10 +43,7 @@ def expand(shared: Grid, grid: Grid) -> Iterator[RunSpec | Mistake]:
         shared: fields of the run, which the grid overrides.
         grid: fields and hyper-parameters, each a value or a list of values.
     """
-    axes = {
-        key: value if isinstance(value, list) and key != "views" else [value]
-        for key, value in {**_DEFAULTS, **shared, **grid}.items()
-    }
+    axes = {key: _alternatives(key, value) for key, value in {**_DEFAULTS, **shared, **grid}.items()}
     for key in ("optimizer", "model"):
         if key not in axes:
             near = difflib.get_close_matches(key, axes, n=1)
@@ -67,6 +64,13 @@ def expand(shared: Grid, grid: Grid) -> Iterator[RunSpec | Mistake]:
             yield Mistake(str(error), "optimizer")
         else:
             yield from _expand_axes(str(name), optimizer.Hyper, {"batch_size": [optimizer.batch_size]} | axes)
+
+
+def _alternatives(key: str, value: Any) -> list[Any]:
+    """The values of a key in turn; several views are one value."""
+    if key == "views":
+        return [[value] if isinstance(value, str) else value]
+    return value if isinstance(value, list) else [value]
 
 
 def as_grid_keys(run: RunSpec) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def test_a_grid_overrides_what_all_share():
 def test_views_are_one_value():
     (run,) = runs(GRID, {"views": ["raw", "spherical"]})
     assert run.views == ("raw", "spherical")
+    (run,) = runs(GRID, {"views": "spherical"})
+    assert run.views == ("spherical",)
 
 
 def test_a_hyper_parameter_named_like_a_field_of_the_run_carries_its_optimizer():
@@ -97,6 +99,7 @@ def test_every_field_of_a_run_has_a_key():
             "there is no norm 'nonne'; did you mean 'none'? Known: frozen-affine, affine, none",
         ),
         ({"views": ["spherica"]}, "there is no views 'spherica'; did you mean 'spherical'?"),
+        ({"views": "spherica"}, "there is no views 'spherica'; did you mean 'spherical'?"),
         ({"seeds": -1}, "seeds: it must be greater than or equal to 0, not -1"),
         ({"model": "bn_cn"}, "there is no model 'bn_cn'; did you mean 'bn_cnn'?"),
         ({"data": "digit"}, "there is no data set 'digit'; did you mean 'digits'?"),
