@@ -31,6 +31,7 @@ from optim_family.training.objective import Objective
 DATA, ROWS = Path("../shared/data/cifar10-5k.npz"), Path("runs/sampled.jsonl")
 RTOL, STEPS, FIRST = 1e-3, 300, 60
 RATES = {"gd": 0.3, "sgd": 0.1, "rmsprop": 0.01, "adamw": 0.005}
+UNNORMALISED = 0.1  # factor of the rates without normalisation, where they would diverge
 DECAY = {"gd": 2e-3, "sgd": 5e-3, "rmsprop": 0.05, "adamw": 0.1}
 # Model, its normalisation, images, ghost batch, averaged pixels, and steps between two readings.
 SETTINGS = (
@@ -73,7 +74,8 @@ def rows(trajectory: Trajectory, done: set[tuple[str, int, str]]) -> Iterator[di
     batch = trajectory.ghost_batch if trajectory.optimizer == "sgd" else None
     objective = Objective(model, data, ghost_batch=trajectory.ghost_batch, batch_size=batch)
     name = trajectory.optimizer
-    optimizer = registry.load(name)(objective.space.tensors, lr=RATES[name], weight_decay=DECAY[name])
+    lr = RATES[name] * (UNNORMALISED if trajectory.norm == "none" else 1)
+    optimizer = registry.load(name)(objective.space.tensors, lr=lr, weight_decay=DECAY[name])
     views = ["raw"] if name in ("gd", "sgd") else ["raw", "preconditioned"]
     probes = {view: Probe(view, rtol=RTOL) for view in views}
     for step in range(STEPS + 1):

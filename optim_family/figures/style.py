@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.textpath import TextPath
 
 from optim_family.errors import UsageError
 from optim_family.runs.atomic_files import replace_atomically
@@ -106,10 +108,23 @@ def own_style(name: str | Path | None) -> Iterator[None]:
 
 
 def head(figure: Figure, title: str, subtitle: str) -> None:
-    """Write title and subtitle at the top of a figure, at a fixed distance in inches."""
-    height = figure.get_figheight()
-    figure.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=12, fontweight="bold")
-    figure.text(0.012, 1 - 0.36 / height, subtitle, va="top", color=GREY)
+    """Write title and subtitle at the top of a figure, at a fixed distance in inches; long ones are smaller."""
+    width, height = figure.get_size_inches()
+    for text in (
+        figure.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=12, fontweight="bold"),
+        figure.text(0.012, 1 - 0.36 / height, subtitle, va="top", color=GREY),
+    ):
+        if text.get_text():
+            _shrink_to(text, 0.976 * width)
+
+
+def _shrink_to(text: Text, width: float) -> None:
+    """Reduce the font of a text that is wider than this, in inches."""
+    size = text.get_fontsize()
+    path = TextPath((0, 0), text.get_text(), size=size, prop=text.get_fontproperties())
+    inches = path.get_extents().width / 72
+    if inches > width:
+        text.set_fontsize(size * width / inches)
 
 
 def save(

@@ -95,6 +95,16 @@ def test_the_heading_names_optimizer_hyper_parameters_and_setting():
     assert "mine" in every_text(figure([make_run(records=4)], title="mine"))
 
 
+@pytest.mark.parametrize("width", [None, 3.25])
+def test_a_long_heading_fits_the_sheet(width):
+    long = "vgg11_narrow, no normalisation, 2000 images: optimizers, median and range of 3 seeds, and more words, "
+    drawn = figure([make_run(records=4)], title=2 * long, width=width)
+    ends = [text.get_window_extent(drawn._get_renderer()).x1 for text in drawn.texts]
+    assert all(end <= drawn.bbox.x1 for end in ends)
+    sizes = {text.get_fontsize() for text in figure([make_run(records=4)], title="mine").texts}
+    assert max(sizes) == 12  # a short one keeps its size
+
+
 def test_dollars_in_a_name_are_not_mathematics():
     drawn = figure([make_run(records=3, data="npz:$x_{.npz"), make_run(records=3, data="npz:$y.npz")])
     drawn.draw_without_rendering()
