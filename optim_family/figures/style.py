@@ -120,7 +120,7 @@ def head(figure: Figure, title: str, subtitle: str) -> None:
 
 def _shrink_to(text: Text, width: float) -> None:
     """Reduce the font of a text that is wider than this, in inches."""
-    size = text.get_fontsize()
+    size = float(text.get_fontsize())
     path = TextPath((0, 0), text.get_text(), size=size, prop=text.get_fontproperties())
     inches = path.get_extents().width / 72
     if inches > width:
