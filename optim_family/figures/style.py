@@ -108,7 +108,7 @@ def own_style(name: str | Path | None) -> Iterator[None]:
 
 
 def head(figure: Figure, title: str, subtitle: str) -> None:
-    """Write title and subtitle at the top of a figure, at a fixed distance in inches; long ones are smaller."""
+    """Write title and subtitle at the top of a figure, at a fixed distance; long ones are smaller."""
     width, height = figure.get_size_inches()
     for text in (
         figure.text(0.012, 1 - 0.12 / height, title, va="top", fontsize=12, fontweight="bold"),

