@@ -123,7 +123,7 @@ TABLES: Final[Mapping[str, Sequence[Column]]] = {
         Column("100 % at step", "fit_step", ",.0f"),
         Column("test accuracy then, %", "test_accuracy_at_fit", ".1f", 100),
         Column("at the end, %", "test_accuracy", ".1f", 100),
-        Column("gained, points", "test_accuracy_gain", "+.1f", 100),
+        Column("gained until the last record with 100 %, points", "test_accuracy_gain", "+.1f", 100),
         Column("sharpness then", "sharpness_at_fit", ".4g"),
         Column("sharpness at the end", "sharpness_end", ".4g"),
         Column("fell by a factor of", "sharpness_reduction", ".2f"),

@@ -3,6 +3,7 @@
 arm        = configuration that a study compares: optimizer, hyper-parameters, batch size and schedule
 setting    = model, normalisation, data, …, which a comparison holds equal
 then       = at the first record with 100 % training accuracy
+gain       = from then to the last record with 100 %; a run may end in an unstable time
 reduction  = S then / S at the end; fitted: of the line through log S over the steps from then on
 slope      = d log S / dτ of that line, τ = ηλt; the sharpness-reduction flow allows −2 at most
 own        = the sharpness in the optimizer's metric, for P = I the same; none without a known metric
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from optim_family.analysis import run_summary
 from optim_family.runs.labels import ARM, SETTING, arms, compact
-from optim_family.runs.run import ALONG, Run, column, first_fit_index
+from optim_family.runs.run import ALONG, Run, column, first_fit_index, series
 from optim_family.sharpness.views import AMBIENT, BATCH, MIDPOINT, OWN_METRIC
 
 if TYPE_CHECKING:
@@ -81,12 +82,11 @@ def _row(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
     hyper, views = run.spec["hyper"], summary["views"]
     plain, own = first_view(run, AMBIENT), own_view(run)
     reading = views.get(own, _NOTHING)
-    at_fit, end = summary["test_accuracy_at_fit"], summary["test_accuracy"]
     return {
         **{name: run.spec[name] for name in ("optimizer", "model", "norm", "data", "limit", "batch_size")},
         **{name: hyper[name] for name in ("lr", "weight_decay")},
         **{name: summary[name] for name in _OF_SUMMARY},
-        "test_accuracy_gain": None if at_fit is None or end is None else end - at_fit,
+        "test_accuracy_gain": _gain(run),
         **_sharpness_columns("sharpness", run, plain, views.get(plain, _NOTHING)),
         **_sharpness_columns("own", run, own, reading),
         "ratio": reading["ratio"],
@@ -105,6 +105,12 @@ def _row(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": run.status.get("seconds"),
         "run": run.path.name,
     }
+
+
+def _gain(run: Run) -> float | None:
+    """The test accuracy of the last record with 100 % training accuracy, less that of the first."""
+    accuracies = series(run, "test_accuracy")[series(run, "train_accuracy") >= 1]
+    return float(accuracies[-1] - accuracies[0]) if len(accuracies) > 1 else None
 
 
 def _along_columns(along: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -48,6 +48,16 @@ def test_what_happened_after_the_fit():
     assert cells["ratio_readings"] == 16
 
 
+def test_the_gain_ends_with_the_last_record_that_fits():
+    run = falling(-0.3)
+    run.records[-1] |= {"train_accuracy": 0.5, "test_accuracy": 0.2}
+    assert row(run)["test_accuracy_gain"] == pytest.approx(0.14)
+
+
+def test_one_record_that_fits_has_no_gain():
+    assert math.isnan(row(falling(-0.3, fitted_from=19))["test_accuracy_gain"])
+
+
 def test_a_run_that_never_fits_has_no_then():
     cells = row(falling(-0.3, fitted_from=99))
     for name in (
