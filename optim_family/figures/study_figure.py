@@ -32,6 +32,7 @@ from optim_family.sharpness.views import LOWER_BOUND, VIEWS
 # Inches, fixed for the same reasons as in `run_figure`.
 NARROWEST, WIDEST, HEIGHT = 2.0, 5.5, 1.7  # of a cell
 LEFT, RIGHT, BETWEEN, ABOVE, HEAD, FOOT, LINE = 0.95, 0.2, 0.6, 0.25, 0.8, 0.5, 0.19
+LETTERS: Final = 36  # in a line of a legend below one of several columns
 CROWD: Final = 50  # with more curves than this a cell has no markers
 FEWEST: Final = 3  # seeds that are drawn as a median
 SPARSE: Final = 2 / 3  # with a smaller share of cells that have runs, all are in one column
@@ -76,20 +77,18 @@ def _small_multiples(
     curves = _curves(runs, arms, settings)
     note = "Three seeds or more: median and range." * any(curve.ends for _, curve in curves)
     rows, columns, cells = _cells(curves)
-    legends = [
-        {c.name: c.style for (_, column), cell in cells.items() if column == each for c in cell}
-        for each in columns
-    ]
+    legends = [_arm_styles(cells, column) for column in columns]
     lowest = [max(i for i, row in enumerate(rows) if cells[row, column]) for column in columns]
     empty = [(len(rows) - 1 - i) * (HEIGHT + ABOVE) for i in lowest]  # inches that its legend may use
-    tail = max(LINE * len(styles) - room for styles, room in zip(legends, empty, strict=True))
+    lines = [sum(name.count("\n") + 1 for name in styles) for styles in legends]
+    tail = max(LINE * count - room for count, room in zip(lines, empty, strict=True))
     with applied():
         fig, axes = _sheet((title, note), rows, columns, legends, tail)
         for ax, cell in zip(axes.flat, cells.values(), strict=True):
             draw_cell(ax, cell)
         _frame(axes, [bool(cell) for cell in cells.values()], last_step(runs))
-        for cells_of_column, column, styles in zip(axes.T, columns, legends, strict=True):
-            _legend([ax for ax in cells_of_column if ax.lines][-1:], column, styles)
+        for cells_of_column, styles in zip(axes.T, legends, strict=True):
+            _legend([ax for ax in cells_of_column if ax.lines][-1:], styles)
     return fig
 
 
@@ -120,9 +119,19 @@ def _cells(curves: Sequence[tuple[str, Curve]]) -> tuple[list[str], list[str], C
     return rows, columns, cells
 
 
-def _legend(lowest: Sequence[Axes], column: str, styles: ArmStyles) -> None:
-    """The arms of a column, below its lowest cell, without the optimizer's name, which stands above it."""
-    handles = [Line2D([], [], **arm, label=name.removeprefix(f"{column} ")) for name, arm in styles.items()]
+def _arm_styles(cells: Cells, column: str) -> ArmStyles:
+    """The arms of a column, in lines of a few words, without the optimizer's name, which stands above it."""
+    curves = [curve for (_, each), cell in cells.items() if each == column for curve in cell]
+    letters = LETTERS if column else 2 * LETTERS
+    names = (
+        textwrap.wrap(c.name.removeprefix(f"{column} "), letters, break_on_hyphens=False) for c in curves
+    )
+    return {"\n".join(lines): curve.style for lines, curve in zip(names, curves, strict=True)}
+
+
+def _legend(lowest: Sequence[Axes], styles: ArmStyles) -> None:
+    """The arms of a column, below its lowest cell."""
+    handles = [Line2D([], [], **arm, label=name) for name, arm in styles.items()]
     for ax in lowest:
         below = (-0.02, -FOOT / HEIGHT)
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=below, frameon=False, borderpad=0)
@@ -136,8 +145,7 @@ def _sheet(
     tail: float,
 ) -> tuple[Figure, Any]:
     """A figure with its heading, its axes [rows, columns], and `tail` inches for legends."""
-    names = [(name, column) for column, arms in zip(columns, legends, strict=True) for name in arms]
-    longest = max(len(name) - len(column) for name, column in names)
+    longest = max(len(line) for styles in legends for name in styles for line in name.split("\n"))
     narrowest = max(NARROWEST, 0.065 * longest)
     wide = LEFT + RIGHT + len(columns) * (narrowest + BETWEEN) - BETWEEN
     wide = max(wide, min(WIDTH, LEFT + RIGHT + len(columns) * WIDEST))

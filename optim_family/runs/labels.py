@@ -69,7 +69,7 @@ def arms(specs: Sequence[Spec]) -> list[str]:
     """Labels of a study's configurations: `rmsprop lr 0.02, wd 0.05, raw`, `sgd lr 0.5, wd 0, batch 100`.
 
     They contain learning rate, weight decay, whatever else differs between the runs of an optimizer (words
-    without their name), and the mini-batch; not seed, model and data.
+    without their name), the mini-batch, and the schedule if runs differ in it; not seed, model and data.
 
     Args:
         specs: RunSpecs as JSON; those that differ in optimizer, hyper-parameters, batch size or schedule have
@@ -153,7 +153,8 @@ def _arm(spec: Spec, specs: Sequence[Spec]) -> str:
     words = [hyper[h] if isinstance(hyper[h], str) else _hyper_words(h, hyper[h]) for h in names]
     if spec["batch_size"] is not None or _differs(other["batch_size"] for other in same):
         words.append(_words(spec, "batch_size"))
-    words += [spec["schedule"]] if spec.get("schedule") else []
+    if spec.get("schedule") and _differs(other.get("schedule") for other in specs):
+        words.append(spec["schedule"])
     return f"{spec['optimizer']} {', '.join(words)}".rstrip()
 
 

@@ -165,10 +165,10 @@ def _state(study: StudySpec, results: StudyResults) -> str:
 
 
 def _conditions(study: StudySpec, runs: Sequence[Run]) -> str:
-    """Data, networks, batches, steps, seeds and software, each value once."""
+    """Data, networks, batches, schedules, steps, seeds and software, each value once."""
 
     def values(field: str, missing: str = "") -> str:
-        texts = (missing if run.spec[field] is None else compact(run.spec[field]) for run in runs)
+        texts = (missing if run.spec.get(field) is None else compact(run.spec[field]) for run in runs)
         return ", ".join(dict.fromkeys(texts))
 
     versions = [run.provenance.get("versions", {}) for run in runs]
@@ -181,6 +181,7 @@ def _conditions(study: StudySpec, runs: Sequence[Run]) -> str:
         "test images": f"x_test_{study.test_set}" if study.test_set else "",
         "networks": values("model"),
         "batches": values("batch_size", "full"),
+        "schedule": values("schedule", "none") if any(run.spec.get("schedule") for run in runs) else "",
         "steps": values("steps"),
         "seeds": values("seed"),
         "software": ", ".join(software),

@@ -137,6 +137,12 @@ def test_arms_are_different_for_different_hyper_parameters_and_the_same_for_the_
     assert one != other and one == again
 
 
+def test_arms_do_not_name_a_schedule_that_all_have():
+    assert (
+        arms([run_spec("gd", schedule="cosine", seed=seed) for seed in (0, 1)]) == ["gd lr 0.2, wd 0.005"] * 2
+    )
+
+
 def test_arms_name_a_schedule():
     assert arms([run_spec("gd"), run_spec("gd", schedule="cosine")]) == [
         "gd lr 0.2, wd 0.005",
