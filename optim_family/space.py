@@ -42,9 +42,13 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def norm(vector: Tensor) -> Tensor:
-    """‖v‖, a scalar in float64: squares of float32 numbers leave the range of float32 at 1e±19."""
-    length: Tensor = torch.linalg.vector_norm(vector, dtype=torch.float64)
-    return length
+    """‖v‖, a scalar in float64: squares of float32 numbers leave the range of float32 at 1e±19.
+
+    On a CPU in blocks: torch converts all of them first, which takes longer than a sum.
+    """
+    parts = torch.split(vector, BLOCK) if vector.device.type == "cpu" else (vector,)
+    lengths: Tensor = torch.stack([torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts])
+    return torch.linalg.vector_norm(lengths) if len(parts) > 1 else lengths[0]
 
 
 def inner(rows: Tensor, vector: Tensor) -> Tensor:
