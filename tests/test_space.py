@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from optim_family.space import ParameterSpace, flatten, unflatten
+from optim_family.space import BLOCK, ParameterSpace, flatten, norm, unflatten
 
 
 class Odd(nn.Module):
@@ -83,3 +83,10 @@ def test_a_module_without_trained_tensors_is_refused_by_name() -> None:
     model = nn.Linear(2, 1).requires_grad_(False)
     with pytest.raises(ValueError, match="Linear has no parameter that requires a gradient"):
         ParameterSpace.of(model)
+
+
+@pytest.mark.parametrize("length", [1, 7, BLOCK, 3 * BLOCK + 5])
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+def test_the_norm_of_any_length_and_size(length: int, size: float) -> None:
+    vector = size * torch.randn(length, generator=torch.Generator().manual_seed(0))
+    assert float(norm(vector)) == pytest.approx(float(vector.double().square().sum().sqrt()), rel=1e-12)
