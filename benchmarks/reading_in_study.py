@@ -31,7 +31,8 @@ def row(reading: str, out: Path) -> str:
     measuring = sum(reading["seconds"] for reading in readings)
     training = records[-1]["elapsed"] - measuring
     sampled = sum(reading.get("method") == "sampled" for reading in readings)
-    return f"| {reading} | {training:.0f} | {measuring:.0f} | {sampled} of {len(readings)} |"
+    seconds = f"{training:.0f} | {measuring:.0f} | {measuring / training:.1f}"  # the ratio without the load
+    return f"| {reading} | {seconds} | {sampled} of {len(readings)} |"
 
 
 def main() -> None:
@@ -39,8 +40,8 @@ def main() -> None:
         print(f"  {DATA} is missing: nothing to measure", file=sys.stderr)
         return
     torch.set_num_threads(1)
-    print("  | reading | training and evaluation, s | measuring, s | from a sample |")
-    print("  |---|---|---|---|")
+    print("  | reading | training and evaluation, s | measuring, s | measuring / training | from a sample |")
+    print("  |---|---|---|---|---|")
     for reading in ("lanczos", "auto"):
         with TemporaryDirectory() as folder:
             print(f"  {row(reading, Path(folder) / 'run')}", flush=True)
