@@ -89,4 +89,6 @@ def test_a_module_without_trained_tensors_is_refused_by_name() -> None:
 @pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
 def test_the_norm_of_any_length_and_size(length: int, size: float) -> None:
     vector = size * torch.randn(length, generator=torch.Generator().manual_seed(0))
-    assert float(norm(vector)) == pytest.approx(float(vector.double().square().sum().sqrt()), rel=1e-12, abs=0)
+    assert float(norm(vector)) == pytest.approx(
+        float(vector.double().square().sum().sqrt()), rel=1e-12, abs=0
+    )
