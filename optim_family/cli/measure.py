@@ -13,7 +13,7 @@ from optim_family.geometry import UnknownMetric
 from optim_family.networks.pretrained import load_weights, unreadable
 from optim_family.runs.atomic_files import make_folder
 from optim_family.runs.labels import setting
-from optim_family.sharpness.probe_set import ProbeSet
+from optim_family.sharpness.probe_set import ProbeSet, lanczos_instead
 from optim_family.sharpness.spectrum import examine
 from optim_family.sharpness.view_selection import select_views
 from optim_family.training.experiment import build_objective, check_scale_invariance
@@ -68,6 +68,8 @@ def _measure(
     hessian, space = objective.hessian(), objective.space
     options: dict[str, Any] = {"rtol": spec.rtol, "seed": spec.seed, "k": k}
     readings = ProbeSet(selection.views, reading=spec.reading, **options)(hessian, space.weights())
+    if spec.reading == "sampled" and (reason := lanczos_instead(readings)):
+        output.say(reason)
     quantities = {}
     if spectrum.names:
         options["view"] = "spherical" if "spherical" in selection.views else selection.views[0]

@@ -1,10 +1,11 @@
 """Several views at once, each kind of them measured once."""
 
-from collections.abc import Iterable
-from typing import Any, final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, final
 
 from torch import Tensor
 
+from optim_family.curvature.sampled_lanczos import FINEST_RTOL, MAX_WANTED, MIN_TERMS
 from optim_family.geometry import Geometry
 from optim_family.operators import SymmetricOperator
 from optim_family.sharpness.generalized import BUDGET, require_budget
@@ -12,6 +13,21 @@ from optim_family.sharpness.generalized_probe import GeneralizedProbe
 from optim_family.sharpness.probe import Probe, Reading, ReadingMethod
 from optim_family.sharpness.views import View, view_by_name
 from optim_family.space import norm
+
+NO_SAMPLE: Final = (
+    f"measured by Lanczos: a sample needs at least {MIN_TERMS} ghost batches, of which few stand out, "
+    f"at most {MAX_WANTED} eigenvalues and an rtol of at least {FINEST_RTOL:g}"
+)
+NOT_CONVERGED: Final = "measured by Lanczos: the search in the sample did not converge"
+
+
+def lanczos_instead(readings: Mapping[str, Reading]) -> str:
+    """Why a reading that was to come from a sample is Lanczos's; empty if none is, or only as an audit."""
+    eigenvalues = [reading for name, reading in readings.items() if not view_by_name(name).generalized]
+    if any(not reading.sample_products for reading in eigenvalues):
+        return NO_SAMPLE
+    failed = any(reading.method == "lanczos" and reading.audit is None for reading in eigenvalues)
+    return NOT_CONVERGED if failed else ""
 
 
 @final

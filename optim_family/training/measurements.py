@@ -18,7 +18,7 @@ from optim_family.registry import entry, named_error
 from optim_family.sharpness.along_update import UpdateObserver
 from optim_family.sharpness.batch_sharpness import batch_sharpness
 from optim_family.sharpness.midpoint import WeightHistory, moved_to
-from optim_family.sharpness.probe_set import ProbeSet
+from optim_family.sharpness.probe_set import ProbeSet, lanczos_instead
 from optim_family.sharpness.self_check import PASSED, check_loss
 from optim_family.sharpness.views import BATCH, MIDPOINT, VIEWS
 from optim_family.training.experiment import Experiment
@@ -45,7 +45,7 @@ class Measurements:
     ) -> None:
         self.experiment, self.objective = experiment, experiment.objective
         self.before_product, self.on_message, self.history = before_product, on_message, WeightHistory()
-        self.checked = False
+        self.checked = self.told = False
         spec = experiment.spec
         self.observer = UpdateObserver(experiment.optimizer, self.objective.space) if spec.along else None
         options: dict[str, Any] = {"rtol": spec.rtol, "seed": spec.seed, "reading": spec.reading}
@@ -120,6 +120,9 @@ class Measurements:
             self.on_message(
                 "the graphs of the gradients do not fit in memory; they are now rebuilt for every product"
             )
+        if self.experiment.spec.reading == "sampled" and not self.told and (why := lanczos_instead(readings)):
+            self.on_message(why)
+        self.told = True  # of the first record alone
         return {name + suffix: reading.as_record() for name, reading in readings.items()}
 
     def _at_midpoint(self, geometry: Geometry) -> Readings:
@@ -168,7 +171,7 @@ class Measurements:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state; graphs that did not fit in memory are not retained again."""
-        self.checked = True
+        self.checked = self.told = True
         self.probes.load_state_dict(state["panel"])
         self.midpoint_probes.load_state_dict(state["middle"])
         self.history.load_state_dict(state["trail"])

@@ -55,6 +55,16 @@ def test_the_readings_are_those_of_the_library_at_the_weights_of_the_file(answer
     assert len(record["weights"]["sha256"]) == 64
 
 
+def test_a_reading_that_has_no_sample_says_that_lanczos_took_it(run):
+    for options, said in (
+        (["--ghost-batch", "10"], True),
+        (["--ghost-batch", "2", "--k", "5"], True),
+        (["--ghost-batch", "2"], False),
+    ):
+        command = run(*TINY, "--reading", "sampled", *options)
+        assert command.code == 0 and ("a sample needs at least 8 ghost batches" in command.err) == said
+
+
 def test_the_checkpoint_of_a_run_reads_as_its_last_record(answered, capsys, tmp_path):
     out = tmp_path / "run"
     training = ["--optimizer", "gd", "--steps", "3", "--every", "3", "--rtol", "1e-4", "--out", out]

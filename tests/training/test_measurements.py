@@ -10,7 +10,7 @@ from optim_family.curvature.hessian import Hessian
 from optim_family.errors import Stopped
 from optim_family.runs.run import read_run
 from optim_family.runs.store import RunStore
-from optim_family.sharpness.probe_set import ProbeSet
+from optim_family.sharpness.probe_set import NO_SAMPLE, ProbeSet
 from optim_family.training.experiment import build_experiment
 from optim_family.training.loop import Trainer, train
 from optim_family.training.progress import ProgressListener
@@ -86,6 +86,15 @@ def test_sampled_readings_of_a_run_are_recorded_audited_and_resumed_bitwise(tmp_
             train(sampled_spec(), path, stop=StopAfter(at))
         resumed = records(sampled_spec(), path, resume=True)
         assert [untimed(r["views"]) for r in resumed] == [untimed(r["views"]) for r in whole]
+
+
+def test_a_run_without_a_sample_says_so_once(tmp_path):
+    few, many = Notes(), Notes()
+    wanted = sampled_spec().model_copy(update={"limit": 200, "steps": 4})
+    train(wanted, tmp_path / "few", listener=few)
+    train(sampled_spec().model_copy(update={"steps": 4}), tmp_path / "many", listener=many)
+    assert [text for text in few.said if "Lanczos" in text] == [NO_SAMPLE]
+    assert NO_SAMPLE not in many.said
 
 
 def test_graphs_that_do_not_fit_are_given_up_for_good_and_that_is_said_once(tmp_path, monkeypatch):
