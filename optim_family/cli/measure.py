@@ -13,6 +13,7 @@ from optim_family.geometry import UnknownMetric
 from optim_family.networks.pretrained import load_weights, unreadable
 from optim_family.runs.atomic_files import make_folder
 from optim_family.runs.labels import setting
+from optim_family.sharpness.probe import Reading
 from optim_family.sharpness.probe_set import ProbeSet, lanczos_instead
 from optim_family.sharpness.spectrum import examine
 from optim_family.sharpness.view_selection import select_views
@@ -68,16 +69,13 @@ def _measure(
     hessian, space = objective.hessian(), objective.space
     options: dict[str, Any] = {"rtol": spec.rtol, "seed": spec.seed, "k": k}
     readings = ProbeSet(selection.views, reading=spec.reading, **options)(hessian, space.weights())
-    if spec.reading == "sampled" and (reason := lanczos_instead(readings)):
-        output.say(reason)
     quantities = {}
     if spectrum.names:
         options["view"] = "spherical" if "spherical" in selection.views else selection.views[0]
         quantities["spectrum"] = examine(
             hessian, space, quantities=spectrum.names, depth=spectrum.depth, **options
         )
-    if hessian.hvp != objective.hvp:
-        output.say("the graphs of the gradients do not fit in memory; they were rebuilt for every product")
+    _say_changes(spec, hessian.hvp != objective.hvp, readings, output)
     return {
         "spec": spec.model_dump(mode="json", exclude={"optimizer", "hyper", "steps", "every"}),
         "weights": weights and {"path": str(weights), "sha256": sha256},
@@ -97,6 +95,14 @@ def _say_notices(data: str, skipped: Sequence[str], verdict: str, output: Output
         output.say(data)
     if skipped:
         output.say(f"{' and '.join(skipped)} sharpness: not applicable, the loss is {verdict}")
+
+
+def _say_changes(spec: RunSpec, now_rebuilt: bool, readings: Mapping[str, Reading], output: Output) -> None:
+    """What was measured in another way than the options say."""
+    if spec.reading == "sampled" and (reason := lanczos_instead(readings)):
+        output.say(reason)
+    if now_rebuilt:
+        output.say("the graphs of the gradients do not fit in memory; they were rebuilt for every product")
 
 
 def _show(measurement: Mapping[str, Any], model: str, data: str, output: Output) -> None:
