@@ -45,7 +45,7 @@ class Measurements:
     ) -> None:
         self.experiment, self.objective = experiment, experiment.objective
         self.before_product, self.on_message, self.history = before_product, on_message, WeightHistory()
-        self.checked = self.told = False
+        self.checked = False
         spec = experiment.spec
         self.observer = UpdateObserver(experiment.optimizer, self.objective.space) if spec.along else None
         options: dict[str, Any] = {"rtol": spec.rtol, "seed": spec.seed, "reading": spec.reading}
@@ -71,10 +71,11 @@ class Measurements:
         before = self.state_dict()
         try:
             geometry = geometry or self.experiment.geometry()
+            first = not self.checked
             self._check()
             return {
                 **dict.fromkeys(self.experiment.skipped_views),
-                **self._measure(self.probes, geometry),
+                **self._measure(self.probes, geometry, first=first),
                 **self._at_midpoint(geometry),
                 **self._of_batches(step, geometry),
             }
@@ -111,7 +112,9 @@ class Measurements:
                 self.on_message(f"the second derivatives of this network were {verdict}")
             self.checked = True
 
-    def _measure(self, probes: ProbeSet, geometry: Geometry, suffix: str = "") -> Readings:
+    def _measure(
+        self, probes: ProbeSet, geometry: Geometry, suffix: str = "", *, first: bool = False
+    ) -> Readings:
         hessian, planned = self.objective.hessian(), self.objective.hvp
         operator, weights = HookedOperator(hessian, self.before_product), self.objective.space.weights()
         readings = probes(operator, weights, geometry)
@@ -120,9 +123,8 @@ class Measurements:
             self.on_message(
                 "the graphs of the gradients do not fit in memory; they are now rebuilt for every product"
             )
-        if self.experiment.spec.reading == "sampled" and not self.told and (why := lanczos_instead(readings)):
-            self.on_message(why)
-        self.told = True  # of the first record alone
+        if first and self.experiment.spec.reading == "sampled" and (reason := lanczos_instead(readings)):
+            self.on_message(reason)
         return {name + suffix: reading.as_record() for name, reading in readings.items()}
 
     def _at_midpoint(self, geometry: Geometry) -> Readings:
@@ -171,7 +173,7 @@ class Measurements:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state; graphs that did not fit in memory are not retained again."""
-        self.checked = self.told = True
+        self.checked = True
         self.probes.load_state_dict(state["panel"])
         self.midpoint_probes.load_state_dict(state["middle"])
         self.history.load_state_dict(state["trail"])
