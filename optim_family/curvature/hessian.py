@@ -1,7 +1,7 @@
 """The Hessian of a loss over fixed chunks, as an operator: exact products by double backward.
 
 L(w) = Σ_c L_c(w) with one closure for each chunk. Differentiating ⟨∇L_c, v⟩ once more gives ∇²L_c v.
-The graph of ∇L_c is kept between products where memory allows (a product then costs between one and
+The graph of ∇L_c is kept between products for as many chunks as memory allows (a product then costs about
 two gradients), or built again for each product (one more). Double backward is the one composition that
 torch gets right through a BatchNorm in training mode with trained affine parameters.
 
@@ -10,6 +10,7 @@ Source: B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Compu
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial, reduce
 from typing import Any, Literal, TypeVar, final
 
@@ -25,6 +26,7 @@ from optim_family.operators import SymmetricOperator
 from optim_family.space import flatten, unflatten
 
 Hvp = Literal["auto", "retained", "rebuilt"]
+KeptGraphs = Literal["retained", "partly retained", "rebuilt"]
 Shard = Callable[[Sequence[Any]], Sequence[Any]]
 T = TypeVar("T")
 
@@ -34,21 +36,22 @@ MEMORY_SHARE = 0.4
 
 @final
 class Hessian(SymmetricOperator):
-    """∇²L at the present weights [d, d]; remembers the graphs of ∇L_c if `hvp` is `retained`.
+    """∇²L at the present weights [d, d]; remembers the graphs of ∇L_c unless `hvp` is `rebuilt`.
 
     Args:
         chunks: closures that return L_c, a scalar with a graph; each gives the same value every time. Those
             of a model have their own share in the loss; others have equal shares.
         params: the tensors that w consists of, in order.
-        hvp: keep the graphs (`retained`), or build them for every product (`rebuilt`). With `auto` they are
-            kept if those of all chunks fit the free memory, judged by the first one.
+        hvp: keep the graphs (`retained`), or build them for every product (`rebuilt`). With `auto` those of
+            as many chunks are kept as fit the free memory, judged by the first one.
         all_reduce: sums a vector over the processes that share the chunks; None for a single process.
         shard: the part of a sequence that this process computes; None for a single process.
         processes: number of processes that share the memory of this device, each with as many chunks.
         mode: the former name of `hvp`.
 
     Attributes:
-        hvp: `retained` or `rebuilt`; when memory runs out, it becomes `rebuilt`.
+        hvp: the graphs of all chunks are `retained`, those of some are `partly retained`, or all are
+            `rebuilt`; when memory runs out, it becomes `rebuilt`.
         graph: what the graph of the first chunk's loss shows; None until it has been built.
 
     Raises:
@@ -72,16 +75,17 @@ class Hessian(SymmetricOperator):
         self.dim = sum(p.numel() for p in self.params)
         self.dtype = reduce(torch.promote_types, (p.dtype for p in self.params))
         hvp = mode or hvp or "auto"
-        self.hvp: Hvp = "retained" if hvp == "auto" else hvp
-        self.all_reduce, self.processes, self._plans = all_reduce, processes, hvp == "auto"
-        self._graphs: list[list[GradientEdge | None]] | None = None
-        self._gradient_sum: Tensor | None = None
+        self.hvp: KeptGraphs = "rebuilt" if hvp == "rebuilt" else "retained"
+        self.all_reduce, self.processes = all_reduce, processes
+        self._graphs: list[list[GradientEdge | None]] = []  # of the first chunks
+        self._gradient_sum = torch.zeros(self.dim, dtype=self.dtype, device=self.device)
+        self._summed = 0  # over so many chunks
         self.graph: LossGraph | None = None
-        if self.hvp == "retained":
-            self._with_oom_fallback(self._retain)
+        if hvp != "rebuilt":
+            self._with_oom_fallback(partial(self._retain, planned=hvp == "auto"))
 
     @property
-    def mode(self) -> Hvp:
+    def mode(self) -> KeptGraphs:
         """The former name of `hvp`."""
         return self.hvp
 
@@ -101,9 +105,8 @@ class Hessian(SymmetricOperator):
         return self.all_reduce(product) if self.all_reduce else product
 
     def gradient(self) -> Tensor:
-        """∇L, [d]; if `hvp` is `retained`, it was computed with the graphs."""
-        if self._gradient_sum is None:
-            self._gradient_sum = self._accumulate_gradient()
+        """∇L, [d]; where graphs are kept, it was computed with them."""
+        self._add_gradients(len(self.chunks))
         return self.all_reduce(self._gradient_sum) if self.all_reduce else self._gradient_sum
 
     @property
@@ -133,59 +136,53 @@ class Hessian(SymmetricOperator):
         except RuntimeError as error:
             if self.hvp == "rebuilt" or not out_of_memory(error):
                 raise
-        self.hvp, self._graphs = "rebuilt", None
+        self.hvp, self._graphs = "rebuilt", []
         if self.params[0].is_cuda:
             torch.cuda.empty_cache()
         return work()
 
-    def _retain(self) -> None:
-        if self.hvp == "retained":
-            graphs: list[list[GradientEdge | None]] = []
-            gradient = self._accumulate_gradient(graphs)
-            if self.hvp == "retained":
-                self._graphs, self._gradient_sum = graphs, gradient
+    def _retain(self, planned: bool) -> None:
+        """Keep the graphs of all chunks, or if planned those of the first ones, as many as fit.
 
-    def _accumulate_gradient(self, graphs: list[list[GradientEdge | None]] | None = None) -> Tensor:
-        """∇L over the chunks of this process, [d]; appends its graphs to the list, if there is one.
-
-        With `auto`, ends after the first graph if all of them do not fit.
+        None is kept if their size is unknown, as with torch.func in the loss or with sparse tensors.
         """
-        total = torch.zeros(self.dim, dtype=self.dtype, device=self.params[0].device)
-        losses = []
-        for chunk in self.chunks:
-            plans = graphs == [] and self._plans
-            loss, gradient = (
-                self._plan(chunk) if plans else run_isolated(chunk, partial(self._gradient, chunk))
-            )
-            if graphs is not None:
-                if self.hvp == "rebuilt":
-                    return total
-                graphs.append(_edges(gradient))
-            losses.append(loss)
-            total += flatten(g.detach() for g in gradient)
-        if losses and self.all_reduce is None:  # another process must not wait for this one
-            require_finite(losses)
-        return total
+        fitting = len(self.chunks)
+        if self.hvp == "rebuilt":  # memory has run out
+            fitting = 0
+        elif planned and self.chunks:
+            fitting = self._plan()
+        self._add_gradients(min(fitting, len(self.chunks)), keep=True)
+        if fitting < len(self.chunks):
+            self.hvp = "partly retained" if fitting else "rebuilt"
+        if not fitting:  # the gradient is computed when it is asked for, at the weights of that time
+            self._gradient_sum.zero_()
+            self._summed = 0
 
-    def _plan(self, chunk: ChunkLoss) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """L_c and ∇L_c with a graph that stays in use; `hvp` is `rebuilt` if not all graphs fit.
-
-        It is as well if the size is unknown, as with torch.func in the loss or with sparse tensors.
-        """
-        free, saved = free_bytes(self.params[0].device), SavedTensors(self.params)
-
-        def build() -> tuple[Tensor, tuple[Tensor, ...]]:
-            with saved.hooks():
-                return self._gradient(chunk)
-
+    def _plan(self) -> int:
+        """The number of graphs that fit, judged by the first one, which stays if it fits."""
+        free, saved = free_bytes(self.device), SavedTensors(self.params)
         try:
-            built = run_isolated(chunk, build)
+            self._add_gradients(1, keep=True, hooks=saved.hooks())
         except RuntimeError:
-            self.hvp = "rebuilt"
-            return torch.empty(0), ()
-        graphs = len(self.chunks) * self.processes
-        self.hvp = "retained" if graphs * saved.bytes <= MEMORY_SHARE * free else "rebuilt"
-        return built
+            return 0
+        fitting = int(MEMORY_SHARE * free / (max(saved.bytes, 1) * self.processes))
+        del self._graphs[fitting:]
+        return fitting
+
+    def _add_gradients(
+        self, end: int, *, keep: bool = False, hooks: AbstractContextManager[None] | None = None
+    ) -> None:
+        """Add ∇L_c of the chunks before `end` to the sum over those before them; keep their graphs or not."""
+        first, losses = self._summed, []
+        for chunk in self.chunks[first:end]:
+            loss, gradient = run_isolated(chunk, partial(self._gradient, chunk, hooks))
+            if keep:
+                self._graphs.append(_edges(gradient))
+            losses.append(loss)
+            self._gradient_sum += flatten(g.detach() for g in gradient)
+            self._summed += 1
+        if losses and self.all_reduce is None:  # another process must not wait for this one
+            require_finite(losses, first)
 
     def _product(self, v: Tensor, see: Callable[[int, Tensor], None] | None = None) -> Tensor:
         """The sum over the chunks of this process."""
@@ -202,10 +199,12 @@ class Hessian(SymmetricOperator):
 
         return reduce(Tensor.add_, map(part, range(len(self.chunks))))
 
-    def _gradient(self, chunk: ChunkLoss) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _gradient(
+        self, chunk: ChunkLoss, hooks: AbstractContextManager[None] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """L_c and ∇L_c with its graph."""
         # Around the backward as well: checkpointed parts run again there.
-        with second_derivatives(), explain_missing_derivative():
+        with second_derivatives(), explain_missing_derivative(), hooks or nullcontext():
             loss = chunk()
             if self.graph is None:
                 self.graph = LossGraph.of(loss)
@@ -215,17 +214,15 @@ class Hessian(SymmetricOperator):
 
     def _chunk_product(self, index: int, vs: Sequence[Tensor]) -> Tensor:
         """∇²L_c v, [d]."""
-        graphs, chunk = self._graphs, self.chunks[index]
-        edges = graphs[index] if graphs is not None else _edges(self._gradient(chunk)[1])
+        kept = index < len(self._graphs)
+        edges = self._graphs[index] if kept else _edges(self._gradient(self.chunks[index])[1])
         pairs = [(g, v) for g, v in zip(edges, vs, strict=True) if g is not None]
         if not pairs:
             return torch.zeros(self.dim, dtype=vs[0].dtype, device=vs[0].device)
         outputs, seeds = zip(*pairs, strict=True)
         with second_derivatives(), explain_missing_derivative():
             return flatten(
-                torch.autograd.grad(
-                    outputs, self.params, seeds, retain_graph=graphs is not None, materialize_grads=True
-                )
+                torch.autograd.grad(outputs, self.params, seeds, retain_graph=kept, materialize_grads=True)
             )
 
 
@@ -241,13 +238,13 @@ def chunk_gradient(chunk: ChunkLoss, params: Sequence[Tensor]) -> tuple[Tensor, 
     return run_isolated(chunk, work)
 
 
-def require_finite(losses: Sequence[Tensor]) -> None:
-    """Refuse losses of chunks, scalars, that are not finite.
+def require_finite(losses: Sequence[Tensor], first: int = 0) -> None:
+    """Refuse losses of chunks, scalars, that are not finite; the first one is that of the chunk `first`.
 
     Raises:
         FloatingPointError: names the first one.
     """
-    for index, value in enumerate(torch.stack([loss.double() for loss in losses]).tolist()):
+    for index, value in enumerate(torch.stack([loss.double() for loss in losses]).tolist(), first):
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss of chunk {index} is {value}: there is no sharpness here.")
 

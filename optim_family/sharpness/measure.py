@@ -75,7 +75,7 @@ def measure(
         k: how many of the largest eigenvalues, in `Reading.top`.
         budget: Hessian-vector products of the generalised view, at least 2; 100 if None.
         hvp: keep the gradient's graph between Hessian-vector products (`retained`), or rebuild it each time
-            (`rebuilt`); `auto` keeps it if it fits the free memory.
+            (`rebuilt`); `auto` keeps it for as many chunks as fit the free memory.
         count: n of a pair (x, y), where the lengths do not say it.
         check: whether the operator is the second derivative of the loss, for some ten gradients of the first
             chunk: `once` for each model and shape, in `full` at every call, or `off`. The result is in

@@ -20,7 +20,7 @@ from optim_family.curvature import precision
 from optim_family.curvature.batch_norm import native_batch_norm
 from optim_family.curvature.chunked_loss import ChunkLoss
 from optim_family.curvature.double_backward import replace_functions
-from optim_family.curvature.hessian import Hessian
+from optim_family.curvature.hessian import Hessian, KeptGraphs
 from optim_family.data.datasets import Dataset
 from optim_family.errors import UsageError
 from optim_family.space import ParameterSpace, upload
@@ -53,7 +53,7 @@ class Objective:
         tf32: compute the gradients of steps in TF32; Hessian-vector products and evaluations stay in float32.
 
     Attributes:
-        mode: how Hessian-vector products are computed; None before the first Hessian is planned.
+        hvp: as given; after the first Hessian, what that kept of its graphs.
         replay: replays the gradients of steps as a CUDA graph; None without `use_cuda_graphs`.
         device: of the weights and the data.
 
@@ -93,7 +93,7 @@ class Objective:
         if memory_format is None and not self._takes_channels_last():
             self.memory_format = "contiguous"
             self._kept = self._images(data.x_train, slice(None)) if in_memory else None
-        self.hvp: Hvp = hvp
+        self.hvp: Hvp | KeptGraphs = hvp
         self._epoch, self._order = -1, torch.empty(0)
         self.replay: GradientReplay | None = None
 
@@ -124,17 +124,18 @@ class Objective:
             return self._loss(slice(0, min(SAMPLE, self.ghost_batch)))
 
     def hessian(self) -> Hessian:
-        """∇²L over the whole training set [d, d]; `hvp` is chosen once and then kept."""
+        """∇²L over the whole training set [d, d]; keeps all graphs, or none, if the last one did."""
         group = self.process_group
+        option: Hvp = "auto" if self.hvp == "partly retained" else self.hvp
         hessian = Hessian(
             self.chunk_losses(),
             self.space.tensors,
-            self.hvp,
+            option,
             group.all_reduce_vector,
             group.shard,
             group.processes_per_device,
         )
-        if self.hvp == "auto":
+        if option == "auto":
             self.hvp = hessian.hvp
         return hessian
 

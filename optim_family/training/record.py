@@ -47,7 +47,7 @@ def training_record(
         views: the measurement of each view, as JSON.
         elapsed: seconds of the run.
         test_sets: loss on the test set, and loss and accuracy on each further one, by field name.
-        hvp: mode of the Hessian-vector products, `retained` or `rebuilt`.
+        hvp: mode of the Hessian-vector products: graphs `retained`, `partly retained` or `rebuilt`.
         along: the measurement along the last update, as JSON.
         point: x or y, where views and norms belong to, if the optimizer averages the weights.
     """

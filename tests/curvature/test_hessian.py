@@ -281,17 +281,60 @@ def test_the_size_of_a_graph_grows_with_the_chunk_and_leaves_the_weights_out() -
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_graphs_are_kept_only_where_all_of_them_fit(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+@pytest.mark.parametrize(
+    ("graphs", "hvp"),
+    [(3.1, "retained"), (2.9, "partly retained"), (1.1, "partly retained"), (0.9, "rebuilt")],
+)
+def test_as_many_graphs_are_kept_as_fit_the_free_memory(
+    monkeypatch: pytest.MonkeyPatch, graphs: float, hvp: str, processes: int
+) -> None:
     model = mlp()
     chunks = chunk_losses(model, F.mse_loss, split(draw(12, 3), draw(12, 2), 4, 4, 4))
     params = tuple(model.parameters())
-    needed = 3 * processes * graph_bytes(chunks[0], params)
-    for free, hvp in (
-        (needed / module.MEMORY_SHARE + 8, "retained"),
-        (needed / module.MEMORY_SHARE - 8, "rebuilt"),
-    ):
-        monkeypatch.setattr(module, "free_bytes", lambda device, free=free: int(free))
-        assert Hessian(chunks, params, processes=processes).hvp == hvp
+    free = graphs * processes * graph_bytes(chunks[0], params) / module.MEMORY_SHARE
+    monkeypatch.setattr(module, "free_bytes", lambda device: int(free))
+    hessian = Hessian(chunks, params, processes=processes)
+    assert hessian.hvp == hvp
+    evaluations = list[int]()
+    model[1].register_forward_hook(lambda *_: evaluations.append(1))
+    product = hessian @ (v := draw(hessian.dim))
+    assert len(evaluations) == 3 - int(graphs)
+    retained = Hessian(chunks, params, "retained")
+    assert torch.equal(product, retained @ v) and torch.equal(hessian.gradient(), retained.gradient())
+
+
+def test_without_memory_a_product_gives_up_the_graphs_that_were_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mlp()
+    chunks = chunk_losses(model, F.mse_loss, split(draw(12, 3), draw(12, 2), 4, 4, 4))
+    params = tuple(model.parameters())
+    free = 1.1 * graph_bytes(chunks[0], params) / module.MEMORY_SHARE
+    monkeypatch.setattr(module, "free_bytes", lambda device: int(free))
+    hessian = Hessian(chunks, params)
+    failures = [torch.OutOfMemoryError("CUDA out of memory")]
+    part = hessian._chunk_product
+
+    def scarce(index: int, vs: Any) -> Tensor:
+        if index == 2 and failures:
+            raise failures.pop()
+        return part(index, vs)
+
+    monkeypatch.setattr(hessian, "_chunk_product", scarce)
+    product = hessian @ (v := draw(hessian.dim))
+    assert hessian.hvp == "rebuilt" and not failures
+    evaluations = list[int]()
+    model[1].register_forward_hook(lambda *_: evaluations.append(1))
+    assert torch.equal(product, hessian @ v) and len(evaluations) == 3
+    assert torch.equal(product, Hessian(chunks, params, "rebuilt") @ v)
+
+
+def test_a_loss_after_the_kept_graphs_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mlp()
+    chunks = chunk_losses(model, F.mse_loss, split(draw(12, 3), draw(12, 2), 4, 4, 4))
+    chunks[2] = lambda: sum(p.sum() for p in model.parameters()) * torch.inf
+    free = 2.1 * graph_bytes(chunks[0], params := tuple(model.parameters())) / module.MEMORY_SHARE
+    monkeypatch.setattr(module, "free_bytes", lambda device: int(free))
+    with pytest.raises(FloatingPointError, match="the loss of chunk 2"):
+        Hessian(chunks, params).gradient()
 
 
 def test_the_plan_evaluates_each_chunk_once_and_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:

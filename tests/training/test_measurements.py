@@ -100,7 +100,7 @@ def test_a_run_without_a_sample_says_so_once(tmp_path):
 def test_graphs_that_do_not_fit_are_given_up_for_good_and_that_is_said_once(tmp_path, monkeypatch):
     tried = []
 
-    def scarce(self):
+    def scarce(self, planned):
         if self.hvp == "retained":
             tried.append(self)
             raise torch.OutOfMemoryError("CUDA out of memory")

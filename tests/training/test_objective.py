@@ -167,6 +167,13 @@ def test_the_plan_is_made_once():
     assert isinstance(objective.hessian(), Hessian)
 
 
+def test_graphs_of_some_ghost_batches_are_planned_again_for_each_hessian(monkeypatch):
+    objective = make(ghost_batch=20)
+    for fits, hvp in ((0.5, "partly retained"), (1.0, "retained"), (0.5, "retained")):
+        monkeypatch.setattr(Hessian, "_plan", lambda self, fits=fits: int(fits * len(self.chunks)))
+        assert objective.hessian().hvp == objective.hvp == hvp
+
+
 def value(batch):
     """The loss of a mini-batch that is given as closures."""
     return sum(float(chunk().detach()) for chunk in batch)
