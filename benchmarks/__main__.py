@@ -8,7 +8,7 @@ import torch
 
 NAMES = (
     *("step", "product", "memory", "startup", "reading", "reading_cifar", "reading_by_size"),
-    *("reading_in_study", "accuracy", "sampled", "sampled_figure", "world", "report"),
+    *("reading_in_study", "accuracy", "sampled", "sample_size", "sampled_figure", "world", "report"),
 )
 
 

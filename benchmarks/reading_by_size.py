@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.reading_cifar import DECAY, EIGSH, LR, rows
+from benchmarks.reading_cifar import EIGSH, rows, sgd_step
 from optim_family.data import datasets
 from optim_family.data.datasets import Dataset
 from optim_family.figures.style import COLOURS
@@ -39,9 +39,7 @@ def trained(data: Dataset) -> Objective:
     network = build.build("vgg11_narrow", classes=10, channels=3, size=data.size)
     objective = Objective(network, first(data, TRAINED_ON), ghost_batch=GHOST_BATCH, batch_size=GHOST_BATCH)
     for step in range(STEPS):
-        objective.gradient(step)
-        w, g = objective.space.weights(), objective.space.gradient()
-        objective.space.assign((1 - LR * DECAY) * w - LR * g)
+        sgd_step(objective, step)
     return objective
 
 

@@ -39,6 +39,12 @@ def processor_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - begin, result
 
 
+def sgd_step(objective: Objective, step: int) -> None:
+    objective.gradient(step)
+    w, g = objective.space.weights(), objective.space.gradient()
+    objective.space.assign((1 - LR * DECAY) * w - LR * g)
+
+
 def our_reading(objective: Objective, probe: Probe) -> Reading:
     hessian = Hessian(objective.chunk_losses(), objective.space.tensors)  # its plan is part of the cost
     return probe(hessian, objective.space.weights())
@@ -73,9 +79,7 @@ def compare(model: str, images: int, ghost_batch: int, ks: tuple[int, ...], poin
             for name, (cost, values, products) in results.items():
                 error = f"{1 - values[-1] / truth:.0e}"
                 print(f"  | {step} | {k} | {name} | {cost:.1f} | {products} | {error} |", flush=True)
-        objective.gradient(step)
-        w, g = objective.space.weights(), objective.space.gradient()
-        objective.space.assign((1 - LR * DECAY) * w - LR * g)
+        sgd_step(objective, step)
 
 
 def main() -> None:
