@@ -40,6 +40,7 @@ def processor_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def sgd_step(objective: Objective, step: int) -> None:
+    """With the weight decay decoupled from the gradient."""
     objective.gradient(step)
     w, g = objective.space.weights(), objective.space.gradient()
     objective.space.assign((1 - LR * DECAY) * w - LR * g)

@@ -39,7 +39,7 @@ def main() -> None:
     network = build.build("vgg11_narrow", classes=10, channels=3, size=data.size)
     batches = Objective(network, data, ghost_batch=GHOST_BATCH, batch_size=GHOST_BATCH)
     full = Objective(network, data, ghost_batch=GHOST_BATCH)
-    print("  | step | ghost batches in the sample | seed | products | in all | converged |")
+    print("  | step | ghost batches in the sample | seed | products | cost | converged |")
     print("  |---|---|---|---|---|---|")
     for step in range(POINTS[-1] + 1):
         if step in POINTS:

@@ -75,7 +75,7 @@ def _measure(
         quantities["spectrum"] = examine(
             hessian, space, quantities=spectrum.names, depth=spectrum.depth, **options
         )
-    _say_changes(spec, hessian.hvp != objective.hvp, readings, output)
+    _say_changes(spec, hessian.ran_out_of_memory, readings, output)
     return {
         "spec": spec.model_dump(mode="json", exclude={"optimizer", "hyper", "steps", "every"}),
         "weights": weights and {"path": str(weights), "sha256": sha256},

@@ -52,6 +52,7 @@ class Hessian(SymmetricOperator):
     Attributes:
         hvp: the graphs of all chunks are `retained`, those of some are `partly retained`, or all are
             `rebuilt`; when memory runs out, it becomes `rebuilt`.
+        ran_out_of_memory: the graphs that were kept have been dropped.
         graph: what the graph of the first chunk's loss shows; None until it has been built.
 
     Raises:
@@ -78,8 +79,10 @@ class Hessian(SymmetricOperator):
         self.hvp: KeptGraphs = "rebuilt" if hvp == "rebuilt" else "retained"
         self.all_reduce, self.processes = all_reduce, processes
         self._graphs: list[list[GradientEdge | None]] = []  # of the first chunks
-        self._gradient_sum = torch.zeros(self.dim, dtype=self.dtype, device=self.device)
+        self._gradient_sum: Tensor | None = None
         self._summed = 0  # over so many chunks
+        self._versions = [p._version for p in self.params]
+        self.ran_out_of_memory = False
         self.graph: LossGraph | None = None
         if hvp != "rebuilt":
             self._with_oom_fallback(partial(self._retain, planned=hvp == "auto"))
@@ -105,9 +108,15 @@ class Hessian(SymmetricOperator):
         return self.all_reduce(product) if self.all_reduce else product
 
     def gradient(self) -> Tensor:
-        """∇L, [d]; where graphs are kept, it was computed with them."""
-        self._add_gradients(len(self.chunks))
-        return self.all_reduce(self._gradient_sum) if self.all_reduce else self._gradient_sum
+        """∇L, [d]; where graphs are kept, it was computed with them.
+
+        Raises:
+            RuntimeError: the weights have changed since the graphs of some chunks were built.
+        """
+        if 0 < self._summed < len(self.chunks) and self._versions != [p._version for p in self.params]:
+            raise RuntimeError("the weights have changed since the graphs of some chunks were built.")
+        gradient = self._with_oom_fallback(partial(self._sum_gradients, len(self.chunks)))
+        return self.all_reduce(gradient) if self.all_reduce else gradient
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -136,7 +145,7 @@ class Hessian(SymmetricOperator):
         except RuntimeError as error:
             if self.hvp == "rebuilt" or not out_of_memory(error):
                 raise
-        self.hvp, self._graphs = "rebuilt", []
+        self.hvp, self._graphs, self.ran_out_of_memory = "rebuilt", [], True
         if self.params[0].is_cuda:
             torch.cuda.empty_cache()
         return work()
@@ -146,43 +155,50 @@ class Hessian(SymmetricOperator):
 
         None is kept if their size is unknown, as with torch.func in the loss or with sparse tensors.
         """
-        fitting = len(self.chunks)
-        if self.hvp == "rebuilt":  # memory has run out
-            fitting = 0
-        elif planned and self.chunks:
+        fitting = 0 if self.ran_out_of_memory else len(self.chunks)
+        if planned and fitting:
             fitting = self._plan()
-        self._add_gradients(min(fitting, len(self.chunks)), keep=True)
+        if fitting:
+            self._sum_gradients(fitting, keep=True)
+        else:  # the gradient is computed when it is asked for, at the weights of that time
+            self._gradient_sum, self._summed = None, 0
         if fitting < len(self.chunks):
             self.hvp = "partly retained" if fitting else "rebuilt"
-        if not fitting:  # the gradient is computed when it is asked for, at the weights of that time
-            self._gradient_sum.zero_()
-            self._summed = 0
 
     def _plan(self) -> int:
-        """The number of graphs that fit, judged by the first one, which stays if it fits."""
+        """The number of graphs to keep, judged by the first one, which stays if one fits.
+
+        If not all fit, there is also room for one that is built again.
+        """
         free, saved = free_bytes(self.device), SavedTensors(self.params)
         try:
-            self._add_gradients(1, keep=True, hooks=saved.hooks())
+            self._sum_gradients(1, keep=True, hooks=saved.hooks())
+            fitting = int(MEMORY_SHARE * free / (max(saved.bytes, 1) * self.processes))
         except RuntimeError:
-            return 0
-        fitting = int(MEMORY_SHARE * free / (max(saved.bytes, 1) * self.processes))
+            fitting = 0
+        fitting = len(self.chunks) if fitting >= len(self.chunks) else max(fitting - 1, 0)
         del self._graphs[fitting:]
         return fitting
 
-    def _add_gradients(
+    def _sum_gradients(
         self, end: int, *, keep: bool = False, hooks: AbstractContextManager[None] | None = None
-    ) -> None:
-        """Add ∇L_c of the chunks before `end` to the sum over those before them; keep their graphs or not."""
-        first, losses = self._summed, []
-        for chunk in self.chunks[first:end]:
+    ) -> Tensor:
+        """Extend the sum of ∇L_c to all chunks before `end`; keep the graphs of the new ones, or not."""
+        if self._gradient_sum is None:
+            total = torch.zeros(self.dim, dtype=self.dtype, device=self.device)
+        else:
+            total = self._gradient_sum
+        losses = []
+        for chunk in self.chunks[self._summed : end]:
             loss, gradient = run_isolated(chunk, partial(self._gradient, chunk, hooks))
             if keep:
                 self._graphs.append(_edges(gradient))
             losses.append(loss)
-            self._gradient_sum += flatten(g.detach() for g in gradient)
-            self._summed += 1
+            total = total + flatten(g.detach() for g in gradient)
         if losses and self.all_reduce is None:  # another process must not wait for this one
-            require_finite(losses, first)
+            require_finite(losses, self._summed)
+        self._gradient_sum, self._summed = total, max(end, self._summed)
+        return total
 
     def _product(self, v: Tensor, see: Callable[[int, Tensor], None] | None = None) -> Tensor:
         """The sum over the chunks of this process."""

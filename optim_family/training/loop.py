@@ -215,7 +215,7 @@ class Trainer:
                 gradient_norm=gradient_norm,
                 lr=values["lr"],
                 weight_decay=values["weight_decay"],
-                hvp=self.objective.hvp,
+                hvp=self.objective.kept_graphs,
                 point=self.experiment.point,
                 along=self.measurements.along(self.state.step, geometry),
                 views=readings,

@@ -115,11 +115,12 @@ class Measurements:
     def _measure(
         self, probes: ProbeSet, geometry: Geometry, suffix: str = "", *, first: bool = False
     ) -> Readings:
-        hessian, planned = self.objective.hessian(), self.objective.hvp
+        hessian = self.objective.hessian()
         operator, weights = HookedOperator(hessian, self.before_product), self.objective.space.weights()
         readings = probes(operator, weights, geometry)
-        if hessian.hvp != planned:
-            self.objective.hvp = hessian.hvp
+        self.objective.kept_graphs = hessian.hvp
+        if hessian.ran_out_of_memory:
+            self.objective.hvp = "rebuilt"
             self.on_message(
                 "the graphs of the gradients do not fit in memory; they are now rebuilt for every product"
             )

@@ -53,7 +53,8 @@ class Objective:
         tf32: compute the gradients of steps in TF32; Hessian-vector products and evaluations stay in float32.
 
     Attributes:
-        hvp: as given; after the first Hessian, what that kept of its graphs.
+        hvp: as given; set it to `rebuilt` when the graphs have run out of memory.
+        kept_graphs: of the last Hessian; None before the first one.
         replay: replays the gradients of steps as a CUDA graph; None without `use_cuda_graphs`.
         device: of the weights and the data.
 
@@ -93,7 +94,8 @@ class Objective:
         if memory_format is None and not self._takes_channels_last():
             self.memory_format = "contiguous"
             self._kept = self._images(data.x_train, slice(None)) if in_memory else None
-        self.hvp: Hvp | KeptGraphs = hvp
+        self.hvp: Hvp = hvp
+        self.kept_graphs: KeptGraphs | None = None
         self._epoch, self._order = -1, torch.empty(0)
         self.replay: GradientReplay | None = None
 
@@ -124,19 +126,17 @@ class Objective:
             return self._loss(slice(0, min(SAMPLE, self.ghost_batch)))
 
     def hessian(self) -> Hessian:
-        """∇²L over the whole training set [d, d]; keeps all graphs, or none, if the last one did."""
+        """∇²L over the whole training set [d, d]."""
         group = self.process_group
-        option: Hvp = "auto" if self.hvp == "partly retained" else self.hvp
         hessian = Hessian(
             self.chunk_losses(),
             self.space.tensors,
-            option,
+            self.hvp,
             group.all_reduce_vector,
             group.shard,
             group.processes_per_device,
         )
-        if option == "auto":
-            self.hvp = hessian.hvp
+        self.kept_graphs = hessian.hvp
         return hessian
 
     def sample_batches(self, count: int, seed: int) -> list[list[ChunkLoss]]:

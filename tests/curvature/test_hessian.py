@@ -282,59 +282,70 @@ def test_the_size_of_a_graph_grows_with_the_chunk_and_leaves_the_weights_out() -
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(
-    ("graphs", "hvp"),
-    [(3.1, "retained"), (2.9, "partly retained"), (1.1, "partly retained"), (0.9, "rebuilt")],
+    ("room", "kept", "hvp"),
+    [(3.1, 3, "retained"), (2.9, 1, "partly retained"), (2.1, 1, "partly retained"), (1.9, 0, "rebuilt")],
 )
 def test_as_many_graphs_are_kept_as_fit_the_free_memory(
-    monkeypatch: pytest.MonkeyPatch, graphs: float, hvp: str, processes: int
+    monkeypatch: pytest.MonkeyPatch, room: float, kept: int, hvp: str, processes: int
 ) -> None:
+    """Beside one that is built again."""
     model = mlp()
     chunks = chunk_losses(model, F.mse_loss, split(draw(12, 3), draw(12, 2), 4, 4, 4))
     params = tuple(model.parameters())
-    free = graphs * processes * graph_bytes(chunks[0], params) / module.MEMORY_SHARE
+    free = room * processes * graph_bytes(chunks[0], params) / module.MEMORY_SHARE
     monkeypatch.setattr(module, "free_bytes", lambda device: int(free))
     hessian = Hessian(chunks, params, processes=processes)
     assert hessian.hvp == hvp
     evaluations = list[int]()
     model[1].register_forward_hook(lambda *_: evaluations.append(1))
     product = hessian @ (v := draw(hessian.dim))
-    assert len(evaluations) == 3 - int(graphs)
+    assert len(evaluations) == 3 - kept
     retained = Hessian(chunks, params, "retained")
     assert torch.equal(product, retained @ v) and torch.equal(hessian.gradient(), retained.gradient())
 
 
-def test_without_memory_a_product_gives_up_the_graphs_that_were_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = mlp()
-    chunks = chunk_losses(model, F.mse_loss, split(draw(12, 3), draw(12, 2), 4, 4, 4))
-    params = tuple(model.parameters())
-    free = 1.1 * graph_bytes(chunks[0], params) / module.MEMORY_SHARE
-    monkeypatch.setattr(module, "free_bytes", lambda device: int(free))
-    hessian = Hessian(chunks, params)
-    failures = [torch.OutOfMemoryError("CUDA out of memory")]
-    part = hessian._chunk_product
-
-    def scarce(index: int, vs: Any) -> Tensor:
-        if index == 2 and failures:
-            raise failures.pop()
-        return part(index, vs)
-
-    monkeypatch.setattr(hessian, "_chunk_product", scarce)
-    product = hessian @ (v := draw(hessian.dim))
-    assert hessian.hvp == "rebuilt" and not failures
-    evaluations = list[int]()
-    model[1].register_forward_hook(lambda *_: evaluations.append(1))
-    assert torch.equal(product, hessian @ v) and len(evaluations) == 3
-    assert torch.equal(product, Hessian(chunks, params, "rebuilt") @ v)
-
-
-def test_a_loss_after_the_kept_graphs_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = mlp()
-    chunks = chunk_losses(model, F.mse_loss, split(draw(12, 3), draw(12, 2), 4, 4, 4))
-    chunks[2] = lambda: sum(p.sum() for p in model.parameters()) * torch.inf
+@pytest.fixture
+def partly_retained(monkeypatch: pytest.MonkeyPatch) -> Hessian:
+    """The graph of the first of three chunks is kept."""
+    chunks = chunk_losses(model := mlp(), F.mse_loss, split(draw(12, 3), draw(12, 2), 4, 4, 4))
     free = 2.1 * graph_bytes(chunks[0], params := tuple(model.parameters())) / module.MEMORY_SHARE
     monkeypatch.setattr(module, "free_bytes", lambda device: int(free))
-    with pytest.raises(FloatingPointError, match="the loss of chunk 2"):
-        Hessian(chunks, params).gradient()
+    return Hessian(chunks, params)
+
+
+@pytest.mark.parametrize("scarce", ["product", "gradient"])
+def test_without_memory_the_kept_graphs_are_given_up(
+    partly_retained: Hessian, scarce: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hessian, failures, build = partly_retained, [torch.OutOfMemoryError("out of memory")], Hessian._gradient
+
+    def built(self: Hessian, *args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return build(self, *args)
+
+    monkeypatch.setattr(Hessian, "_gradient", built)
+    rebuilt = Hessian(hessian.chunks, hessian.params, "rebuilt")
+    v = draw(hessian.dim)
+    result = hessian @ v if scarce == "product" else hessian.gradient()
+    assert hessian.hvp == "rebuilt" and hessian.ran_out_of_memory and not failures
+    assert not hessian._graphs
+    assert torch.equal(result, rebuilt @ v if scarce == "product" else rebuilt.gradient())
+
+
+def test_a_loss_after_the_kept_graphs_that_is_not_finite_is_named(partly_retained: Hessian) -> None:
+    hessian = partly_retained
+    hessian.chunks = (*hessian.chunks[:2], lambda: sum(p.sum() for p in hessian.params) * torch.inf)
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match="the loss of chunk 2"):
+            hessian.gradient()
+
+
+def test_a_gradient_over_weights_that_have_changed_is_refused(partly_retained: Hessian) -> None:
+    with torch.no_grad():
+        partly_retained.params[2].add_(1.0)
+    with pytest.raises(RuntimeError, match="the weights have changed"):
+        partly_retained.gradient()
 
 
 def test_the_plan_evaluates_each_chunk_once_and_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:

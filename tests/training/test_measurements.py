@@ -61,7 +61,7 @@ def test_a_record_says_how_the_hessian_multiplied_and_the_numbers_do_not_depend_
     for hvp in ("auto", "retained", "rebuilt"):
         run_records = records(spec(hvp=hvp, steps=2), tmp_path / hvp)
         assert {record["hvp"] for record in run_records} <= (
-            {hvp} if hvp != "auto" else {"retained", "rebuilt"}
+            {hvp} if hvp != "auto" else {"retained", "partly retained", "rebuilt"}
         )
         values[hvp] = [untimed(record["views"]) for record in run_records]
     assert values["auto"] == values["retained"] == values["rebuilt"]

@@ -161,17 +161,12 @@ def test_batches_that_do_not_fit_are_refused(limit, options, says):
         make(limit=limit, **options)
 
 
-def test_the_plan_is_made_once():
+def test_graphs_are_planned_for_each_hessian(monkeypatch):
     objective = make(ghost_batch=20)
-    assert objective.hessian().hvp == objective.hessian().hvp == "retained"
-    assert isinstance(objective.hessian(), Hessian)
-
-
-def test_graphs_of_some_ghost_batches_are_planned_again_for_each_hessian(monkeypatch):
-    objective = make(ghost_batch=20)
-    for fits, hvp in ((0.5, "partly retained"), (1.0, "retained"), (0.5, "retained")):
-        monkeypatch.setattr(Hessian, "_plan", lambda self, fits=fits: int(fits * len(self.chunks)))
-        assert objective.hessian().hvp == objective.hvp == hvp
+    assert objective.kept_graphs is None
+    for kept, hvp in ((0, "rebuilt"), (1, "partly retained"), (3, "retained"), (1, "partly retained")):
+        monkeypatch.setattr(Hessian, "_plan", lambda self, kept=kept: kept)
+        assert objective.hessian().hvp == objective.kept_graphs == hvp
 
 
 def value(batch):
@@ -200,11 +195,7 @@ def test_sampled_batches_are_independent_of_each_other_and_of_the_steps():
     assert every == 6 * 20  # without replacement within a mini-batch
 
 
-def test_how_the_hessian_multiplies_is_planned_once_or_chosen():
-    objective = make()
-    assert objective.hvp == "auto"
-    objective.hessian()
-    assert objective.hvp in ("retained", "rebuilt")
+def test_how_the_hessian_multiplies_is_chosen():
     for hvp in ("retained", "rebuilt"):
         assert make(hvp=hvp).hessian().hvp == hvp
 
