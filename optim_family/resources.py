@@ -1,6 +1,7 @@
-"""Installed versions, and the TOML files of models and studies, inside the package or next to it."""
+"""Installed versions, the limit of threads, and the TOML files of models and studies."""
 
 import importlib.util
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -112,3 +113,9 @@ def read_toml(path: Path, subject: str) -> tuple[dict[str, Any], str]:
         raise UsageError(f"{subject} {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # of syntax, UTF-8, enormous numbers and nesting
         raise UsageError(f"{subject} {path} is not valid TOML: {error}") from None
+
+
+def thread_limit() -> int | None:
+    """OMP_NUM_THREADS; None if it is not set to a number."""
+    setting = os.environ.get("OMP_NUM_THREADS", "")
+    return int(setting) or None if setting.isdecimal() else None

@@ -6,6 +6,8 @@ import sys
 import psutil
 import rich_click as click
 
+from optim_family.resources import thread_limit
+
 
 def _use(ctx: click.Context, parameter: click.Parameter, threads: int | None) -> None:
     """Set the threads before torch is loaded; without a number say so if the machine is busy."""
@@ -29,8 +31,7 @@ threads_option = click.option(
 def busy_warning() -> str | None:
     """One line if other programs keep all cores busy, and several threads would wait for each other."""
     load, cores = psutil.getloadavg()[0], psutil.cpu_count() or 1
-    setting = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(setting) if setting.isdecimal() else cores
+    threads = thread_limit() or cores
     if threads <= 1 or load < cores:
         return None
     return (

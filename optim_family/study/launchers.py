@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
+from optim_family.resources import thread_limit
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
@@ -62,7 +63,7 @@ class Launcher(ABC):
 
 @final
 class Local(Launcher):
-    """Processes on this machine, which divide its cores equally.
+    """Processes on this machine, which divide its cores equally; OMP_NUM_THREADS limits the threads of each.
 
     Args:
         workers: processes at a time.
@@ -72,7 +73,8 @@ class Local(Launcher):
 
     def __init__(self, workers: int, program: Sequence[str] = WORKER) -> None:
         self.workers, self.program = workers, program
-        self.threads = max(1, cores() // workers)
+        share = max(1, cores() // workers)
+        self.threads = min(share, thread_limit() or share)
 
     def map(self, jobs: Iterable[Job], stop: StopSignal, on_poll: Callable[[], None]) -> Iterator[JobResult]:
         """Yield the result of every job as soon as it ends; no worker outlives this call."""

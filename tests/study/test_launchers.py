@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from optim_family.errors import Stopped
-from optim_family.study.launchers import Job, Local, cores
+from optim_family.study import launchers
+from optim_family.study.launchers import Job, Local
 from optim_family.training.spec import RunSpec
 from optim_family.training.stop_signal import StopSignal
 
@@ -64,11 +65,15 @@ def test_no_more_at_a_time_than_asked_for(tmp_path, workers):
     assert (active, most) == (0, workers)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 1000])
-def test_the_cores_are_divided_among_the_workers(tmp_path, workers):
+@pytest.mark.parametrize(
+    ("workers", "limit", "threads"),
+    [(1, "", 8), (2, "", 4), (1000, "", 1), (1, "3", 3), (2, "16", 4), (1, "0", 8), (1, "2,1", 8)],
+)
+def test_the_cores_are_divided_among_the_workers(tmp_path, monkeypatch, workers, limit, threads):
+    monkeypatch.setattr(launchers, "cores", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
     results_of(jobs(tmp_path, [0]), workers)
-    share = max(1, cores() // workers)
-    assert (tmp_path / "0.env").read_text() == f"{share} {share}"
+    assert (tmp_path / "0.env").read_text() == f"{threads} {threads}"
 
 
 def test_a_stop_request_reaches_every_worker_and_waits_for_it(tmp_path):
@@ -111,6 +116,6 @@ def test_a_worker_whose_starter_is_gone_stops_by_itself():
 
 def test_the_cores_are_those_that_this_process_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 7}, raising=False)
-    assert cores() == 3
+    assert launchers.cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert cores() == os.cpu_count()
+    assert launchers.cores() == os.cpu_count()
