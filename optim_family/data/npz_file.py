@@ -75,6 +75,10 @@ def _member(path: Path, archive: Mapping[str, Any], name: str) -> npt.NDArray[An
     try:
         array = archive[name]
     except Exception as error:
+        if "allow_pickle" in str(error):
+            raise CorruptError(
+                f"{path}: {name} holds Python objects; an array of numbers is needed"
+            ) from error
         raise CorruptError(f"{path}: {name} cannot be read: {one_line(error)}") from error
     if not isinstance(array, np.ndarray):  # a zip member of that name in another format
         raise CorruptError(f"{path}: {name} is not an array; write the file with numpy.savez")

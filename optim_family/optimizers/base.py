@@ -34,7 +34,8 @@ class HyperParameters(BaseModel):
         eta_lambda = self.lr * self.weight_decay
         if eta_lambda >= 1:
             raise ValueError(
-                f"lr · weight_decay is the fraction of the weights removed in a step, {eta_lambda:g} ≥ 1"
+                f"lr · weight_decay is the fraction of the weights removed in a step, {eta_lambda:g} ≥ 1; "
+                "choose a smaller lr or weight_decay"
             )
         return self
 

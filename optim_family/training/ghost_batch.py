@@ -34,7 +34,9 @@ def choose_ghost_batch(size: int, batch_size: int | None, requested: int | None)
     if requested is not None:
         near = sorted(sorted(divisors, key=lambda n: abs(n - requested))[:4])
         choice = f"choose one of {', '.join(map(str, near))}, or " if near else "choose "
-        raise UsageError(f"a ghost batch of {requested} does not divide {sizes}; {choice}another --limit")
+        numbers = {"--limit": size, "--batch-size": batch_size or 0}
+        other = " and ".join(name for name, n in numbers.items() if requested < 2 or n % requested)
+        raise UsageError(f"a ghost batch of {requested} does not divide {sizes}; {choice}another {other}")
     best = max((n for n in divisors if n <= LARGEST_GHOST_BATCH), default=1)
     if best < min(SMALLEST_GHOST_BATCH, batch_size or size):
         raise UsageError(

@@ -114,7 +114,7 @@ def test_labels_may_be_any_integers(tmp_path, kind):
 
 WRONG = {
     "missing": (dict(x_test=None), "has no x_test; it holds x_train, y_train, y_test"),
-    "objects": (dict(y_train=LABELS.astype(object)), "y_train cannot be read: Object arrays"),
+    "objects": (dict(y_train=LABELS.astype(object)), "y_train holds Python objects; an array of numbers"),
     "integers": (
         dict(x_train=BYTES.astype(int)),
         r"x_train is int64; images must be uint8.*astype\('uint8'\)",

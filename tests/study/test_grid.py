@@ -91,7 +91,7 @@ def test_every_field_of_a_run_has_a_key():
         ({"lr": [0.1, -1]}, "gd lr: it must be greater than 0, not -1"),
         (
             {"lr": 10, "weight_decay": 1},
-            "gd lr · weight_decay is the fraction of the weights removed in a step, 10 ≥ 1",
+            "gd lr · weight_decay is the fraction of the weights removed in a step, 10 ≥ 1; choose a smaller",
         ),
         ({"lr": []}, "lr: give at least one value"),
         (

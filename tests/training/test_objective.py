@@ -152,7 +152,13 @@ def test_the_default_ghost_batch_is_the_largest_divisor_up_to_a_thousand():
         (
             60,
             {"batch_size": 30, "ghost_batch": 20},
-            "does not divide the training set of 60 and the mini-batch of 30",
+            "does not divide the training set of 60 and the mini-batch of 30; .*, or another --batch-size$",
+        ),
+        (70, {"batch_size": 7, "ghost_batch": 10}, "choose one of 7, or another --batch-size$"),
+        (
+            75,
+            {"batch_size": 15, "ghost_batch": 10},
+            "choose one of 3, 5, 15, or another --limit and --batch-size$",
         ),
     ],
 )
