@@ -62,18 +62,22 @@ class ScalarMetric(Metric):
 class DiagonalMetric(Metric):
     """P = diag(p), from its diagonal p [d].
 
+    Args:
+        diagonal: p.
+        rounding: the relative change of each entry by the rounding of the gradient, [d], if it is known.
+
     Raises:
-        ValueError: an entry is not finite or not above zero.
+        ValueError: an entry of p is not finite or not above zero.
     """
 
-    def __init__(self, diagonal: Tensor) -> None:
+    def __init__(self, diagonal: Tensor, rounding: Tensor | None = None) -> None:
         low, high = torch.stack(torch.aminmax(diagonal)).tolist()  # one synchronisation
         if not (low > 0 and high < float("inf")):
             raise ValueError(
                 f"a metric must be positive and finite; its diagonal reaches from {low:.3g} to {high:.3g}. "
                 "A weight whose gradient has always been zero needs ε > 0."
             )
-        self.dim, self.diagonal = diagonal.numel(), diagonal
+        self.dim, self.diagonal, self.rounding = diagonal.numel(), diagonal, rounding
 
     def power(self, exponent: float) -> SymmetricOperator:
         """diag(p^exponent)."""

@@ -24,7 +24,7 @@ def unflatten(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
 
 
 @contextmanager
-def replace_gradients(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Iterator[None]:
+def replace_gradients(params: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Iterator[None]:
     """Set `.grad` of the tensors inside; restore it."""
     before = [p.grad for p in params]
     try:

@@ -20,7 +20,7 @@ from optim_family.runs.run import ALONG, Run
 PROJECT: Final = "optim-family"
 # Not exported: the axes of every curve, and what judges a search rather than the sharpness.
 _AXES: Final = frozenset({"step", "elapsed"})
-_SEARCH: Final = frozenset({"residual", "bound", "seconds", "converged", "sample_share", "audit"})
+_SEARCH: Final = frozenset({"residual", "bound", "seconds", "converged", "sample_share", "audit", "rounding"})
 _MOST_METRICS: Final = 1000  # in one call of MLflow
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from optim_family.runs.labels import label
 from optim_family.runs.readings_table import run_labels
 from optim_family.runs.run import ALONG, Run, column, first_fit_index, has_along, series, views
-from optim_family.sharpness.views import LOWER_BOUND, VIEWS, unscaled_view
+from optim_family.sharpness.views import LOWER_BOUND, MAX_ROUNDING, VIEWS, unscaled_view
 
 # Measurements along the last update: field → name and unit in tables, and the field of its ratio.
 ALONG_FIELDS: Final = {
@@ -29,7 +29,8 @@ def summary(run: Run) -> dict[str, Any]:
     """The results of a run as JSON; None where there is no number.
 
     Accuracies are fractions, `fit_tau` is ηλt, seconds are wall time. `views` holds for each view its
-    value at the fit, at its peak and at the end, and the median ratio to its threshold with quartiles.
+    value at the fit, at its peak and at the end, and the median ratio to its threshold with quartiles. A
+    reading that rounding decides is no peak.
     `sampled`, if there are sampled readings: their number, that of audits, and the largest difference.
     `along`, if it was recorded: the same for each of `ALONG_FIELDS`, and the median of every value.
     """
@@ -77,6 +78,7 @@ def _view_summary(run: Run, view: str, at: int | None) -> dict[str, Any]:
     small_batches = _ratios(run, f"{view}.small_batch_ratio", at)
     return {
         **_course(values, at),
+        "peak": max(_finite(_not_rounded(run, view, values)), default=None),
         **_ratios(run, f"{view}.ratio", at),
         **({"small_batches": small_batches} if small_batches["ratio_readings"] else {}),
         "readings": len(_finite(values)),
@@ -84,6 +86,12 @@ def _view_summary(run: Run, view: str, at: int | None) -> dict[str, Any]:
         "seconds": sum(_finite(column(run, f"{view}.seconds"))),
         "unconverged": column(run, f"{view}.converged").count(0.0),
     }
+
+
+def _not_rounded(run: Run, view: str, values: Sequence[float]) -> list[float]:
+    """The values without those that the rounding of the gradient behind the metric decides."""
+    pairs = zip(values, column(run, f"{view}.rounding"), strict=True)
+    return [value for value, rounding in pairs if not rounding > MAX_ROUNDING]
 
 
 def _along(run: Run, field: str, at: int | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, final
 
@@ -41,6 +41,7 @@ from optim_family.runs.store import RunStore
 from optim_family.sharpness.along_update import UpdateObserver
 from optim_family.sharpness.geometry_validation import validate_geometry
 from optim_family.sharpness.invariance import TOLERANCE, scale_dependence, warn_about_scale
+from optim_family.sharpness.metric_rounding import geometry_with_rounding
 from optim_family.sharpness.probe import ReadingMethod
 from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.self_check import check_once
@@ -333,7 +334,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         with replace_gradients(params, unflatten(total, params)):
             size = float(norm(self.space.gradient()))
             finite = math.isfinite(loss) and math.isfinite(size)
-            geometry = (geometry or geometry_of(self.optimizer)) if finite else None
+            compute = partial(geometry_of, self.optimizer)
+            geometry = (geometry or geometry_with_rounding(compute, params)) if finite else None
             return LossAndGeometry(loss, accuracy, size, losses, geometry)
 
     def _write_status(self, status: str) -> None:

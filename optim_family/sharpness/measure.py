@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, get_args
 
 import torch
@@ -24,6 +25,7 @@ from optim_family.optimizers.external.averaging import (
 from optim_family.optimizers.external.inferred_geometry import geometry_of, warn_about
 from optim_family.sharpness.geometry_validation import validate_geometry
 from optim_family.sharpness.invariance import TOLERANCE, scale_dependence, warn_about_scale
+from optim_family.sharpness.metric_rounding import geometry_with_rounding, warn_about_rounding
 from optim_family.sharpness.probe import Reading, ReadingMethod
 from optim_family.sharpness.probe_set import ProbeSet
 from optim_family.sharpness.self_check import Check, check_once
@@ -117,6 +119,7 @@ def measure(
     warn_about_scale(names, scale)
     if optimizer is not None and geometry is not None:
         warn_about(optimizer, geometry)
+    warn_about_rounding(readings)
     common: dict[str, Any] = {"check": verdict, "point": where or ""}
     return {name: replace(r, **common, seconds=r.seconds + seconds) for name, r in readings.items()}
 
@@ -189,7 +192,7 @@ def _geometry(
         raise ValueError(problem)
     gradients = [g if h is None or problem else h for h, g in zip(dense, own, strict=True)]
     with replace_gradients(space.tensors, gradients):
-        geometry = geometry_of(optimizer)
+        geometry = geometry_with_rounding(partial(geometry_of, optimizer), space.tensors)
     return _valid(geometry, optimizer, space)
 
 
@@ -204,7 +207,8 @@ def _geometry_at_y(
     with at_point(optimizer, "y"):
         gradient = Hessian(losses, space.tensors, "rebuilt").gradient()
         with replace_gradients(space.tensors, unflatten(gradient, space.tensors)):
-            return _valid(geometry_of(optimizer), optimizer, space)
+            geometry = geometry_with_rounding(partial(geometry_of, optimizer), space.tensors)
+            return _valid(geometry, optimizer, space)
 
 
 def _valid(geometry: Geometry, optimizer: torch.optim.Optimizer, space: ParameterSpace) -> Geometry:

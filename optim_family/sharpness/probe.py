@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optim_family.curvature.lanczos import Eigenpairs, top_eigenpairs
 from optim_family.curvature.sampled_lanczos import can_sample, sampled_top_eigenpairs
-from optim_family.geometry import Geometry
+from optim_family.geometry import DiagonalMetric, Geometry
 from optim_family.operators import CongruenceOperator, SymmetricOperator, TangentProjection
 from optim_family.sharpness.self_check import explain_products
 from optim_family.sharpness.views import View, view_by_name
@@ -61,6 +61,8 @@ class Reading:
         audit: |difference| to Lanczos over the value, where a sampled reading was also taken by Lanczos, the
             largest of the k; the values are then the larger ones, since none is above its eigenvalue.
         point: x or y, where a schedule-free optimizer was measured.
+        rounding: relative change of the value, to first order, by the rounding of the gradient behind the
+            metric (`sharpness.metric_rounding`); None if there is no diagonal metric in this view.
     """
 
     value: float
@@ -83,6 +85,7 @@ class Reading:
     sample_share: float = 0.0
     audit: float | None = None
     point: str = ""
+    rounding: float | None = None
 
     def as_record(self) -> dict[str, Any]:
         """As JSON; `top` only where it says more than `value`, other optional fields where they are set.
@@ -94,7 +97,7 @@ class Reading:
             del record["top"]
         if not self.sample_products:
             del record["method"], record["sample_products"], record["sample_share"]
-        optional = ("check", "point", "note", "spread", "floor", "dual", "audit")
+        optional = ("check", "point", "note", "spread", "floor", "dual", "audit", "rounding")
         unset = [name for name in optional if record[name] in ("", None)]
         return {name: value for name, value in record.items() if name not in unset}
 
@@ -153,7 +156,16 @@ def view_reading(
         sample_products=pairs.sample_products,
         sample_share=pairs.sample_share,
         audit=pairs.audit,
+        rounding=_rounding(view, pairs.vectors[0], geometry),
     )
+
+
+def _rounding(view: View, vector: Tensor, geometry: Geometry | None) -> float | None:
+    """Σ u² |δp/p|, for the unit eigenvector u [d]."""
+    metric = geometry.metric if geometry and view.preconditioned else None
+    if not isinstance(metric, DiagonalMetric) or metric.rounding is None:
+        return None
+    return float((vector.square() * metric.rounding).sum())
 
 
 @final

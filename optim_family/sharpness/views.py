@@ -85,6 +85,7 @@ VIEWS: Final = {
         View("generalized", generalized=True, unit="1 / learning rate", rank=5, style=6),
     )
 }
+MAX_ROUNDING: Final = 0.01  # relative; a reading that rounding changes by more says nothing of the network
 LOWER_BOUND: Final = "lower bound"  # of the generalised view, the maximum of which is NP-hard
 MIDPOINT, BATCH = "-midpoint", "-batch"
 VARIANTS: Final = {

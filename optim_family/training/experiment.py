@@ -27,6 +27,7 @@ from optim_family.optimizers.external.averaging import (
 from optim_family.optimizers.external.inferred_geometry import geometry_of
 from optim_family.registry import plugin_errors
 from optim_family.sharpness.geometry_validation import validate_geometry
+from optim_family.sharpness.metric_rounding import geometry_with_rounding
 from optim_family.sharpness.view_selection import select_views
 from optim_family.space import ParameterSpace
 from optim_family.training.lr_scheduler import Scheduler
@@ -80,7 +81,7 @@ class Experiment:
     def geometry(self) -> Geometry:
         """The geometry of the optimizer's next step; an exception in it becomes a PluginError."""
         with plugin_errors(self.spec.optimizer, "failed in geometry()"):
-            return self.optimizer.geometry()
+            return geometry_with_rounding(self.optimizer.geometry, self.objective.space.tensors)
 
     def optimizer_step(self, step: int, loss: Tensor) -> None:
         """One optimizer step; an exception in it becomes a PluginError.

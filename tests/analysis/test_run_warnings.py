@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from optim_family.analysis.run_summary import summary
 from optim_family.analysis.run_warnings import warnings
 from tests.helpers.fake_runs import make_run
 
@@ -26,3 +27,20 @@ def test_each_reason_is_a_line():
         "spherical: no result: a kink",
     ]
     assert next(warnings(make_run(records=4, status="diverged"))).startswith("training diverged: step 30")
+
+
+def test_readings_that_rounding_decides_are_named_and_are_no_peak():
+    run = make_run(records=4)
+    for record, value, rounding in zip(
+        run.records, (9e8, 3.0, 5.0, 4.0), (0.7, 1e-3, 1e-5, 1e-5), strict=True
+    ):
+        record["views"]["spherical-preconditioned"] = record["views"]["spherical"] | {
+            "converged": True,
+            "value": value,
+            "rounding": rounding,
+        }
+    assert list(warnings(run)) == [
+        "spherical-preconditioned: rounding of the gradient behind the metric decides 1 of 4 readings; "
+        "it can change that of step 0 by 70%"
+    ]
+    assert summary(run)["views"]["spherical-preconditioned"]["peak"] == 5.0
