@@ -239,6 +239,7 @@ def test_help_with_an_optimizer_lists_its_hyper_parameters_with_default_range_an
     ("args", "line"),
     [
         ([], "run needs --optimizer, one of adamw, gd, lion, muon, rmsprop, sam, sgd, signgd"),
+        (["--resume"], "run --resume needs --out, the folder of the run"),
         (["--optimizer", "rmsprob"], "no optimizer 'rmsprob'; did you mean 'rmsprop'? Known: adamw, gd"),
         (
             ["--optimizer", "rmsprop", "--beta", "1"],

@@ -10,6 +10,7 @@ from optim_family.cli.run_options import RunCommand, dry_run_option, run_fields,
 from optim_family.cli.run_results import FigureOptions, figure_options
 from optim_family.cli.spectrum import SpectrumOptions, spectrum_options
 from optim_family.cli.threads import threads_option
+from optim_family.errors import UsageError
 from optim_family.training.spec import MemoryFormat
 
 
@@ -50,6 +51,8 @@ def command(output: Output, /, out: Path | None, dry_run: str | None, **options:
 
     spectrum, figure = SpectrumOptions.from_options(options), FigureOptions.from_options(options)
     train = {name: options.pop(name) for name in ("resume", "memory_format", "cuda_graphs")}
+    if train["resume"] and not out and not options["optimizer"]:
+        raise UsageError("run --resume needs --out, the folder of the run")
     spec, train["make_optimizer"] = run_spec_from_options(options, out if train["resume"] else None)
     out = out or Path("runs") / spec.title
     if dry_run:
