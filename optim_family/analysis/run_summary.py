@@ -52,7 +52,7 @@ def summary(run: Run) -> dict[str, Any]:
         "views": readings,
         **_sampled(run),
         **({ALONG: {name: _along(run, name, at) for name in ALONG_FIELDS}} if has_along(run) else {}),
-    } | {name: _total(readings, name) for name in ("products", "seconds", "unconverged")}
+    } | {name: _total(readings, name) for name in ("products", "seconds", "unconverged", "rounded")}
 
 
 def _sampled(run: Run) -> dict[str, Any]:
@@ -75,16 +75,18 @@ def _total(readings: Mapping[str, Mapping[str, Any]], name: str) -> float:
 
 def _view_summary(run: Run, view: str, at: int | None) -> dict[str, Any]:
     values = column(run, f"{view}.value")
+    not_rounded = _finite(_not_rounded(run, view, values))
     small_batches = _ratios(run, f"{view}.small_batch_ratio", at)
     return {
         **_course(values, at),
-        "peak": max(_finite(_not_rounded(run, view, values)), default=None),
+        "peak": max(not_rounded, default=None),
         **_ratios(run, f"{view}.ratio", at),
         **({"small_batches": small_batches} if small_batches["ratio_readings"] else {}),
         "readings": len(_finite(values)),
         "products": int(sum(_finite(column(run, f"{view}.products")))),
         "seconds": sum(_finite(column(run, f"{view}.seconds"))),
         "unconverged": column(run, f"{view}.converged").count(0.0),
+        "rounded": len(_finite(values)) - len(not_rounded),
     }
 
 
@@ -162,6 +164,7 @@ def _cells(text: str, s: Mapping[str, Any], names: Sequence[str]) -> dict[str, s
         "HVPs": f"{s['products']:,}",
         "measuring, s": _number(s["seconds"], ".1f"),
         "unconverged readings": str(s["unconverged"]),
+        **({"readings decided by rounding": str(s["rounded"])} if s["rounded"] else {}),
         **({"readings from a sample": _audit_cell(s["sampled"])} if "sampled" in s else {}),
     }
 

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from optim_family.analysis.run_summary import summary
+from optim_family.analysis.run_summary import summary, summary_rows
 from optim_family.analysis.run_warnings import warnings
 from tests.helpers.fake_runs import make_run
 
@@ -43,4 +43,6 @@ def test_readings_that_rounding_decides_are_named_and_are_no_peak():
         "spherical-preconditioned: rounding of the gradient behind the metric decides 1 of 4 readings; "
         "it can change that of step 0 by 70%"
     ]
-    assert summary(run)["views"]["spherical-preconditioned"]["peak"] == 5.0
+    results = summary(run)
+    assert results["views"]["spherical-preconditioned"]["peak"] == 5.0 and results["rounded"] == 1
+    assert ["readings decided by rounding", "1"] in summary_rows([run])[1]
