@@ -8,6 +8,7 @@ Source: R. Horn, C. Johnson, "Matrix Analysis" (2012), section 4.3.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any, final
 
@@ -39,12 +40,16 @@ class DiagonalBlock(SymmetricOperator):
         """Rᵀv: these coordinates of a vector, [d] → [dim]."""
         return torch.cat([v[part] for part in self.parts])
 
-    def apply(self, v: Tensor) -> Tensor:
-        """The product RᵀA(Rv)."""
-        extended = v.new_zeros(self.middle.dim)  #                                        [dim] → [d]
+    def extend(self, v: Tensor) -> Tensor:
+        """Rv: the vector with these coordinates and zeros elsewhere, [dim] → [d]."""
+        extended = v.new_zeros(self.middle.dim)
         for part, values in zip(self.parts, torch.split(v, self.sizes), strict=True):
             extended[part] = values
-        return self.restrict(self.middle @ extended)
+        return extended
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The product RᵀA(Rv)."""
+        return self.restrict(self.middle @ self.extend(v))
 
     def gradient(self) -> Tensor | None:
         """Rᵀg, from the gradient g of A."""
@@ -104,5 +109,6 @@ def layer_sharpness(
     for name, parts in layers(space, depth).items():
         begin, block = time.perf_counter(), DiagonalBlock(operator, parts)
         pairs = Probe("raw", **options).eigenpairs(block, block.restrict(weights), None)
+        pairs = replace(pairs, vectors=block.extend(pairs.vectors[0])[None])
         readings[name] = view_reading(view, pairs, length, geometry, time.perf_counter() - begin)
     return readings

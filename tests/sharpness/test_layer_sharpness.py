@@ -111,6 +111,13 @@ def test_every_view_shares_out_its_own_operator_and_keeps_its_threshold(space, n
     )
 
 
+def test_the_rounding_of_a_layer_is_that_of_its_own_entries_of_the_metric(space):
+    rounding = torch.cat([torch.full((t.numel(),), 0.1 * i) for i, t in enumerate(space.tensors, 1)]).double()
+    geometry = Geometry(DiagonalMetric(torch.ones(D).double(), rounding), 2.0, Decay(0.0))
+    readings = layer_sharpness(Matrix(matrix()), space, geometry, view="preconditioned")
+    assert [r.rounding for r in readings.values()] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+
+
 def test_ratios_are_to_the_threshold_of_all_weights(space):
     geometry = Geometry(ScalarMetric(D), 3.0, Decay(0.0))
     readings = layer_sharpness(Matrix(matrix()), space, geometry, view=VIEWS["spherical"])
