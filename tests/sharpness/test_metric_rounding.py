@@ -58,7 +58,7 @@ def test_it_is_the_change_of_the_value_to_first_order() -> None:
     hessian = optim_family.operators.Matrix(matrix @ matrix.T + torch.eye(d, dtype=torch.float64))
     gradient = torch.randn(d, generator=generator, dtype=torch.float64)
     step = ROUNDINGS * torch.finfo(torch.float64).eps * gradient.square().mean().sqrt()
-    gradient[3] = 300 * step  # a hundredth of it is the rounding, after the division by three
+    gradient[3] = 300 * step  # rounding changes this entry by a 300th
     w = torch.ones(d, dtype=torch.float64)
 
     def read(entries: torch.Tensor) -> optim_family.Reading:
